@@ -1,0 +1,246 @@
+"""What the first bytes of a data set (PS3.5) tell: its encoding and the UIDs of the instance."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import NoReturn
+
+from dicomferry.models.errors import UnusableFile
+from dicomferry.workers.elements import (
+    HEADER_SIZES,
+    UN,
+    UNDEFINED,
+    UNPACK_HEADER,
+    UNPACK_LENGTH,
+    Broken,
+    Ended,
+    describe,
+    walk,
+)
+
+IMPLICIT_LE = "1.2.840.10008.1.2"
+EXPLICIT_LE = "1.2.840.10008.1.2.1"
+DEFLATED_LE = "1.2.840.10008.1.2.1.99"
+EXPLICIT_BE = "1.2.840.10008.1.2.2"
+MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
+
+UNCOMPRESSED = frozenset({IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE, DEFLATED_LE})
+"""Transfer syntaxes with native pixel data (PS3.5 A.1 to A.3 and A.5): each can be re-encoded in another."""
+
+DEFLATED = frozenset({DEFLATED_LE, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+"""Transfer syntaxes whose whole data set is a raw deflate stream: A.5 and the two JPIP Referenced Deflate."""
+
+# Besides the Standard's: Papyrus 3 and GE's private syntax (implicit little endian with big endian pixels).
+IMPLICIT = frozenset({IMPLICIT_LE, "1.2.840.10008.1.20", "1.2.840.113619.5.2"})
+
+_UID = re.compile(r"(?!\.*$)[0-9A-Za-z.-]{1,128}")
+BLANKS = b"\0 "
+
+
+Uids = tuple[str, str, str | None, str | None]
+"""SOP class, SOP instance, study and series UID."""
+
+
+class NeedMore(Exception):
+    """The bytes at hand end too early; `upto` is the position that has to be readable."""
+
+    def __init__(self, upto: int) -> None:
+        self.upto = upto
+
+
+def want(upto: int, whole: bool) -> NoReturn:
+    """More bytes are needed: ask for them, or say that there are none."""
+    if whole:
+        raise UnusableFile("truncated", f"the file ends inside its header, before byte {upto}")
+    raise NeedMore(upto)
+
+
+def guess_syntax(data: bytes, pos: int) -> str | None:
+    """The uncompressed transfer syntax in which the bytes at `pos` look like a data set's first element."""
+    if len(data) < pos + 8:
+        return None
+    group, element, vr, _ = UNPACK_HEADER[False](data, pos)
+    if group in (4, 8) and vr in HEADER_SIZES[False]:
+        return EXPLICIT_LE
+    if group in (0x400, 0x800) and vr in HEADER_SIZES[False]:
+        return EXPLICIT_BE
+    # The first elements of group 0008 are short; text that begins with a backspace is not.
+    if group == 8 and element <= 0x18 and UNPACK_LENGTH[False](data, pos + 4)[0] <= 1024:
+        return IMPLICIT_LE
+    return None
+
+
+def instance_uids(data: bytes, offset: int, syntax: str, whole: bool) -> Uids:
+    """The UIDs of the data set that begins at `offset` of `data`, the first bytes of a file.
+
+    `whole` says that these bytes are all there are. Raises NeedMore, or UnusableFile with the reason
+    "truncated", "no uid", "bad uid", "syntax mismatch" or "DICOMDIR".
+    """
+    pos = offset
+    if syntax in DEFLATED:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            data = inflater.decompress(data[offset:], max(65536, 4 * len(data)))
+        except zlib.error as error:
+            raise UnusableFile("syntax mismatch", f"not a deflated data set: {error}") from None
+        # What is left undone can be had by reading on; a stream cut off has no more either way.
+        whole = whole and not inflater.unconsumed_tail
+        pos = 0
+    big = syntax == EXPLICIT_BE
+    implicit = syntax in IMPLICIT
+    if len(data) < pos + 8:
+        want(offset + 8, whole)
+    _check_first(data, pos, implicit, big, syntax)
+    try:
+        sop_class, sop_instance, study, series = _walk_uids(data, pos, implicit, big, whole)
+    except NeedMore:
+        # Inflated positions say nothing about the file's: any more of it will do.
+        if syntax in DEFLATED:
+            raise NeedMore(offset + 8) from None
+        raise
+    return (
+        uid(sop_class, "SOP Class UID (0008,0016)"),
+        uid(sop_instance, "SOP Instance UID (0008,0018)"),
+        _soft_uid(study),
+        _soft_uid(series),
+    )
+
+
+def _check_first(data: bytes, pos: int, implicit: bool, big: bool, syntax: str) -> None:
+    """Refuse a data set whose first element cannot be one in the declared transfer syntax."""
+    group, element, vr, _ = UNPACK_HEADER[big](data, pos)
+    if group in (0, 2):
+        raise UnusableFile("syntax mismatch", f"group {group:04X} in the data set at byte {pos}")
+    known = vr in HEADER_SIZES[big]
+    problem = ""
+    if group > 8 and group & 0xFF == 0 and group >> 8 <= 8:
+        problem = "the other byte order"
+    elif not implicit and not known and not data[pos + 4 : pos + 6].isalpha():
+        problem = "no value representation"
+    elif implicit and known and _explicit_follows(data, pos, big):
+        problem = "a value representation"
+    if problem:
+        raise UnusableFile(
+            "syntax mismatch",
+            f"the first element {describe(group << 16 | element)} shows {problem}, against {syntax}",
+        )
+
+
+def _explicit_follows(data: bytes, pos: int, big: bool) -> bool:
+    """Whether letters where an implicit length is due are a VR: read so, the next element fits too."""
+    group, element, vr, length = UNPACK_HEADER[big](data, pos)
+    head = HEADER_SIZES[big][vr]
+    if head == 12:
+        if len(data) < pos + 12:
+            return False
+        length = UNPACK_LENGTH[big](data, pos + 8)[0]
+        if length == UNDEFINED:
+            return True
+    following = pos + head + length
+    if following + 8 > len(data):
+        return bool(length < 0x1000)
+    next_group, next_element, next_vr, _ = UNPACK_HEADER[big](data, following)
+    ascends: bool = (next_group, next_element) > (group, element)
+    return ascends and next_vr in HEADER_SIZES[big]
+
+
+def _walk_uids(
+    data: bytes, pos: int, implicit: bool, big: bool, whole: bool
+) -> tuple[bytes | None, bytes | None, bytes | None, bytes | None]:
+    """SOP class, SOP instance, study and series UID as they stand in the data set at `pos`."""
+    unpack = UNPACK_HEADER[big]
+    unpack_length = UNPACK_LENGTH[big]
+    sizes = HEADER_SIZES[big]
+    available = len(data)
+    sop_class = sop_instance = study = series = None
+    # Elements ascend (PS3.5 7.1): while no later tag was met, the two SOP UIDs may still come.
+    passed = False
+    first_group = unpack(data, pos)[0]
+    while pos + 8 <= available:
+        group, element, vr, length = unpack(data, pos)
+        head = 0 if implicit else sizes.get(vr, -1)
+        if head == 8:
+            start = pos + 8
+        elif head == 12 or (head < 0 and length == 0 and data[pos + 4 : pos + 6].isalpha()):
+            # VRs that this code does not know have the long form (PS3.5 6.2).
+            if pos + 12 > available:
+                break
+            length = unpack_length(data, pos + 8)[0]
+            start = pos + 12
+        else:
+            if head == 0 or not data[pos + 4 : pos + 6].isalpha():
+                length = unpack_length(data, pos + 4)[0]
+            start = pos + 8
+        if group == 8:
+            if element > 0x18:
+                passed = True
+            elif element == 0x16 and start + length <= available:
+                sop_class = data[start : start + length]
+            elif element == 0x18 and start + length <= available:
+                sop_instance = data[start : start + length]
+                passed = True
+        elif group == 0x20:
+            if element == 0x0D and start + length <= available:
+                study = data[start : start + length]
+            elif element == 0x0E and start + length <= available:
+                series = data[start : start + length]
+            if element >= 0x0E:
+                passed = True
+                break
+        elif group > 8:
+            passed = True
+            if group > 0x20:
+                break
+        elif group in (0, 2):
+            raise UnusableFile("syntax mismatch", f"group {group:04X} in the data set at byte {pos}")
+        if length == UNDEFINED:
+            try:
+                pos = walk(
+                    data,
+                    0,
+                    _nothing,
+                    start,
+                    size=1 << 62,
+                    implicit=implicit,
+                    big=big,
+                    inside=True,
+                    un=vr == UN[big],
+                )
+            except Ended:
+                pos = available + 8
+            except Broken as error:
+                raise UnusableFile(
+                    "syntax mismatch", f"{describe(error.tag)} at byte {error.at}: {error.what}"
+                ) from None
+        else:
+            pos = start + length
+    if sop_class is not None and sop_instance is not None:
+        return sop_class, sop_instance, study, series
+    if passed or (whole and pos == available):
+        if first_group == 4:
+            raise UnusableFile("DICOMDIR", "a media directory (DICOMDIR), not an instance")
+        missing = "SOP Class UID (0008,0016)" if sop_class is None else "SOP Instance UID (0008,0018)"
+        raise UnusableFile("no uid", f"the data set has no {missing}")
+    want(max(pos, available) + 8, whole)
+
+
+def _nothing(pos: int) -> None:
+    """There is no more than the bytes at hand."""
+    return None
+
+
+def uid(value: bytes | None, name: str) -> str:
+    """The UID in `value`; raises UnusableFile "no uid" for none and "bad uid" for what no peer could take."""
+    text = (value or b"").rstrip(BLANKS).decode("latin-1")
+    if not text:
+        raise UnusableFile("no uid", f"{name} is empty")
+    if not _UID.fullmatch(text):
+        raise UnusableFile("bad uid", f"{name} is {text[:200]!r}")
+    return text
+
+
+def _soft_uid(value: bytes | None) -> str | None:
+    """The UID in `value` for ordering and display, None where there is none worth the name."""
+    text = (value or b"").rstrip(BLANKS).decode("latin-1")
+    return text if _UID.fullmatch(text) else None

@@ -1,0 +1,187 @@
+"""Data elements as bytes (PS3.5 7): header forms, and one forward walk over lengths that never reads a value.
+
+The walk keeps its own stack of one byte per open sequence or item, so hostile nesting costs neither the
+interpreter's stack nor noticeable memory, and every round moves at least eight bytes ahead.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Literal
+
+UNDEFINED = 0xFFFFFFFF
+
+# Indexed by "is big endian". Group, element, then VR and 16-bit length (or the 32-bit length of Implicit VR).
+UNPACK_HEADER = (struct.Struct("<HHHH").unpack_from, struct.Struct(">HHHH").unpack_from)
+UNPACK_LENGTH = (struct.Struct("<I").unpack_from, struct.Struct(">I").unpack_from)
+
+_SHORT = "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US"
+_LONG = "OB OD OF OL OV OW SQ SV UC UN UR UT UV"
+
+
+def _by_number(order: Literal["little", "big"]) -> dict[int, int]:
+    """VR, as the integer that UNPACK_HEADER gives, to the size of its element header (PS3.5 7.1.2)."""
+    return {
+        int.from_bytes(vr.encode(), order): size
+        for names, size in ((_SHORT, 8), (_LONG, 12))
+        for vr in names.split()
+    }
+
+
+HEADER_SIZES = (_by_number("little"), _by_number("big"))
+UN = (int.from_bytes(b"UN", "little"), int.from_bytes(b"UN", "big"))
+
+Refill = Callable[[int], "bytes | None"]
+"""Gives the bytes from a position on: at least 12 unless the data end there, None for a position beyond."""
+
+
+class Ended(Exception):
+    """The data end where an element, an item or a delimiter should still come."""
+
+    def __init__(self, what: str, tag: int | None, at: int) -> None:
+        self.what = what
+        self.tag = tag
+        self.at = at
+
+
+class Broken(Exception):
+    """What stands there can be no element of this transfer syntax."""
+
+    def __init__(self, what: str, tag: int, at: int) -> None:
+        self.what = what
+        self.tag = tag
+        self.at = at
+
+
+def describe(tag: int) -> str:
+    """`(0008,0018) SOPInstanceUID`, or the numbers alone for a tag without a keyword."""
+    # Only for sentences about files that failed, so the dictionary is loaded only then.
+    from pydicom.datadict import keyword_for_tag
+
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {keyword_for_tag(tag)}".rstrip()
+
+
+# A stack frame is one byte: whether items are due in it, and whether it lies in a UN of undefined length; the
+# content of one is Implicit VR Little Endian in any transfer syntax (PS3.5 6.2.2).
+_ITEMS = 1
+_IN_UN = 2
+
+
+def walk(
+    data: bytes,
+    base: int,
+    refill: Refill,
+    pos: int,
+    *,
+    size: int,
+    implicit: bool,
+    big: bool,
+    native: bool = False,
+    inside: bool = False,
+    un: bool = False,
+) -> int:
+    """Walk over element lengths from `pos` on; returns the position behind what was walked.
+
+    `data` are the bytes from position `base` on; `refill` gives the ones after them. `size` is where the data
+    end, as far as known. With `inside`, `pos` is in a sequence of undefined length (`un`: of VR UN) and the
+    walk ends behind its delimiter; else it ends with the data, or before zero bytes after the last element.
+    `native` says that the transfer syntax has no encapsulated pixel data. Raises Ended or Broken.
+    """
+    unpack, sizes, un_vr = UNPACK_HEADER[big], HEADER_SIZES[big], UN[big]
+    stack = bytearray()
+    frame = 0
+    depth = 0
+    if inside:
+        frame = _ITEMS | (_IN_UN if un else 0)
+        stack.append(frame)
+        depth = 1
+    tag: int | None = None
+    at = pos
+    end = base + len(data)
+    while True:
+        if pos + 12 > end:
+            more = refill(pos)
+            if more is None:
+                raise Ended("inside", tag, at)
+            data, base, end = more, pos, pos + len(more)
+            if end - pos < 8:
+                if depth:
+                    raise Ended("before the delimiter that is due after", tag, at)
+                if data.strip(b"\0"):
+                    raise Ended("inside an element header after", tag, at)
+                return pos
+        at = pos
+        in_un = frame & _IN_UN
+        offset = pos - base
+        if in_un and big:
+            group, element, vr, length = UNPACK_HEADER[0](data, offset)
+        else:
+            group, element, vr, length = unpack(data, offset)
+        tag = group << 16 | element
+        if group == 0xFFFE:
+            length = UNPACK_LENGTH[big and not in_un](data, offset + 4)[0]
+            pos += 8
+            if element == 0xE000 and frame & _ITEMS:
+                if length == UNDEFINED:
+                    frame ^= _ITEMS
+                    stack.append(frame)
+                    depth += 1
+                    continue
+            elif depth and element == (0xE0DD if frame & _ITEMS else 0xE00D):
+                stack.pop()
+                depth -= 1
+                if not depth:
+                    if inside:
+                        return pos
+                    frame = 0
+                else:
+                    frame = stack[-1]
+                continue
+            elif depth or length == UNDEFINED:
+                raise Broken("an item or delimiter where none is due", tag, at)
+            # A delimiter that some writers leave at the top level does no harm.
+            pos += length
+        elif frame & _ITEMS:
+            raise Broken("an element where an item or a delimiter is due", tag, at)
+        else:
+            # Many writers left explicit VR inside of UN; letters are no likely length.
+            head = HEADER_SIZES[0].get(vr, 0) if in_un else 0 if implicit else sizes.get(vr, -1)
+            if head < 0:
+                # VRs not known here have the long form (PS3.5 6.2); no letters at all: an implicit element.
+                head = (8 if length else 12) if data[offset + 4 : offset + 6].isalpha() else 0
+            if head == 8:
+                pos += 8 + length
+            else:
+                if head == 12:
+                    if offset + 12 > len(data):
+                        raise Ended("inside the header of", tag, at)
+                    offset += 4
+                    pos += 4
+                length = UNPACK_LENGTH[big and not in_un](data, offset + 4)[0]
+                pos += 8
+                if length == UNDEFINED:
+                    if native and not depth and group == 0x7FE0:
+                        raise Broken("encapsulated pixel data in an uncompressed transfer syntax", tag, at)
+                    frame = _ITEMS | in_un
+                    if head == 12 and not in_un and vr == un_vr:
+                        frame |= _IN_UN
+                    stack.append(frame)
+                    depth += 1
+                    continue
+                pos += length
+            if group == 0 and not depth:
+                if element == 0 and _zeros_only(refill, at):
+                    return at
+                raise Broken("group 0000 in the data set", tag, at)
+        if pos > size:
+            raise Ended("inside", tag, at)
+
+
+def _zeros_only(refill: Refill, pos: int) -> bool:
+    """Whether nothing but zero bytes follows from `pos` on."""
+    while data := refill(pos):
+        if data.strip(b"\0"):
+            return False
+        pos += len(data)
+    return True
