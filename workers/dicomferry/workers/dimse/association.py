@@ -1,0 +1,263 @@
+"""Associations as requestor: the one seam between this product and DICOM's network protocol.
+
+Above this module there are values and our own errors only; what pynetdicom, the socket and the resolver raise
+is translated here and in `upper_layer` and `negotiation`, which nobody else uses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+
+from dicomferry.models.errors import (
+    AssociationAborted,
+    ContextNotAccepted,
+    DimseError,
+    ProtocolViolation,
+    RemoteUnreachable,
+)
+from dicomferry.models.remote import Remote
+from dicomferry.workers.dimse import upper_layer
+from dicomferry.workers.dimse.contexts import MOST_PROPOSALS, Context, Proposal
+from dicomferry.workers.dimse.message import (
+    COMMAND_FIELD,
+    MESSAGE_ID_BEING_RESPONDED_TO,
+    STATUS,
+    Assembler,
+    Command,
+    Message,
+    fragment_size,
+    fragments,
+)
+from dicomferry.workers.dimse.negotiation import Negotiated, encode_request, read_answer
+from dicomferry.workers.dimse.upper_layer import PeerClosed, UpperLayer, named
+
+log = logging.getLogger(__name__)
+
+MOST_FRAGMENT = 1024 * 1024
+RELEASE_SECONDS = 5.0
+
+Progress = Callable[[int], None]
+
+
+class Association:
+    """An established association; for one thread, but for `abort`.
+
+    A context manager: released on normal exit, aborted when an exception passes. `tcp_seconds` and
+    `negotiation_seconds` tell how long it took to open.
+    """
+
+    def __init__(
+        self,
+        remote: Remote,
+        layer: UpperLayer,
+        negotiated: Negotiated,
+        *,
+        tcp_seconds: float,
+        negotiation_seconds: float,
+    ) -> None:
+        self.remote = remote
+        self.layer = layer
+        self.contexts = negotiated.contexts
+        self.peer_max_pdu = negotiated.peer_max_pdu
+        self.peer_implementation_class_uid = negotiated.peer_implementation_class_uid
+        self.peer_implementation_version_name = negotiated.peer_implementation_version_name
+        self.tcp_seconds = tcp_seconds
+        self.negotiation_seconds = negotiation_seconds
+        self._message_id = 0
+        self._assembler = Assembler()
+        self._messages: deque[Message] = deque()
+
+    @property
+    def peer(self) -> str:
+        """The name of the other side in messages: AET@host:port."""
+        return self.layer.peer
+
+    def context_for(self, abstract_syntax: str) -> Context:
+        """The first accepted context of an abstract syntax; raises ContextNotAccepted with the peer's
+        result.
+        """
+        mine = [context for context in self.contexts if context.abstract_syntax == abstract_syntax]
+        for context in mine:
+            if context.accepted:
+                return context
+        syntaxes = ", ".join(mine[0].proposed) if mine else "any syntax"
+        error = ContextNotAccepted(abstract_syntax, syntaxes, mine[0].result if mine else None)
+        raise named(self.peer, error)
+
+    def next_message_id(self) -> int:
+        """1 to 65535, then 1 again: 0 is avoided because some peers take it for absent."""
+        self._message_id = self._message_id % 65535 + 1
+        return self._message_id
+
+    def send(self, context_id: int, command: Command, data: bytes | None = None) -> None:
+        """Send one message whose data set lies in memory. Raises DimseTimeout("progress", s),
+        AssociationAborted.
+        """
+        size = self.fragment_size
+        parts = [fragments(context_id, command.encode(), size, command=True)]
+        if data is not None:
+            parts.append(fragments(context_id, data, size, command=False))
+        self.layer.send(parts, seconds=self.remote.timeouts.progress)
+
+    @property
+    def fragment_size(self) -> int:
+        """Bytes of a message in one fragment; raises ProtocolViolation where the peer allows none."""
+        with self._violations_named():
+            return fragment_size(self.peer_max_pdu, MOST_FRAGMENT)
+
+    def receive(self, phase: str, seconds: float) -> Message:
+        """The next whole message.
+
+        Raises DimseTimeout(phase, seconds) when nothing moved for `seconds`, AssociationAborted (also when
+        the peer releases instead of answering), ProtocolViolation after an A-ABORT of ours.
+        """
+        while not self._messages:
+            pdu = self.layer.receive(phase, seconds)
+            if pdu.kind == upper_layer.P_DATA_TF:
+                with self._violations_named():
+                    self._messages.extend(self._assembler.feed(pdu.body))
+            elif pdu.kind == upper_layer.A_RELEASE_RQ:
+                with contextlib.suppress(DimseError):
+                    self.layer.send([upper_layer.RELEASE_RP], seconds=RELEASE_SECONDS)
+                self.layer.close()
+                raise AssociationAborted(f"{self.peer}: released the association instead of answering")
+            else:
+                raise self.violation(f"a PDU of type {pdu.kind} where an answer was to come")
+        return self._messages.popleft()
+
+    def receive_response(
+        self, message_id: int, field: int, phase: str, seconds: float
+    ) -> tuple[Message, int]:
+        """The next message and its status, checked to be the response `field` to `message_id` (PS3.7 9.3).
+
+        Raises what `receive` raises; ProtocolViolation, after an A-ABORT of ours, for another command,
+        another message id, or a response without a status.
+        """
+        message = self.receive(phase, seconds)
+        command = message.command
+        found = command.number(COMMAND_FIELD)
+        if found != field:
+            raise self.violation(f"command 0x{found or 0:04X} where 0x{field:04X} was to come")
+        answered = command.number(MESSAGE_ID_BEING_RESPONDED_TO)
+        if answered != message_id:
+            raise self.violation(f"an answer to message {answered}, message {message_id} was asked")
+        status = command.number(STATUS)
+        if status is None:
+            raise self.violation("an answer without a status")
+        return message, status
+
+    def violation(self, text: str) -> ProtocolViolation:
+        """Abort, and the error to raise: the peer did what the Standard does not allow here."""
+        self.layer.abort(upper_layer.BY_SERVICE_PROVIDER, upper_layer.UNEXPECTED_PDU)
+        return ProtocolViolation(f"{self.peer}: {text}")
+
+    @contextlib.contextmanager
+    def _violations_named(self) -> Iterator[None]:
+        try:
+            yield
+        except ProtocolViolation as error:
+            raise self.violation(str(error)) from error
+
+    def release(self) -> None:
+        """Release (PS3.8 7.2) and close. Never raises and never waits longer than a few seconds of silence:
+        every answer that matters is in by now, so a peer that cannot say goodbye loses us nothing."""
+        try:
+            self.layer.send([upper_layer.RELEASE_RQ], seconds=RELEASE_SECONDS)
+            self._await_release_reply()
+        except DimseError as error:
+            log.debug("release failed: %s", error)
+            self.layer.abort()
+        finally:
+            self.layer.close()
+
+    def _await_release_reply(self) -> None:
+        seconds = min(RELEASE_SECONDS, self.remote.timeouts.acse)
+        # A bound on PDUs as well: a peer that keeps on sending data is not releasing.
+        for _ in range(1000):
+            pdu = self.layer.receive("acse", seconds)
+            if pdu.kind == upper_layer.A_RELEASE_RP:
+                return
+            if pdu.kind == upper_layer.A_RELEASE_RQ:
+                # Release collision: the requestor answers first, then waits for its reply (PS3.8 9.2, Sta9,
+                # Sta11).
+                self.layer.send([upper_layer.RELEASE_RP], seconds=seconds)
+        self.layer.abort()
+
+    def abort(self) -> None:
+        """Abort; from any thread. A call blocked in the owner's thread raises AssociationAborted."""
+        self.layer.abort()
+
+    def close(self) -> None:
+        """Abort if still open, and give the socket back; for the owner's thread."""
+        self.layer.abort()
+        self.layer.close()
+
+    def __enter__(self) -> Association:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.release()
+        else:
+            self.close()
+
+
+def open_association(
+    remote: Remote, proposals: Sequence[Proposal], *, progress: Progress | None = None
+) -> Association:
+    """Connect, negotiate, and return the association, even if no context was accepted.
+
+    `progress(n)` is called whenever bytes moved, with the bytes of data set among them. Raises
+    RemoteUnreachable (`closed` when TCP was up and ended before any answer), AssociationRejected,
+    AssociationAborted, DimseTimeout("acse", seconds), ProtocolViolation; ValueError for none or more than 128
+    proposals.
+    """
+    if not 1 <= len(proposals) <= MOST_PROPOSALS:
+        raise ValueError(f"{len(proposals)} presentation contexts; 1 to {MOST_PROPOSALS} fit one association")
+    peer = f"{remote.ae_title}@{remote.address}"
+    request, proposed = encode_request(remote, proposals)
+    began = time.perf_counter()
+    layer = UpperLayer(_connect(remote, peer), peer, progress)
+    connected = time.perf_counter()
+    try:
+        layer.send([request], seconds=remote.timeouts.acse)
+        negotiated = read_answer(layer, layer.receive("acse", remote.timeouts.acse), proposed)
+    except PeerClosed as error:
+        layer.close()
+        if error.heard:
+            raise
+        raise RemoteUnreachable(f"{error} before any answer to A-ASSOCIATE-RQ", closed=True) from error
+    except BaseException:
+        layer.abort()
+        layer.close()
+        raise
+    return Association(
+        remote,
+        layer,
+        negotiated,
+        tcp_seconds=connected - began,
+        negotiation_seconds=time.perf_counter() - connected,
+    )
+
+
+def _connect(remote: Remote, peer: str) -> socket.socket:
+    """A TCP connection, each address of the host tried for `timeouts.connect`; raises RemoteUnreachable."""
+    try:
+        return socket.create_connection((remote.host, remote.port), timeout=remote.timeouts.connect)
+    except TimeoutError as error:
+        text = f"no connection within {remote.timeouts.connect:g} s"
+        raise RemoteUnreachable(f"{peer}: {text}") from error
+    except socket.gaierror as error:
+        raise RemoteUnreachable(f"{peer}: host name not found ({error.strerror})") from error
+    except ConnectionRefusedError as error:
+        raise RemoteUnreachable(f"{peer}: connection refused") from error
+    except (OSError, UnicodeError) as error:
+        raise RemoteUnreachable(f"{peer}: {getattr(error, 'strerror', None) or error}") from error

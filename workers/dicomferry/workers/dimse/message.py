@@ -1,0 +1,199 @@
+"""DIMSE messages as values: the command set's codec, and messages put together from P-DATA-TF fragments.
+
+A command set is Implicit VR Little Endian, group 0000 only (PS3.7 6.3.1), a handful of short elements.
+Reading and writing it through a general data set costs more time than sending a small image, so it has a
+codec of its own here.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dicomferry.models.errors import ProtocolViolation
+
+# Element numbers in group 0000 (PS3.7 E.1).
+GROUP_LENGTH = 0x0000
+AFFECTED_SOP_CLASS_UID = 0x0002
+COMMAND_FIELD = 0x0100
+MESSAGE_ID = 0x0110
+MESSAGE_ID_BEING_RESPONDED_TO = 0x0120
+PRIORITY = 0x0700
+COMMAND_DATA_SET_TYPE = 0x0800
+STATUS = 0x0900
+OFFENDING_ELEMENT = 0x0901
+ERROR_COMMENT = 0x0902
+AFFECTED_SOP_INSTANCE_UID = 0x1000
+
+# Command Field values (PS3.7 E.1-1).
+C_STORE_RQ = 0x0001
+C_STORE_RSP = 0x8001
+C_ECHO_RQ = 0x0030
+C_ECHO_RSP = 0x8030
+
+PRIORITY_MEDIUM = 0x0000
+NO_DATA_SET = 0x0101
+DATA_SET_FOLLOWS = 0x0001
+
+# Message control header bits (PS3.8 E.2): the rest of that byte is not to be tested.
+IS_COMMAND = 0x01
+IS_LAST = 0x02
+
+# An identifier or a command beyond this is no answer but an attack on memory.
+MAX_MESSAGE = 64 * 1024 * 1024
+
+_ELEMENT = struct.Struct("<HHL")
+_PDV = struct.Struct(">LBB")
+_SHORT = struct.Struct("<H")
+
+
+def text_value(text: str) -> bytes:
+    """A UID as command value: padded to even length with NUL (PS3.5 9.1)."""
+    raw = text.encode("ascii", "replace")
+    return raw + b"\0" if len(raw) % 2 else raw
+
+
+def number_value(number: int) -> bytes:
+    """A US value."""
+    return _SHORT.pack(number)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command set: element number in group 0000 -> the value as it is on the wire."""
+
+    values: Mapping[int, bytes]
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Command:
+        """The command set in `raw`; raises ProtocolViolation where PS3.7 6.3.1 is not kept."""
+        values: dict[int, bytes] = {}
+        offset, end = 0, len(raw)
+        while offset < end:
+            if offset + 8 > end:
+                raise ProtocolViolation("command set ends inside an element's head")
+            group, element, length = _ELEMENT.unpack_from(raw, offset)
+            offset += 8
+            if group != 0 or offset + length > end:
+                raise ProtocolViolation(f"command set holds ({group:04X},{element:04X}) with length {length}")
+            values[element] = raw[offset : offset + length]
+            offset += length
+        return cls(values)
+
+    def encode(self) -> bytes:
+        """The command set with its group length, elements in ascending order."""
+        parts: list[bytes] = []
+        for element in sorted(self.values):
+            value = self.values[element]
+            parts += (_ELEMENT.pack(0, element, len(value)), value)
+        body = b"".join(parts)
+        return _ELEMENT.pack(0, GROUP_LENGTH, 4) + struct.pack("<L", len(body)) + body
+
+    def number(self, element: int) -> int | None:
+        """A US value, None where the element is absent or no US."""
+        value = self.values.get(element, b"")
+        return _SHORT.unpack(value)[0] if len(value) == 2 else None
+
+    def text(self, element: int) -> str | None:
+        """A text or UID value without padding, None where it is absent or empty."""
+        value = self.values.get(element, b"").strip(b" \0")
+        return value.decode("utf-8", "replace") if value else None
+
+    @property
+    def has_data_set(self) -> bool:
+        """Whether a data set follows (PS3.7 9.1: every value but 0101H says so)."""
+        return self.number(COMMAND_DATA_SET_TYPE) != NO_DATA_SET
+
+
+@dataclass(frozen=True)
+class Message:
+    """A whole DIMSE message; `data` is the data set as received, None where the command announced none."""
+
+    context_id: int
+    command: Command
+    data: bytes | None
+
+
+@dataclass
+class Assembler:
+    """Puts messages together from the bodies of P-DATA-TF PDUs; knows neither sockets nor roles."""
+
+    _context_id: int | None = None
+    _command: Command | None = None
+    _fragments: list[bytes] = field(default_factory=list)
+    _size: int = 0
+
+    def feed(self, body: bytes) -> list[Message]:
+        """The messages that this PDU completes, in order; several PDVs, of several messages, may lie in one
+        PDU.
+
+        Raises ProtocolViolation: a PDV that leaves its PDU (PS3.8 9.3.5.1), fragments of two messages
+        interleaved, a data set without a command (PS3.7 6.3), more than MAX_MESSAGE bytes.
+        """
+        done: list[Message] = []
+        offset, end = 0, len(body)
+        while offset < end:
+            if offset + 6 > end:
+                raise ProtocolViolation("P-DATA-TF ends inside a PDV's head")
+            length, context_id, control = _PDV.unpack_from(body, offset)
+            if length < 2 or offset + 4 + length > end:
+                raise ProtocolViolation(f"a PDV of length {length} does not fit its P-DATA-TF")
+            message = self._take(context_id, control, body[offset + 6 : offset + 4 + length])
+            if message is not None:
+                done.append(message)
+            offset += 4 + length
+        return done
+
+    def _take(self, context_id: int, control: int, fragment: bytes) -> Message | None:
+        if self._context_id not in (None, context_id):
+            raise ProtocolViolation(f"context {context_id} interleaved with context {self._context_id}")
+        if bool(control & IS_COMMAND) != (self._command is None):
+            raise ProtocolViolation("a command where a data set was to come, or the other way round")
+        self._context_id = context_id
+        self._size += len(fragment)
+        if self._size > MAX_MESSAGE:
+            raise ProtocolViolation(f"a message of more than {MAX_MESSAGE} bytes")
+        self._fragments.append(fragment)
+        if not control & IS_LAST:
+            return None
+        whole = b"".join(self._fragments)
+        self._fragments.clear()
+        command = self._command
+        if command is None:
+            command = Command.decode(whole)
+            if command.has_data_set:
+                self._command = command
+                return None
+            return self._finish(Message(context_id, command, None))
+        return self._finish(Message(context_id, command, whole))
+
+    def _finish(self, message: Message) -> Message:
+        self._context_id = self._command = None
+        self._size = 0
+        return message
+
+
+def fragment_size(peer_max_pdu: int, most: int) -> int:
+    """Bytes of a message in one PDV: even, at most the peer's maximum minus 6 (PS3.8 D.1; 0 is unlimited), at
+    most `most`.
+
+    Raises ProtocolViolation where the peer's maximum leaves no room for two bytes.
+    """
+    room = most if peer_max_pdu == 0 else min(most, peer_max_pdu - 6)
+    room -= room % 2
+    if room < 2:
+        raise ProtocolViolation(f"the peer's maximum PDU length {peer_max_pdu} leaves no room for data")
+    return room
+
+
+def fragments(context_id: int, raw: bytes, size: int, *, command: bool) -> bytes:
+    """`raw` as P-DATA-TF PDUs of one PDV each, `size` bytes of it in each but the last."""
+    parts: list[bytes] = []
+    kind = IS_COMMAND if command else 0
+    for offset in range(0, max(len(raw), 1), size):
+        piece = raw[offset : offset + size]
+        last = IS_LAST if offset + size >= len(raw) else 0
+        parts.append(struct.pack(">BxLLBB", 4, len(piece) + 6, len(piece) + 2, context_id, kind | last))
+        parts.append(piece)
+    return b"".join(parts)

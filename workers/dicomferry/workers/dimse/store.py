@@ -1,0 +1,288 @@
+"""C-STORE as SCU (PS3.7 9.1.1): files in, one answer per file out, over as many associations as it takes.
+
+What is wrong with one file is that file's answer and never disturbs the association; what is wrong with the
+connection or the peer is an exception.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from dicomferry.models.errors import ContextNotAccepted, UnusableFile
+from dicomferry.models.remote import Remote
+from dicomferry.workers import part10
+from dicomferry.workers.dimse import contexts, message
+from dicomferry.workers.dimse.association import Association, Progress, open_association
+from dicomferry.workers.dimse.contexts import Pair, Proposal
+from dicomferry.workers.dimse.message import Command, Message, number_value, text_value
+from dicomferry.workers.dimse.pdata import DataPath, FileSource, Source, SourceFailed, StreamSource
+
+# PS3.8 table 9-18.
+_RESULTS = {
+    1: "rejected by the application",
+    2: "rejected by the service provider",
+    3: "abstract syntax not supported",
+    4: "transfer syntaxes not supported",
+    None: "the peer did not answer this context",
+}
+
+OnOpen = Callable[[Association], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalInstance:
+    """A file to be sent, as the plan saw it; `size` in bytes, `mtime_ns` in nanoseconds."""
+
+    item_id: int
+    path: bytes
+    size: int
+    mtime_ns: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAnswer:
+    """What came of one file.
+
+    `status` is the peer's, None where the file was not sent; then `reason` is the stable word that says why.
+    `detail` is a sentence for people. `sent_bytes` counts bytes of data set on the wire; `sent_as` is the
+    transfer syntax UID that the data set was re-encoded to, None for the file's own.
+    """
+
+    instance: LocalInstance
+    status: int | None
+    reason: str | None = None
+    detail: str | None = None
+    sent_bytes: int = 0
+    sent_as: str | None = None
+
+
+def send(
+    remote: Remote,
+    items: Iterator[LocalInstance],
+    pairs: Sequence[Pair],
+    *,
+    progress: Progress | None = None,
+    on_open: OnOpen | None = None,
+) -> Iterator[StoreAnswer]:
+    """Send `items` one after the other; the next one is pulled only after the answer to the last was taken.
+
+    `pairs` are the (SOP class UID, transfer syntax UID) that will be met; the first association is opened for
+    as many of them as it holds before an item is pulled, another one whenever an item needs contexts that the
+    open one never proposed. `on_open` hears of each. `progress(n)` is called whenever bytes moved, with the
+    bytes of data set among them. Raises what `open_association` raises, AssociationAborted,
+    DimseTimeout("progress" while sending, "store_answer" after the last fragment), ProtocolViolation: the
+    item pulled last was in flight then. Closing the iterator releases the association.
+    """
+    sender = _Sender(remote, pairs, progress, on_open)
+    try:
+        sender.open_first()
+        for item in items:
+            yield sender.send(item)
+    except GeneratorExit:
+        # Between two messages, so there is nothing to abort.
+        sender.release()
+        raise
+    except BaseException:
+        sender.abort()
+        raise
+    sender.release()
+
+
+class _Sender:
+    """The association that is open, if any, and the data path over it."""
+
+    def __init__(
+        self, remote: Remote, pairs: Sequence[Pair], progress: Progress | None, on_open: OnOpen | None
+    ) -> None:
+        self._remote = remote
+        self._groups = contexts.group(pairs)
+        self._progress = progress
+        self._on_open = on_open
+        self._association: Association | None = None
+        self._proposed: tuple[Proposal, ...] = ()
+        self._path: DataPath | None = None
+
+    def open_first(self) -> None:
+        if self._groups:
+            self._open(self._groups[0])
+
+    def _open(self, proposals: tuple[Proposal, ...]) -> Association:
+        association = open_association(self._remote, proposals, progress=self._progress)
+        self._association = association
+        self._proposed = proposals
+        self._path = None
+        if self._on_open is not None:
+            self._on_open(association)
+        return association
+
+    def release(self) -> None:
+        if self._association is not None:
+            self._association.release()
+            self._association = None
+
+    def abort(self) -> None:
+        if self._association is not None:
+            self._association.close()
+            self._association = None
+
+    def _association_for(self, pair: Pair) -> Association:
+        """The open association if it proposed what this pair needs, else another one that does."""
+        if self._association is not None and contexts.serves(self._proposed, pair):
+            return self._association
+        self.release()
+        if contexts.serves(self._proposed, pair):
+            return self._open(self._proposed)
+        for group in self._groups:
+            if contexts.serves(group, pair):
+                return self._open(group)
+        # Not in the plan: the file was written anew since, in another syntax.
+        return self._open(contexts.extended(self._proposed, pair))
+
+    def send(self, item: LocalInstance) -> StoreAnswer:
+        """Send one file; a fault of the file is an answer, any other an exception."""
+        try:
+            fd = part10.open_file(item.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return _unsent(item, "vanished", "the file is gone")
+        except OSError as error:
+            return _unsent(item, "unreadable", _why(error))
+        try:
+            return self._send_open(item, fd)
+        except UnusableFile as error:
+            return _unsent(item, error.reason, str(error))
+        except ContextNotAccepted as error:
+            return _unsent(item, "context refused", _refusal(error))
+        finally:
+            os.close(fd)
+
+    def _send_open(self, item: LocalInstance, fd: int) -> StoreAnswer:
+        header, length, pad = _check(item, fd)
+        pair = (header.sop_class_uid, header.transfer_syntax_uid)
+        if not contexts.is_proposable(pair):
+            raise UnusableFile(
+                "context refused", f"{pair[0]!r} in {pair[1]!r} cannot be proposed to any peer"
+            )
+        association = self._association_for(pair)
+        context = contexts.choose(association.contexts, pair)
+        sent_as = None if context.transfer_syntax == header.transfer_syntax_uid else context.transfer_syntax
+        source: Source
+        if sent_as is None:
+            source = FileSource(fd, header.data_offset)
+        else:
+            stream, length = _reencoded(item.path, header, sent_as)
+            source, pad = StreamSource(stream), False
+        message_id = association.next_message_id()
+        command = _request(header, message_id)
+        try:
+            sent = self._data_path(association).send(
+                context.context_id,
+                command,
+                source,
+                length,
+                pad=pad,
+                seconds=self._remote.timeouts.progress,
+            )
+        except SourceFailed:
+            # The fragments that are out cannot be taken back, and a made-up rest must never reach an archive.
+            self.abort()
+            raise
+        answer, status = association.receive_response(
+            message_id, message.C_STORE_RSP, "store_answer", self._remote.timeouts.store_answer
+        )
+        _check_instance(association, answer, header.sop_instance_uid)
+        return StoreAnswer(item, status, None, answer.command.text(message.ERROR_COMMENT), sent, sent_as)
+
+    def _data_path(self, association: Association) -> DataPath:
+        if self._path is None:
+            self._path = DataPath(association.layer, association.fragment_size, self._progress)
+        return self._path
+
+
+def _unsent(item: LocalInstance, reason: str, detail: str) -> StoreAnswer:
+    return StoreAnswer(item, None, reason, detail)
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _check(item: LocalInstance, fd: int) -> tuple[part10.Header, int, bool]:
+    """The file's header, the length of its data set as it is now, and whether a NUL is to follow it.
+
+    Raises UnusableFile for everything that forbids to send it. A file that grows from here on is sent as it
+    was.
+    """
+    try:
+        now = os.fstat(fd)
+        if not stat.S_ISREG(now.st_mode):
+            raise UnusableFile("unreadable", "not a regular file")
+        header = part10.read_header(item.path, first=os.pread(fd, part10.FIRST_READ, 0))
+        if header.sop_instance_uid != item.sop_instance_uid:
+            raise UnusableFile("changed", f"the file now holds instance {header.sop_instance_uid}")
+        length = part10.check_whole(fd, header, now.st_size) - header.data_offset
+    except OSError as error:
+        raise UnusableFile("unreadable", _why(error)) from error
+    if length % 2 == 0:
+        return header, length, False
+    if header.transfer_syntax_uid in part10.DEFLATED:
+        # PS3.5 A.5: the deflated byte stream is padded with a single NUL.
+        return header, length, True
+    raise UnusableFile("odd length", f"its data set has {length} bytes; PS3.5 7.1.1 makes every value even")
+
+
+def _reencoded(path: bytes, header: part10.Header, syntax: str) -> tuple[BinaryIO, int]:
+    """The data set in another uncompressed syntax, and its length in bytes."""
+    # Only here: it brings all of pydicom along.
+    from dicomferry.workers import transcode
+
+    made = transcode.reencode(path, header, syntax)
+    stream = io.BytesIO(made) if isinstance(made, bytes | bytearray | memoryview) else made
+    length = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    return stream, length
+
+
+def _request(header: part10.Header, message_id: int) -> bytes:
+    """C-STORE-RQ (PS3.7 table 9.3-1), encoded."""
+    command = Command(
+        {
+            message.AFFECTED_SOP_CLASS_UID: text_value(header.sop_class_uid),
+            message.COMMAND_FIELD: number_value(message.C_STORE_RQ),
+            message.MESSAGE_ID: number_value(message_id),
+            message.PRIORITY: number_value(message.PRIORITY_MEDIUM),
+            message.COMMAND_DATA_SET_TYPE: number_value(message.DATA_SET_FOLLOWS),
+            message.AFFECTED_SOP_INSTANCE_UID: text_value(header.sop_instance_uid),
+        }
+    )
+    return command.encode()
+
+
+def _check_instance(association: Association, answer: Message, sop_instance_uid: str) -> None:
+    """Raise ProtocolViolation for an answer about another instance; the UID may be absent (PS3.7 table
+    9.3-2).
+    """
+    answered = answer.command.text(message.AFFECTED_SOP_INSTANCE_UID)
+    if answered is not None and answered != sop_instance_uid:
+        raise association.violation(f"an answer for instance {answered}, {sop_instance_uid} was sent")
+
+
+def _refusal(error: ContextNotAccepted) -> str:
+    """Which context was refused and why, for people."""
+    from pydicom.uid import UID
+
+    # Level 0: names for UIDs that break the rules are not worth a warning.
+    what = UID(error.sop_class_uid, 0).name
+    syntax = UID(error.transfer_syntax_uid, 0).name
+    why = _RESULTS.get(error.result, "refused")
+    text = f"{what} in {syntax}: {why}" + (f" (result {error.result})" if error.result is not None else "")
+    if error.transfer_syntax_uid in contexts.UNCOMPRESSED:
+        return text
+    return f"{text}; --transcode sends a decompressed copy"

@@ -1,0 +1,276 @@
+"""One TCP connection that carries upper-layer PDUs (PS3.8 9.3): whole PDUs in and out, deadlines, abort.
+
+It knows no roles: association requestor and acceptor are written on top of it. One thread owns a connection
+and blocks in it; only `abort` may be called from another thread.
+
+Every deadline watches progress: its seconds start anew with each byte that moves in either direction, so a
+slow peer lives and a silent one does not. The socket is non-blocking and waited for with poll, because a
+socket's own time-out would cover a call, not a byte, and because a connection that is full must still be
+read: the peer may be telling us why it stopped reading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+from dicomferry.models.errors import AssociationAborted, DimseTimeout, ProtocolViolation
+
+# PDU types (PS3.8 9.3.1).
+A_ASSOCIATE_RQ = 0x01
+A_ASSOCIATE_AC = 0x02
+A_ASSOCIATE_RJ = 0x03
+P_DATA_TF = 0x04
+A_RELEASE_RQ = 0x05
+A_RELEASE_RP = 0x06
+A_ABORT = 0x07
+
+# No lawful PDU that we provoke comes near this; a length beyond it is another protocol or an attack on
+# memory.
+MAX_PDU_LENGTH = 8 * 1024 * 1024
+
+# A-ABORT sources and provider reasons (PS3.8 table 9-26).
+BY_SERVICE_USER = 0
+BY_SERVICE_PROVIDER = 2
+UNRECOGNISED_PDU = 1
+UNEXPECTED_PDU = 2
+INVALID_PARAMETER = 6
+
+_E = TypeVar("_E", bound=Exception)
+
+_HEAD = struct.Struct(">BxL")
+_CHUNK = 64 * 1024
+_MOST_READ_WHILE_SENDING = 1024 * 1024
+
+
+class PeerClosed(AssociationAborted):
+    """The TCP connection ended without A-ABORT. `heard` tells whether the peer had said anything at all."""
+
+    def __init__(self, message: str, *, heard: bool) -> None:
+        super().__init__(message)
+        self.heard = heard
+
+
+class Pdu(NamedTuple):
+    """A PDU as received: its type, and what follows the six bytes of type and length."""
+
+    kind: int
+    body: bytes
+
+    def encode(self) -> bytes:
+        """The whole PDU, for the codecs that want it so."""
+        return _HEAD.pack(self.kind, len(self.body)) + self.body
+
+
+def encode_abort(source: int, reason: int) -> bytes:
+    """An A-ABORT PDU (PS3.8 9.3.8)."""
+    return struct.pack(">BxLxxBB", A_ABORT, 4, source, reason)
+
+
+RELEASE_RQ = struct.pack(">BxL4x", A_RELEASE_RQ, 4)
+RELEASE_RP = struct.pack(">BxL4x", A_RELEASE_RP, 4)
+
+
+class UpperLayer:
+    """PDUs over one connected socket, which it owns from now on.
+
+    `peer` names the other side in every error. `progress(0)` is called whenever bytes have moved.
+    """
+
+    def __init__(self, sock: socket.socket, peer: str, progress: Callable[[int], None] | None = None) -> None:
+        sock.setblocking(False)
+        # Nagle's algorithm and delayed acknowledgements together cost 40 ms an image; keep-alive finds dead
+        # peers behind firewalls that forget idle connections.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.peer = peer
+        self._socket = sock
+        self._progress = progress
+        self._input = bytearray()
+        self._heard = False
+        self._lock = threading.Lock()
+        self._aborted = False
+        self._closed = False
+        self._sending = False
+        self._readable = select.poll()
+        self._readable.register(sock, select.POLLIN)
+        self._writable = select.poll()
+        self._writable.register(sock, select.POLLOUT)
+        self._either = select.poll()
+        self._either.register(sock, select.POLLIN | select.POLLOUT)
+
+    def send(self, buffers: Sequence[bytes | memoryview], *, seconds: float) -> None:
+        """Write all of `buffers`, in order, in as few system calls as the socket allows.
+
+        Returns when the last byte is in the socket's buffer. Raises DimseTimeout("progress", seconds) when no
+        byte moved for `seconds`, AssociationAborted when the peer aborted, hung up, or `abort` was called.
+        """
+        self._check_open()
+        views = [memoryview(buffer) for buffer in buffers]
+        self._sending = True
+        while views:
+            try:
+                sent = self._write(views)
+            except (BlockingIOError, InterruptedError):
+                self._wait_for_room(seconds)
+                continue
+            except OSError as error:
+                raise self._broken(error) from error
+            self._moved()
+            while views and sent >= len(views[0]):
+                sent -= len(views.pop(0))
+            if sent:
+                views[0] = views[0][sent:]
+        self._sending = False
+
+    def receive(self, phase: str, seconds: float) -> Pdu:
+        """The next PDU, of any lawful type but A-ABORT.
+
+        Raises DimseTimeout(phase, seconds) when nothing moved for `seconds`, AssociationAborted for A-ABORT
+        and when `abort` was called, PeerClosed when TCP ended, ProtocolViolation (after an A-ABORT of ours)
+        for an unknown PDU type (PS3.8 9.2, AA-8) or a length beyond MAX_PDU_LENGTH.
+        """
+        self._check_open()
+        self._fill(6, phase, seconds)
+        kind, length = _HEAD.unpack_from(self._input)
+        if not A_ASSOCIATE_RQ <= kind <= A_ABORT:
+            self.abort(BY_SERVICE_PROVIDER, UNRECOGNISED_PDU)
+            raise ProtocolViolation(f"{self.peer}: a PDU of unknown type 0x{kind:02X}")
+        if length > MAX_PDU_LENGTH:
+            self.abort(BY_SERVICE_PROVIDER, INVALID_PARAMETER)
+            raise ProtocolViolation(f"{self.peer}: a PDU of {length} bytes, {MAX_PDU_LENGTH} is the most")
+        self._fill(6 + length, phase, seconds)
+        body = bytes(memoryview(self._input)[6 : 6 + length])
+        del self._input[: 6 + length]
+        if kind == A_ABORT:
+            raise self._aborted_by_peer(body)
+        return Pdu(kind, body)
+
+    def abort(self, source: int = BY_SERVICE_USER, reason: int = 0) -> None:
+        """Send A-ABORT if it can be sent at once, and shut the connection down. Never blocks, may be
+        repeated.
+
+        From any thread: a call blocked in the owner's thread raises AssociationAborted promptly. The
+        descriptor stays open until the owner calls `close`, so its number cannot be given to another file
+        meanwhile.
+        """
+        with self._lock:
+            if self._aborted or self._closed:
+                return
+            self._aborted = True
+            with contextlib.suppress(OSError):
+                # In the middle of a PDU the peer would take it for data.
+                if not self._sending:
+                    self._socket.send(encode_abort(source, reason))
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection; may be repeated. For the owner's thread."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            # Closing with unread input resets the connection, and a reset may overtake the A-ABORT or
+            # A-RELEASE-RP.
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                for _ in range(64):
+                    if not self._socket.recv(_CHUNK):
+                        break
+            self._socket.close()
+
+    def _write(self, views: list[memoryview]) -> int:
+        try:
+            return self._socket.sendmsg(views)
+        except (AttributeError, NotImplementedError):
+            # TLS sockets have no scatter-gather.
+            return self._socket.send(views[0])
+
+    def _moved(self) -> None:
+        if self._progress is not None:
+            self._progress(0)
+
+    def _check_open(self) -> None:
+        if self._aborted or self._closed:
+            raise AssociationAborted(f"{self.peer}: the association was aborted on our side")
+
+    def _fill(self, size: int, phase: str, seconds: float) -> None:
+        while len(self._input) < size:
+            if not self._readable.poll(seconds * 1000):
+                raise self._timeout(phase, seconds)
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            chunk = self._socket.recv(_CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            raise self._broken(error) from error
+        if not chunk:
+            raise self._broken(None)
+        self._heard = True
+        self._input += chunk
+        self._moved()
+
+    def _wait_for_room(self, seconds: float) -> None:
+        """Until the socket takes bytes again; what the peer says meanwhile is kept, its A-ABORT is heard at
+        once.
+        """
+        listen = len(self._input) < _MOST_READ_WHILE_SENDING
+        events = (self._either if listen else self._writable).poll(seconds * 1000)
+        if not events:
+            raise self._timeout("progress", seconds)
+        if listen and events[0][1] & select.POLLIN:
+            self._read()
+            self._raise_kept_abort()
+
+    def _raise_kept_abort(self) -> None:
+        """Raise AssociationAborted if a whole A-ABORT lies among the input that is kept."""
+        offset = 0
+        while offset + 6 <= len(self._input):
+            kind, length = _HEAD.unpack_from(self._input, offset)
+            end = offset + 6 + length
+            if kind == A_ABORT and end <= len(self._input):
+                raise self._aborted_by_peer(bytes(self._input[offset + 6 : end]))
+            offset = end
+
+    def _broken(self, error: OSError | None) -> AssociationAborted:
+        """What a dead connection means: our abort, the A-ABORT that came before its end, or no word at
+        all.
+        """
+        if self._aborted or self._closed:
+            return AssociationAborted(f"{self.peer}: the association was aborted on our side")
+        if error is not None:
+            # A failed write says nothing of what the peer wrote before it hung up.
+            with contextlib.suppress(OSError):
+                while chunk := self._socket.recv(_CHUNK):
+                    self._heard = True
+                    self._input += chunk
+            try:
+                self._raise_kept_abort()
+            except AssociationAborted as abort:
+                return abort
+        text = f"the connection broke ({error.strerror or error})" if error else "the connection was closed"
+        return PeerClosed(f"{self.peer}: {text}", heard=self._heard)
+
+    def _timeout(self, phase: str, seconds: float) -> DimseTimeout:
+        return named(self.peer, DimseTimeout(phase, seconds))
+
+    def _aborted_by_peer(self, body: bytes) -> AssociationAborted:
+        source, reason = (body[2], body[3]) if len(body) >= 4 else (0, 0)
+        who = "its service provider" if source == BY_SERVICE_PROVIDER else "its application"
+        return AssociationAborted(f"{self.peer}: aborted by {who} (source {source}, reason {reason})")
+
+
+def named(peer: str, error: _E) -> _E:
+    """`error` with the peer's name in front of its message."""
+    error.args = (f"{peer}: {error}",)
+    return error
