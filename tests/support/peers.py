@@ -35,9 +35,7 @@ class StoreScp(Server):
 
     binary = "storescp"
 
-    def __init__(
-        self, aet: str = "STORESCP", *options: str, port: int | None = None, accept_all: bool = True
-    ) -> None:
+    def __init__(self, aet: str = "STORESCP", *options: str, port: int | None = None, accept_all: bool = True) -> None:
         super().__init__(port)
         self.aet = aet
         self.options = options
@@ -96,9 +94,7 @@ class DcmQrScp(Server):
         self.config = self.folder / "dcmqrscp.cfg"
 
     def prepare(self) -> None:
-        hosts = [
-            f"host{n} = ({aet}, localhost, {port})" for n, (aet, port) in enumerate(self.destinations.items())
-        ]
+        hosts = [f"host{n} = ({aet}, localhost, {port})" for n, (aet, port) in enumerate(self.destinations.items())]
         lines = [
             f"NetworkTCPPort = {self.port}",
             "MaxPDUSize = 131072",
@@ -191,11 +187,7 @@ class Orthanc(Server):
 
     def dicom(self, sop_instance_uid: str) -> bytes:
         """One instance as it would hand it out: a DICOM file."""
-        found = [
-            entry["ID"]
-            for entry in self.post("/tools/lookup", sop_instance_uid)
-            if entry["Type"] == "Instance"
-        ]
+        found = [entry["ID"] for entry in self.post("/tools/lookup", sop_instance_uid) if entry["Type"] == "Instance"]
         if len(found) != 1:
             raise LookupError(f"Orthanc has {len(found)} instances {sop_instance_uid}")
         return self.request("GET", f"/instances/{found[0]}/file")

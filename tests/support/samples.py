@@ -254,14 +254,10 @@ def mr_instance(
     syntax: str = ExplicitVRLittleEndian,
 ) -> Sample:
     """One MR image of about 32 KB."""
-    return instance(
-        path, "MR", study=study, series=series, number=number, patient_id=patient_id, syntax=syntax
-    )
+    return instance(path, "MR", study=study, series=series, number=number, patient_id=patient_id, syntax=syntax)
 
 
-def ct_series(
-    folder: Path, n: int, size: int = 512, *, study: object = "ct", series: object = 1
-) -> list[Sample]:
+def ct_series(folder: Path, n: int, size: int = 512, *, study: object = "ct", series: object = 1) -> list[Sample]:
     """One CT series of `n` images (0.5 MB each at 512 x 512)."""
     return [
         instance(folder / f"ct{i:05d}.dcm", "CT", study=study, series=series, number=i, size=size)

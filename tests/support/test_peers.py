@@ -85,9 +85,7 @@ def test_orthanc_takes_everything_and_hands_it_out(orthanc: Orthanc, tmp_path: P
     assert dcmread(back).file_meta.TransferSyntaxUID == zoo[4].transfer_syntax_uid
 
 
-def test_orthanc_moves_to_a_destination_named_late(
-    orthanc: Orthanc, storescp: StoreScp, tmp_path: Path
-) -> None:
+def test_orthanc_moves_to_a_destination_named_late(orthanc: Orthanc, storescp: StoreScp, tmp_path: Path) -> None:
     """A destination added over REST is one that C-MOVE delivers to."""
     sample = samples.mr_instance(tmp_path / "mr.dcm")
     orthanc.upload(sample.path.read_bytes())
