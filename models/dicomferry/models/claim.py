@@ -1,0 +1,213 @@
+"""Which chunk a worker gets next, and whether every gate on the way is open."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dicomferry.models import ledger, spec
+from dicomferry.models.database import Database
+from dicomferry.models.presence import Worker
+from dicomferry.models.state import ChunkState
+from dicomferry.models.tables import AttemptRow, ChunkRow, JobRow, RemoteRow, WorkerRow
+
+PLAN = "plan"
+PLAN_STOPS_AT = 50
+"""A plan gives way while this many chunks of its job wait ..."""
+PLAN_GOES_ON_BELOW = 25
+"""... and is claimed again below this many."""
+
+_DUE = ChunkRow.state == ChunkState.PENDING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to work on one chunk, as long as the lease is renewed."""
+
+    chunk_id: int
+    job_id: int
+    fence: int
+    kind: str
+    lane: str
+    spec: spec.Spec
+    remote_id: int
+    careful: bool
+    barren: int
+    waiting_since: datetime | None
+    cursor: bytes | None
+    more: bool
+    """Whether other chunks of the lane were due at this moment."""
+
+
+def claim(database: Database, lane: str, worker: Worker, *, lease_seconds: float) -> Claim | None:
+    """The best due chunk of a lane for this worker; None when nothing is due or every gate is closed.
+
+    Gates: the worker's slots for bulk, and each remote's associations and moves. A closed gate writes nothing.
+    """
+    return database.write(lambda connection: _claim(database, connection, lane, worker, lease_seconds))
+
+
+def _claim(database: Database, connection: Connection, lane: str, worker: Worker, lease_seconds: float) -> Claim | None:
+    connection.execute(sa.select(WorkerRow.id).where(WorkerRow.id == worker.id).with_for_update())
+    if lane == "bulk" and _running(connection, ChunkRow.owner_id == worker.id, ChunkRow.lane == "bulk") >= worker.slots:
+        return None
+    full: set[tuple[int, bool]] = set()
+    while True:
+        now = database.now(connection)
+        candidates = _candidates(connection, lane, now, full)
+        if not candidates:
+            return None
+        best = candidates[0]
+        job = connection.execute(
+            sa.select(JobRow.id, JobRow.kind, JobRow.spec, JobRow.remote_id, JobRow.cancel_asked, JobRow.hold_asked)
+            .where(JobRow.id == best.job_id)
+            .with_for_update()
+        ).one()
+        if best.remote_id is not None and not _has_room(connection, best.remote_id, best.kind):
+            full.add((best.remote_id, best.kind == "move"))
+            continue
+        taken = connection.execute(
+            sa.update(ChunkRow)
+            .where(ChunkRow.id == best.id, _DUE)
+            .values(
+                state=ChunkState.RUNNING,
+                fence=ChunkRow.fence + 1,
+                owner_id=worker.id,
+                lease_until=now + timedelta(seconds=lease_seconds),
+                reason=None,
+                advice=None,
+                in_flight_item_id=None,
+            )
+            .returning(ChunkRow.fence, ChunkRow.careful, ChunkRow.barren, ChunkRow.waiting_since, ChunkRow.cursor)
+        ).one_or_none()
+        if taken is None:  # another claimer was faster while we waited for the job's row
+            continue
+        connection.execute(
+            sa.insert(AttemptRow).values(
+                job_id=job.id,
+                chunk_id=best.id,
+                fence=taken.fence,
+                worker=worker.name,
+                pid=os.getpid(),
+                started_at=now,
+            )
+        )
+        ledger.add_event(
+            connection,
+            job.id,
+            now,
+            "chunk_started",
+            f"chunk {best.id} ({best.kind}) on {worker.name}, process {os.getpid()}",
+        )
+        ledger.derive(connection, job.id, now)
+        return Claim(
+            chunk_id=best.id,
+            job_id=job.id,
+            fence=taken.fence,
+            kind=best.kind,
+            lane=lane,
+            spec=spec.from_json(job.kind, job.spec),
+            remote_id=job.remote_id,
+            careful=taken.careful,
+            barren=taken.barren,
+            waiting_since=taken.waiting_since,
+            cursor=taken.cursor,
+            more=len(candidates) > 1 or best.waiting > 1,
+        )
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    id: int
+    job_id: int
+    remote_id: int | None
+    kind: str
+    waiting: int
+
+
+def _candidates(connection: Connection, lane: str, now: datetime, full: set[tuple[int, bool]]) -> list[_Candidate]:
+    """The first due chunk of each job, kind and remote, best first: priority, fewest running on the remote, oldest."""
+    groups = connection.execute(
+        sa.select(
+            ChunkRow.priority,
+            ChunkRow.job_id,
+            ChunkRow.remote_id,
+            ChunkRow.kind,
+            sa.func.min(ChunkRow.id).label("id"),
+            sa.func.count().label("waiting"),
+        )
+        .join(JobRow, JobRow.id == ChunkRow.job_id)
+        .where(
+            _DUE,
+            ChunkRow.lane == lane,
+            ChunkRow.not_before <= now,
+            sa.not_(JobRow.cancel_asked),
+            sa.not_(JobRow.hold_asked),
+        )
+        .group_by(ChunkRow.priority, ChunkRow.job_id, ChunkRow.remote_id, ChunkRow.kind)
+    ).all()
+    if not groups:
+        return []
+    running: Mapping[int, int] = {
+        row.job_id: row.number
+        for row in connection.execute(
+            sa.select(ChunkRow.job_id, sa.func.count().label("number"))
+            .where(ChunkRow.state == ChunkState.RUNNING, ChunkRow.kind != PLAN)
+            .group_by(ChunkRow.job_id)
+        )
+    }
+    free = [
+        group
+        for group in groups
+        if (group.remote_id, group.kind == "move") not in full
+        and not (group.kind == PLAN and waiting_chunks(connection, group.job_id) >= PLAN_GOES_ON_BELOW)
+    ]
+    free.sort(key=lambda group: (-group.priority, running.get(group.job_id, 0), group.id))
+    return [_Candidate(group.id, group.job_id, group.remote_id, group.kind, group.waiting) for group in free]
+
+
+def waiting_chunks(connection: Connection, job_id: int) -> int:
+    """How many chunks of a job, plans apart, are pending."""
+    number: int = connection.execute(
+        sa.select(sa.func.count()).where(ChunkRow.job_id == job_id, _DUE, ChunkRow.kind != PLAN)
+    ).scalar_one()
+    return number
+
+
+def _running(connection: Connection, *conditions: sa.ColumnElement[bool]) -> int:
+    number: int = connection.execute(
+        sa.select(sa.func.count()).select_from(ChunkRow).where(ChunkRow.state == ChunkState.RUNNING, *conditions)
+    ).scalar_one()
+    return number
+
+
+def _has_room(connection: Connection, remote_id: int, kind: str) -> bool:
+    """Whether the remote takes one more; its row is locked first, so that the count cannot be outdated."""
+    limits = connection.execute(
+        sa.select(RemoteRow.max_associations, RemoteRow.max_moves).where(RemoteRow.id == remote_id).with_for_update()
+    ).one()
+    on_remote = ChunkRow.remote_id == remote_id
+    if _running(connection, on_remote) >= limits.max_associations:
+        return False
+    return kind != "move" or _running(connection, on_remote, ChunkRow.kind == "move") < limits.max_moves
+
+
+def any_due(database: Database, lane: str) -> bool:
+    """Whether a chunk of this lane could be claimed now by a worker with a free slot."""
+
+    def work(connection: Connection) -> bool:
+        return any(
+            candidate.remote_id is None
+            or _running(connection, ChunkRow.remote_id == candidate.remote_id)
+            < connection.execute(
+                sa.select(RemoteRow.max_associations).where(RemoteRow.id == candidate.remote_id)
+            ).scalar_one()
+            for candidate in _candidates(connection, lane, database.now(connection), set())
+        )
+
+    return database.read(work)

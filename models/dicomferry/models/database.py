@@ -1,0 +1,211 @@
+"""The way to the rows: engines, transactions, retries of lost connections, and the clock that decides leases."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeAlias, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.engine import Connection, Engine, Row
+from sqlalchemy.types import TypeDecorator
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from dicomferry.models.errors import ConfigurationError, OutOfReach
+
+_T = TypeVar("_T")
+AnyRow: TypeAlias = "Row[*tuple[Any, ...]]"
+_BUSY_MILLISECONDS = 30_000
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime; SQLite keeps it as sortable text without offset."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """UTC, without offset for SQLite."""
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Aware UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Database:
+    """One database of one process.
+
+    `patience` is how many seconds a call goes on over lost connections and locks before OutOfReach is raised.
+    `clock`, when given, replaces the clock of the system (SQLite) or of the server (PostgreSQL).
+    """
+
+    def __init__(self, url: str, *, patience: float = 0.0, clock: Callable[[], datetime] | None = None) -> None:
+        self.url = url
+        self.patience = patience
+        self._clock = clock
+        self._engine: Engine | None = None
+        self._pid = 0
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process; a forked child gets its own, the parent's connections stay the parent's."""
+        if self._engine is None or self._pid != os.getpid():
+            if self._engine is not None:
+                self._engine.dispose(close=False)
+            self._engine = _create_engine(self.url)
+            self._pid = os.getpid()
+        return self._engine
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the rows live in a file of this machine."""
+        return self.engine.dialect.name == "sqlite"
+
+    def now(self, connection: Connection) -> datetime:
+        """Aware UTC now, by the server's clock on PostgreSQL so that the nodes' clocks do not matter."""
+        if self._clock:
+            return self._clock()
+        if connection.dialect.name == "sqlite":
+            return datetime.now(UTC)
+        moment: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        return moment.astimezone(UTC)
+
+    def write(self, work: Callable[[Connection], _T], *, durable: bool = False) -> _T:
+        """`work(connection)` in one writing transaction.
+
+        It may run again after a lost connection, so it must be harmless when run twice. `durable`: the commit is
+        on disk when this returns. Raises OutOfReach.
+        """
+        return self._run(work, {"durable": durable})
+
+    def read(self, work: Callable[[Connection], _T]) -> _T:
+        """`work(connection)` in one reading transaction, which no writer waits for. Raises OutOfReach."""
+        return self._run(work, {"reading": True})
+
+    @contextmanager
+    def stream(self) -> Iterator[Connection]:
+        """A connection for reading long lists row by row. Raises OutOfReach."""
+        with (
+            self._translated(),
+            self.engine.connect().execution_options(reading=True, yield_per=500) as connection,
+        ):
+            yield connection
+
+    def close(self) -> None:
+        """Give the connections back."""
+        if self._engine is not None and self._pid == os.getpid():
+            self._engine.dispose()
+        self._engine = None
+
+    def _run(self, work: Callable[[Connection], _T], options: dict[str, Any]) -> _T:
+        def once() -> _T:
+            with self.engine.connect().execution_options(**options) as connection, connection.begin():
+                return work(connection)
+
+        with self._translated():
+            if not self.patience:
+                return once()
+            retrying = Retrying(
+                retry=retry_if_exception(_is_passing),
+                stop=stop_after_delay(self.patience),
+                wait=wait_random_exponential(multiplier=0.05, max=2.0),
+                reraise=True,
+            )
+            return retrying(once)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.OperationalError as error:
+            if _is_missing_table(error):
+                raise ConfigurationError(_no_tables(self.url)) from error
+            raise OutOfReach(f"database {hide_password(self.url)}: {_first_line(error)}") from error
+        except exc.ProgrammingError as error:
+            if _is_missing_table(error):
+                raise ConfigurationError(_no_tables(self.url)) from error
+            raise
+        except exc.InterfaceError as error:
+            raise OutOfReach(f"database {hide_password(self.url)}: {_first_line(error)}") from error
+
+
+def hide_password(url: str) -> str:
+    """The URL with its password as `***`; anything that is no URL unchanged."""
+    return re.sub(r"(?<=://)([^:@/]*):[^@]*@", r"\1:***@", url)
+
+
+def _first_line(error: exc.DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether trying again may help: connection lost, server starting, lock or deadlock."""
+    if not isinstance(error, exc.DBAPIError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
+        return any(word in str(error.orig) for word in ("locked", "busy"))
+    return error.connection_invalidated or isinstance(error, exc.OperationalError | exc.InterfaceError)
+
+
+def _is_missing_table(error: exc.DBAPIError) -> bool:
+    text = str(error.orig)
+    return (
+        "no such table" in text or "no such column" in text or getattr(error.orig, "sqlstate", "") in ("42P01", "42703")
+    )
+
+
+def _no_tables(url: str) -> str:
+    return f"database {hide_password(url)} is not of this version: run `dicomferry db upgrade`"
+
+
+def _create_engine(url: str) -> Engine:
+    try:
+        parsed = sa.make_url(url)
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ConfigurationError(
+                f"database_url: {parsed.get_backend_name()} is not supported; use SQLite or PostgreSQL"
+            )
+        arguments: dict[str, Any] = {"connect_timeout": 5} if parsed.get_backend_name() == "postgresql" else {}
+        engine = sa.create_engine(parsed, connect_args=arguments, pool_pre_ping=not url.startswith("sqlite"))
+    except exc.ArgumentError:
+        raise ConfigurationError(f"database_url: {hide_password(url)!r} is not a database URL") from None
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"database_url needs the module {error.name}: pip install 'dicomferry[postgres]'"
+        ) from None
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None
+    connection.executescript(
+        f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}; PRAGMA journal_mode=WAL; "
+        "PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON"
+    )
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Writers take the lock at once: SQLite cannot wait when a read snapshot would have to be upgraded."""
+    options = connection.get_execution_options()
+    if options.get("reading"):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # NORMAL keeps the file consistent over a power cut but may lose the last commits; FULL does not.
+    connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if options.get('durable') else 'NORMAL'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,180 @@
+"""One table: what each answer of a peer means, what happens next, and what a person can do about it.
+
+Every DIMSE status, association result, abort and time-out is looked up here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dicomferry.models import errors
+
+
+class Rule(StrEnum):
+    """What happens next; `retry` turns it into a decision."""
+
+    DONE = "done"
+    WARNING = "warning"
+    FINAL = "final"
+    AGAIN = "again"
+    """The item is tried once more, then its failure is final."""
+    CONGESTED = "congested"
+    """The remote has no room or no time: slow down, try again."""
+    BROKEN = "broken"
+    """The association is gone; the item in flight is charged."""
+    AWAY = "away"
+    """The remote cannot be used now; no item is charged."""
+    SUSPECT = "suspect"
+    """As AWAY, but held after three tries in a row."""
+    HOLD = "hold"
+    """A person has to change something first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One row: the rule, a stable reason word, advice for people, and the Standard's clause."""
+
+    rule: Rule
+    reason: str | None
+    advice: str | None
+    clause: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    first: int
+    last: int
+    answer: Answer
+
+
+def _row(first: int, last: int, rule: Rule, reason: str | None, advice: str | None, clause: str) -> _Row:
+    return _Row(first, last, Answer(rule=rule, reason=reason, advice=advice, clause=clause))
+
+
+# Rows are searched top down, the special before the general.
+# fmt: off
+_STORE: Sequence[_Row] = (
+    _row(0x0000, 0x0000, Rule.DONE, None, None, "PS3.4 B.2.3"),
+    _row(0xB000, 0xB000, Rule.WARNING, "coercion of data elements", "the archive changed attributes; compare there if that matters", "PS3.4 B.2.3"),
+    _row(0xB006, 0xB006, Rule.WARNING, "elements discarded", "the archive dropped attributes it does not keep", "PS3.4 B.2.3"),
+    _row(0xB007, 0xB007, Rule.WARNING, "data set does not match SOP class", "stored all the same; the object breaks its SOP class's definition", "PS3.4 B.2.3"),
+    _row(0xB000, 0xBFFF, Rule.WARNING, "warning", "stored; the archive's log says what it minded", "PS3.7 C.4"),
+    _row(0x0001, 0x0001, Rule.WARNING, "warning", "stored; the archive's log says what it minded", "PS3.7 C.4"),
+    _row(0x0107, 0x0107, Rule.WARNING, "attribute list error", "stored; the archive did not know some attributes", "PS3.7 C.4.1"),
+    _row(0x0111, 0x0111, Rule.WARNING, "already there", "the archive has this SOP Instance UID already; contents were not compared", "PS3.7 C.5.6"),
+    _row(0x0116, 0x0116, Rule.WARNING, "attribute value out of range", "stored; the archive found a value out of range", "PS3.7 C.4.1"),
+    _row(0xA700, 0xA7FF, Rule.CONGESTED, "out of resources", "the archive has no room or no time: check its disk and its limits", "PS3.4 B.2.3"),
+    _row(0xA900, 0xA9FF, Rule.FINAL, "data set does not match SOP class", "the archive refuses this object as malformed; check it with a validator", "PS3.4 B.2.3"),
+    _row(0xC000, 0xCFFF, Rule.FINAL, "cannot understand", "the archive cannot parse this object; its log says which attribute", "PS3.4 B.2.3"),
+    _row(0x0105, 0x0106, Rule.FINAL, "invalid attribute", "the archive refuses an attribute or value of this object", "PS3.7 C.5.11"),
+    _row(0x0110, 0x0110, Rule.AGAIN, "processing failure", "the archive failed inside; look into its log", "PS3.7 C.5.17"),
+    _row(0x0117, 0x0117, Rule.FINAL, "invalid SOP instance", "the archive refuses this SOP Instance UID as malformed", "PS3.7 C.5.13"),
+    _row(0x0118, 0x0118, Rule.FINAL, "no such SOP class", "the archive does not know this SOP class", "PS3.7 C.5.15"),
+    _row(0x0122, 0x0122, Rule.FINAL, "SOP class not supported", "the archive does not take this SOP class; ask for it to be enabled", "PS3.7 C.5.22"),
+    _row(0x0124, 0x0124, Rule.HOLD, "not authorized", "the archive refuses us: ask its administrator to allow our AE title to store, then release", "PS3.7 C.5.19"),
+    _row(0x0210, 0x0210, Rule.AGAIN, "duplicate invocation", "the archive mistook this for a message it is working on", "PS3.7 C.5.8"),
+    _row(0x0211, 0x0211, Rule.FINAL, "unrecognized operation", "this service is not a storage SCP: check host, port and AE title", "PS3.7 C.5.23"),
+    _row(0x0212, 0x0212, Rule.FINAL, "mistyped argument", "the archive found the request malformed; please report this", "PS3.7 C.5.16"),
+    _row(0x0213, 0x0213, Rule.CONGESTED, "resource limitation", "the archive is at a limit of its own: fewer associations may help", "PS3.7 C.5.20"),
+    _row(0xFE00, 0xFE00, Rule.AGAIN, "cancelled by the peer", "the archive cancelled a request that we did not cancel", "PS3.7 C.3"),
+)
+# fmt: on
+# fmt: off
+_ECHO: Sequence[_Row] = (
+    _row(0x0000, 0x0000, Rule.DONE, None, None, "PS3.7 9.1.5.1.4"),
+    _row(0x0122, 0x0122, Rule.FINAL, "SOP class not supported", "the peer does not offer Verification", "PS3.7 9.1.5.1.4"),
+    _row(0x0210, 0x0212, Rule.AGAIN, "refused", "the peer refused the C-ECHO", "PS3.7 9.1.5.1.4"),
+)
+# fmt: on
+
+_UNLISTED = "a status that the Standard does not list here; the peer's log says what it means"
+
+
+def for_status(service: str, status: int) -> Answer:
+    """The row for a DIMSE status of `service` (store or echo); a status not listed is a failure with one retry."""
+    for row in {"store": _STORE, "echo": _ECHO}[service]:
+        if row.first <= status <= row.last:
+            return row.answer
+    return Answer(rule=Rule.AGAIN, reason=f"status 0x{status:04X}", advice=_UNLISTED, clause="PS3.7 C")
+
+
+# fmt: off
+_REJECTED: dict[tuple[int, int, int], Answer] = {
+    (1, 1, 1): Answer(rule=Rule.SUSPECT, reason="rejected without a reason", advice="their side: is our address allowed there? their log says why", clause="PS3.8 9.3.4"),
+    (1, 1, 2): Answer(rule=Rule.HOLD, reason="application context not supported", advice="this port does not speak DICOM as a PACS does: check host and port", clause="PS3.8 9.3.4"),
+    (1, 1, 3): Answer(rule=Rule.HOLD, reason="calling AE title not recognized", advice="their side must add our AE title, or ours must be the one they know us by (remote set --calling); then release", clause="PS3.8 9.3.4"),
+    (1, 1, 7): Answer(rule=Rule.HOLD, reason="called AE title not recognized", advice="our side: they answer to another AE title than the one of this remote (remote set); then release", clause="PS3.8 9.3.4"),
+    (1, 2, 2): Answer(rule=Rule.HOLD, reason="protocol version not supported", advice="this port does not speak DICOM as a PACS does: check host and port", clause="PS3.8 9.3.4"),
+}
+_CONGESTION = Answer(rule=Rule.AWAY, reason="rejected for now", advice="they are at a limit: fewer associations (remote set --max-associations) may help", clause="PS3.8 9.3.4")
+_FOR_GOOD = Answer(rule=Rule.HOLD, reason="rejected", advice="their log says why; then release", clause="PS3.8 9.3.4")
+_HANGS_UP = Answer(rule=Rule.SUSPECT, reason="connection closed", advice="their side: they hang up before any answer; is our address allowed there?", clause="PS3.8 9.1")
+_UNREACHABLE = Answer(rule=Rule.AWAY, reason="unreachable", advice="is the host up, the port right, and the firewall open from here?", clause="PS3.8 9.1")
+_ABORTED = Answer(rule=Rule.BROKEN, reason="aborted", advice="the connection broke in mid-transfer; their log says why", clause="PS3.8 9.3.8")
+_MUTE = Answer(rule=Rule.AWAY, reason="no answer", advice="they accept connections and say nothing: is it a DICOM port, is the service healthy?", clause="PS3.8 9.1.4")
+_SILENT = Answer(rule=Rule.BROKEN, reason="went silent", advice="they stopped answering in mid-transfer: is the service healthy? timeouts.store_answer bounds the wait", clause="PS3.7 9")
+_VIOLATION = Answer(rule=Rule.BROKEN, reason="protocol violation", advice="they answered what the Standard does not allow here; please report it to their vendor", clause="PS3.7 9")
+_REFUSED = Answer(rule=Rule.FINAL, reason="context refused", advice="they do not take this SOP class in this transfer syntax; ask them to, or convert the file", clause="PS3.8 9.3.3.2")
+_FAILURE = Answer(rule=Rule.BROKEN, reason="failure", advice="their log says why", clause="PS3.7 C")
+# fmt: on
+
+
+def for_error(error: errors.DimseError) -> Answer:
+    """The row for whatever kept an association from opening, or ended it."""
+    match error:
+        case errors.RemoteUnreachable(closed=closed):
+            return _HANGS_UP if closed else _UNREACHABLE
+        case errors.AssociationRejected(result=result, source=source, reason=reason):
+            # Reasons 1 and 2 of the presentation provider are congestion and local limit, whatever the result says.
+            if result == 2 or (source == 3 and reason in (1, 2)):
+                return _CONGESTION
+            return _REJECTED.get((result, source, reason), _FOR_GOOD)
+        case errors.AssociationAborted():
+            return _ABORTED
+        case errors.DimseTimeout(phase=phase):
+            return _MUTE if phase == "acse" else _SILENT
+        case errors.ProtocolViolation():
+            return _VIOLATION
+        case errors.ContextNotAccepted():
+            return _REFUSED
+        case _:
+            return _FAILURE
+
+
+_LOCAL: dict[str, str] = {
+    "not DICOM": "left out; nothing to do",
+    "DICOMDIR": "left out; its files are sent by themselves",
+    "duplicate": "left out; the same object is sent once",
+    "link loop": "left out; the folder is being walked already",
+    "not a file": "left out; sockets, pipes and devices are not read",
+    "unreadable": "give the user that runs the workers the right to read it, then retry",
+    "vanished": "put the file back, then retry",
+    "dangling link": "mend or remove the link, then submit again",
+    "truncated": "the file ends too early: fetch it again from where it came",
+    "changed": "the file now holds another object: submit again",
+    "conflict": "two files of one SOP Instance UID differ: decide which is right, submit that one",
+    "meta mismatch": "file meta group and data set name different objects: repair the file",
+    "syntax mismatch": "the data set is not in the transfer syntax that the file declares: repair the file",
+    "no uid": "the data set names no SOP class or no SOP instance: repair the file",
+    "odd length": "the data set has an odd length, which no encoding allows: repair the file",
+    "context refused": "they do not take this SOP class in this transfer syntax; ask them to, or convert the file",
+    "not transcodable": "they take another transfer syntax only, and the file cannot be converted: convert it by hand",
+    "worker died twice on it": "sending this file ended a worker process twice: look at the file and the worker's log",
+}
+
+
+def for_local(reason: str) -> str | None:
+    """Advice for a reason that arose on our side, before any peer was asked; None where there is none."""
+    return _LOCAL.get(reason)
+
+
+def advice_for(service: str, status: int | None, reason: str | None) -> str | None:
+    """The advice that belongs to a recorded item: by its status where a peer gave one, else by its reason."""
+    if status is not None:
+        return for_status(service, status).advice
+    return None if reason is None else for_local(reason) or _BY_REASON.get(reason)
+
+
+_BY_REASON = {row.reason: row.advice for row in (_ABORTED, _SILENT, _VIOLATION, _FAILURE)}

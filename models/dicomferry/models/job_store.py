@@ -1,0 +1,272 @@
+"""Jobs as a person changes them: submit, cancel, hold, release, retry."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dicomferry.models import ledger, plan_store, spec
+from dicomferry.models.claim import PLAN
+from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.errors import NotFound, UsageError
+from dicomferry.models.state import CHUNK_TRANSITIONS, FINAL_JOB_STATES, ChunkState, ItemState, JobState, step
+from dicomferry.models.tables import ChunkRow, ItemRow, JobRow
+
+PRIORITIES: Mapping[str, int] = {"low": 0, "normal": 1, "high": 2}
+
+
+def submit(
+    database: Database,
+    what: spec.Spec,
+    remote_id: int,
+    *,
+    label: str | None = None,
+    priority: str = "normal",
+    not_before: datetime | None = None,
+) -> int:
+    """Write the job, its first chunk and its first event in one transaction that survives a power cut; the job's id."""
+    token = uuid.uuid4().hex
+
+    def work(connection: Connection) -> int:
+        # The token makes a second run, after a connection lost in the commit, find the first one's job.
+        present = connection.execute(sa.select(JobRow.id).where(JobRow.token == token)).scalar_one_or_none()
+        if present is not None:
+            return present
+        now = database.now(connection)
+        job_id: int = connection.execute(
+            sa.insert(JobRow)
+            .values(
+                token=token,
+                kind=what.kind,
+                spec=spec.to_json(what),
+                remote_id=remote_id,
+                label=label,
+                priority=PRIORITIES[priority],
+                state=JobState.PENDING,
+                planned=not what.planned,
+                cancel_asked=False,
+                hold_asked=False,
+                submitted_at=now,
+            )
+            .returning(JobRow.id)
+        ).scalar_one()
+        chunk = plan_store.new_chunk(
+            job_id,
+            kind=PLAN if what.planned else what.kind,
+            lane=what.lane,
+            priority=PRIORITIES[priority],
+            remote_id=None if what.planned else remote_id,
+            not_before=not_before or now,
+            total=0 if what.planned else 1,
+        )
+        if not_before:
+            chunk["reason"] = "not before"
+        chunk_id = connection.execute(sa.insert(ChunkRow).values(**chunk).returning(ChunkRow.id)).scalar_one()
+        if not what.planned:
+            item = {
+                "job_id": job_id,
+                "chunk_id": chunk_id,
+                "kind": "request",
+                "is_first": True,
+                "state": ItemState.PENDING,
+            }
+            connection.execute(sa.insert(ItemRow).values(**item))
+        ledger.add_event(connection, job_id, now, "submitted", f"{what.kind} job submitted")
+        return job_id
+
+    return database.write(work, durable=True)
+
+
+def cancel(database: Database, job_id: int) -> JobState:
+    """Cancel what waits at once and ask what runs to stop; the job's state after that. Raises NotFound, UsageError."""
+
+    def work(connection: Connection) -> JobState:
+        job = _locked(connection, job_id)
+        if job.state in FINAL_JOB_STATES:
+            raise UsageError(f"job {job_id} has ended ({job.state}); there is nothing to cancel")
+        now = database.now(connection)
+        connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(cancel_asked=True, hold_asked=False))
+        waiting = _chunks_in(connection, job_id, ChunkState.PENDING, ChunkState.HELD)
+        ledger.cancel_items(connection, waiting)
+        _set_chunks(
+            connection,
+            job_id,
+            (ChunkState.PENDING, ChunkState.HELD),
+            state=ChunkState.CANCELLED,
+            reason=None,
+            advice=None,
+        )
+        if not job.cancel_asked:
+            ledger.add_event(connection, job_id, now, "cancelled", "cancel asked for")
+        return ledger.derive(connection, job_id, now)
+
+    return database.write(work, durable=True)
+
+
+def hold(database: Database, job_id: int) -> JobState:
+    """Hold what waits at once and ask what runs to stop; the job's state after that. Raises NotFound, UsageError."""
+
+    def work(connection: Connection) -> JobState:
+        job = _locked(connection, job_id)
+        _refuse_ended(job, "hold")
+        now = database.now(connection)
+        connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(hold_asked=True))
+        ledger.hold_chunks(connection, job_id, reason="held by a person", advice="release it when it may go on")
+        if not job.hold_asked:
+            ledger.add_event(connection, job_id, now, "held", "hold asked for")
+        return ledger.derive(connection, job_id, now)
+
+    return database.write(work, durable=True)
+
+
+def release(database: Database, job_id: int) -> JobState:
+    """Let a held job go on with a fresh budget; its state after that. Raises NotFound, UsageError."""
+
+    def work(connection: Connection) -> JobState:
+        job = _locked(connection, job_id)
+        _refuse_ended(job, "release")
+        now = database.now(connection)
+        held = _chunks_in(connection, job_id, ChunkState.HELD)
+        if not held and not job.hold_asked:
+            raise UsageError(f"job {job_id} is not held ({job.state})")
+        connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(hold_asked=False))
+        _set_chunks(connection, job_id, (ChunkState.HELD,), **_fresh(now))
+        ledger.add_event(connection, job_id, now, "released", "released")
+        return ledger.derive(connection, job_id, now)
+
+    return database.write(work, durable=True)
+
+
+def retry(database: Database, job_id: int) -> int:
+    """Try what an ended job did not finish again, with a fresh budget; how many items that are.
+
+    What the plan found wanting is examined again, without a new walk. Raises NotFound, UsageError.
+    """
+
+    def work(connection: Connection) -> int:
+        job = _locked(connection, job_id)
+        if job.state not in FINAL_JOB_STATES:
+            raise UsageError(f"job {job_id} has not ended ({job.state}); only ended jobs are retried")
+        now = database.now(connection)
+        unfinished = sa.and_(
+            ItemRow.state.in_((ItemState.FAILED, ItemState.CANCELLED)),
+            ItemRow.chunk_id.in_(
+                sa.select(ChunkRow.id).where(
+                    ChunkRow.job_id == job_id, sa.or_(ChunkRow.failed > 0, ChunkRow.cancelled > 0)
+                )
+            ),
+        )
+        _move_out_of_plan(connection, job, now)
+        touched = connection.execute(sa.select(ItemRow.chunk_id).where(unfinished).distinct()).scalars().all()
+        number: int = connection.execute(
+            sa.update(ItemRow)
+            .where(unfinished)
+            .values(state=ItemState.PENDING, status=None, reason=None, detail=None, charges=0, losses=0)
+        ).rowcount
+        for chunk_id in touched:
+            ledger.recount(connection, chunk_id)
+        unplanned = sa.and_(ChunkRow.kind == PLAN, ChunkRow.state == ChunkState.CANCELLED)
+        revived = connection.execute(
+            sa.update(ChunkRow)
+            .where(ChunkRow.job_id == job_id, sa.or_(ChunkRow.id.in_(touched), unplanned))
+            .values(**_fresh(now))
+        ).rowcount
+        if not revived:
+            raise UsageError(f"job {job_id} has nothing to retry: every item is finished ({job.state})")
+        connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(cancel_asked=False, hold_asked=False))
+        ledger.add_event(
+            connection,
+            job_id,
+            now,
+            "retry",
+            f"{number} items are tried again" if number else "the plan goes on",
+        )
+        ledger.derive(connection, job_id, now)
+        return number
+
+    return database.write(work, durable=True)
+
+
+def _move_out_of_plan(connection: Connection, job: AnyRow, now: datetime) -> None:
+    """Items that failed in the plan go to chunks of their own, where they can be sent."""
+    plan = connection.execute(
+        sa.select(ChunkRow.id, ChunkRow.lane, ChunkRow.priority).where(
+            ChunkRow.job_id == job.id, ChunkRow.kind == PLAN, ChunkRow.failed > 0
+        )
+    ).one_or_none()
+    if plan is None:
+        return
+    failed = (
+        connection.execute(
+            sa.select(ItemRow.id)
+            .where(ItemRow.chunk_id == plan.id, ItemRow.state == ItemState.FAILED)
+            .order_by(ItemRow.id)
+        )
+        .scalars()
+        .all()
+    )
+    for start in range(0, len(failed), plan_store.MAX_INSTANCES):
+        some = failed[start : start + plan_store.MAX_INSTANCES]
+        chunk = plan_store.new_chunk(
+            job.id,
+            kind=job.kind,
+            lane=plan.lane,
+            priority=plan.priority,
+            remote_id=job.remote_id,
+            not_before=now,
+            total=len(some),
+            failed=len(some),
+        )
+        chunk_id = connection.execute(sa.insert(ChunkRow).values(**chunk).returning(ChunkRow.id)).scalar_one()
+        connection.execute(sa.update(ItemRow).where(ItemRow.id.in_(some)).values(chunk_id=chunk_id))
+    connection.execute(
+        sa.update(ChunkRow)
+        .where(ChunkRow.id == plan.id)
+        .values(total=ChunkRow.total - len(failed), failed=ChunkRow.failed - len(failed))
+    )
+
+
+def _fresh(now: datetime) -> dict[str, Any]:
+    """A chunk that may be tried as if it were new."""
+    return {
+        "state": ChunkState.PENDING,
+        "not_before": now,
+        "reason": None,
+        "advice": None,
+        "barren": 0,
+        "waiting_since": None,
+        "careful": False,
+    }
+
+
+def _locked(connection: Connection, job_id: int) -> AnyRow:
+    row = connection.execute(sa.select(JobRow.__table__).where(JobRow.id == job_id).with_for_update()).one_or_none()
+    if row is None:
+        raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
+    return row
+
+
+def _refuse_ended(job: AnyRow, verb: str) -> None:
+    if job.state in FINAL_JOB_STATES:
+        raise UsageError(f"job {job.id} has ended ({job.state}); there is nothing to {verb}")
+
+
+def _chunks_in(connection: Connection, job_id: int, *states: ChunkState) -> Sequence[int]:
+    return (
+        connection.execute(sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id, ChunkRow.state.in_(states)))
+        .scalars()
+        .all()
+    )
+
+
+def _set_chunks(connection: Connection, job_id: int, states: Sequence[ChunkState], **values: Any) -> None:
+    for state in states:
+        step(CHUNK_TRANSITIONS, state, values["state"])
+    connection.execute(
+        sa.update(ChunkRow).where(ChunkRow.job_id == job_id, ChunkRow.state.in_(states)).values(**values)
+    )

@@ -1,0 +1,272 @@
+"""Jobs as they are shown: documents with stable keys, read without disturbing any writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dicomferry.models import dimse_status, ledger
+from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.errors import NotFound, UsageError
+from dicomferry.models.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState
+from dicomferry.models.tables import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow, RemoteRow
+
+EVENTS_SHOWN = 50
+_ITEM_COLUMNS = (
+    ItemRow.id,
+    ItemRow.kind,
+    ItemRow.row,
+    ItemRow.sop_instance_uid,
+    ItemRow.sop_class_uid,
+    ItemRow.transfer_syntax_uid,
+    ItemRow.path,
+    ItemRow.size,
+    ItemRow.state,
+    ItemRow.status,
+    ItemRow.reason,
+    ItemRow.detail,
+    ItemRow.sent_as,
+    ItemRow.tries,
+)
+
+
+def resolve_id(database: Database, text: str) -> int:
+    """The job id that was meant: a number, or `last` for the newest. Raises NotFound, UsageError."""
+    if text == "last":
+        newest = database.read(lambda connection: connection.execute(sa.select(sa.func.max(JobRow.id))).scalar())
+        if newest is None:
+            raise NotFound("there is no job yet")
+        return int(newest)
+    if not text.isdecimal():
+        raise UsageError(f"{text!r} is not a job id: a number, or `last`")
+    return int(text)
+
+
+def show(database: Database, job_id: int) -> dict[str, Any]:
+    """One job with its last events, oldest first; raises NotFound."""
+
+    def work(connection: Connection) -> dict[str, Any]:
+        row = connection.execute(_jobs().where(JobRow.id == job_id)).one_or_none()
+        if row is None:
+            raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
+        document = _documents(database, connection, [row])[0]
+        document["events"] = _events(connection, job_id, EVENTS_SHOWN)
+        return document
+
+    return database.read(work)
+
+
+def listing(database: Database, *, state: JobState | None = None, limit: int | None = 50) -> list[dict[str, Any]]:
+    """Jobs, newest first, without events."""
+
+    def work(connection: Connection) -> list[dict[str, Any]]:
+        query = _jobs().order_by(JobRow.id.desc()).limit(limit)
+        if state:
+            query = query.where(JobRow.state == state)
+        return _documents(database, connection, connection.execute(query).all())
+
+    return database.read(work)
+
+
+def counts(database: Database) -> dict[str, int]:
+    """How many jobs there are in each state."""
+
+    def work(connection: Connection) -> dict[str, int]:
+        rows = connection.execute(sa.select(JobRow.state, sa.func.count().label("number")).group_by(JobRow.state))
+        found = {row.state: row.number for row in rows}
+        return {state.value: found.get(state, 0) for state in JobState}
+
+    return database.read(work)
+
+
+def lanes(database: Database) -> dict[str, dict[str, int]]:
+    """How many chunks wait and run in each lane."""
+
+    def work(connection: Connection) -> dict[str, dict[str, int]]:
+        result = {lane: {"pending": 0, "running": 0, "held": 0} for lane in ("quick", "bulk")}
+        for row in connection.execute(
+            sa.select(ChunkRow.lane, ChunkRow.state, sa.func.count().label("number"))
+            .where(ChunkRow.state.in_((ChunkState.PENDING, ChunkState.RUNNING, ChunkState.HELD)))
+            .group_by(ChunkRow.lane, ChunkRow.state)
+        ):
+            result[row.lane][row.state.value] = row.number
+        return result
+
+    return database.read(work)
+
+
+def items(
+    database: Database, job_id: int, *, state: ItemState | None = None, limit: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """The items of a job one by one, chunk by chunk; raises NotFound."""
+    with database.stream() as connection:
+        kind = connection.execute(sa.select(JobRow.kind).where(JobRow.id == job_id)).scalar_one_or_none()
+        if kind is None:
+            raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
+        chunks = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id).order_by(ChunkRow.id)
+        if state and state is not ItemState.PENDING:
+            # Chunks know their numbers, so those without such an item are not even looked at.
+            chunks = chunks.where(getattr(ChunkRow, state.value) > 0)
+        left = limit
+        for chunk_id in connection.execute(chunks).scalars().all():
+            query = sa.select(*_ITEM_COLUMNS).where(ItemRow.chunk_id == chunk_id).order_by(ItemRow.id)
+            if state:
+                query = query.where(ItemRow.state == state)
+            for row in connection.execute(query.limit(left)):
+                yield _item(kind, row)
+                left = None if left is None else left - 1
+            if left is not None and left <= 0:
+                return
+
+
+def events(database: Database, job_id: int) -> list[dict[str, Any]]:
+    """The whole history of a job, oldest first; raises NotFound."""
+
+    def work(connection: Connection) -> list[dict[str, Any]]:
+        if not connection.execute(sa.select(JobRow.id).where(JobRow.id == job_id)).first():
+            raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
+        return _events(connection, job_id, None)
+
+    return database.read(work)
+
+
+def attempts(database: Database, job_id: int) -> list[dict[str, Any]]:
+    """Every try of every chunk of a job, oldest first."""
+
+    def work(connection: Connection) -> list[dict[str, Any]]:
+        query = sa.select(AttemptRow.__table__).where(AttemptRow.job_id == job_id).order_by(AttemptRow.id)
+        keys = ("chunk_id", "fence", "worker", "pid", "end", "reason", "detail", "finished_items")
+        return [
+            {key: getattr(row, key) for key in keys}
+            | {"started_at": moment(row.started_at), "ended_at": moment(row.ended_at)}
+            for row in connection.execute(query)
+        ]
+
+    return database.read(work)
+
+
+def moment(value: datetime | None) -> str | None:
+    """RFC 3339 in UTC with milliseconds, such as 2026-11-22T02:00:00.000Z."""
+    if value is None:
+        return None
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def path_text(path: bytes | None) -> str | None:
+    """A path for people and JSON; bytes that are no UTF-8, and control characters, as \\xNN."""
+    if path is None:
+        return None
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _jobs() -> sa.Select[Any]:
+    return sa.select(
+        JobRow.__table__,
+        RemoteRow.name.label("remote"),
+        RemoteRow.ae_title.label("remote_ae_title"),
+        RemoteRow.host.label("remote_host"),
+        RemoteRow.port.label("remote_port"),
+    ).join(RemoteRow, RemoteRow.id == JobRow.remote_id)
+
+
+def _events(connection: Connection, job_id: int, limit: int | None) -> list[dict[str, Any]]:
+    query = sa.select(EventRow).where(EventRow.job_id == job_id).order_by(EventRow.id.desc()).limit(limit)
+    rows = connection.execute(query.with_only_columns(EventRow.at, EventRow.kind, EventRow.text)).all()
+    return [{"at": moment(row.at), "kind": row.kind, "text": row.text} for row in reversed(rows)]
+
+
+def _documents(database: Database, connection: Connection, rows: Sequence[AnyRow]) -> list[dict[str, Any]]:
+    now = database.now(connection)
+    return [_document(connection, row, now) for row in rows]
+
+
+def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, Any]:
+    numbers = ledger.tally(connection, row.id)
+    sent_bytes = connection.execute(
+        sa.select(sa.func.coalesce(sa.func.sum(ChunkRow.sent_bytes), 0)).where(ChunkRow.job_id == row.id)
+    ).scalar_one()
+    waiting = None if row.state in FINAL_JOB_STATES else _waiting(connection, row.id)
+    delivered = numbers.succeeded + numbers.warning
+    expected = numbers.total - numbers.skipped if row.kind == "store" else None
+    seconds = ((row.finished_at or now) - row.started_at).total_seconds() if row.started_at else 0.0
+    reason = row.reason if waiting is None else waiting.reason
+    advice = waiting.advice if waiting is not None else dimse_status.advice_for(row.kind, None, row.reason)
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "remote": row.remote,
+        "remote_address": f"{row.remote_ae_title}@{row.remote_host}:{row.remote_port}",
+        "destination": None,
+        "label": row.label,
+        "priority": {0: "low", 1: "normal", 2: "high"}[row.priority],
+        "state": row.state.value,
+        "reason": reason,
+        "reason_text": advice,
+        "planned": row.planned,
+        "verified": row.verified,
+        "expectation": None,
+        "submitted_at": moment(row.submitted_at),
+        "started_at": moment(row.started_at),
+        "finished_at": moment(row.finished_at),
+        "not_before": moment(waiting.not_before) if waiting is not None and waiting.not_before > now else None,
+        "attempts": connection.execute(
+            sa.select(sa.func.count()).select_from(AttemptRow).where(AttemptRow.job_id == row.id)
+        ).scalar_one(),
+        "items": {
+            "total": numbers.total,
+            "pending": numbers.pending,
+            "succeeded": numbers.succeeded,
+            "warning": numbers.warning,
+            "failed": numbers.failed,
+            "skipped": numbers.skipped,
+            "cancelled": numbers.cancelled,
+        },
+        "expected": expected,
+        "received": delivered if expected is not None else None,
+        "missing": expected - delivered if expected is not None else None,
+        "surplus": 0 if expected is not None else None,
+        "bytes": int(sent_bytes),
+        "rate_instances_per_s": round(delivered / seconds, 1) if seconds > 0 and row.kind == "store" else None,
+    }
+
+
+def _waiting(connection: Connection, job_id: int) -> AnyRow | None:
+    """Why a job waits: the held chunk that says so first, else, if nothing runs, the pending one that is due first."""
+    chunks = sa.select(ChunkRow.reason, ChunkRow.advice, ChunkRow.not_before).where(ChunkRow.job_id == job_id)
+    held = connection.execute(
+        chunks.where(ChunkRow.state == ChunkState.HELD).order_by(ChunkRow.id).limit(1)
+    ).one_or_none()
+    if held is not None:
+        return held
+    if connection.execute(
+        sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id, ChunkRow.state == ChunkState.RUNNING).limit(1)
+    ).first():
+        return None
+    return connection.execute(
+        chunks.where(ChunkRow.state == ChunkState.PENDING).order_by(ChunkRow.not_before, ChunkRow.id).limit(1)
+    ).one_or_none()
+
+
+def _item(service: str, row: AnyRow) -> dict[str, Any]:
+    reason = row.reason
+    return {
+        "kind": row.kind,
+        "row": row.row,
+        "sop_instance_uid": row.sop_instance_uid,
+        "sop_class_uid": row.sop_class_uid,
+        "transfer_syntax_uid": row.transfer_syntax_uid,
+        "path": path_text(row.path),
+        "size": row.size,
+        "state": row.state.value,
+        "status": None if row.status is None else f"0x{row.status:04X}",
+        "reason": reason,
+        "detail": row.detail,
+        "advice": dimse_status.advice_for(service, row.status, reason),
+        "sent_as": row.sent_as,
+        "attempts": row.tries,
+    }

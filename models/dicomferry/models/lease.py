@@ -1,0 +1,341 @@
+"""Working on a chunk under a lease: renew, record, finish, and the end of leases whose holder died.
+
+Every write about a running chunk is fenced: it names the fence of its claim and does nothing once somebody else holds
+the chunk. Locks are taken in one order everywhere: worker, job, remote, chunk, items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dicomferry.models import ledger
+from dicomferry.models.claim import PLAN, Claim
+from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.errors import LeaseLost
+from dicomferry.models.outcome import Outcome
+from dicomferry.models.presence import Worker
+from dicomferry.models.retry import Decision, Next
+from dicomferry.models.state import CHUNK_TRANSITIONS, ITEM_TRANSITIONS, AttemptEnd, ChunkState, ItemState, step
+from dicomferry.models.tables import AttemptRow, ChunkRow, ItemRow, JobRow, WorkerRow
+
+MAX_LOSSES = 2
+"""An item that was in flight this often when its worker died is failed."""
+MAX_DEATHS = 5
+"""A chunk whose workers died this often in a row without finishing an item is held."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signals:
+    """What the heartbeat found beside its lease."""
+
+    cancel: bool
+    hold: bool
+    drain: bool
+
+    @property
+    def stop(self) -> bool:
+        """Whether the attempt should end between two items."""
+        return self.cancel or self.hold or self.drain
+
+
+def renew(database: Database, held: Claim, worker: Worker, *, lease_seconds: float) -> Signals:
+    """Make the lease last `lease_seconds` from now; raises LeaseLost when it is no longer ours."""
+
+    def work(connection: Connection) -> Signals:
+        now = database.now(connection)
+        _fenced(connection, held, lease_until=now + timedelta(seconds=lease_seconds))
+        job = connection.execute(
+            sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.id == held.job_id)
+        ).one()
+        draining = connection.execute(sa.select(WorkerRow.draining).where(WorkerRow.id == worker.id)).scalar_one()
+        return Signals(cancel=job.cancel_asked, hold=job.hold_asked, drain=draining)
+
+    return database.write(work)
+
+
+def record(database: Database, held: Claim, outcomes: Sequence[Outcome], *, in_flight: int | None = None) -> None:
+    """Write down what came of some items; raises LeaseLost when the chunk is no longer ours.
+
+    `in_flight` is the item that is about to be tried; careful attempts say so, to know on what a worker died.
+    """
+
+    def work(connection: Connection) -> None:
+        _fenced(connection, held, in_flight_item_id=in_flight)
+        write_outcomes(connection, held.chunk_id, outcomes)
+
+    database.write(work)
+
+
+def write_outcomes(connection: Connection, chunk_id: int, outcomes: Sequence[Outcome]) -> None:
+    """Set the items that are still pending and bring the chunk's numbers up to date. The chunk's row is locked."""
+    if not outcomes:
+        return
+    for outcome in outcomes:
+        if outcome.state is not ItemState.PENDING:
+            step(ITEM_TRANSITIONS, ItemState.PENDING, outcome.state)
+    connection.execute(
+        sa.update(ItemRow)
+        .where(ItemRow.id == sa.bindparam("item"), ItemRow.state == ItemState.PENDING)
+        .values(
+            state=sa.bindparam("new_state"),
+            status=sa.bindparam("new_status"),
+            reason=sa.bindparam("new_reason"),
+            detail=sa.bindparam("new_detail"),
+            charges=sa.bindparam("new_charges"),
+            sent_bytes=ItemRow.sent_bytes + sa.bindparam("more_bytes", type_=sa.BigInteger),
+            sent_as=sa.bindparam("new_sent_as"),
+            tries=ItemRow.tries + 1,
+        )
+        .execution_options(synchronize_session=False),
+        [
+            {
+                "item": outcome.item_id,
+                "new_state": outcome.state,
+                "new_status": outcome.status,
+                "new_reason": outcome.reason,
+                "new_detail": outcome.detail,
+                "new_charges": outcome.charges,
+                "more_bytes": outcome.sent_bytes,
+                "new_sent_as": outcome.sent_as,
+            }
+            for outcome in outcomes
+        ],
+    )
+    ledger.recount(connection, chunk_id)
+    if any(outcome.state is not ItemState.PENDING for outcome in outcomes):
+        connection.execute(sa.update(ChunkRow).where(ChunkRow.id == chunk_id).values(barren=0))
+
+
+def _fenced(connection: Connection, held: Claim, **values: object) -> None:
+    """Update the chunk if it is still ours, which locks its row; raises LeaseLost otherwise."""
+    updated = connection.execute(
+        sa.update(ChunkRow)
+        .where(ChunkRow.id == held.chunk_id, ChunkRow.fence == held.fence, ChunkRow.state == ChunkState.RUNNING)
+        .values(fence=held.fence, **values)
+    )
+    if not updated.rowcount:
+        raise LeaseLost(f"chunk {held.chunk_id}: fence {held.fence} is no longer the current one")
+
+
+def lock_job(connection: Connection, job_id: int) -> tuple[bool, bool]:
+    """Lock a job's row, then say whether cancel and hold are asked for."""
+    row = connection.execute(
+        sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.id == job_id).with_for_update()
+    ).one()
+    return row.cancel_asked, row.hold_asked
+
+
+def fence(connection: Connection, held: Claim, **values: object) -> tuple[bool, bool]:
+    """Lock the job and the chunk for a write of the plan; says whether cancel and hold are asked for.
+
+    Raises LeaseLost when the chunk is no longer ours.
+    """
+    asked = lock_job(connection, held.job_id)
+    _fenced(connection, held, **values)
+    return asked
+
+
+def finish(
+    database: Database,
+    held: Claim,
+    *,
+    end: AttemptEnd,
+    decision: Decision | None,
+    outcomes: Sequence[Outcome] = (),
+    finished_items: int = 0,
+    detail: str | None = None,
+    planned: bool = False,
+) -> None:
+    """End the attempt: its last outcomes, its end, the chunk's next state and the job's, in one transaction.
+
+    `decision` is None where the attempt was interrupted; then the chunk goes back to pending, or where its job was
+    cancelled or held meanwhile, to that. `finished_items` counts those that this attempt brought to an end,
+    `planned` says that this was the plan and that it is complete. Raises LeaseLost.
+    """
+
+    def work(connection: Connection) -> None:
+        cancel, hold = fence(connection, held)
+        now = database.now(connection)
+        write_outcomes(connection, held.chunk_id, outcomes)
+        if planned:
+            connection.execute(sa.update(JobRow).where(JobRow.id == held.job_id).values(planned=True))
+        left = connection.execute(
+            sa.select(sa.func.count()).where(ItemRow.chunk_id == held.chunk_id, ItemRow.state == ItemState.PENDING)
+        ).scalar_one()
+        connection.execute(
+            sa.update(AttemptRow)
+            .where(AttemptRow.chunk_id == held.chunk_id, AttemptRow.fence == held.fence)
+            .values(
+                end=end,
+                ended_at=now,
+                reason=decision.reason if decision else None,
+                detail=detail,
+                finished_items=finished_items,
+            )
+        )
+        complete = planned or (held.kind != PLAN and not left)
+        _leave(
+            connection,
+            held.job_id,
+            held.chunk_id,
+            now,
+            cancel=cancel,
+            hold=hold,
+            complete=complete,
+            decision=decision,
+        )
+        if decision and decision.next is Next.RETRY and decision.reason and not complete:
+            pause = ((decision.at or now) - now).total_seconds()
+            when = f"next try in {pause:.0f} s" if pause >= 0.5 else "tried again at once"
+            ledger.add_event(
+                connection,
+                held.job_id,
+                now,
+                "retry",
+                f"chunk {held.chunk_id}: {detail or decision.reason}, {when}",
+            )
+            if decision.barren:
+                ledger.postpone(connection, held.chunk_id, decision, now)
+        ledger.derive(connection, held.job_id, now)
+
+    database.write(work)
+
+
+def _leave(
+    connection: Connection,
+    job_id: int,
+    chunk_id: int,
+    now: datetime,
+    *,
+    cancel: bool,
+    hold: bool,
+    complete: bool,
+    decision: Decision | None,
+    careful: bool = False,
+) -> None:
+    """Give a running chunk its next state."""
+    values: dict[str, Any] = {
+        "lease_until": None,
+        "owner_id": None,
+        "in_flight_item_id": None,
+        "careful": careful,
+    }
+    if complete:
+        values |= {"state": ChunkState.DONE, "reason": None, "advice": None}
+    elif cancel:
+        ledger.cancel_items(connection, [chunk_id])
+        values |= {"state": ChunkState.CANCELLED, "reason": None, "advice": None}
+    elif decision and decision.next is Next.HOLD:
+        values |= {"state": ChunkState.HELD, "reason": decision.reason, "advice": decision.advice}
+        values |= {"barren": decision.barren, "waiting_since": decision.waiting_since}
+        ledger.hold_chunks(connection, job_id, reason=decision.reason, advice=decision.advice)
+        ledger.add_event(connection, job_id, now, "held", f"{decision.reason}: {decision.advice}")
+    elif hold:
+        values |= {"state": ChunkState.HELD, "reason": "held by a person", "advice": None}
+    elif decision:
+        at = decision.at or now
+        values |= {
+            "state": ChunkState.PENDING,
+            "not_before": at,
+            "reason": decision.reason,
+            "advice": decision.advice,
+        }
+        values |= {"barren": decision.barren, "waiting_since": decision.waiting_since}
+    else:
+        values |= {"state": ChunkState.PENDING, "not_before": now, "reason": None, "advice": None}
+    step(CHUNK_TRANSITIONS, ChunkState.RUNNING, values["state"])
+    connection.execute(sa.update(ChunkRow).where(ChunkRow.id == chunk_id).values(**values))
+
+
+def expire(database: Database, *, everything: bool = False) -> int:
+    """End the leases whose time is over (or `everything` that runs) and put their chunks back; how many there were.
+
+    This is the only place where a lease ends without its holder.
+    """
+
+    def overdue(connection: Connection) -> Sequence[AnyRow]:
+        condition = ChunkRow.state == ChunkState.RUNNING
+        if not everything:
+            condition = sa.and_(condition, ChunkRow.lease_until < database.now(connection))
+        return connection.execute(sa.select(ChunkRow.id, ChunkRow.job_id, ChunkRow.fence).where(condition)).all()
+
+    number = 0
+    for row in database.read(overdue):
+        number += database.write(
+            lambda connection, row=row: _expire(database, connection, row.id, row.job_id, row.fence, everything)  # type: ignore[misc]
+        )
+    return number
+
+
+def _expire(
+    database: Database, connection: Connection, chunk_id: int, job_id: int, fence: int, everything: bool
+) -> bool:
+    cancel, hold = lock_job(connection, job_id)
+    now = database.now(connection)
+    condition = sa.and_(ChunkRow.id == chunk_id, ChunkRow.fence == fence, ChunkRow.state == ChunkState.RUNNING)
+    if not everything:
+        condition = sa.and_(condition, ChunkRow.lease_until < now)
+    chunk = connection.execute(
+        sa.update(ChunkRow)
+        .where(condition)
+        .values(barren=ChunkRow.barren + 1)
+        .returning(ChunkRow.barren, ChunkRow.in_flight_item_id, ChunkRow.kind)
+    ).one_or_none()
+    if chunk is None:  # renewed or finished since we looked
+        return False
+    worker = connection.execute(
+        sa.update(AttemptRow)
+        .where(AttemptRow.chunk_id == chunk_id, AttemptRow.fence == fence)
+        .values(end=AttemptEnd.LOST, ended_at=now, reason="worker lost")
+        .returning(AttemptRow.worker, AttemptRow.pid)
+    ).one()
+    if chunk.in_flight_item_id is not None:
+        _blame(connection, chunk_id, chunk.in_flight_item_id)
+    decision = Decision(
+        next=Next.HOLD if chunk.barren >= MAX_DEATHS else Next.RETRY,
+        at=now,
+        reason="worker lost",
+        advice="the worker process died or froze, see its log; then release",
+        barren=chunk.barren,
+    )
+    _leave(
+        connection,
+        job_id,
+        chunk_id,
+        now,
+        cancel=cancel,
+        hold=hold,
+        complete=False,
+        decision=decision,
+        careful=True,
+    )
+    ledger.add_event(
+        connection,
+        job_id,
+        now,
+        "retry",
+        f"chunk {chunk_id}: lost with {worker.worker}, process {worker.pid}; what it had not recorded is done again",
+    )
+    ledger.derive(connection, job_id, now)
+    return True
+
+
+def _blame(connection: Connection, chunk_id: int, item_id: int) -> None:
+    """A careful attempt died on this item: count it, and give the item up the second time."""
+    connection.execute(
+        sa.update(ItemRow)
+        .where(ItemRow.id == item_id, ItemRow.state == ItemState.PENDING)
+        .values(losses=ItemRow.losses + 1)
+    )
+    connection.execute(
+        sa.update(ItemRow)
+        .where(ItemRow.id == item_id, ItemRow.state == ItemState.PENDING, ItemRow.losses >= MAX_LOSSES)
+        .values(state=ItemState.FAILED, reason="worker died twice on it")
+    )
+    ledger.recount(connection, chunk_id)

@@ -1,0 +1,173 @@
+"""What every writer of rows shares: the history, the numbers of a chunk, and the derived state of a job.
+
+All of it runs inside the caller's transaction, with the job's row locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dicomferry.models.retry import Decision
+from dicomferry.models.state import (
+    FINAL_JOB_STATES,
+    JOB_TRANSITIONS,
+    ChunkState,
+    ItemState,
+    JobState,
+    Tally,
+    derive_job,
+    step,
+)
+from dicomferry.models.tables import ChunkRow, EventRow, ItemRow, JobRow
+
+_TALLY = ("total", "succeeded", "warning", "failed", "skipped", "cancelled")
+
+
+def add_event(connection: Connection, job_id: int, at: datetime, kind: str, text: str) -> None:
+    """Append one line to a job's history."""
+    connection.execute(sa.insert(EventRow).values(job_id=job_id, at=at, kind=kind, text=text))
+
+
+def recount(connection: Connection, chunk_id: int) -> None:
+    """Take a chunk's numbers from its items anew, so that writing an outcome twice cannot count it twice."""
+    numbers = dict.fromkeys(_TALLY, 0)
+    sent_bytes = 0
+    for row in connection.execute(
+        sa.select(ItemRow.state, sa.func.count().label("number"), sa.func.sum(ItemRow.sent_bytes).label("sent"))
+        .where(ItemRow.chunk_id == chunk_id)
+        .group_by(ItemRow.state)
+    ):
+        numbers["total"] += row.number
+        sent_bytes += int(row.sent or 0)
+        if row.state is not ItemState.PENDING:
+            numbers[row.state] = row.number
+    connection.execute(sa.update(ChunkRow).where(ChunkRow.id == chunk_id).values(sent_bytes=sent_bytes, **numbers))
+
+
+def tally(connection: Connection, job_id: int) -> Tally:
+    """The job's numbers of items: sums over its chunks."""
+    row = connection.execute(
+        sa.select(*(sa.func.coalesce(sa.func.sum(getattr(ChunkRow, name)), 0).label(name) for name in _TALLY)).where(
+            ChunkRow.job_id == job_id
+        )
+    ).one()
+    return Tally(**{name: int(getattr(row, name)) for name in _TALLY})
+
+
+def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
+    """Bring the job's state in line with its items and chunks, and write its end when it has come."""
+    job = connection.execute(
+        sa.select(JobRow.state, JobRow.planned, JobRow.started_at, JobRow.kind).where(JobRow.id == job_id)
+    ).one()
+    chunks = {
+        row.state: row.number
+        for row in connection.execute(
+            sa.select(ChunkRow.state, sa.func.count().label("number"))
+            .where(ChunkRow.job_id == job_id)
+            .group_by(ChunkRow.state)
+        )
+    }
+    started = job.started_at is not None or ChunkState.RUNNING in chunks
+    active = any(chunks.get(state) for state in (ChunkState.PENDING, ChunkState.RUNNING, ChunkState.HELD))
+    numbers = Tally() if active else tally(connection, job_id)
+    new = derive_job(numbers, planned=job.planned, chunks=chunks, started=started)
+    values: dict[str, object] = {}
+    if started and job.started_at is None:
+        values["started_at"] = now
+    if new is not job.state:
+        values["state"] = step(JOB_TRANSITIONS, job.state, new)
+        if new in FINAL_JOB_STATES:
+            values |= {"finished_at": now, "reason": _reason(connection, job_id, new, numbers)}
+            if job.kind == "store":
+                values["verified"] = "uids" if numbers.succeeded + numbers.warning else "none"
+            add_event(
+                connection,
+                job_id,
+                now,
+                "cancelled" if new is JobState.CANCELLED else "ended",
+                _sentence(new, numbers),
+            )
+        elif job.state in FINAL_JOB_STATES:
+            values |= {"finished_at": None, "reason": None, "verified": None}
+    if values:
+        connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(**values))
+    return new
+
+
+def _sentence(state: JobState, numbers: Tally) -> str:
+    parts = [f"{getattr(numbers, name)} {name}" for name in _TALLY[1:] if getattr(numbers, name)]
+    return f"{state}: " + (", ".join(parts) or "no items")
+
+
+def _reason(connection: Connection, job_id: int, state: JobState, numbers: Tally) -> str | None:
+    """Why a job ended as it did: the commonest reason of a chunk's failed items stands for all."""
+    if state is JobState.SUCCEEDED:
+        return None
+    if state is JobState.CANCELLED:
+        return "cancelled"
+    if not numbers.failed:
+        return "nothing to do"
+    chunk_id = connection.execute(
+        sa.select(ChunkRow.id)
+        .where(ChunkRow.job_id == job_id, ChunkRow.failed > 0)
+        .order_by(ChunkRow.failed.desc())
+        .limit(1)
+    ).scalar_one()
+    reason: str | None = connection.execute(
+        sa.select(ItemRow.reason)
+        .where(ItemRow.chunk_id == chunk_id, ItemRow.state == ItemState.FAILED)
+        .group_by(ItemRow.reason)
+        .order_by(sa.func.count().desc())
+        .limit(1)
+    ).scalar_one()
+    return reason
+
+
+def cancel_items(connection: Connection, chunk_ids: Sequence[int]) -> None:
+    """Pending items of these chunks become `cancelled`, and the chunks' numbers with them."""
+    for start in range(0, len(chunk_ids), 500):
+        some = chunk_ids[start : start + 500]
+        connection.execute(
+            sa.update(ItemRow)
+            .where(ItemRow.chunk_id.in_(some), ItemRow.state == ItemState.PENDING)
+            .values(state=ItemState.CANCELLED, reason="cancelled")
+        )
+        connection.execute(
+            sa.update(ChunkRow)
+            .where(ChunkRow.id.in_(some))
+            .values(
+                cancelled=ChunkRow.total - ChunkRow.succeeded - ChunkRow.warning - ChunkRow.failed - ChunkRow.skipped
+            )
+        )
+
+
+def hold_chunks(connection: Connection, job_id: int, *, reason: str | None, advice: str | None) -> None:
+    """What waits of a job is held as well, so that a refusal for good is asked for once and not per chunk."""
+    connection.execute(
+        sa.update(ChunkRow)
+        .where(ChunkRow.job_id == job_id, ChunkRow.state == ChunkState.PENDING)
+        .values(state=ChunkState.HELD, reason=reason, advice=advice)
+    )
+
+
+def postpone(connection: Connection, chunk_id: int, decision: Decision, now: datetime) -> None:
+    """What waits for the same remote does not try before this chunk does: it was the one to find out."""
+    remote_id = sa.select(ChunkRow.remote_id).where(ChunkRow.id == chunk_id).scalar_subquery()
+    connection.execute(
+        sa.update(ChunkRow)
+        .where(
+            ChunkRow.remote_id == remote_id,
+            ChunkRow.state == ChunkState.PENDING,
+            ChunkRow.not_before < decision.at,
+        )
+        .values(
+            not_before=decision.at,
+            reason=decision.reason,
+            advice=decision.advice,
+            waiting_since=sa.func.coalesce(ChunkRow.waiting_since, sa.literal(now, ChunkRow.waiting_since.type)),
+        )
+    )

@@ -1,0 +1,15 @@
+"""Run by Alembic: the connection comes from `dicomferry.models.schema`, which holds the lock and the transaction."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from dicomferry.models.tables import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    render_as_batch=True,
+    compare_type=True,
+)
+context.run_migrations()

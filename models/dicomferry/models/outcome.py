@@ -1,0 +1,28 @@
+"""What came of one item: the value that an operation yields and the record keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dicomferry.models.state import ItemState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one try of one item came to; in state `pending` it will be tried again.
+
+    `reason` is a stable word, None for a plain success. `status` is the DIMSE status as an integer, None where
+    no peer gave one. `detail` is a sentence for people (the peer's error comment, the path of a twin ...).
+    `charges` is the item's number of charges after this try.
+    `sent_bytes` counts bytes of data set put on the wire; `sent_as` names the transfer syntax where it is not the
+    file's own.
+    """
+
+    item_id: int
+    state: ItemState
+    reason: str | None = None
+    status: int | None = None
+    detail: str | None = None
+    charges: int = 0
+    sent_bytes: int = 0
+    sent_as: str | None = None

@@ -1,0 +1,131 @@
+"""What a plan writes and what a sending attempt reads: items and the chunks they wait in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dicomferry.models import lease
+from dicomferry.models.claim import Claim, waiting_chunks
+from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.state import ChunkState, ItemState
+from dicomferry.models.tables import ChunkRow, ItemRow, JobRow
+
+MAX_INSTANCES = 500
+"""Instances in a chunk, at most."""
+
+
+def new_chunk(job_id: int, **values: Any) -> dict[str, Any]:
+    """The values of a chunk's row, waiting."""
+    return {"job_id": job_id, "state": ChunkState.PENDING, **values}
+
+
+def add_batch(
+    database: Database,
+    held: Claim,
+    *,
+    cursor: bytes | None,
+    chunks: Sequence[Sequence[Mapping[str, Any]]],
+    decided: Sequence[Mapping[str, Any]],
+) -> tuple[bool, int]:
+    """One step of a plan in one fenced transaction: items, the chunks they wait in, and the cursor.
+
+    `chunks` holds the values of pending item rows, one sequence a chunk; `decided` those of items that were skipped
+    or failed already, which stay with the plan. Returns whether the plan should stop because cancel or hold was asked,
+    and how many chunks of the job wait now. Raises LeaseLost.
+    """
+
+    def work(connection: Connection) -> tuple[bool, int]:
+        cancel, hold = lease.fence(connection, held)
+        if cancel or hold:
+            return True, 0
+        now = database.now(connection)
+        connection.execute(sa.update(ChunkRow).where(ChunkRow.id == held.chunk_id).values(cursor=cursor, barren=0))
+        for items in chunks:
+            chunk_id = _insert_chunk(connection, held, now, total=len(items))
+            _insert_items(connection, held.job_id, chunk_id, items)
+        if decided:
+            _insert_items(connection, held.job_id, held.chunk_id, decided)
+            failed = sum(item["state"] is ItemState.FAILED for item in decided)
+            connection.execute(
+                sa.update(ChunkRow)
+                .where(ChunkRow.id == held.chunk_id)
+                .values(
+                    total=ChunkRow.total + len(decided),
+                    failed=ChunkRow.failed + failed,
+                    skipped=ChunkRow.skipped + len(decided) - failed,
+                )
+            )
+        return False, waiting_chunks(connection, held.job_id)
+
+    return database.write(work)
+
+
+def _insert_chunk(connection: Connection, held: Claim, now: datetime, *, total: int) -> int:
+    priority = sa.select(JobRow.priority).where(JobRow.id == held.job_id).scalar_subquery()
+    chunk = new_chunk(
+        held.job_id,
+        kind=held.spec.kind,
+        lane=held.spec.lane,
+        priority=priority,
+        remote_id=held.remote_id,
+        not_before=now,
+        total=total,
+    )
+    key: int = connection.execute(sa.insert(ChunkRow).values(**chunk).returning(ChunkRow.id)).scalar_one()
+    return key
+
+
+def _insert_items(connection: Connection, job_id: int, chunk_id: int, items: Sequence[Mapping[str, Any]]) -> None:
+    if items:
+        connection.execute(
+            sa.insert(ItemRow),
+            [{"job_id": job_id, "chunk_id": chunk_id, "kind": "instance", **item} for item in items],
+        )
+
+
+def firsts_of(database: Database, job_id: int, uids: Iterable[str]) -> dict[str, AnyRow]:
+    """Of these SOP Instance UIDs those that the job has already: UID to row (id, path, transfer_syntax_uid)."""
+    wanted = sorted(set(uids))
+
+    def work(connection: Connection) -> dict[str, AnyRow]:
+        rows: dict[str, AnyRow] = {}
+        for start in range(0, len(wanted), 500):
+            for row in connection.execute(
+                sa.select(ItemRow.id, ItemRow.path, ItemRow.transfer_syntax_uid, ItemRow.sop_instance_uid).where(
+                    ItemRow.job_id == job_id,
+                    ItemRow.is_first,
+                    ItemRow.sop_instance_uid.in_(wanted[start : start + 500]),
+                )
+            ):
+                rows[row.sop_instance_uid] = row
+        return rows
+
+    return database.read(work)
+
+
+def pending_items(database: Database, chunk_id: int) -> Sequence[AnyRow]:
+    """The items of a chunk that have no outcome yet, those that broke an association before at the end."""
+
+    def work(connection: Connection) -> Sequence[AnyRow]:
+        return connection.execute(
+            sa.select(ItemRow.__table__)
+            .where(ItemRow.chunk_id == chunk_id, ItemRow.state == ItemState.PENDING)
+            .order_by(ItemRow.charges, ItemRow.losses, ItemRow.id)
+        ).all()
+
+    return database.read(work)
+
+
+def identify_item(database: Database, held: Claim, item_id: int, values: Mapping[str, Any]) -> None:
+    """Write down what a file turned out to hold that the plan could not read. Raises LeaseLost."""
+
+    def work(connection: Connection) -> None:
+        lease.fence(connection, held)
+        connection.execute(sa.update(ItemRow).where(ItemRow.id == item_id).values(**values))
+
+    database.write(work)

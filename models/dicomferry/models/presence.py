@@ -1,0 +1,117 @@
+"""Which roles of an installation are alive, by their last sign of life; and turns that only one may take at a time."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+
+from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.tables import TurnRow, WorkerRow
+
+BEAT_SECONDS = 5.0
+"""How often a role says that it lives."""
+SILENT_AFTER = 20.0
+"""Seconds without a sign of life after which a role counts as gone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """A registered role process. `slots` is how many bulk chunks it runs at once."""
+
+    id: int
+    name: str
+    slots: int
+
+
+def register(database: Database, role: str, *, slots: int) -> Worker:
+    """Write this process down as a living role."""
+    host, pid = socket.gethostname(), os.getpid()
+
+    def work(connection: Connection) -> int:
+        now = database.now(connection)
+        row = sa.insert(WorkerRow).values(
+            role=role, host=host, pid=pid, slots=slots, draining=False, started_at=now, seen_at=now
+        )
+        key: int = connection.execute(row.returning(WorkerRow.id)).scalar_one()
+        return key
+
+    return Worker(id=database.write(work), name=f"{host}:{pid}", slots=slots)
+
+
+def beat(database: Database, worker: Worker) -> None:
+    """This role is still alive."""
+    _update(database, worker, "seen_at")
+
+
+def leave(database: Database, worker: Worker) -> None:
+    """This role has ended in good order."""
+    _update(database, worker, "ended_at")
+
+
+def _update(database: Database, worker: Worker, column: str) -> None:
+    database.write(
+        lambda connection: connection.execute(
+            sa.update(WorkerRow).where(WorkerRow.id == worker.id).values({column: database.now(connection)})
+        )
+    )
+
+
+def drain(database: Database, worker: Worker) -> None:
+    """The role's running chunks are to stop between two items."""
+    database.write(
+        lambda connection: connection.execute(
+            sa.update(WorkerRow).where(WorkerRow.id == worker.id).values(draining=True)
+        )
+    )
+
+
+def alive(database: Database) -> Sequence[AnyRow]:
+    """(role, host, pid, slots, started_at, seen_at) of every role that gave a sign of life lately."""
+
+    def work(connection: Connection) -> Sequence[AnyRow]:
+        since = database.now(connection) - timedelta(seconds=SILENT_AFTER)
+        return connection.execute(
+            sa.select(
+                WorkerRow.role,
+                WorkerRow.host,
+                WorkerRow.pid,
+                WorkerRow.slots,
+                WorkerRow.started_at,
+                WorkerRow.seen_at,
+            )
+            .where(WorkerRow.ended_at.is_(None), WorkerRow.seen_at >= since)
+            .order_by(WorkerRow.id)
+        ).all()
+
+    return database.read(work)
+
+
+def take_turn(database: Database, name: str, worker: Worker, *, seconds: float) -> bool:
+    """Whether this role may do `name` for the next `seconds`; nobody else may meanwhile."""
+
+    def work(connection: Connection) -> bool:
+        now = database.now(connection)
+        until = now + timedelta(seconds=seconds)
+        taken = connection.execute(
+            sa.update(TurnRow)
+            .where(TurnRow.name == name, sa.or_(TurnRow.worker_id == worker.id, TurnRow.until < now))
+            .values(worker_id=worker.id, until=until)
+        )
+        if taken.rowcount:
+            return True
+        if connection.execute(sa.select(TurnRow.name).where(TurnRow.name == name)).first():
+            return False
+        connection.execute(sa.insert(TurnRow).values(name=name, worker_id=worker.id, until=until))
+        return True
+
+    try:
+        return database.write(work)
+    except IntegrityError:  # two roles made the row at the same moment
+        return False

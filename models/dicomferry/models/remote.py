@@ -1,0 +1,85 @@
+"""A remote AE as a value, and the grammar of AE titles and `AET@host:port`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+
+from dicomferry.models.errors import UsageError
+
+_ADDRESS = re.compile(r"(?P<aet>[^@]+)@(?P<host>\[[^\]]+\]|[^:@\[\]]+):(?P<port>\d+)")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeouts:
+    """How long to wait for a remote AE, in seconds (design: nothing waits for ever, nothing dies for being slow)."""
+
+    connect: float = 10.0
+    acse: float = 30.0
+    first_answer: float = 600.0
+    store_answer: float = 300.0
+    progress: float = 60.0
+
+    def evolve(self, **changes: float | None) -> Timeouts:
+        """A copy with every change that is not None."""
+        return replace(self, **{key: value for key, value in changes.items() if value is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """A remote AE, resolved: all that opening an association to it needs."""
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+    calling_ae_title: str
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    max_associations: int = 4
+    max_moves: int = 1
+
+    @property
+    def address(self) -> str:
+        """`host:port`, with brackets around an IPv6 address."""
+        return host_and_port(self.host, self.port)
+
+
+def host_and_port(host: str, port: int) -> str:
+    """`host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_ae_title(text: str) -> str:
+    """The AE title without surrounding blanks; raises UsageError where PS3.5 6.2 (VR AE) forbids it."""
+    title = text.strip(" \0")
+    if not title:
+        raise UsageError("an AE title cannot be empty")
+    if len(title) > 16:
+        raise UsageError(f"AE title {title!r} has {len(title)} characters; 16 is the most")
+    if "\\" in title or any(not 0x20 <= ord(char) < 0x7F for char in title):
+        raise UsageError(f"AE title {title!r} has a character that is not allowed (printable ASCII, no backslash)")
+    return title
+
+
+def check_name(text: str) -> str:
+    """A name for the address book; raises UsageError for one that could be mistaken for an address."""
+    if not _NAME.fullmatch(text):
+        raise UsageError(f"remote name {text!r}: use letters, digits, '.', '_' and '-', at most 64")
+    return text
+
+
+def looks_like_address(text: str) -> bool:
+    """Whether REMOTE was given as an address and not as a name."""
+    return "@" in text
+
+
+def parse_address(text: str) -> tuple[str, str, int]:
+    """(AE title, host, port) of `AET@host:port`; raises UsageError that says what is missing."""
+    found = _ADDRESS.fullmatch(text.strip())
+    if not found:
+        raise UsageError(f"{text!r} is not an address: write AET@host:port, such as PACS1@10.0.0.5:104")
+    port = int(found["port"])
+    if not 1 <= port <= 65535:
+        raise UsageError(f"port {port} in {text!r}: 1 to 65535")
+    return check_ae_title(found["aet"]), found["host"].strip("[]"), port

@@ -1,0 +1,182 @@
+"""The address book: remotes by name, and those that were given as an address."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dicomferry.models import remote as grammar
+from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.errors import NotFound, UsageError
+from dicomferry.models.remote import Remote, Timeouts
+from dicomferry.models.tables import RemoteRow
+
+DEFAULTS: Mapping[str, Any] = {
+    "calling_ae_title": None,
+    "store_address": None,
+    "also_from": [],
+    "charset": None,
+    "max_associations": 4,
+    "max_moves": 1,
+    "max_uids": 100,
+    "prefer_syntax": None,
+    "timeouts": {},
+}
+_SHOWN = ("name", "ae_title", "host", "port", *DEFAULTS)
+
+
+def add(database: Database, name: str, address: str, **options: Any) -> None:
+    """Write a remote into the address book; raises UsageError when the name is taken or something is malformed."""
+    grammar.check_name(name)
+    ae_title, host, port = grammar.parse_address(address)
+    values = {**DEFAULTS, **_checked(options)}
+
+    def work(connection: Connection) -> None:
+        present = connection.execute(sa.select(RemoteRow.in_book).where(RemoteRow.name == name)).one_or_none()
+        if present and present.in_book:
+            raise UsageError(
+                f"remote {name} is in the address book already: change it with `dicomferry remote set {name}`"
+            )
+        row = {
+            "ae_title": ae_title,
+            "host": host,
+            "port": port,
+            "in_book": True,
+            "removed_at": None,
+            **values,
+        }
+        if present:
+            connection.execute(sa.update(RemoteRow).where(RemoteRow.name == name).values(**row))
+        else:
+            connection.execute(sa.insert(RemoteRow).values(name=name, created_at=database.now(connection), **row))
+
+    database.write(work, durable=True)
+
+
+def change(database: Database, name: str, address: str | None, **options: Any) -> None:
+    """Change what was given; jobs under way see it at their next claim. Raises NotFound, UsageError."""
+    values = _checked(options)
+    if address:
+        values["ae_title"], values["host"], values["port"] = grammar.parse_address(address)
+
+    def work(connection: Connection) -> None:
+        row = _by_name(connection, name)
+        if "timeouts" in values:
+            merged = {**row.timeouts, **values["timeouts"]}
+            values["timeouts"] = {key: seconds for key, seconds in merged.items() if seconds}
+        if values:
+            connection.execute(sa.update(RemoteRow).where(RemoteRow.id == row.id).values(**values))
+
+    database.write(work, durable=True)
+
+
+def remove(database: Database, name: str) -> None:
+    """Take a remote out of the address book; its jobs and their history stay. Raises NotFound."""
+
+    def work(connection: Connection) -> None:
+        row = _by_name(connection, name)
+        # The row stays for the jobs that name it, under a name that frees the old one.
+        connection.execute(
+            sa.update(RemoteRow)
+            .where(RemoteRow.id == row.id)
+            .values(in_book=False, removed_at=database.now(connection), name=f"{name} (removed, {row.id})")
+        )
+
+    database.write(work, durable=True)
+
+
+def resolve_id(database: Database, text: str) -> int:
+    """The row id of REMOTE: a name of the address book, or an address, which gets a row of its own.
+
+    Raises NotFound with the nearest name, UsageError for a malformed address.
+    """
+
+    def work(connection: Connection) -> int:
+        if not grammar.looks_like_address(text):
+            return int(_by_name(connection, text).id)
+        ae_title, host, port = grammar.parse_address(text)
+        name = f"{ae_title}@{grammar.host_and_port(host, port)}"
+        present = connection.execute(sa.select(RemoteRow.id).where(RemoteRow.name == name)).scalar_one_or_none()
+        if present is not None:
+            return present
+        row = {"name": name, "in_book": False, "ae_title": ae_title, "host": host, "port": port, **DEFAULTS}
+        inserted: int = connection.execute(
+            sa.insert(RemoteRow).values(created_at=database.now(connection), **row).returning(RemoteRow.id)
+        ).scalar_one()
+        return inserted
+
+    return database.write(work)
+
+
+def load(database: Database, remote_id: int, *, ae_title: str, timeouts: Timeouts) -> Remote:
+    """A remote ready for use, the installation's AE title and timeouts filled in where it has none of its own."""
+
+    def work(connection: Connection) -> Remote:
+        row = connection.execute(sa.select(RemoteRow.__table__).where(RemoteRow.id == remote_id)).one()
+        return Remote(
+            name=row.name,
+            ae_title=row.ae_title,
+            host=row.host,
+            port=row.port,
+            calling_ae_title=row.calling_ae_title or ae_title,
+            timeouts=timeouts.evolve(**row.timeouts),
+            max_associations=row.max_associations,
+            max_moves=row.max_moves,
+        )
+
+    return database.read(work)
+
+
+def document(row: AnyRow) -> dict[str, Any]:
+    """The JSON object of a remote, with stable keys."""
+    return {key: getattr(row, key) for key in _SHOWN}
+
+
+def listing(database: Database) -> list[dict[str, Any]]:
+    """The address book by name."""
+
+    def work(connection: Connection) -> Sequence[AnyRow]:
+        return connection.execute(
+            sa.select(RemoteRow.__table__).where(RemoteRow.in_book).order_by(RemoteRow.name)
+        ).all()
+
+    return [document(row) for row in database.read(work)]
+
+
+def show(database: Database, name: str) -> dict[str, Any]:
+    """One remote of the address book; raises NotFound."""
+    return document(database.read(lambda connection: _by_name(connection, name)))
+
+
+def names(database: Database) -> list[str]:
+    """The names in the address book."""
+    return [remote["name"] for remote in listing(database)]
+
+
+def _by_name(connection: Connection, name: str) -> AnyRow:
+    row = connection.execute(
+        sa.select(RemoteRow.__table__).where(RemoteRow.name == name, RemoteRow.in_book)
+    ).one_or_none()
+    if row is not None:
+        return row
+    known = connection.execute(sa.select(RemoteRow.name).where(RemoteRow.in_book)).scalars().all()
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else "see `dicomferry remote list`, or write AET@host:port"
+    raise NotFound(f"no remote {name!r} in the address book; {hint}")
+
+
+def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The given options, checked; raises UsageError."""
+    values = dict(options)
+    if values.get("calling_ae_title"):
+        values["calling_ae_title"] = grammar.check_ae_title(values["calling_ae_title"])
+    if values.get("store_address"):
+        grammar.parse_address(values["store_address"])
+    for key in ("max_associations", "max_moves", "max_uids"):
+        if key in values and values[key] < 1:
+            raise UsageError(f"--{key.replace('_', '-')} {values[key]}: at least 1")
+    return values

@@ -1,0 +1,120 @@
+"""The only owner of retries: given what a peer answered, what happens to the item and to its chunk.
+
+Pure arithmetic; time and randomness come in as arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from dicomferry.models.dimse_status import Answer, Rule
+from dicomferry.models.state import ItemState
+
+MAX_CHARGES = 3
+"""An item that was in flight this often when its association broke fails."""
+MAX_SUSPECT_TRIES = 3
+"""A remote that hangs up or rejects without a reason is tried this often before a person is asked."""
+MAX_CONGESTED_IN_A_ROW = 3
+"""After so many refusals for lack of resources in a row, the association is given up for a while."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Delays in seconds. `give_up_after` bounds how long a remote's fault is waited out before a person is asked."""
+
+    first_delay: float = 10.0
+    max_delay: float = 600.0
+    give_up_after: float = 43_200.0
+
+
+class Next(StrEnum):
+    """What happens to the chunk."""
+
+    DONE = "done"
+    RETRY = "retry"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What becomes of a chunk after an attempt. `barren` and `waiting_since` are to be kept on its row."""
+
+    next: Next
+    at: datetime | None = None
+    reason: str | None = None
+    advice: str | None = None
+    barren: int = 0
+    waiting_since: datetime | None = None
+
+
+def decide_item(answer: Answer, *, charges: int, progressed: bool = True) -> tuple[ItemState, int]:
+    """The item's new state and number of charges after this answer; `pending` means that it is tried again.
+
+    `charges` is what it had before. `progressed` tells whether this attempt finished any item: a remote that takes
+    nothing at all is the remote's fault, so then a refusal for lack of resources charges nobody.
+    """
+    match answer.rule:
+        case Rule.DONE:
+            return ItemState.SUCCEEDED, charges
+        case Rule.WARNING:
+            return ItemState.WARNING, charges
+        case Rule.FINAL:
+            return ItemState.FAILED, charges
+        case Rule.AGAIN:
+            charges += 1
+            return (ItemState.FAILED if charges >= 2 else ItemState.PENDING), charges
+        case Rule.BROKEN:
+            charges += 1
+            return (ItemState.FAILED if charges >= MAX_CHARGES else ItemState.PENDING), charges
+        case Rule.CONGESTED:
+            charges += progressed
+            return (ItemState.FAILED if charges >= MAX_CHARGES else ItemState.PENDING), charges
+        case Rule.AWAY | Rule.SUSPECT | Rule.HOLD:
+            return ItemState.PENDING, charges
+
+
+def decide_chunk(
+    fault: Answer | None,
+    *,
+    left: int,
+    progressed: bool,
+    barren: int,
+    waiting_since: datetime | None,
+    now: datetime,
+    jitter: float,
+    policy: Policy,
+) -> Decision:
+    """What becomes of a chunk whose attempt ended with `left` items pending.
+
+    `barren` counts attempts in a row that finished no item, before this one; `jitter` is in 0..1.
+    """
+    if not left:
+        return Decision(next=Next.DONE)
+    reason, advice = (fault.reason, fault.advice) if fault else (None, None)
+    if fault and fault.rule is Rule.HOLD:
+        return Decision(next=Next.HOLD, reason=reason, advice=advice)
+    if progressed:
+        pause = policy.first_delay if fault and fault.rule is Rule.CONGESTED else 0.0
+        return Decision(next=Next.RETRY, at=now + timedelta(seconds=pause), reason=reason, advice=advice)
+    barren += 1
+    since = waiting_since or now
+    tired = (now - since).total_seconds() >= policy.give_up_after
+    if tired or (fault and fault.rule is Rule.SUSPECT and barren >= MAX_SUSPECT_TRIES):
+        return Decision(next=Next.HOLD, reason=reason, advice=advice, barren=barren, waiting_since=since)
+    pause = delay(barren, jitter=jitter, policy=policy)
+    return Decision(
+        next=Next.RETRY,
+        at=now + timedelta(seconds=pause),
+        reason=reason,
+        advice=advice,
+        barren=barren,
+        waiting_since=since,
+    )
+
+
+def delay(barren: int, *, jitter: float, policy: Policy) -> float:
+    """Seconds to wait after so many fruitless attempts in a row: doubling, at most `max_delay`, less up to a fifth."""
+    full = min(policy.max_delay, policy.first_delay * 2.0 ** min(barren - 1, 30))
+    return full * (1.0 - 0.2 * jitter)

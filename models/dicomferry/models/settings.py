@@ -1,0 +1,155 @@
+"""Settings: `dicomferry.toml` in the home, `DICOMFERRY_*` over it, flags over both."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from dicomferry.models.errors import ConfigurationError, UsageError
+from dicomferry.models.remote import Timeouts, check_ae_title
+from dicomferry.models.retry import Policy
+
+FILE_NAME = "dicomferry.toml"
+
+
+def _ae_title(text: str) -> str:
+    try:
+        return check_ae_title(text)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TimeoutSettings(_Section):
+    """Seconds to wait for a remote AE; a remote of the address book may have its own."""
+
+    connect: Seconds = 10.0
+    acse: Seconds = 30.0
+    first_answer: Seconds = 600.0
+    store_answer: Seconds = 300.0
+    progress: Seconds = 60.0
+
+    def value(self) -> Timeouts:
+        """The same as a plain value."""
+        return Timeouts(**self.model_dump())
+
+
+class RetrySettings(_Section):
+    """Seconds between tries of a remote that is at fault, and how long to go on."""
+
+    first_delay: Seconds = 10.0
+    max_delay: Seconds = 600.0
+    give_up_after: Seconds = 43_200.0
+
+    def value(self) -> Policy:
+        """The same as a plain value."""
+        return Policy(**self.model_dump())
+
+
+class Settings(BaseSettings):
+    """Everything an installation can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DICOMFERRY_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+    )
+
+    home: Path
+    ae_title: AETitle = "DICOMFERRY"
+    database_url: str = ""
+    broker_url: str = ""
+    workers: Annotated[int, Field(ge=1, le=256)] = 4
+    lease_seconds: Annotated[float, Field(ge=1)] = 30.0
+    timeouts: TimeoutSettings = TimeoutSettings()
+    retry: RetrySettings = RetrySettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the file in the home that the flags name."""
+        home = Path(init_settings.init_kwargs["home"])  # type: ignore[attr-defined]
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls, toml_file=home / FILE_NAME),
+        )
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in use: the one that was set, else SQLite in the home."""
+        return self.database_url or f"sqlite:///{self.home / 'dicomferry.db'}"
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the record is a file of this machine."""
+        return self.database.startswith("sqlite")
+
+    @property
+    def log_file(self) -> Path:
+        """Where the roles write their log."""
+        return self.home / "log" / "dicomferry.log"
+
+
+def default_home() -> Path:
+    """`DICOMFERRY_HOME`, else the platform's user data folder."""
+    return Path(os.environ.get("DICOMFERRY_HOME") or platformdirs.user_data_path("dicomferry")).expanduser().absolute()
+
+
+def load(home: Path | None = None) -> Settings:
+    """The settings of an installation; raises ConfigurationError that names the wrong key and where it stands."""
+    home = (home or default_home()).expanduser().absolute()
+    try:
+        return Settings(home=home)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{home / FILE_NAME}: {error}") from None
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_explain(problem, home) for problem in error.errors())) from None
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename or home}: {error.strerror}") from None
+
+
+def _explain(problem: Any, home: Path) -> str:
+    """One sentence for one problem: `scp.prot in FILE: no such setting`."""
+    key = ".".join(str(part) for part in problem["loc"])
+    variable = "DICOMFERRY_" + key.replace(".", "__").upper()
+    where = f"environment {variable}" if variable in os.environ else str(home / FILE_NAME)
+    text = "no such setting" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+    return f"{key} in {where}: {text}"
+
+
+def prepare_home(home: Path) -> Path:
+    """Make the home folder, readable by its owner alone; raises ConfigurationError where that fails."""
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("log", "run"):
+            (home / name).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"home {home}: {error.strerror}; choose another with --home") from None
+    return home

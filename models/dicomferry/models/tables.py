@@ -1,0 +1,222 @@
+"""The rows. Words as in the glossary of docs/design.md; every time is UTC."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy import ForeignKey, Index, MetaData, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from dicomferry.models.database import UTCDateTime
+from dicomferry.models.state import AttemptEnd, ChunkState, ItemState, JobState
+
+UID = sa.String(128)
+BigId = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def _enum(kind: type) -> sa.Enum:
+    return sa.Enum(kind, native_enum=False, length=16, values_callable=lambda cls: [member.value for member in cls])
+
+
+class Base(DeclarativeBase):
+    """Base of all tables, with the naming convention that migrations rely on."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UTCDateTime(),
+        ItemState: _enum(ItemState),
+        ChunkState: _enum(ChunkState),
+        JobState: _enum(JobState),
+        AttemptEnd: _enum(AttemptEnd),
+    }
+
+
+class RemoteRow(Base):
+    """A remote AE: of the address book, or (`in_book` false) one given as AET@host:port."""
+
+    __tablename__ = "remote"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(320), unique=True)
+    in_book: Mapped[bool]
+    ae_title: Mapped[str] = mapped_column(sa.String(16))
+    host: Mapped[str] = mapped_column(sa.String(255))
+    port: Mapped[int]
+    calling_ae_title: Mapped[str | None] = mapped_column(sa.String(16))
+    store_address: Mapped[str | None] = mapped_column(sa.String(300))
+    also_from: Mapped[list[str]] = mapped_column(sa.JSON)
+    charset: Mapped[str | None] = mapped_column(sa.String(64))
+    max_associations: Mapped[int]
+    max_moves: Mapped[int]
+    max_uids: Mapped[int]
+    prefer_syntax: Mapped[str | None] = mapped_column(sa.String(64))
+    timeouts: Mapped[dict[str, float]] = mapped_column(sa.JSON)
+    created_at: Mapped[datetime]
+    removed_at: Mapped[datetime | None]
+
+
+class JobRow(Base):
+    """What was asked for. Its items' numbers are sums over its chunks."""
+
+    __tablename__ = "job"
+    __table_args__ = (Index("ix_job_state", "state"), {"sqlite_autoincrement": True})
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token: Mapped[str] = mapped_column(sa.String(32), unique=True)
+    kind: Mapped[str] = mapped_column(sa.String(16))
+    spec: Mapped[str] = mapped_column(sa.Text)
+    remote_id: Mapped[int] = mapped_column(ForeignKey("remote.id"))
+    label: Mapped[str | None] = mapped_column(sa.Text)
+    priority: Mapped[int]
+    state: Mapped[JobState]
+    planned: Mapped[bool]
+    cancel_asked: Mapped[bool] = mapped_column(default=False)
+    hold_asked: Mapped[bool] = mapped_column(default=False)
+    reason: Mapped[str | None] = mapped_column(sa.String(80))
+    verified: Mapped[str | None] = mapped_column(sa.String(8))
+    submitted_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class ChunkRow(Base):
+    """What a worker claims: a plan, or some items that share one association."""
+
+    __tablename__ = "chunk"
+    __table_args__ = (
+        Index("ix_chunk_job_id_state", "job_id", "state"),
+        Index("ix_chunk_state_lane", "state", "lane"),
+        Index("ix_chunk_remote_id_state", "remote_id", "state"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
+    kind: Mapped[str] = mapped_column(sa.String(16))
+    lane: Mapped[str] = mapped_column(sa.String(8))
+    priority: Mapped[int]
+    remote_id: Mapped[int | None] = mapped_column(
+        ForeignKey("remote.id"), comment="null for a plan: it opens no association"
+    )
+    state: Mapped[ChunkState]
+    fence: Mapped[int] = mapped_column(default=0, comment="grows with each claim; writes of an older one are refused")
+    owner_id: Mapped[int | None] = mapped_column(ForeignKey("worker.id"))
+    lease_until: Mapped[datetime | None]
+    not_before: Mapped[datetime]
+    reason: Mapped[str | None] = mapped_column(sa.String(80))
+    advice: Mapped[str | None] = mapped_column(sa.Text)
+    barren: Mapped[int] = mapped_column(default=0, comment="attempts in a row that finished no item")
+    waiting_since: Mapped[datetime | None]
+    careful: Mapped[bool] = mapped_column(default=False, comment="a worker died on it: record item by item")
+    in_flight_item_id: Mapped[int | None] = mapped_column(BigId, comment="kept by careful attempts only")
+    cursor: Mapped[bytes | None] = mapped_column(sa.LargeBinary, comment="last path that the plan has recorded")
+    total: Mapped[int] = mapped_column(default=0)
+    succeeded: Mapped[int] = mapped_column(default=0)
+    warning: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    skipped: Mapped[int] = mapped_column(default=0)
+    cancelled: Mapped[int] = mapped_column(default=0)
+    sent_bytes: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+
+
+class ItemRow(Base):
+    """One SOP instance, or one request, and what came of it."""
+
+    __tablename__ = "item"
+    __table_args__ = (
+        Index("ix_item_chunk_id_state", "chunk_id", "state"),
+        # One file speaks for a UID in a job; a duplicate or a conflict names it and does not take the place.
+        Index(
+            "uq_item_job_id_sop_instance_uid",
+            "job_id",
+            "sop_instance_uid",
+            unique=True,
+            sqlite_where=sa.text("is_first"),
+            postgresql_where=sa.text("is_first"),
+        ),
+    )
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
+    chunk_id: Mapped[int] = mapped_column(ForeignKey("chunk.id"))
+    kind: Mapped[str] = mapped_column(sa.String(8))
+    is_first: Mapped[bool]
+    row: Mapped[int | None]
+    path: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+    size: Mapped[int | None] = mapped_column(sa.BigInteger)
+    mtime_ns: Mapped[int | None] = mapped_column(sa.BigInteger)
+    sop_class_uid: Mapped[str | None] = mapped_column(UID)
+    sop_instance_uid: Mapped[str | None] = mapped_column(UID)
+    transfer_syntax_uid: Mapped[str | None] = mapped_column(UID)
+    study_instance_uid: Mapped[str | None] = mapped_column(UID)
+    series_instance_uid: Mapped[str | None] = mapped_column(UID)
+    state: Mapped[ItemState]
+    status: Mapped[int | None]
+    reason: Mapped[str | None] = mapped_column(sa.String(80))
+    detail: Mapped[str | None] = mapped_column(sa.Text)
+    sent_as: Mapped[str | None] = mapped_column(UID)
+    sent_bytes: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    tries: Mapped[int] = mapped_column(default=0)
+    charges: Mapped[int] = mapped_column(default=0, comment="times it was in flight when its association broke")
+    losses: Mapped[int] = mapped_column(default=0, comment="times it was in flight when its worker died")
+
+
+class AttemptRow(Base):
+    """One try of a chunk; never deleted while its job is kept."""
+
+    __tablename__ = "attempt"
+    __table_args__ = (UniqueConstraint("chunk_id", "fence"), Index("ix_attempt_job_id", "job_id"))
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
+    chunk_id: Mapped[int] = mapped_column(ForeignKey("chunk.id"))
+    fence: Mapped[int]
+    worker: Mapped[str] = mapped_column(sa.String(300))
+    pid: Mapped[int]
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    end: Mapped[AttemptEnd | None]
+    reason: Mapped[str | None] = mapped_column(sa.String(80))
+    detail: Mapped[str | None] = mapped_column(sa.Text)
+    finished_items: Mapped[int] = mapped_column(default=0)
+
+
+class EventRow(Base):
+    """Append-only history of a job."""
+
+    __tablename__ = "event"
+    __table_args__ = (Index("ix_event_job_id", "job_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(sa.String(16))
+    text: Mapped[str] = mapped_column(sa.Text)
+
+
+class WorkerRow(Base):
+    """A living role of an installation, by its last sign of life."""
+
+    __tablename__ = "worker"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    role: Mapped[str] = mapped_column(sa.String(16))
+    host: Mapped[str] = mapped_column(sa.String(255))
+    pid: Mapped[int]
+    slots: Mapped[int]
+    draining: Mapped[bool] = mapped_column(default=False)
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+
+class TurnRow(Base):
+    """Something that only one process at a time may do, such as the sweep."""
+
+    __tablename__ = "turn"
+    name: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    worker_id: Mapped[int | None]
+    until: Mapped[datetime]
