@@ -131,9 +131,7 @@ class Association:
                 raise self.violation(f"a PDU of type {pdu.kind} where an answer was to come")
         return self._messages.popleft()
 
-    def receive_response(
-        self, message_id: int, field: int, phase: str, seconds: float
-    ) -> tuple[Message, int]:
+    def receive_response(self, message_id: int, field: int, phase: str, seconds: float) -> tuple[Message, int]:
         """The next message and its status, checked to be the response `field` to `message_id` (PS3.7 9.3).
 
         Raises what `receive` raises; ProtocolViolation, after an A-ABORT of ours, for another command,
@@ -210,9 +208,7 @@ class Association:
             self.close()
 
 
-def open_association(
-    remote: Remote, proposals: Sequence[Proposal], *, progress: Progress | None = None
-) -> Association:
+def open_association(remote: Remote, proposals: Sequence[Proposal], *, progress: Progress | None = None) -> Association:
     """Connect, negotiate, and return the association, even if no context was accepted.
 
     `progress(n)` is called whenever bytes moved, with the bytes of data set among them. Raises

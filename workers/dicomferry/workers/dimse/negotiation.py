@@ -114,9 +114,7 @@ def _read_acceptance(answer: A_ASSOCIATE, proposed: list[PresentationContext]) -
             # Accepted in a syntax that nobody proposed: unusable, and nearest to "transfer syntaxes not
             # supported".
             result, chosen = 4, ""
-        contexts.append(
-            Context(int(asked.context_id or 0), str(asked.abstract_syntax), syntaxes, result, chosen)
-        )
+        contexts.append(Context(int(asked.context_id or 0), str(asked.abstract_syntax), syntaxes, result, chosen))
     maximum = class_uid = version = None
     for item in answer.user_information:
         if isinstance(item, MaximumLengthNotification):

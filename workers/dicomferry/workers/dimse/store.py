@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from dicomferry.models.remote import Remote
 from dicomferry.workers import part10
 from dicomferry.workers.dimse import contexts, message
 from dicomferry.workers.dimse.association import Association, Progress, open_association
-from dicomferry.workers.dimse.contexts import Pair, Proposal
+from dicomferry.workers.dimse.contexts import Context, Pair, Proposal
 from dicomferry.workers.dimse.message import Command, Message, number_value, text_value
 from dicomferry.workers.dimse.pdata import DataPath, FileSource, Source, SourceFailed, StreamSource
 
@@ -30,6 +31,9 @@ _RESULTS = {
     4: "transfer syntaxes not supported",
     None: "the peer did not answer this context",
 }
+
+# Preamble, DICM, (0002,0000) UL of four bytes.
+_META_LENGTH = re.compile(rb".{128}DICM\x02\0\0\0UL\x04\0(.{4})", re.DOTALL)
 
 OnOpen = Callable[[Association], None]
 
@@ -108,6 +112,7 @@ class _Sender:
         self._on_open = on_open
         self._association: Association | None = None
         self._proposed: tuple[Proposal, ...] = ()
+        self._chosen: dict[Pair, Context] = {}
         self._path: DataPath | None = None
 
     def open_first(self) -> None:
@@ -118,6 +123,7 @@ class _Sender:
         association = open_association(self._remote, proposals, progress=self._progress)
         self._association = association
         self._proposed = proposals
+        self._chosen.clear()
         self._path = None
         if self._on_open is not None:
             self._on_open(association)
@@ -135,7 +141,7 @@ class _Sender:
 
     def _association_for(self, pair: Pair) -> Association:
         """The open association if it proposed what this pair needs, else another one that does."""
-        if self._association is not None and contexts.serves(self._proposed, pair):
+        if self._association is not None and (pair in self._chosen or contexts.serves(self._proposed, pair)):
             return self._association
         self.release()
         if contexts.serves(self._proposed, pair):
@@ -167,11 +173,11 @@ class _Sender:
         header, length, pad = _check(item, fd)
         pair = (header.sop_class_uid, header.transfer_syntax_uid)
         if not contexts.is_proposable(pair):
-            raise UnusableFile(
-                "context refused", f"{pair[0]!r} in {pair[1]!r} cannot be proposed to any peer"
-            )
+            raise UnusableFile("context refused", f"{pair[0]!r} in {pair[1]!r} cannot be proposed to any peer")
         association = self._association_for(pair)
-        context = contexts.choose(association.contexts, pair)
+        context = self._chosen.get(pair)
+        if context is None:
+            context = self._chosen[pair] = contexts.choose(association.contexts, pair)
         sent_as = None if context.transfer_syntax == header.transfer_syntax_uid else context.transfer_syntax
         source: Source
         if sent_as is None:
@@ -224,7 +230,7 @@ def _check(item: LocalInstance, fd: int) -> tuple[part10.Header, int, bool]:
         now = os.fstat(fd)
         if not stat.S_ISREG(now.st_mode):
             raise UnusableFile("unreadable", "not a regular file")
-        header = part10.read_header(item.path, first=os.pread(fd, part10.FIRST_READ, 0))
+        header = _as_planned(item, fd, now) or part10.read_header(item.path, first=os.pread(fd, part10.FIRST_READ, 0))
         if header.sop_instance_uid != item.sop_instance_uid:
             raise UnusableFile("changed", f"the file now holds instance {header.sop_instance_uid}")
         length = part10.check_whole(fd, header, now.st_size) - header.data_offset
@@ -236,6 +242,27 @@ def _check(item: LocalInstance, fd: int) -> tuple[part10.Header, int, bool]:
         # PS3.5 A.5: the deflated byte stream is padded with a single NUL.
         return header, length, True
     raise UnusableFile("odd length", f"its data set has {length} bytes; PS3.5 7.1.1 makes every value even")
+
+
+def _as_planned(item: LocalInstance, fd: int, now: os.stat_result) -> part10.Header | None:
+    """The header of a file that did not change since the plan read it: only where its data set begins is missing.
+
+    None where the file did change, or does not begin with a preamble and the meta group's length (PS3.10 7.1).
+    """
+    if (now.st_size, now.st_mtime_ns) != (item.size, item.mtime_ns):
+        return None
+    found = _META_LENGTH.match(os.pread(fd, 144, 0))
+    if found is None:
+        return None
+    return part10.Header(
+        sop_class_uid=item.sop_class_uid,
+        sop_instance_uid=item.sop_instance_uid,
+        transfer_syntax_uid=item.transfer_syntax_uid,
+        study_instance_uid=None,
+        series_instance_uid=None,
+        data_offset=144 + int.from_bytes(found[1], "little"),
+        has_meta=True,
+    )
 
 
 def _reencoded(path: bytes, header: part10.Header, syntax: str) -> tuple[BinaryIO, int]:
