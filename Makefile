@@ -59,11 +59,14 @@ clean: ## remove the environments, caches and builds
 # other (the second is resolved under the first), so either order does. They are made again only when a lock or
 # pyproject.toml changes. The project itself is installed editable: its code needs no second install.
 
+DEBIAN := apt-get install -y git make python3-venv ca-certificates
+
 $(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(DEBIAN)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "dicomferry needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-	    { echo "apt-get install -y git make python3-venv ca-certificates"; exit 1; }
+	    { echo "$(DEBIAN)"; exit 1; }
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
