@@ -23,9 +23,7 @@ _LONG = "OB OD OF OL OV OW SQ SV UC UN UR UT UV"
 def _by_number(order: Literal["little", "big"]) -> dict[int, int]:
     """VR, as the integer that UNPACK_HEADER gives, to the size of its element header (PS3.5 7.1.2)."""
     return {
-        int.from_bytes(vr.encode(), order): size
-        for names, size in ((_SHORT, 8), (_LONG, 12))
-        for vr in names.split()
+        int.from_bytes(vr.encode(), order): size for names, size in ((_SHORT, 8), (_LONG, 12)) for vr in names.split()
     }
 
 
@@ -66,6 +64,9 @@ def describe(tag: int) -> str:
 # content of one is Implicit VR Little Endian in any transfer syntax (PS3.5 6.2.2).
 _ITEMS = 1
 _IN_UN = 2
+
+# Command elements and file meta elements are no part of a data set.
+_NEVER = frozenset({0, 2})
 
 
 def walk(
@@ -170,10 +171,10 @@ def walk(
                     depth += 1
                     continue
                 pos += length
-            if group == 0 and not depth:
-                if element == 0 and _zeros_only(refill, at):
+            if not depth and group in _NEVER:
+                if not tag and _zeros_only(refill, at):
                     return at
-                raise Broken("group 0000 in the data set", tag, at)
+                raise Broken(f"group {group:04X} in the data set", tag, at)
         if pos > size:
             raise Ended("inside", tag, at)
 

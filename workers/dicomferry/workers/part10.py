@@ -155,13 +155,9 @@ def check_whole(path: bytes | int, header: Header, size: int | None = None) -> i
 
 def _refuse(error: Ended | Broken, unit: str) -> NoReturn:
     if isinstance(error, Ended):
-        where = (
-            f"{describe(error.tag)} at {unit} {error.at}" if error.tag is not None else f"{unit} {error.at}"
-        )
+        where = f"{describe(error.tag)} at {unit} {error.at}" if error.tag is not None else f"{unit} {error.at}"
         raise UnusableFile("truncated", f"the data set ends {error.what} {where}") from None
-    raise UnusableFile(
-        "syntax mismatch", f"{describe(error.tag)} at {unit} {error.at}: {error.what}"
-    ) from None
+    raise UnusableFile("syntax mismatch", f"{describe(error.tag)} at {unit} {error.at}: {error.what}") from None
 
 
 def _reader(fd: int) -> Callable[[int], bytes]:
@@ -319,9 +315,7 @@ def _parse(data: bytes, whole: bool) -> Header:
 
 def _same(meta: bytes, uid: str, name: str, meta_tag: str, tag: str) -> None:
     if meta and meta != uid.encode():
-        raise UnusableFile(
-            "meta mismatch", f"{name}: {meta_tag} is {meta.decode('latin-1')!r}, {tag} is {uid!r}"
-        )
+        raise UnusableFile("meta mismatch", f"{name}: {meta_tag} is {meta.decode('latin-1')!r}, {tag} is {uid!r}")
 
 
 def _parse_bare(data: bytes, whole: bool) -> Header:
