@@ -1,0 +1,216 @@
+"""The data set of a file in another transfer syntax, always on a copy.
+
+Only a peer that takes nothing else needs this, so pydicom parses and writes. Values pass through as bytes and are
+never decoded: what a person typed, or a device wrote against its VR's rules, arrives as it was. Between Implicit
+and Explicit VR Little Endian values have the same bytes; of big endian ones the words are turned (PS3.5 7.3).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
+
+from pydicom import dcmread
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_dataset
+from pydicom.tag import BaseTag
+
+from dicomferry.models.errors import UnusableFile
+from dicomferry.workers.elements import HEADER_SIZES
+from dicomferry.workers.part10 import (
+    DEFLATED_LE,
+    EXPLICIT_BE,
+    EXPLICIT_LE,
+    IMPLICIT_LE,
+    UNCOMPRESSED,
+    Header,
+)
+
+IN_MEMORY = 32 << 20
+"""Bytes of a data set that stay in memory; a longer one goes to a temporary file."""
+
+_TARGETS = (IMPLICIT_LE, EXPLICIT_LE)
+_TWO, _FOUR, _EIGHT = ("AT", "OW", "SS", "US"), ("FL", "OF", "OL", "SL", "UL"), ("FD", "OD", "OV", "SV", "UV")
+_WORDS = {vr: size for size, vrs in ((2, _TWO), (4, _FOUR), (8, _EIGHT)) for vr in vrs}
+_PADDING = 0xFFFCFFFC
+_PIXEL_REPRESENTATION = 0x00280103
+
+
+def reencode(path: bytes, header: Header, target: str) -> BinaryIO:
+    """The file's data set, without meta group, in `target`: Implicit or Explicit VR Little Endian.
+
+    The source may be in any uncompressed syntax. Every value stays as it is; group lengths go (retired, PS3.5
+    7.2), and private elements without a known VR become UN (PS3.5 6.2.2). Returns a file at position 0 that the
+    caller closes. Raises UnusableFile "not transcodable" with pydicom's own words; OSError.
+    """
+    _check_target(target)
+    if header.transfer_syntax_uid not in UNCOMPRESSED:
+        raise UnusableFile(
+            "not transcodable", f"{header.transfer_syntax_uid} is compressed; only --transcode decompresses"
+        )
+    with _explained(target), open(path, "rb") as file:
+        file.seek(header.data_offset)
+        return _written(_parsed(file, header.transfer_syntax_uid, target), target)
+
+
+def decompress(path: bytes, header: Header, target: str = EXPLICIT_LE) -> BinaryIO:
+    """The file's data set with its pixel data decompressed, in `target`; else as `reencode`.
+
+    The SOP Instance UID stays: what was asked for is this instance at the peer. Which syntaxes can be
+    decompressed depends on the decoders installed beside pydicom. Raises UnusableFile "not transcodable".
+    """
+    _check_target(target)
+    if header.transfer_syntax_uid in UNCOMPRESSED:
+        return reencode(path, header, target)
+    with _explained(target), open(path, "rb") as file:
+        data_set = dcmread(file, force=True)
+        data_set.decompress(generate_instance_uid=False)
+        explicit = _written(data_set, EXPLICIT_LE)
+        if target == EXPLICIT_LE:
+            return explicit
+        with explicit:
+            return _written(_parsed(explicit, EXPLICIT_LE, target), target)
+
+
+def same_elements(a: bytes, header_a: Header, b: bytes, header_b: Header) -> bool:
+    """Whether two data sets are equal once both are written alike; False where one cannot be parsed.
+
+    Uncompressed ones are compared in Implicit VR, which has no VRs: an element that one writer knew and the other
+    called UN is still the same.
+    """
+    try:
+        with _canonical(a, header_a) as first, _canonical(b, header_b) as second:
+            while block := first.read(1 << 20):
+                if block != second.read(1 << 20):
+                    return False
+            return not second.read(1)
+    except UnusableFile:
+        return False
+
+
+def _canonical(path: bytes, header: Header) -> BinaryIO:
+    """The data set with every sequence's and item's length defined, without group lengths and padding."""
+    syntax = header.transfer_syntax_uid
+    target = IMPLICIT_LE if syntax in UNCOMPRESSED else EXPLICIT_LE
+    with _explained(target), open(path, "rb") as file:
+        file.seek(header.data_offset)
+        return _written(_parsed(file, syntax, target, canonical=True), target)
+
+
+def _check_target(target: str) -> None:
+    if target not in _TARGETS:
+        raise ValueError(f"{target} is no target of re-encoding")
+
+
+@contextmanager
+def _explained(target: str) -> Iterator[None]:
+    """Any way in which pydicom fails on a file, as our one error. Its warnings are about values: not ours."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (OSError, UnusableFile, MemoryError):
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UnusableFile("not transcodable", f"cannot be written in {target}: {words}") from error
+
+
+def _parsed(file: BinaryIO, syntax: str, target: str, *, canonical: bool = False) -> Dataset:
+    """The data set at the file's position, with raw values and the VRs under which `target` may have them."""
+    big = syntax == EXPLICIT_BE
+    top = read_dataset(_inflated(file) if syntax == DEFLATED_LE else file, syntax == IMPLICIT_LE, not big)
+    waiting = [(top, b"")]
+    while waiting:
+        data_set, representation = waiting.pop()
+        # Into pydicom's own dictionary: its setter decodes private elements on the way.
+        elements = data_set._dict
+        own = elements.get(BaseTag(_PIXEL_REPRESENTATION))
+        if isinstance(own, RawDataElement) and own.value:
+            representation = _turned(own.value, 2) if big else own.value
+        if canonical:
+            elements.pop(BaseTag(_PADDING), None)
+            data_set.is_undefined_length_sequence_item = False
+        for tag, element in list(elements.items()):
+            if isinstance(element, RawDataElement):
+                vr = _vr(tag, element.VR, representation)
+                value = element.value or b""
+                if big and vr in _WORDS:
+                    value = _turned(value, _WORDS[vr])
+                elements[tag] = element = element._replace(VR=vr, value=value)
+            if element.VR == "SQ":
+                sequence = data_set[tag]
+                if canonical:
+                    sequence.is_undefined_length = False
+                waiting.extend((item, representation) for item in cast(Any, sequence.value))
+        # Said to be in the target's encoding already, or pydicom would decode each value to encode it again.
+        data_set.set_original_encoding(target == IMPLICIT_LE, True, data_set._character_set)
+    return top
+
+
+def _vr(tag: BaseTag, vr: str | None, pixel_representation: bytes) -> str:
+    """The VR to write: the element's own, else the dictionary's, else UN, which is never wrong."""
+    if vr is not None:
+        return vr if int.from_bytes(vr.encode("latin-1"), "little") in HEADER_SIZES[False] else "UN"
+    if tag.element == 0:
+        return "UL"
+    if tag.is_private:
+        return "LO" if tag.is_private_creator else "UN"
+    try:
+        vr = dictionary_VR(tag)
+    except KeyError:
+        return "UN"
+    if " " not in vr:
+        return vr
+    # OW is lawful wherever it may be chosen; US or SS goes by (0028,0103).
+    if "OW" in vr:
+        return "OW"
+    return "SS" if pixel_representation[:1] == b"\1" else "US"
+
+
+def _inflated(file: BinaryIO) -> BinaryIO:
+    """What a raw deflate stream holds, in a file of its own."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = _spool()
+    while block := file.read(1 << 16):
+        while block:
+            inflated.write(inflater.decompress(block, 1 << 20))
+            block = inflater.unconsumed_tail
+    inflated.write(inflater.flush())
+    inflated.seek(0)
+    return inflated
+
+
+def _turned(value: bytes, width: int) -> bytes:
+    """`value` with the bytes of each word of `width` bytes reversed; an odd rest stays as it is."""
+    whole = len(value) // width * width
+    turned = bytearray(value)
+    for place in range(width):
+        turned[place:whole:width] = value[width - 1 - place : whole : width]
+    return bytes(turned)
+
+
+def _written(data_set: Dataset, target: str) -> BinaryIO:
+    spool = _spool()
+    try:
+        out = DicomIO(spool)
+        out.is_implicit_VR = target == IMPLICIT_LE
+        out.is_little_endian = True
+        write_dataset(out, data_set)
+        spool.seek(0)
+        return spool
+    except BaseException:
+        spool.close()
+        raise
+
+
+def _spool() -> BinaryIO:
+    return cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))
