@@ -1,5 +1,6 @@
 """Each peer starts, answers, and is gone at the end: what the other tests rely on."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pydicom import dcmread
 
 from support import samples
 from support.peers import DcmQrScp, Orthanc, PostgresCluster, RedisServer, StoreScp, require
-from support.process import Server
+from support.process import PACKAGES, Server
 
 
 def _run(program: str, *arguments: str) -> str:
@@ -167,3 +168,21 @@ def test_nothing_is_left_at_the_end() -> None:
         assert server.running
     assert process is not None and process.poll() is not None
     assert not server.folder.exists()
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_a_missing_peer_skips_by_name_and_fails_in_ci(
+    ci: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody's laptop needs Orthanc; CI never passes for want of it."""
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setitem(PACKAGES, "no-such-peer", "its-package")
+    with pytest.raises(outcome, match=r"no-such-peer is not installed \(Debian package: its-package\)"):
+        require("no-such-peer")
+
+
+def test_no_test_sees_the_users_home(isolated_home: Path) -> None:
+    """HOME and DICOMFERRY_HOME are a test's own, and nothing else of dicomferry's is set."""
+    assert Path(os.environ["DICOMFERRY_HOME"]) == isolated_home
+    assert Path.home() == isolated_home.parent
+    assert {name for name in os.environ if name.startswith("DICOMFERRY_")} == {"DICOMFERRY_HOME"}
