@@ -12,9 +12,12 @@ read: the peer may be telling us why it stopped reading.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import select
 import socket
 import struct
+import sys
+import termios
 import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
@@ -203,9 +206,22 @@ class UpperLayer:
 
     def _fill(self, size: int, phase: str, seconds: float) -> None:
         while len(self._input) < size:
-            if not self._readable.poll(seconds * 1000):
-                raise self._timeout(phase, seconds)
+            self._wait(self._readable, phase, seconds)
             self._read()
+
+    def _wait(self, until: select.poll, phase: str, seconds: float) -> int:
+        """Until the socket is ready; returns the events. Raises DimseTimeout after `seconds` without a byte moved.
+
+        Bytes that leave the kernel's send buffer count: it takes megabytes at once, and reports room only when a
+        third of it is free, which over a slow line takes longer than any time-out that would notice a dead peer.
+        """
+        waiting = _unacknowledged(self._socket)
+        while not (events := until.poll(seconds * 1000)):
+            before, waiting = waiting, _unacknowledged(self._socket)
+            if waiting >= before:
+                raise named(self.peer, DimseTimeout(phase, seconds))
+            self._moved()
+        return events[0][1]
 
     def _read(self) -> None:
         try:
@@ -225,10 +241,8 @@ class UpperLayer:
         once.
         """
         listen = len(self._input) < _MOST_READ_WHILE_SENDING
-        events = (self._either if listen else self._writable).poll(seconds * 1000)
-        if not events:
-            raise self._timeout("progress", seconds)
-        if listen and events[0][1] & select.POLLIN:
+        events = self._wait(self._either if listen else self._writable, "progress", seconds)
+        if listen and events & select.POLLIN:
             self._read()
             self._raise_kept_abort()
 
@@ -261,13 +275,19 @@ class UpperLayer:
         text = f"the connection broke ({error.strerror or error})" if error else "the connection was closed"
         return PeerClosed(f"{self.peer}: {text}", heard=self._heard)
 
-    def _timeout(self, phase: str, seconds: float) -> DimseTimeout:
-        return named(self.peer, DimseTimeout(phase, seconds))
-
     def _aborted_by_peer(self, body: bytes) -> AssociationAborted:
         source, reason = (body[2], body[3]) if len(body) >= 4 else (0, 0)
         who = "its service provider" if source == BY_SERVICE_PROVIDER else "its application"
         return AssociationAborted(f"{self.peer}: aborted by {who} (source {source}, reason {reason})")
+
+
+def _unacknowledged(sock: socket.socket) -> int:
+    """How many bytes lie in the kernel's send buffer or on the way; 0 where the system does not tell."""
+    try:
+        # SIOCOUTQ, which Linux numbers as TIOCOUTQ (tcp(7)).
+        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 def named(peer: str, error: _E) -> _E:
