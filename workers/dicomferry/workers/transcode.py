@@ -7,6 +7,7 @@ and Explicit VR Little Endian values have the same bytes; of big endian ones the
 
 from __future__ import annotations
 
+import struct
 import tempfile
 import warnings
 import zlib
@@ -24,7 +25,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.tag import BaseTag
 
 from dicomferry.models.errors import UnusableFile
-from dicomferry.workers.elements import HEADER_SIZES
+from dicomferry.workers.elements import HEADER_SIZES, UNDEFINED, Broken, Ended, describe, walk
 from dicomferry.workers.part10 import (
     DEFLATED_LE,
     EXPLICIT_BE,
@@ -143,6 +144,11 @@ def _parsed(file: BinaryIO, syntax: str, target: str, *, canonical: bool = False
             if isinstance(element, RawDataElement):
                 vr = _vr(tag, element.VR, representation)
                 value = element.value or b""
+                # pydicom goes on past damage without a word; what it lost would be lost at the peer.
+                if element.length not in (len(value), UNDEFINED):
+                    raise ValueError(f"{describe(tag)} ends after {len(value)} of {element.length} bytes")
+                if vr == "SQ":
+                    _check_items(tag, value, element.is_implicit_VR, big)
                 if big and vr in _WORDS:
                     value = _turned(value, _WORDS[vr])
                 elements[tag] = element = element._replace(VR=vr, value=value)
@@ -154,6 +160,18 @@ def _parsed(file: BinaryIO, syntax: str, target: str, *, canonical: bool = False
         # Said to be in the target's encoding already, or pydicom would decode each value to encode it again.
         data_set.set_original_encoding(target == IMPLICIT_LE, True, data_set._character_set)
     return top
+
+
+def _check_items(tag: BaseTag, value: bytes, implicit: bool, big: bool) -> None:
+    """Raise ValueError unless a sequence's value is made of items from end to end."""
+    framed = value + struct.pack(">HHI" if big else "<HHI", 0xFFFE, 0xE0DD, 0)
+    size = len(framed)
+    try:
+        end = walk(framed, 0, lambda pos: framed[pos:], 0, size=size, implicit=implicit, big=big, inside=True)
+    except (Ended, Broken):
+        end = -1
+    if end != size:
+        raise ValueError(f"{describe(tag)} is not made of items")
 
 
 def _vr(tag: BaseTag, vr: str | None, pixel_representation: bytes) -> str:
