@@ -48,15 +48,21 @@ def renew(database: Database, held: Claim, worker: Worker, *, lease_seconds: flo
     """Make the lease last `lease_seconds` from now; raises LeaseLost when it is no longer ours."""
 
     def work(connection: Connection) -> Signals:
-        now = database.now(connection)
-        _fenced(connection, held, lease_until=now + timedelta(seconds=lease_seconds))
-        job = connection.execute(
-            sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.id == held.job_id)
-        ).one()
-        draining = connection.execute(sa.select(WorkerRow.draining).where(WorkerRow.id == worker.id)).scalar_one()
-        return Signals(cancel=job.cancel_asked, hold=job.hold_asked, drain=draining)
+        _fenced(connection, held, lease_until=database.now(connection) + timedelta(seconds=lease_seconds))
+        return _signals(connection, held, worker)
 
     return database.write(work)
+
+
+def signals(database: Database, held: Claim, worker: Worker) -> Signals:
+    """What was asked of the attempt meanwhile, without renewing anything."""
+    return database.read(lambda connection: _signals(connection, held, worker))
+
+
+def _signals(connection: Connection, held: Claim, worker: Worker) -> Signals:
+    job = connection.execute(sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.id == held.job_id)).one()
+    draining = connection.execute(sa.select(WorkerRow.draining).where(WorkerRow.id == worker.id)).scalar_one()
+    return Signals(cancel=job.cancel_asked, hold=job.hold_asked, drain=draining)
 
 
 def record(database: Database, held: Claim, outcomes: Sequence[Outcome], *, in_flight: int | None = None) -> None:

@@ -1,0 +1,132 @@
+"""`dicomferry up`: broker and worker under one roof, in order, kept up, drained together."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from dicomferry.daemon.broker import READY_SECONDS, EmbeddedBroker
+from dicomferry.daemon.child import CannotKeepUp, Child
+from dicomferry.daemon.home_lock import no_worker_lives, take_home
+from dicomferry.daemon.stop_signal import StopSignal
+from dicomferry.models import lease, schema
+from dicomferry.models import settings as settings_module
+from dicomferry.models.database import Database, hide_password
+from dicomferry.models.settings import Settings
+from dicomferry.workers import lanes
+
+WORKER_READY_SECONDS = 90.0
+TICK_SECONDS = 0.5
+URGENT_SECONDS = 5.0
+
+
+def run(settings: Settings, say: Callable[[str], object] = print) -> int:
+    """Run everything until TERM or INT; 0, or 1 when a role cannot be kept up. `say` prints a line for people.
+
+    Raises ConfigurationError (another `up` on this home, database not upgraded), OutOfReach.
+    """
+    stop = StopSignal()
+    settings_module.prepare_home(settings.home)
+    lock = take_home(settings.home)
+    try:
+        _prepare_database(settings)
+        return _Up(settings, stop, say).run()
+    finally:
+        os.close(lock)
+
+
+def _prepare_database(settings: Settings) -> None:
+    database = Database(settings.database, patience=10.0)
+    try:
+        if settings.is_sqlite:
+            schema.upgrade(database)
+            if no_worker_lives(settings.home):
+                # Nobody is left who could renew them, so there is nothing to wait for.
+                lease.expire(database, everything=True)
+        else:
+            schema.require_current(database)
+    finally:
+        database.close()
+
+
+class _Up:
+    def __init__(self, settings: Settings, stop: StopSignal, say: Callable[[str], object]) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._say = say
+        self._broker: EmbeddedBroker | None = None
+        self._children: list[Child] = []
+
+    def run(self) -> int:
+        try:
+            if self._start():
+                self._stand()
+            self._drain()
+        except CannotKeepUp as error:
+            self._say(f"dicomferry: {error}")
+            self._say(f"whole log: {self._settings.log_file}")
+            return 1
+        finally:
+            for child in reversed(self._children):
+                child.kill()
+            if self._broker:
+                self._broker.clean_up()
+        return 0
+
+    def _start(self) -> bool:
+        """Start the roles in order, each ready before the next; False when a stop was asked for meanwhile."""
+        url = self._start_broker()
+        if url is None:
+            return False
+        environment = os.environ | {"DICOMFERRY_HOME": str(self._settings.home), "DICOMFERRY_BROKER_URL": url}
+        worker = Child(
+            "worker",
+            [sys.executable, "-m", "dicomferry.daemon.worker_role"],
+            log_file=self._settings.log_file,
+            environment=environment,
+        )
+        self._children.append(worker)
+        worker.start()
+        if not worker.wait_ready(WORKER_READY_SECONDS, self._stop.is_set):
+            return False
+        self._say(f"worker    {self._settings.workers} bulk slots and one for quick jobs, process {worker.pid}")
+        self._say(f"database  {hide_password(self._settings.database)}")
+        self._say(f"home      {self._settings.home}")
+        self._say(f"log       {self._settings.log_file}")
+        self._say("ready; Ctrl-C stops. Next, in another terminal: dicomferry submit store REMOTE FOLDER -r --wait")
+        return True
+
+    def _start_broker(self) -> str | None:
+        """The URL of a broker that answers, or of the one that was set; None when a stop was asked for meanwhile."""
+        if self._settings.broker_url:
+            url = lanes.check_broker_url(self._settings.broker_url)
+            self._say(f"broker    {hide_password(url)} (broker_url)")
+            return url
+        self._broker = EmbeddedBroker(self._settings)
+        child = self._broker.start()
+        self._children.append(child)
+        if not child.wait_ready(READY_SECONDS, self._stop.is_set):
+            return None
+        self._broker.announce()
+        self._say(f"broker    {self._broker.program.name}, socket {self._broker.socket_path}, process {child.pid}")
+        return self._broker.url
+
+    def _stand(self) -> None:
+        while not self._stop.wait(TICK_SECONDS):
+            for child in self._children:
+                if child.keep_up():
+                    self._say(f"{child.name} had ended and was started again, process {child.pid}")
+                    if self._broker and child is self._broker.child:
+                        self._broker.announce()
+
+    def _drain(self) -> None:
+        """The roles in reverse order; the broker last, since the others speak to it."""
+        self._say("stopping: running items finish, the rest waits for the next start; Ctrl-C again stops at once")
+        patience = self._settings.timeouts.store_answer + self._settings.timeouts.progress + 10.0
+        for child in reversed(self._children):
+            child.terminate()
+            if not child.wait_end(patience, self._stop.is_urgent):
+                self._say(f"{child.name} is ended at once; what was in flight is sent again next time")
+                child.terminate()
+                child.wait_end(URGENT_SECONDS)

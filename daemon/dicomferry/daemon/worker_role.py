@@ -1,0 +1,108 @@
+"""The worker role: a Celery worker with its pool as child, and beside it the signs of life and the sweep.
+
+This process never forks the pool itself, so it may use the database and threads as it likes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from dicomferry.daemon.child import CannotKeepUp, Child
+from dicomferry.daemon.home_lock import share_home
+from dicomferry.daemon.stop_signal import StopSignal
+from dicomferry.models import presence, schema, telemetry
+from dicomferry.models import settings as settings_module
+from dicomferry.models.database import Database
+from dicomferry.models.errors import ConfigurationError, DicomferryError
+from dicomferry.models.settings import Settings
+from dicomferry.workers import lanes, parent, sweep, tasks
+
+START_SECONDS = 60.0
+
+log = telemetry.logger(__name__)
+
+
+def run(settings: Settings) -> int:
+    """Be the worker role until TERM; the exit code. Raises ConfigurationError, OutOfReach before it has begun."""
+    parent.end_with_parent()
+    telemetry.configure("worker")
+    url = lanes.broker_url(settings)
+    if url is None:
+        raise ConfigurationError("no broker: set broker_url, or let `dicomferry up` run one with its worker")
+    settings_module.prepare_home(settings.home)
+    database = Database(settings.database, patience=settings.lease_seconds)
+    schema.require_current(database)
+    share = share_home(settings.home)
+    worker = presence.register(database, "worker", slots=settings.workers)
+    stop = StopSignal()
+    environment = os.environ | {
+        "DICOMFERRY_HOME": str(settings.home),
+        "DICOMFERRY_BROKER_URL": url,
+        tasks.WORKER_ID: str(worker.id),
+        tasks.WORKER_NAME: worker.name,
+    }
+    child = Child(
+        "worker",
+        [sys.executable, "-m", "dicomferry.workers.tasks"],
+        log_file=settings.log_file,
+        environment=environment,
+        pass_fds=[share],
+    )
+    bell = tasks.doorbell(settings)
+    assert bell is not None
+    try:
+        child.start()
+        if child.wait_ready(START_SECONDS, stop.is_set):
+            parent.tell_ready()
+        _stand(database, worker, child, bell, stop)
+        _drain(settings, database, worker, child, stop)
+        presence.leave(database, worker)
+    except CannotKeepUp as error:
+        log.error("worker cannot be kept up", error=str(error))
+        return 1
+    finally:
+        child.kill()
+        os.close(share)
+    return 0
+
+
+def _stand(
+    database: Database, worker: presence.Worker, child: Child, bell: tasks.CeleryDoorbell, stop: StopSignal
+) -> None:
+    """Until a stop is asked for: keep the child up, give signs of life, sweep."""
+    beaten = 0.0
+    while not stop.wait(sweep.INTERVAL_SECONDS):
+        if child.keep_up():
+            log.warning("worker process restarted", pid=child.pid)
+        try:
+            if time.monotonic() - beaten >= presence.BEAT_SECONDS:
+                presence.beat(database, worker)
+                beaten = time.monotonic()
+            sweep.sweep(database, worker, bell.ring)
+        except DicomferryError as error:
+            log.warning("sweep put off", error=str(error))
+
+
+def _drain(settings: Settings, database: Database, worker: presence.Worker, child: Child, stop: StopSignal) -> None:
+    """Let running items finish; what is left of their chunks goes back to pending."""
+    try:
+        presence.drain(database, worker)
+    except DicomferryError as error:
+        log.warning("cannot tell running attempts to stop; their leases will run out", error=str(error))
+    child.terminate()
+    child.wait_end(settings.timeouts.store_answer + settings.timeouts.progress, stop.is_urgent)
+
+
+def main() -> None:
+    """Entry point of the child process that `up` starts."""
+    try:
+        sys.exit(run(settings_module.load()))
+    except DicomferryError as error:
+        print(f"dicomferry worker: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The heartbeat of an attempt: keeps its lease, hears cancel, hold and drain, ends what has come to a standstill."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from dicomferry.models import lease, telemetry
+from dicomferry.models.claim import Claim
+from dicomferry.models.database import Database
+from dicomferry.models.errors import DicomferryError, LeaseLost
+from dicomferry.models.presence import Worker
+
+TICK_SECONDS = 1.0
+"""How often cancel, hold and drain are looked for."""
+STUCK_GRACE_SECONDS = 15.0
+"""After an abort for want of progress, how long the main thread has to come back."""
+
+log = telemetry.logger(__name__)
+
+
+class Heartbeat:
+    """Runs beside one attempt, in a thread and on a connection of its own.
+
+    `database` should fail fast: a renewal that cannot be made is tried again at the next tick. `watchdog` is how many
+    seconds the attempt may go without calling `progress`.
+    """
+
+    def __init__(
+        self, database: Database, held: Claim, worker: Worker, *, lease_seconds: float, watchdog: float
+    ) -> None:
+        self._database = database
+        self._held = held
+        self._worker = worker
+        self._lease_seconds = lease_seconds
+        self._watchdog = watchdog
+        self._moved = time.monotonic()
+        self._stop = threading.Event()
+        self._ended = threading.Event()
+        self._abort: Callable[[], None] | None = None
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self.signals = lease.Signals(cancel=False, hold=False, drain=False)
+        self.lost = False
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def stop(self) -> bool:
+        """Whether the attempt is to end between two items."""
+        return self._stop.is_set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but not longer than until a stop is asked for."""
+        self.progress(0)
+        self._stop.wait(seconds)
+
+    def progress(self, _bytes: int) -> None:
+        """Something moved."""
+        self._moved = time.monotonic()
+
+    def on_abort(self, abort: Callable[[], None] | None) -> None:
+        """What to call, from the heartbeat's thread, to break a call that blocks the attempt."""
+        self._abort = abort
+
+    def require_lease(self) -> None:
+        """Raise LeaseLost once the lease is known to be lost."""
+        if self.lost:
+            raise LeaseLost(f"chunk {self._held.chunk_id}: the lease ran out")
+
+    def _run(self) -> None:
+        renewed = time.monotonic()
+        renew_every = self._lease_seconds / 3
+        while not self._ended.wait(min(TICK_SECONDS, renew_every)):
+            now = time.monotonic()
+            if now - self._moved > self._watchdog:
+                self._give_up()
+                return
+            try:
+                if now - renewed >= renew_every:
+                    self.signals = lease.renew(
+                        self._database, self._held, self._worker, lease_seconds=self._lease_seconds
+                    )
+                    renewed = now
+                else:
+                    self.signals = lease.signals(self._database, self._held, self._worker)
+            except LeaseLost:
+                self._lose()
+                return
+            except DicomferryError as error:
+                log.warning("heartbeat cannot reach the record", chunk=self._held.chunk_id, error=str(error))
+                if time.monotonic() - renewed > self._lease_seconds:
+                    self._lose()
+                    return
+            if self.signals.stop:
+                self._stop.set()
+
+    def _lose(self) -> None:
+        """Somebody else may have the chunk now, so nothing more may be sent."""
+        self.lost = True
+        self._stop.set()
+        log.warning("lease lost", chunk=self._held.chunk_id, fence=self._held.fence)
+        if self._abort:
+            self._abort()
+
+    def _give_up(self) -> None:
+        """No progress: break the association, and if even that does not free the main thread, end the process."""
+        log.error("no progress, aborting", chunk=self._held.chunk_id, seconds=self._watchdog)
+        stuck_since = self._moved
+        self._stop.set()
+        if self._abort:
+            self._abort()
+        if not self._ended.wait(STUCK_GRACE_SECONDS) and self._moved == stuck_since:
+            log.critical("the attempt does not come back, ending the process", chunk=self._held.chunk_id)
+            os._exit(70)

@@ -1,0 +1,87 @@
+"""The queue as the rest of the program sees it: lanes that can be rung, in Redis or inline.
+
+A ring says only "there is work in lane L". Losing one costs seconds, because the sweep rings again; doubling one costs
+a claim that finds nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote, urlsplit
+
+from dicomferry.models.errors import ConfigurationError
+from dicomferry.models.settings import Settings
+
+QUICK, BULK = "quick", "bulk"
+RINGS_PER_SLOT = 2
+"""Nobody rings while a lane's queue is longer than this many times the slots."""
+_SCHEMES = ("redis", "rediss", "redis+socket", "unix")
+
+
+class Doorbell(Protocol):
+    """Something that wakes workers."""
+
+    def ring(self, lane: str) -> str | None:
+        """Wake one worker for this lane. Never raises and never blocks for long; what went wrong, in a sentence."""
+
+
+class InlineDoorbell:
+    """The twin without a broker: what was rung for is run by `drain`, in this thread."""
+
+    def __init__(self) -> None:
+        self._rung: deque[str] = deque()
+
+    def ring(self, lane: str) -> str | None:
+        """Remember the lane."""
+        if lane not in self._rung:
+            self._rung.append(lane)
+        return None
+
+    def drain(self, run_next: Callable[[str], bool]) -> None:
+        """Run whatever is due in the lanes that were rung, until nothing is."""
+        while self._rung:
+            lane = self._rung.popleft()
+            while run_next(lane):
+                pass
+
+
+def embedded_note(home: Path) -> Path:
+    """The file in which a running `up` says where its embedded broker listens."""
+    return home / "run" / "broker.json"
+
+
+def broker_url(settings: Settings) -> str | None:
+    """The broker in use: the one that was set, else the embedded one of a running `up`, else None.
+
+    Raises ConfigurationError for a URL that no Redis client understands.
+    """
+    if settings.broker_url:
+        return check_broker_url(settings.broker_url)
+    try:
+        note = json.loads(embedded_note(settings.home).read_text())
+        return str(note["url"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def check_broker_url(url: str) -> str:
+    """The URL in the form that kombu takes; raises ConfigurationError otherwise."""
+    parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES:
+        raise ConfigurationError(
+            f"broker_url: {parts.scheme or url!r} is not a Redis URL; write redis://, rediss:// or unix:///path"
+        )
+    try:
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"broker_url: {error}") from None
+    if parts.scheme in ("unix", "redis+socket"):
+        if not parts.path:
+            raise ConfigurationError("broker_url: unix:// needs the path of a socket")
+        user = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+        return f"redis+socket://{user}{quote(parts.path, safe='/%')}" + (f"?{parts.query}" if parts.query else "")
+    return url

@@ -1,0 +1,42 @@
+"""What a role process owes the one that started it: to say when it is ready, and to end when that one is gone.
+
+The second is done by looking at the parent's process id once a second: that needs no system call that only Linux has,
+and works in a forked pool process as well.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+PARENT = "DICOMFERRY_PARENT"
+"""Environment variable: the process id of the parent to live and die with."""
+READY_FD = "DICOMFERRY_READY_FD"
+"""Environment variable: the file descriptor of a pipe on which one byte says that the role is ready."""
+
+
+def tell_ready() -> None:
+    """Tell the parent that this role is ready, if it wants to know."""
+    number = os.environ.pop(READY_FD, None)
+    if number is not None:
+        os.write(int(number), b"1")
+        os.close(int(number))
+
+
+def end_with_parent() -> None:
+    """Watch the parent that the environment names; nothing where it names none, as for a role started by hand."""
+    expected = os.environ.get(PARENT)
+    if expected:
+        end_with(int(expected))
+
+
+def end_with(parent_pid: int) -> None:
+    """End this process at once when its parent is no longer `parent_pid`."""
+
+    def watch() -> None:
+        while os.getppid() == parent_pid:
+            time.sleep(1.0)
+        os._exit(75)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

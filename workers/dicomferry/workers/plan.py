@@ -1,0 +1,194 @@
+"""The plan of a store: turn files into items and chunks, batch by batch, and go on where a restart left off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dicomferry.models import plan_store
+from dicomferry.models.claim import PLAN_STOPS_AT, Claim
+from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.errors import UnusableFile
+from dicomferry.models.job_view import path_text
+from dicomferry.models.outcome import Outcome
+from dicomferry.models.spec import StoreSpec
+from dicomferry.models.state import ItemState
+from dicomferry.workers.heartbeat import Heartbeat
+from dicomferry.workers.inventory import Cut, Found, inventory, same_content
+
+BATCH_ITEMS = 1000
+BATCH_SECONDS = 2.0
+"""A batch is written after this time even if it is small, so that sending begins soon on slow disks."""
+SLOT_SECONDS = 10.0
+"""After this time a plan gives its slot back."""
+
+
+@dataclass
+class _Batch:
+    """What one transaction will write."""
+
+    began: float = field(default_factory=time.monotonic)
+    chunks: list[list[dict[str, Any]]] = field(default_factory=list)
+    decided: list[dict[str, Any]] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.found) >= BATCH_ITEMS or time.monotonic() - self.began >= BATCH_SECONDS
+
+
+def run(database: Database, held: Claim, heart: Heartbeat, ring: Callable[[], object]) -> bool:
+    """Plan until everything is planned (True), or until it is time to give the slot back (False).
+
+    `ring` is called after each batch that made chunks. Raises LeaseLost.
+    """
+    assert isinstance(held.spec, StoreSpec)
+    began = time.monotonic()
+    batch = _Batch()
+    for found in inventory(held.spec.roots, recursive=held.spec.recursive, after=held.cursor):
+        heart.progress(0)
+        batch.found.append(found)
+        if not batch.is_full:
+            continue
+        stop, waiting = _write(database, held, batch, heart)
+        ring()
+        if stop or heart.stop or waiting >= PLAN_STOPS_AT or time.monotonic() - began >= SLOT_SECONDS:
+            return False
+        batch = _Batch()
+    stop, _ = _write(database, held, batch, heart) if batch.found else (False, 0)
+    return not stop
+
+
+def _write(database: Database, held: Claim, batch: _Batch, heart: Heartbeat) -> tuple[bool, int]:
+    """Settle twins, cut chunks, write; whether to stop, and how many chunks wait."""
+    heart.require_lease()
+    cut = Cut()
+    items: list[dict[str, Any]] = []
+    for found, values in _settled(database, held.job_id, batch.found):
+        if values["state"] is not ItemState.PENDING:
+            batch.decided.append(values)
+            continue
+        if not cut.fits(found):
+            batch.chunks.append(items)
+            cut, items = Cut(), []
+        cut.add(found)
+        items.append(values)
+        heart.progress(0)
+    if items:
+        batch.chunks.append(items)
+    return plan_store.add_batch(database, held, cursor=batch.found[-1].path, chunks=batch.chunks, decided=batch.decided)
+
+
+def _settled(database: Database, job_id: int, batch: Sequence[Found]) -> Iterator[tuple[Found, dict[str, Any]]]:
+    """Each of these files with the values of its item's row; a second file of one UID is compared with the first."""
+    uids = [found.header.sop_instance_uid for found in batch if found.header and found.state is ItemState.PENDING]
+    firsts: dict[str, bytes] = {uid: row.path for uid, row in plan_store.firsts_of(database, job_id, uids).items()}
+    for found in batch:
+        values = _values(found)
+        if values["state"] is ItemState.PENDING:
+            uid = values["sop_instance_uid"]
+            if uid in firsts:
+                values |= _twin(found.path, firsts[uid])
+            else:
+                firsts[uid] = found.path
+        yield found, values
+
+
+def _values(found: Found) -> dict[str, Any]:
+    """The item's row as far as the file alone decides it."""
+    values: dict[str, Any] = {
+        "path": found.path,
+        "size": found.size,
+        "mtime_ns": found.mtime_ns,
+        "state": found.state,
+        "reason": found.reason,
+        "detail": printable(found.detail),
+        "is_first": found.state is ItemState.PENDING,
+        "sop_class_uid": None,
+        "sop_instance_uid": None,
+        "transfer_syntax_uid": None,
+        "study_instance_uid": None,
+        "series_instance_uid": None,
+    }
+    if found.header is None:
+        return values
+    for name in (
+        "sop_class_uid",
+        "sop_instance_uid",
+        "transfer_syntax_uid",
+        "study_instance_uid",
+        "series_instance_uid",
+    ):
+        uid = getattr(found.header, name)
+        if uid is None or (len(uid) <= 128 and uid.isprintable()):
+            values[name] = uid
+        elif name in ("study_instance_uid", "series_instance_uid"):
+            continue
+        else:
+            values |= {"state": ItemState.FAILED, "reason": "malformed uid", "is_first": False}
+            values["detail"] = f"{name}: {printable(uid[:140])}"
+    return values
+
+
+def _twin(path: bytes, first: bytes) -> dict[str, Any]:
+    """What a second file of one SOP Instance UID comes to."""
+    try:
+        same = same_content(first, path)
+    except (OSError, UnusableFile) as error:
+        return {
+            "state": ItemState.FAILED,
+            "reason": "unreadable",
+            "detail": printable(f"cannot be compared with {path_text(first)}: {error}"),
+            "is_first": False,
+        }
+    text = path_text(first)
+    if same:
+        return {"state": ItemState.SKIPPED, "reason": "duplicate", "detail": f"duplicate of {text}", "is_first": False}
+    return {"state": ItemState.FAILED, "reason": "conflict", "detail": f"differs from {text}", "is_first": False}
+
+
+def examine(database: Database, held: Claim, rows: Sequence[AnyRow]) -> tuple[list[AnyRow], list[Outcome]]:
+    """Look again at items that the plan could not settle and `retry` brought back: (to be sent, decided here).
+
+    Rows that have their identity pass unchanged. Raises LeaseLost.
+    """
+    to_send: list[AnyRow] = []
+    decided: list[Outcome] = []
+    identified = False
+    for row in rows:
+        if row.is_first and row.sop_instance_uid:
+            to_send.append(row)
+            continue
+        (_, values), *_ = _settled(database, held.job_id, [_look(row.path)])
+        if values["state"] is ItemState.PENDING:
+            plan_store.identify_item(database, held, row.id, _identity(values))
+            identified = True
+        else:
+            decided.append(
+                Outcome(item_id=row.id, state=values["state"], reason=values["reason"], detail=values["detail"])
+            )
+    if identified:
+        known = {outcome.item_id for outcome in decided}
+        to_send = [row for row in plan_store.pending_items(database, held.chunk_id) if row.id not in known]
+    return to_send, decided
+
+
+def _look(path: bytes) -> Found:
+    for found in inventory([path], recursive=False):
+        if found.path == path:
+            return found
+        break
+    return Found(path, 0, 0, ItemState.FAILED, "unreadable", "a folder: submit it again to have it walked", None)
+
+
+def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in ("state", "reason", "detail", "path")}
+
+
+def printable(text: str | None) -> str | None:
+    """The text without what a database or a terminal would choke on."""
+    if text is None:
+        return None
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

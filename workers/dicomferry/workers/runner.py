@@ -1,0 +1,295 @@
+"""One chunk from claim to end: the same for the queue's workers and for synchronous use."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from dicomferry.models import claim, dimse_status, lease, plan_store, remote_store, retry, telemetry
+from dicomferry.models.claim import PLAN, Claim
+from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.dimse_status import Answer, Rule
+from dicomferry.models.errors import DicomferryError, DimseError, LeaseLost, OutOfReach
+from dicomferry.models.outcome import Outcome
+from dicomferry.models.presence import Worker
+from dicomferry.models.retry import Decision
+from dicomferry.models.settings import Settings
+from dicomferry.models.state import AttemptEnd, ItemState
+from dicomferry.workers import plan
+from dicomferry.workers.heartbeat import Heartbeat
+from dicomferry.workers.operations import OPERATIONS, Answered
+
+RECORD_ITEMS = 100
+RECORD_SECONDS = 0.5
+LARGE_BYTES = 16 << 20
+"""Before a file of this size is sent, what is known already is recorded."""
+CONGESTION_PAUSES = (0.5, 2.0, 5.0)
+"""Seconds to wait, within an association, after the first, second ... refusal for lack of resources in a row."""
+
+log = telemetry.logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What running chunks takes. `ring` wakes a worker for a lane and never raises."""
+
+    settings: Settings
+    database: Database
+    worker: Worker
+    ring: Callable[[str], object]
+    jitter: Callable[[], float] = random.random
+
+
+def run_next(environment: Environment, lane: str) -> bool:
+    """Claim the best due chunk of a lane and run it to the end of the attempt; False when there was none.
+
+    Whatever goes wrong is on the record or in the log afterwards; nothing is raised but OutOfReach from the claim.
+    """
+    settings = environment.settings
+    held = claim.claim(environment.database, lane, environment.worker, lease_seconds=settings.lease_seconds)
+    if held is None:
+        return False
+    if held.more:
+        environment.ring(lane)
+    with telemetry_context(held):
+        _run(environment, held)
+    if claim.any_due(environment.database, lane):
+        environment.ring(lane)
+    return True
+
+
+def telemetry_context(held: Claim):  # type: ignore[no-untyped-def]
+    """Log lines of this attempt carry its ids."""
+    import structlog
+
+    return structlog.contextvars.bound_contextvars(job=held.job_id, chunk=held.chunk_id, fence=held.fence)
+
+
+def _run(environment: Environment, held: Claim) -> None:
+    settings = environment.settings
+    remote = remote_store.load(
+        environment.database, held.remote_id, ae_title=settings.ae_title, timeouts=settings.timeouts.value()
+    )
+    waits = remote.timeouts
+    watchdog = max(waits.store_answer, waits.first_answer, waits.progress, waits.connect + waits.acse)
+    impatient = Database(environment.database.url)
+    heart = Heartbeat(
+        impatient,
+        held,
+        environment.worker,
+        lease_seconds=settings.lease_seconds,
+        watchdog=watchdog + settings.lease_seconds + 30,
+    )
+    try:
+        with heart:
+            if held.kind == PLAN:
+                _plan(environment, held, heart)
+            else:
+                _Attempt(environment, held, heart).run(remote)
+    except LeaseLost as error:
+        # The sweep has ended this attempt, or will; whoever has the chunk now goes on with it.
+        log.warning("attempt given up", error=str(error))
+    except OutOfReach as error:
+        log.error("the record is out of reach; the lease will run out", error=str(error))
+    finally:
+        impatient.close()
+
+
+def _plan(environment: Environment, held: Claim, heart: Heartbeat) -> None:
+    database = environment.database
+    try:
+        planned = plan.run(database, held, heart, ring=lambda: environment.ring(held.spec.lane))
+    except DicomferryError:
+        raise
+    except Exception as error:
+        log.exception("plan failed")
+        now = database.read(database.now)
+        decision = _decide(environment, held, _internal(error), left=1, progressed=False, now=now)
+        lease.finish(database, held, end=AttemptEnd.ERROR, decision=decision, detail=_sentence(error))
+        return
+    end = AttemptEnd.COMPLETED if planned or not heart.stop else AttemptEnd.INTERRUPTED
+    lease.finish(database, held, end=end, decision=None, planned=planned)
+
+
+def _decide(
+    environment: Environment, held: Claim, fault: Answer | None, *, left: int, progressed: bool, now: object
+) -> Decision:
+    return retry.decide_chunk(
+        fault,
+        left=left,
+        progressed=progressed,
+        barren=held.barren,
+        waiting_since=held.waiting_since,
+        now=now,  # type: ignore[arg-type]
+        jitter=environment.jitter(),
+        policy=environment.settings.retry.value(),
+    )
+
+
+def _internal(error: Exception) -> Answer:
+    return Answer(
+        rule=Rule.BROKEN,
+        reason="internal error",
+        advice="a fault of this program: please report what the worker's log says",
+        clause="",
+    )
+
+
+def _sentence(error: BaseException) -> str:
+    text = str(error) if isinstance(error, DicomferryError) else f"{type(error).__name__}: {error}"
+    return plan.printable(text) or type(error).__name__
+
+
+@dataclass
+class _Attempt:
+    """One try of a chunk that speaks to a remote."""
+
+    environment: Environment
+    held: Claim
+    heart: Heartbeat
+    waiting: deque[AnyRow] = field(default_factory=deque)
+    charges: dict[int, int] = field(default_factory=dict)
+    in_flight: AnyRow | None = None
+    buffered: list[Outcome] = field(default_factory=list)
+    flushed_at: float = 0.0
+    finished: int = 0
+    refusals: int = 0
+
+    def run(self, remote: object) -> None:
+        """Send what is pending, record what comes of it, end the attempt."""
+        database = self.environment.database
+        rows = plan_store.pending_items(database, self.held.chunk_id)
+        if self.held.kind == "store":
+            rows, decided = plan.examine(database, self.held, rows)
+            self.buffered += decided
+            self.finished += len(decided)
+        self.waiting.extend(rows)
+        self.charges = {row.id: row.charges for row in rows}
+        self.flushed_at = time.monotonic()
+        fault, detail, end = self._converse(remote, rows)
+        self._end(fault, detail, end)
+
+    def _converse(self, remote: object, rows: Sequence[AnyRow]) -> tuple[Answer | None, str | None, AttemptEnd]:
+        """Run the operation until it is through or at fault: (fault, sentence, how the attempt ends)."""
+        if not rows:
+            return None, None, AttemptEnd.COMPLETED
+        answers = OPERATIONS[self.held.kind](remote, rows, self._feed(), self.heart)  # type: ignore[arg-type]
+        try:
+            for answered in answers:
+                fault = self._take(answered)
+                if fault is not None:
+                    return fault, answered.detail, AttemptEnd.ERROR
+        except (LeaseLost, OutOfReach):
+            raise
+        except DimseError as error:
+            self.heart.require_lease()
+            return self._broken(dimse_status.for_error(error), _sentence(error)), _sentence(error), AttemptEnd.ERROR
+        except Exception as error:
+            log.exception("attempt failed")
+            self.heart.require_lease()
+            return self._broken(_internal(error), _sentence(error)), _sentence(error), AttemptEnd.ERROR
+        finally:
+            self.heart.on_abort(None)
+            close = getattr(answers, "close", None)
+            if close:
+                close()
+        if self.waiting:
+            return None, None, AttemptEnd.CANCELLED if self.heart.signals.cancel else AttemptEnd.INTERRUPTED
+        return None, None, AttemptEnd.COMPLETED
+
+    def _feed(self) -> Iterator[AnyRow]:
+        """The items one by one, until there are no more or a stop is asked for."""
+        while self.waiting and not self.heart.stop:
+            row = self.waiting.popleft()
+            if self.held.careful:
+                self._flush(in_flight=row.id)
+            elif row.size and row.size >= LARGE_BYTES:
+                self._flush()
+            self.in_flight = row
+            yield row
+
+    def _take(self, answered: Answered) -> Answer | None:
+        """Book one answer; the fault that ends the attempt, if this is one."""
+        self.heart.require_lease()
+        row, self.in_flight = self.in_flight, None
+        assert row is not None and row.id == answered.item_id
+        rule = answered.answer.rule
+        state = self._book(row, answered)
+        self.refusals = self.refusals + 1 if rule is Rule.CONGESTED else 0
+        if state is ItemState.PENDING:
+            self.waiting.append(row)
+            if rule in (Rule.HOLD, Rule.AWAY, Rule.SUSPECT) or self.refusals >= retry.MAX_CONGESTED_IN_A_ROW:
+                return answered.answer
+            if rule is Rule.CONGESTED:
+                self._flush()
+                self.heart.pause(CONGESTION_PAUSES[self.refusals - 1])
+        if len(self.buffered) >= RECORD_ITEMS or time.monotonic() - self.flushed_at >= RECORD_SECONDS:
+            self._flush()
+        return None
+
+    def _book(self, row: AnyRow, answered: Answered) -> ItemState:
+        answer = answered.answer
+        state, charges = retry.decide_item(answer, charges=self.charges[row.id], progressed=self.finished > 0)
+        self.charges[row.id] = charges
+        self.finished += state is not ItemState.PENDING
+        self.buffered.append(
+            Outcome(
+                item_id=row.id,
+                state=state,
+                reason=answer.reason,
+                status=answered.status,
+                detail=plan.printable(answered.detail),
+                charges=charges,
+                sent_bytes=answered.sent_bytes,
+                sent_as=answered.sent_as,
+            )
+        )
+        return state
+
+    def _broken(self, fault: Answer, detail: str) -> Answer:
+        """The conversation ended in an exception: the item in flight is charged where the rule says so."""
+        row, self.in_flight = self.in_flight, None
+        if row is None:
+            return fault
+        if (
+            fault.rule not in (Rule.BROKEN, Rule.FINAL, Rule.AGAIN)
+            or self._book(row, Answered(item_id=row.id, answer=fault, detail=detail)) is ItemState.PENDING
+        ):
+            self.waiting.append(row)
+        return fault
+
+    def _flush(self, in_flight: int | None = None) -> None:
+        """Record what is buffered. Blocks while the database is away; raises LeaseLost when that took too long."""
+        self.heart.progress(0)
+        if self.buffered or in_flight is not None:
+            lease.record(self.environment.database, self.held, self.buffered, in_flight=in_flight)
+            self.buffered = []
+        self.flushed_at = time.monotonic()
+        self.heart.progress(0)
+
+    def _end(self, fault: Answer | None, detail: str | None, end: AttemptEnd) -> None:
+        self.heart.progress(0)
+        database = self.environment.database
+        interrupted = end in (AttemptEnd.INTERRUPTED, AttemptEnd.CANCELLED)
+        decision = None
+        if not interrupted:
+            decision = _decide(
+                self.environment,
+                self.held,
+                fault,
+                left=len(self.waiting),
+                progressed=self.finished > 0,
+                now=database.read(database.now),
+            )
+        lease.finish(
+            database,
+            self.held,
+            end=end,
+            decision=decision,
+            outcomes=self.buffered,
+            finished_items=self.finished,
+            detail=detail,
+        )

@@ -1,0 +1,129 @@
+"""The one Celery task, the doorbell over it, and the worker process that hears it.
+
+Run as a program, this is a Celery worker; its settings come from the environment that its parent made.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from celery import Celery, signals
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from dicomferry.models import settings as settings_module
+from dicomferry.models import telemetry
+from dicomferry.models.database import Database
+from dicomferry.models.errors import DicomferryError
+from dicomferry.models.presence import Worker
+from dicomferry.models.settings import Settings
+from dicomferry.workers import lanes, parent, runner
+from dicomferry.workers.celery_app import create, transport_options
+
+RING = "dicomferry.ring"
+RING_EXPIRES_SECONDS = 60
+WORKER_ID, WORKER_NAME = "DICOMFERRY_WORKER_ID", "DICOMFERRY_WORKER_NAME"
+
+log = telemetry.logger(__name__)
+
+
+class CeleryDoorbell:
+    """Rings by a Celery message, unless enough of them wait already."""
+
+    def __init__(self, app: Celery, *, slots: int) -> None:
+        self._app = app
+        self._limit = lanes.RINGS_PER_SLOT * slots
+
+    def ring(self, lane: str) -> str | None:
+        """Send one message unless the lane's queue is long enough; what went wrong, in a sentence. Never raises."""
+        try:
+            with self._app.producer_pool.acquire(block=True, timeout=3) as producer:
+                # kombu's own retries have no bound in time; a ring that fails is made up for by the sweep.
+                if producer.channel.client.llen(lane) >= self._limit:
+                    return None
+                self._app.send_task(
+                    RING,
+                    (lane,),
+                    queue=lane,
+                    producer=producer,
+                    expires=RING_EXPIRES_SECONDS,
+                    retry=True,
+                    retry_policy={"max_retries": 0},
+                )
+        except (OSError, KombuError, RedisError) as error:
+            self._app.pool.force_close_all()
+            log.warning("ring failed", lane=lane, error=str(error))
+            return str(error) or type(error).__name__
+        return None
+
+
+def doorbell(settings: Settings) -> CeleryDoorbell | None:
+    """The doorbell for a process that publishes; None when no broker is known."""
+    url = lanes.broker_url(settings)
+    return CeleryDoorbell(create(url, publisher=True), slots=settings.workers) if url else None
+
+
+class _Process:
+    """What a pool process keeps between two messages."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._environment: runner.Environment | None = None
+
+    def environment(self, app: Celery) -> runner.Environment:
+        with self._lock:
+            if self._environment is None:
+                loaded = settings_module.load()
+                # In a pool process the application only publishes, so it must not wait like a consumer.
+                app.conf.broker_transport_options = transport_options(3.0)
+                self._environment = runner.Environment(
+                    settings=loaded,
+                    database=Database(loaded.database, patience=loaded.lease_seconds),
+                    worker=Worker(id=int(os.environ[WORKER_ID]), name=os.environ[WORKER_NAME], slots=loaded.workers),
+                    ring=CeleryDoorbell(app, slots=loaded.workers).ring,
+                )
+            return self._environment
+
+
+def register(app: Celery) -> None:
+    """Make the application answer rings."""
+    process = _Process()
+
+    def ring(lane: str) -> None:
+        environment = process.environment(app)
+        try:
+            runner.run_next(environment, lane)
+        except DicomferryError as error:
+            log.error("claim failed", lane=lane, error=str(error))
+
+    app.task(ring, name=RING)
+
+
+def main() -> None:
+    """Be a Celery worker until TERM; one slot more than `workers`, so that `quick` always finds one."""
+    parent.end_with_parent()
+    loaded = settings_module.load()
+    telemetry.configure("worker")
+    signals.setup_logging.connect(lambda **_: None, weak=False)
+    pid = os.getpid()
+    signals.worker_process_init.connect(lambda **_: parent.end_with(pid), weak=False)
+    signals.worker_ready.connect(lambda **_: parent.tell_ready(), weak=False)
+    app = create(lanes.broker_url(loaded), publisher=False)
+    register(app)
+    app.worker_main(
+        [
+            "worker",
+            f"--queues={lanes.QUICK},{lanes.BULK}",
+            "--pool=prefork",
+            f"--concurrency={loaded.workers + 1}",
+            "--loglevel=INFO",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
