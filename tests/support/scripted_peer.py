@@ -1,10 +1,11 @@
 """A DICOM peer that does as it is told, one PDU after the other: everything that a good peer never does.
 
-    with ScriptedPeer([expect(RQ), accept(), expect_message(), send(store_rsp(1)), expect(RELEASE_RQ), ...]) as peer:
-        ...
+    with ScriptedPeer([expect(RQ), accept(), expect_message(), send(store_rsp(1)), expect(RELEASE_RQ), ...])
+    as peer: ...
 
-One script a connection, played in order by one thread; a step is a function of the conversation. A step that is
-disappointed fails the test when the `with` block ends. It encodes with pynetdicom, not with the code under test.
+One script a connection, played in order by one thread; a step is a function of the conversation. A step that
+is disappointed fails the test when the `with` block ends. It encodes with pynetdicom, not with the code under
+test.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import socket
 import struct
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from types import TracebackType
@@ -121,8 +123,11 @@ class ScriptedPeer:
                 with sock:
                     conversation = Conversation(sock)
                     self.conversations.append(conversation)
-                    for step in script:
-                        step(conversation)
+                    # pydicom warns of UIDs that tests send on purpose.
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
+                        for step in script:
+                            step(conversation)
         except BaseException as error:
             if not self._ended:
                 self._failure = error
@@ -240,7 +245,9 @@ def take_first(abstract_syntax: str, transfer_syntaxes: list[str]) -> Answer:
 
 
 def acceptance(conversation: Conversation, choose: Choose = take_first, max_pdu: int = 16384) -> bytes:
-    """A-ASSOCIATE-AC to the request that came; `choose` gives (result, syntax) of each context, None to leave it out."""
+    """A-ASSOCIATE-AC to the request that came; `choose` gives (result, syntax) of each context, None to leave
+    it out.
+    """
     request = conversation.request
     answer = A_ASSOCIATE()
     answer.application_context_name = UID("1.2.840.10008.3.1.1.1")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-from support import scripted_peer as peer
 
 from dicomferry.models.errors import AssociationAborted, DimseTimeout, ProtocolViolation
 from dicomferry.workers.dimse import upper_layer
 from dicomferry.workers.dimse.upper_layer import PeerClosed, UpperLayer
+from support import scripted_peer as peer
 
 PATIENCE = peer.PATIENCE
 SOME_PDU = peer.store_rsp(7, 0xA700)
@@ -27,7 +27,7 @@ class Wire:
         self.far.settimeout(PATIENCE)
         self.far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.near = near
-        self.on_progress = lambda: None
+        self.on_progress: Callable[[], None] = lambda: None
         self.layer = UpperLayer(near, "PEER@host:104", lambda moved: self.on_progress())
 
     def receive(self, seconds: float = PATIENCE) -> upper_layer.Pdu:
@@ -47,7 +47,7 @@ def test_a_pdu_may_be_split_at_any_byte(wire: Wire) -> None:
     for cut in range(1, len(SOME_PDU)):
         pieces = [SOME_PDU[cut:]]
         # The second piece leaves only when the first one has been read.
-        wire.on_progress = lambda pieces=pieces: pieces and wire.far.sendall(pieces.pop())  # type: ignore[misc]
+        wire.on_progress = lambda left=pieces: wire.far.sendall(left.pop()) if left else None  # type: ignore[misc]
         wire.far.sendall(SOME_PDU[:cut])
         assert wire.receive().encode() == SOME_PDU
 
@@ -112,7 +112,9 @@ def test_sending_to_a_slow_reader_takes_its_time(wire: Wire) -> None:
 
 
 def test_an_answer_that_comes_while_we_send_is_kept(wire: Wire) -> None:
-    """A peer may answer before the last fragment (an early failure): the answer is read, in its order, afterwards."""
+    """A peer may answer before the last fragment (an early failure): the answer is read, in its order,
+    afterwards.
+    """
     data = bytes(16 << 20)
     reader = threading.Thread(target=lambda: _drain(wire.far, len(data)))
     wire.far.sendall(SOME_PDU)
@@ -139,7 +141,9 @@ def test_an_abort_before_a_reset_is_heard(wire: Wire) -> None:
 
 
 def test_a_closed_connection_tells_whether_anything_was_heard(wire: Wire) -> None:
-    """TCP's end without A-ABORT is PeerClosed; `heard` tells a peer that hangs up at once from one that broke down."""
+    """TCP's end without A-ABORT is PeerClosed; `heard` tells a peer that hangs up at once from one that broke
+    down.
+    """
     wire.far.close()
     with pytest.raises(PeerClosed) as caught:
         wire.receive()
@@ -164,7 +168,9 @@ def test_a_closed_connection_tells_whether_anything_was_heard(wire: Wire) -> Non
     ],
 )
 def test_an_unknown_type_or_an_absurd_length_is_answered_with_abort(wire: Wire, head: bytes, reason: int) -> None:
-    """PS3.8 AA-8: such bytes end the association by A-ABORT of the service provider, and are not waited for."""
+    """PS3.8 AA-8: such bytes end the association by A-ABORT of the service provider, and are not waited
+    for.
+    """
     wire.far.sendall(head)
     with pytest.raises(ProtocolViolation):
         wire.receive()

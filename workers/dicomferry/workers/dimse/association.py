@@ -16,6 +16,7 @@ from types import TracebackType
 
 from dicomferry.models.errors import (
     AssociationAborted,
+    AssociationRejected,
     ContextNotAccepted,
     DimseError,
     ProtocolViolation,
@@ -231,6 +232,9 @@ def open_association(remote: Remote, proposals: Sequence[Proposal], *, progress:
         if error.heard:
             raise
         raise RemoteUnreachable(f"{error} before any answer to A-ASSOCIATE-RQ", closed=True) from error
+    except AssociationRejected:
+        layer.close()
+        raise
     except BaseException:
         layer.abort()
         layer.close()

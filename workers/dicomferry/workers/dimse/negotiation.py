@@ -33,6 +33,9 @@ OUR_MAX_PDU = 128 * 1024
 # What a peer that names no maximum can be trusted to take; PS3.7 D.3.3.1 makes the item mandatory.
 ASSUMED_MAX_PDU = 16 * 1024
 
+# Octets of A-ASSOCIATE-AC between its length and its items (PS3.8 table 9-17).
+_FIXED_FIELDS = 68
+
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 
 
@@ -88,7 +91,8 @@ def read_answer(layer: UpperLayer, pdu: Pdu, proposed: list[PresentationContext]
                 rejection.decode(pdu.encode())
                 numbers = (rejection.result, rejection.source, rejection.reason_diagnostic)
                 raise named(layer.peer, AssociationRejected(*(int(number or 0) for number in numbers)))
-            if pdu.kind == upper_layer.A_ASSOCIATE_AC:
+            # pynetdicom decodes one that ends too soon as one without contexts.
+            if pdu.kind == upper_layer.A_ASSOCIATE_AC and len(pdu.body) >= _FIXED_FIELDS:
                 acceptance = A_ASSOCIATE_AC()
                 acceptance.decode(pdu.encode())
                 return _read_acceptance(acceptance.to_primitive(), proposed)
@@ -99,7 +103,8 @@ def read_answer(layer: UpperLayer, pdu: Pdu, proposed: list[PresentationContext]
         layer.abort(upper_layer.BY_SERVICE_PROVIDER, upper_layer.INVALID_PARAMETER)
         raise ProtocolViolation(f"{layer.peer}: its A-ASSOCIATE answer cannot be read ({error})") from error
     layer.abort(upper_layer.BY_SERVICE_PROVIDER, upper_layer.UNEXPECTED_PDU)
-    raise ProtocolViolation(f"{layer.peer}: a PDU of type {pdu.kind} in answer to A-ASSOCIATE-RQ")
+    text = f"a PDU of type {pdu.kind} and {len(pdu.body)} bytes in answer to A-ASSOCIATE-RQ"
+    raise ProtocolViolation(f"{layer.peer}: {text}")
 
 
 def _read_acceptance(answer: A_ASSOCIATE, proposed: list[PresentationContext]) -> Negotiated:

@@ -84,9 +84,9 @@ class DataPath:
         self._layer = layer
         self._size = size
         self._slot = size + _HEAD.size
-        self._slots = max(1, min(MOST_FRAGMENTS, RUN_BYTES // self._slot))
+        self.fragments_a_run = max(1, min(MOST_FRAGMENTS, RUN_BYTES // self._slot))
         self._counted = counted
-        self._buffer = bytearray(self._slot * self._slots)
+        self._buffer = bytearray(self._slot * self.fragments_a_run)
         view = memoryview(self._buffer)
         self._view = view
         starts = range(_HEAD.size, len(view), self._slot)
@@ -110,7 +110,7 @@ class DataPath:
         left = total
         while True:
             # An empty data set still has its one fragment, the last (PS3.8 E.2).
-            run = min(left, self._size * self._slots)
+            run = min(left, self._size * self.fragments_a_run)
             left -= run
             self._read(source, run - (pad and not left))
             end = self._finish_heads(run, last=not left)

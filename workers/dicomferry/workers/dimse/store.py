@@ -6,7 +6,7 @@ connection or the peer is an exception.
 
 from __future__ import annotations
 
-import io
+import contextlib
 import os
 import re
 import stat
@@ -179,27 +179,21 @@ class _Sender:
         if context is None:
             context = self._chosen[pair] = contexts.choose(association.contexts, pair)
         sent_as = None if context.transfer_syntax == header.transfer_syntax_uid else context.transfer_syntax
-        source: Source
-        if sent_as is None:
-            source = FileSource(fd, header.data_offset)
-        else:
-            stream, length = _reencoded(item.path, header, sent_as)
-            source, pad = StreamSource(stream), False
         message_id = association.next_message_id()
         command = _request(header, message_id)
-        try:
-            sent = self._data_path(association).send(
-                context.context_id,
-                command,
-                source,
-                length,
-                pad=pad,
-                seconds=self._remote.timeouts.progress,
-            )
-        except SourceFailed:
-            # The fragments that are out cannot be taken back, and a made-up rest must never reach an archive.
-            self.abort()
-            raise
+        seconds = self._remote.timeouts.progress
+        path = self._data_path(association)
+        with contextlib.ExitStack() as copies:
+            source: Source = FileSource(fd, header.data_offset)
+            if sent_as is not None:
+                stream, length = _reencoded(item.path, header, sent_as)
+                source, pad = StreamSource(copies.enter_context(stream)), False
+            try:
+                sent = path.send(context.context_id, command, source, length, pad=pad, seconds=seconds)
+            except SourceFailed:
+                # The fragments that are out cannot be taken back, and a made-up rest must never reach an archive.
+                self.abort()
+                raise
         answer, status = association.receive_response(
             message_id, message.C_STORE_RSP, "store_answer", self._remote.timeouts.store_answer
         )
@@ -245,9 +239,11 @@ def _check(item: LocalInstance, fd: int) -> tuple[part10.Header, int, bool]:
 
 
 def _as_planned(item: LocalInstance, fd: int, now: os.stat_result) -> part10.Header | None:
-    """The header of a file that did not change since the plan read it: only where its data set begins is missing.
+    """The header of a file that did not change since the plan read it: only where its data set begins is
+    missing.
 
-    None where the file did change, or does not begin with a preamble and the meta group's length (PS3.10 7.1).
+    None where the file did change, or does not begin with a preamble and the meta group's length (PS3.10
+    7.1).
     """
     if (now.st_size, now.st_mtime_ns) != (item.size, item.mtime_ns):
         return None
@@ -270,8 +266,10 @@ def _reencoded(path: bytes, header: part10.Header, syntax: str) -> tuple[BinaryI
     # Only here: it brings all of pydicom along.
     from dicomferry.workers import transcode
 
-    made = transcode.reencode(path, header, syntax)
-    stream = io.BytesIO(made) if isinstance(made, bytes | bytearray | memoryview) else made
+    try:
+        stream = transcode.reencode(path, header, syntax)
+    except OSError as error:
+        raise UnusableFile("unreadable", _why(error)) from error
     length = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     return stream, length

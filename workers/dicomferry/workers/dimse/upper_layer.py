@@ -100,6 +100,7 @@ class UpperLayer:
         self._aborted = False
         self._closed = False
         self._sending = False
+        self._abort_heard = False
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
         self._writable = select.poll()
@@ -167,8 +168,9 @@ class UpperLayer:
                 return
             self._aborted = True
             with contextlib.suppress(OSError):
-                # In the middle of a PDU the peer would take it for data.
-                if not self._sending:
+                # In the middle of a PDU the peer would take it for data; after its own A-ABORT it hears
+                # nothing.
+                if not (self._sending or self._abort_heard):
                     self._socket.send(encode_abort(source, reason))
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -210,10 +212,12 @@ class UpperLayer:
             self._read()
 
     def _wait(self, until: select.poll, phase: str, seconds: float) -> int:
-        """Until the socket is ready; returns the events. Raises DimseTimeout after `seconds` without a byte moved.
+        """Until the socket is ready; returns the events. Raises DimseTimeout after `seconds` without a byte
+        moved.
 
-        Bytes that leave the kernel's send buffer count: it takes megabytes at once, and reports room only when a
-        third of it is free, which over a slow line takes longer than any time-out that would notice a dead peer.
+        Bytes that leave the kernel's send buffer count: it takes megabytes at once, and reports room only
+        when a third of it is free, which over a slow line takes longer than any time-out that would notice a
+        dead peer.
         """
         waiting = _unacknowledged(self._socket)
         while not (events := until.poll(seconds * 1000)):
@@ -276,6 +280,7 @@ class UpperLayer:
         return PeerClosed(f"{self.peer}: {text}", heard=self._heard)
 
     def _aborted_by_peer(self, body: bytes) -> AssociationAborted:
+        self._abort_heard = True
         source, reason = (body[2], body[3]) if len(body) >= 4 else (0, 0)
         who = "its service provider" if source == BY_SERVICE_PROVIDER else "its application"
         return AssociationAborted(f"{self.peer}: aborted by {who} (source {source}, reason {reason})")
