@@ -139,7 +139,7 @@ def check_whole(path: bytes | int, header: Header, size: int | None = None) -> i
     refill = _reader(path)
     start = header.data_offset
     try:
-        return walk(
+        end = walk(
             refill(start) or b"",
             start,
             refill,
@@ -151,6 +151,9 @@ def check_whole(path: bytes | int, header: Header, size: int | None = None) -> i
         )
     except (Ended, Broken) as error:
         _refuse(error, "byte")
+    if end <= start:
+        raise UnusableFile("truncated", f"the file has {size} bytes, and no data set at byte {start}")
+    return end
 
 
 def _refuse(error: Ended | Broken, unit: str) -> NoReturn:
