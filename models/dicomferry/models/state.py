@@ -78,15 +78,16 @@ CHUNK_TRANSITIONS: Mapping[ChunkState, frozenset[ChunkState]] = {
     _CHUNK.CANCELLED: frozenset({_CHUNK.PENDING}),
 }
 
+# Back to pending: released, or retried, before it ever ran.
 _ENDS = frozenset({_JOB.SUCCEEDED, _JOB.INCOMPLETE, _JOB.FAILED, _JOB.CANCELLED})
 JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     _JOB.PENDING: _ENDS | {_JOB.RUNNING, _JOB.HELD},
     _JOB.RUNNING: _ENDS | {_JOB.HELD},
-    _JOB.HELD: _ENDS | {_JOB.RUNNING},
+    _JOB.HELD: _ENDS | {_JOB.RUNNING, _JOB.PENDING},
     _JOB.SUCCEEDED: frozenset(),
     _JOB.INCOMPLETE: frozenset({_JOB.RUNNING, _JOB.SUCCEEDED}),
     _JOB.FAILED: frozenset({_JOB.RUNNING, _JOB.SUCCEEDED, _JOB.INCOMPLETE}),
-    _JOB.CANCELLED: frozenset({_JOB.RUNNING}),
+    _JOB.CANCELLED: frozenset({_JOB.RUNNING, _JOB.PENDING}),
 }
 
 
