@@ -163,9 +163,9 @@ def _walk_uids(
     sop_class = sop_instance = study = series = None
     # Elements ascend (PS3.5 7.1): while no later tag was met, the two SOP UIDs may still come.
     passed = False
-    first_group = unpack(data, pos)[0]
+    first_group = group = unpack(data, pos)[0]
     while pos + 8 <= available:
-        if passed and not big:
+        if passed and not big and group < 0x20:
             pos = _skim(data, pos, implicit)
             if pos + 8 > available:
                 break
