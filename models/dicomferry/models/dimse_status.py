@@ -70,6 +70,7 @@ _STORE: Sequence[_Row] = (
     _row(0xC000, 0xCFFF, Rule.FINAL, "cannot understand", "the archive cannot parse this object; its log says which attribute", "PS3.4 B.2.3"),
     _row(0x0105, 0x0106, Rule.FINAL, "invalid attribute", "the archive refuses an attribute or value of this object", "PS3.7 C.5.11"),
     _row(0x0110, 0x0110, Rule.AGAIN, "processing failure", "the archive failed inside; look into its log", "PS3.7 C.5.17"),
+    _row(0x0112, 0x0112, Rule.FINAL, "no such SOP instance", "the archive says that it has no such SOP Instance UID, which makes no sense for a store; its log says more", "PS3.7 C.5"),
     _row(0x0117, 0x0117, Rule.FINAL, "invalid SOP instance", "the archive refuses this SOP Instance UID as malformed", "PS3.7 C.5.13"),
     _row(0x0118, 0x0118, Rule.FINAL, "no such SOP class", "the archive does not know this SOP class", "PS3.7 C.5.15"),
     _row(0x0122, 0x0122, Rule.FINAL, "SOP class not supported", "the archive does not take this SOP class; ask for it to be enabled", "PS3.7 C.5.22"),
@@ -85,7 +86,10 @@ _STORE: Sequence[_Row] = (
 _ECHO: Sequence[_Row] = (
     _row(0x0000, 0x0000, Rule.DONE, None, None, "PS3.7 9.1.5.1.4"),
     _row(0x0122, 0x0122, Rule.FINAL, "SOP class not supported", "the peer does not offer Verification", "PS3.7 9.1.5.1.4"),
-    _row(0x0210, 0x0212, Rule.AGAIN, "refused", "the peer refused the C-ECHO", "PS3.7 9.1.5.1.4"),
+    _row(0x0124, 0x0124, Rule.HOLD, "not authorized", "the peer refuses us: ask its administrator to allow our AE title, then release", "PS3.7 C.5.19"),
+    _row(0x0210, 0x0210, Rule.AGAIN, "duplicate invocation", "the peer mistook this for a message it is working on", "PS3.7 9.1.5.1.4"),
+    _row(0x0211, 0x0211, Rule.FINAL, "unrecognized operation", "the peer does not offer Verification: check host, port and AE title", "PS3.7 9.1.5.1.4"),
+    _row(0x0212, 0x0212, Rule.FINAL, "mistyped argument", "the peer found the request malformed; please report this", "PS3.7 9.1.5.1.4"),
 )
 # fmt: on
 
