@@ -93,12 +93,13 @@ _ECHO: Sequence[_Row] = (
 )
 # fmt: on
 
+_SERVICES = {"store": _STORE, "echo": _ECHO}
 _UNLISTED = "a status that the Standard does not list here; the peer's log says what it means"
 
 
 def for_status(service: str, status: int) -> Answer:
     """The row for a DIMSE status of `service` (store or echo); a status not listed is a failure with one retry."""
-    for row in {"store": _STORE, "echo": _ECHO}[service]:
+    for row in _SERVICES[service]:
         if row.first <= status <= row.last:
             return row.answer
     return Answer(rule=Rule.AGAIN, reason=f"status 0x{status:04X}", advice=_UNLISTED, clause="PS3.7 C")
@@ -178,7 +179,12 @@ def advice_for(service: str, status: int | None, reason: str | None) -> str | No
     """The advice that belongs to a recorded item: by its status where a peer gave one, else by its reason."""
     if status is not None:
         return for_status(service, status).advice
-    return None if reason is None else for_local(reason) or _BY_REASON.get(reason)
+    if reason is None:
+        return None
+    known = (row.answer for row in _SERVICES.get(service, ()))
+    of_status = next((answer.advice for answer in known if answer.reason == reason), None)
+    unlisted = _UNLISTED if reason.startswith("status 0x") else None
+    return for_local(reason) or _BY_REASON.get(reason) or of_status or unlisted
 
 
 _BY_REASON = {row.reason: row.advice for row in (_ABORTED, _SILENT, _VIOLATION, _FAILURE)}
