@@ -82,4 +82,7 @@ def parse_address(text: str) -> tuple[str, str, int]:
     port = int(found["port"])
     if not 1 <= port <= 65535:
         raise UsageError(f"port {port} in {text!r}: 1 to 65535")
-    return check_ae_title(found["aet"]), found["host"].strip("[]"), port
+    host = found["host"].strip("[]")
+    if len(host) > 255 or not host.isprintable() or " " in host:
+        raise UsageError(f"host {host!r}: at most 255 characters, no blanks")
+    return check_ae_title(found["aet"]), host, port
