@@ -13,6 +13,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -127,8 +128,10 @@ def load(home: Path | None = None) -> Settings:
     home = (home or default_home()).expanduser().absolute()
     try:
         return Settings(home=home)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{home / FILE_NAME}: {error}") from None
+    except SettingsError as error:
+        raise ConfigurationError(f"environment DICOMFERRY_*: {error}") from None
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(problem, home) for problem in error.errors())) from None
     except OSError as error:
