@@ -123,6 +123,23 @@ def items(
                 return
 
 
+def reasons(database: Database, job_id: int, state: ItemState) -> dict[str, int]:
+    """How many items of a job in this state have which reason, such as `already there` among the warnings."""
+
+    def work(connection: Connection) -> dict[str, int]:
+        chunks = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id)
+        if state is not ItemState.PENDING:
+            chunks = chunks.where(getattr(ChunkRow, state.value) > 0)
+        query = (
+            sa.select(ItemRow.reason, sa.func.count().label("number"))
+            .where(ItemRow.chunk_id.in_(chunks), ItemRow.state == state, ItemRow.reason.is_not(None))
+            .group_by(ItemRow.reason)
+        )
+        return {row.reason: row.number for row in connection.execute(query)}
+
+    return database.read(work)
+
+
 def events(database: Database, job_id: int) -> list[dict[str, Any]]:
     """The whole history of a job, oldest first; raises NotFound."""
 
