@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
@@ -18,7 +20,7 @@ _ADVISORY_LOCK = 7_306_914_225
 
 
 def _config(connection: Connection | None = None) -> Config:
-    config = Config()
+    config = Config(stdout=io.StringIO())  # what it has to say is said by whoever called
     config.set_main_option("script_location", "dicomferry.models:migrations")
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
