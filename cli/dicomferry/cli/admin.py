@@ -1,0 +1,93 @@
+"""`dicomferry status`, `config`, `db` and `version`."""
+
+from __future__ import annotations
+
+import click
+
+from dicomferry.cli import options, render, words
+from dicomferry.cli.commands import Command, Group
+
+
+@click.command(cls=Command)
+@options.json_option
+def status(as_json: bool) -> None:
+    """Show what runs, what waits and what went wrong."""
+    from dicomferry.cli import status as page
+
+    page.show(as_json=as_json)
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Show the settings and where they come from."""
+
+
+@config.command("show")
+@options.json_option
+def config_show(as_json: bool) -> None:
+    """Show every setting, its value and where it comes from; passwords are hidden."""
+    from dicomferry.cli import origin, record
+    from dicomferry.models.database import hide_password
+
+    settings = record.settings()
+    found = origin.settings(settings)
+    if as_json:
+        render.document(found)
+        return
+    in_use = {"database_url": hide_password(settings.database), "broker_url": "embedded"}
+    cells = [(row["setting"], row["value"] or in_use.get(row["setting"]), row["source"]) for row in found]
+    render.table(("setting", "value", "from"), cells)
+    render.line(f"settings file: {origin.describe_file(settings.home)}")
+
+
+@click.group(cls=Group)
+def db() -> None:
+    """Set up, upgrade and check the database."""
+
+
+@db.command()
+def upgrade() -> None:
+    """Bring the database to this version's tables; harmless where they are there."""
+    from dicomferry.cli import record
+    from dicomferry.models import schema
+    from dicomferry.models.database import hide_password
+
+    settings = record.settings()
+    if settings.is_sqlite:
+        record.make_file(settings)
+    database = record.connect(settings)
+    before = schema.current(database)
+    after = schema.upgrade(database)
+    came = "was there already" if before == after else "from an empty one" if before is None else f"from {before}"
+    render.line(f"database {words.printable(hide_password(settings.database))} has version {after} ({came})")
+
+
+@db.command()
+def check() -> None:
+    """Check that the database has exactly this version's tables."""
+    from dicomferry.cli import record
+    from dicomferry.models import schema
+    from dicomferry.models.database import hide_password
+    from dicomferry.models.errors import ConfigurationError
+
+    settings = record.settings()
+    if record.is_absent(settings):
+        raise ConfigurationError("there is no database yet: run `dicomferry db upgrade`")
+    database = record.connect(settings)
+    schema.require_current(database)
+    differences = schema.differences(database)
+    if differences:
+        raise ConfigurationError(f"database differs from what this version needs: {differences}")
+    render.line(f"database {words.printable(hide_password(settings.database))} is as it should be ({schema.head()})")
+
+
+@click.command(cls=Command)
+def version() -> None:
+    """Print the version."""
+    from importlib import metadata
+
+    try:
+        found = metadata.version("dicomferry")
+    except metadata.PackageNotFoundError:
+        found = "(not installed)"
+    render.line(f"dicomferry {found}")

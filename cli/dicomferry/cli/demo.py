@@ -1,0 +1,239 @@
+"""`dicomferry demo`: the main job on this machine, with real processes, a real archive, and a worker killed on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from dicomferry.cli import demo_samples
+from dicomferry.cli.commands import Command
+from dicomferry.models import job_view
+from dicomferry.models import settings as settings_module
+from dicomferry.models.database import Database
+from dicomferry.models.errors import DicomferryError
+from dicomferry.models.state import FINAL_JOB_STATES, ItemState
+
+PATIENCE_SECONDS = 60.0
+LEASE_SECONDS = 3
+KILL_AFTER = 60
+"""Instances sent before a worker is killed."""
+_ARCHIVE_AE_TITLE = "DEMOARCHIVE"
+_FINAL = frozenset(state.value for state in FINAL_JOB_STATES)
+
+
+@click.command(cls=Command)
+@click.option("--keep", is_flag=True, help="Leave the home and the files behind, and say how to explore them.")
+@click.pass_context
+def demo(ctx: click.Context, keep: bool) -> None:
+    """Send sample data to an archive on this machine, kill a worker on the way, and count what arrived.
+
+    Takes under a minute, uses loopback and a temporary folder only, leaves nothing running.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="dicomferry-demo-"))
+    code = 1
+    try:
+        code = _Demo(folder).run()
+    finally:
+        if keep:
+            click.echo(f"\nkept: {folder}. Explore it with")
+            click.echo(f"  dicomferry --home {folder / 'home'} jobs show last")
+            click.echo(f"  dicomferry --home {folder / 'home'} jobs items last --state failed")
+            click.echo(f"  rm -r {folder}        when you are done")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    ctx.exit(code)
+
+
+class _Demo:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._home = folder / "home"
+        self._samples = folder / "samples"
+        self._environment = {key: value for key, value in os.environ.items() if not key.startswith("DICOMFERRY_")} | {
+            "DICOMFERRY_HOME": str(self._home),
+            "DICOMFERRY_LEASE_SECONDS": str(LEASE_SECONDS),
+        }
+
+    def run(self) -> int:
+        began = time.monotonic()
+        say = click.echo
+        say(f"Working in {self._folder}, on loopback only.\n")
+        demo_samples.make(self._samples)
+        say(
+            f"samples   {demo_samples.CT_SLICES} CT slices made now, {len(demo_samples.FROM_PYDICOM)} files that pydicom "
+            "ships, a text file, a truncated file"
+        )
+        with self._archive() as (address, index), self._up():
+            self._command("remote", "add", "archive", f"{_ARCHIVE_AE_TITLE}@{address}")
+            self._command("submit", "store", "archive", str(self._samples), "-r", "--label", "demo")
+            killed = self._kill_a_worker()
+            code = self._command("jobs", "wait", "1", show_progress=True)
+            settings = settings_module.Settings(home=self._home)
+            database = Database(settings.database)
+            arrived = _indexed(index)
+            result = self._result(database, arrived, killed, code, time.monotonic() - began)
+            database.close()
+        return result
+
+    def _result(self, database: Database, arrived: set[str], killed: int | None, code: int, seconds: float) -> int:
+        say = click.echo
+        items = list(job_view.items(database, 1))
+        sent = {item["sop_instance_uid"] for item in items if item["state"] in ("succeeded", "warning")}
+        twice = sum(item["attempts"] > 1 for item in items)
+        lost = [attempt for attempt in job_view.attempts(database, 1) if attempt["end"] == "lost"]
+        say("\nWhat happened")
+        for state in ItemState:
+            names = [item for item in items if item["state"] == state]
+            if names:
+                say(f"  {state.value:<10}{len(names):>5}" + _examples(names))
+        say(f"  attempts lost with the killed worker: {len(lost)}; items recorded more than once: {twice}")
+        same = sent == arrived
+        say(f"\nThe archive's own index lists {len(arrived)} SOP Instance UIDs; this side says {len(sent)} succeeded:")
+        say(f"  {'the two sets are equal' if same else 'THE TWO SETS DIFFER'}")
+        for uid in sorted(sent ^ arrived)[:5]:
+            say(f"  {uid} {'only here' if uid in sent else 'only there'}")
+        expected = len(demo_samples.FROM_PYDICOM) + demo_samples.CT_SLICES
+        good = same and len(sent) == expected and killed is not None and code == 1
+        say(
+            f"\n{'All as it should be' if good else 'This is NOT as it should be'}: the job is incomplete and its exit code "
+            f"is {code}, because one file is truncated; everything else arrived, {seconds:.0f} s in all."
+        )
+        say("\nTry next\n  dicomferry up                                     broker and workers, in one terminal")
+        say("  dicomferry remote add pacs AET@host:port          your archive, in another")
+        say("  dicomferry submit store pacs FOLDER -r --wait")
+        say("  dicomferry demo --keep                            the same again, and look around afterwards")
+        return 0 if good else 1
+
+    def _command(self, *arguments: str, show_progress: bool = False) -> int:
+        """Run one command of ours as a person would, and show what it prints."""
+        click.echo(f"\n$ dicomferry {shlex.join(arguments)}")
+        argv = [sys.executable, "-m", "dicomferry.cli.main", *arguments]
+        # A progress bar wants the terminal itself; the other commands' two streams are shown as one.
+        output = None if show_progress else sys.stdout.fileno()
+        sys.stdout.flush()
+        return subprocess.run(argv, env=self._environment, stdin=subprocess.DEVNULL, stderr=output).returncode
+
+    def _kill_a_worker(self) -> int | None:
+        """kill -9 the process that sends, once it is in mid-batch; its process id, None when it was too quick for us."""
+        database = Database(settings_module.Settings(home=self._home).database)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        try:
+            while time.monotonic() < deadline:
+                job = job_view.show(database, 1)
+                if job["state"] in _FINAL:
+                    break
+                running = [one for one in job_view.attempts(database, 1) if one["ended_at"] is None]
+                if running and job["items"]["succeeded"] >= KILL_AFTER:
+                    pid = int(running[-1]["pid"])
+                    os.kill(pid, signal.SIGKILL)
+                    click.echo(
+                        f"\n>>> killed worker process {pid} with -9 after {job['items']['succeeded']} instances; "
+                        f"its lease ends within {LEASE_SECONDS} s, then another one goes on"
+                    )
+                    return pid
+                time.sleep(0.05)
+        finally:
+            database.close()
+        click.echo("\n>>> the job was over before a worker could be killed")
+        return None
+
+    @contextlib.contextmanager
+    def _up(self) -> Iterator[None]:
+        """`dicomferry up` in the demo's home, until the end of the block."""
+        click.echo("\n$ dicomferry up")
+        argv = [sys.executable, "-m", "dicomferry.cli.main", "up"]
+        with _process(argv, self._environment, stdout=subprocess.PIPE) as up:
+            assert up.stdout is not None
+            for line in up.stdout:
+                text = line.decode(errors="replace").rstrip()
+                click.echo(f"  {text}")
+                if text.startswith("ready"):
+                    break
+            else:
+                raise DicomferryError("`dicomferry up` ended at once; what it printed stands above")
+            yield
+
+    @contextlib.contextmanager
+    def _archive(self) -> Iterator[tuple[str, Path]]:
+        """An archive that is not our code: pynetdicom's qrscp application. (host:port, its index)."""
+        port = _free_port()
+        folder = self._folder / "archive"
+        folder.mkdir()
+        index = folder / "index.sqlite"
+        config = folder / "qrscp.ini"
+        config.write_text(
+            "[DEFAULT]\n"
+            f"ae_title: {_ARCHIVE_AE_TITLE}\nport: {port}\nbind_address: 127.0.0.1\nmax_pdu: 0\n"
+            "acse_timeout: 30\ndimse_timeout: 30\nnetwork_timeout: 30\n"
+            f"instance_location: {folder / 'instances'}\ndatabase_location: {index}\nlog_identifier: False\n"
+        )
+        (folder / "instances").mkdir()
+        argv = [sys.executable, "-m", "pynetdicom", "qrscp", "--quiet", "--config", str(config)]
+        with (folder / "log").open("wb") as log, _process(argv, dict(os.environ), stdout=log):
+            _wait_for_port(port)
+            click.echo(f"archive   pynetdicom's qrscp, {_ARCHIVE_AE_TITLE}@127.0.0.1:{port}")
+            yield f"127.0.0.1:{port}", index
+
+
+@contextlib.contextmanager
+def _process(argv: list[str], environment: dict[str, str], stdout: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of its own group, which a Ctrl-C at the terminal does not reach, ended with the block."""
+    process = subprocess.Popen(
+        argv,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,  # type: ignore[call-overload]
+        stderr=subprocess.STDOUT,
+        process_group=0,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def _examples(items: list[dict[str, object]]) -> str:
+    """The reasons of the items that did not simply succeed."""
+    told = [f"{Path(str(item['path'])).name}: {item['reason']}" for item in items if item["reason"]]
+    return ("   " + ", ".join(told[:3])) if told else ""
+
+
+def _indexed(index: Path) -> set[str]:
+    """The SOP Instance UIDs that the archive has in its index."""
+    with contextlib.closing(sqlite3.connect(f"file:{index}?mode=ro", uri=True)) as connection:
+        return {row[0] for row in connection.execute("SELECT sop_instance_uid FROM instance")}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+            return
+        time.sleep(0.05)
+    raise DicomferryError("the demo's archive did not start")

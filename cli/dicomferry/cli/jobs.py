@@ -1,0 +1,292 @@
+"""`dicomferry jobs`: look at jobs, wait for them, change their course."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from dicomferry.cli import options, render, words
+from dicomferry.cli.commands import Group, note
+from dicomferry.cli.render import Row
+from dicomferry.models.state import ItemState, JobState
+
+if TYPE_CHECKING:
+    from dicomferry.models.database import Database
+    from dicomferry.models.settings import Settings
+
+_JOB_COLUMNS = (
+    "id", "kind", "remote", "remote_address", "destination", "label", "priority", "state", "reason", "reason_text",
+    "planned", "verified", "expectation", "submitted_at", "started_at", "finished_at", "not_before", "attempts",
+    "items_total", "items_pending", "items_succeeded", "items_warning", "items_failed", "items_skipped",
+    "items_cancelled", "expected", "received", "missing", "surplus", "bytes", "rate_instances_per_s",
+)  # fmt: skip
+_ITEM_COLUMNS = (
+    "kind", "row", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "path", "size", "state", "status",
+    "reason", "detail", "advice", "sent_as", "attempts",
+)  # fmt: skip
+_REPORT_COLUMNS = (
+    "path", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "state", "status", "reason", "detail",
+    "advice", "attempts", "bytes",
+)  # fmt: skip
+_EVENT_COLUMNS = ("at", "kind", "text")
+
+
+@click.group(cls=Group, default="list")
+def jobs() -> None:
+    """Look at jobs, wait for them, change their course.
+
+    ID is a number, or `last` for the newest job. Without a command: the list.
+    """
+
+
+@jobs.command("list")
+@click.option("--state", type=click.Choice([state.value for state in JobState]), help="Only jobs in this state.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@options.form_options
+def list_(state: str | None, limit: int, form: str | None) -> None:
+    """List jobs, the newest first."""
+    from dicomferry.cli import record
+    from dicomferry.models import job_view
+
+    database = record.for_reading(record.settings())
+    found = job_view.listing(database, state=JobState(state) if state else None, limit=limit) if database else []
+    render.rows(found, form, columns=_JOB_COLUMNS, text=_job_table)
+    if not found and not form:
+        note(f"no job is {state}" if database and state else record.NO_JOB_YET)
+
+
+def _job_table(found: Iterable[Row]) -> None:
+    listed = list(found)
+    if not listed:
+        return
+    cells = [
+        (
+            job["id"],
+            job["kind"],
+            job["remote"],
+            job["state"],
+            words.number(job["items"]["total"]) + ("" if job["planned"] else "+"),
+            words.number(job["items"]["succeeded"] + job["items"]["warning"]),
+            words.number(job["items"]["failed"]),
+            words.when(job["submitted_at"]),
+            job["reason"],
+            job["label"],
+        )
+        for job in listed
+    ]
+    headings = ("id", "kind", "remote", "state", "items", "done", "failed", "submitted", "reason", "label")
+    render.table(headings, cells, right=(0, 4, 5, 6))
+
+
+@jobs.command()
+@options.job_argument
+@options.json_option
+def show(job: str, as_json: bool) -> None:
+    """Show one job on one screen."""
+    from dicomferry.cli import wait
+    from dicomferry.models import job_view
+
+    _, database, job_id = _open(job)
+    found = job_view.show(database, job_id)
+    if as_json:
+        render.document(found)
+        return
+    address = f" ({found['remote_address']})" if found["remote"] != found["remote_address"] else ""
+    render.line(f"job {job_id}: {found['kind']} to {found['remote']}{address}, {found['state']}")
+    counted = [f"{words.number(number)} {state}" for state, number in found["items"].items() if number]
+    render.pairs(
+        [
+            ("label", found["label"]),
+            ("reason", found["reason"]),
+            ("advice", found["reason_text"]),
+            ("next try", words.when(found["not_before"])),
+            ("items", ", ".join(counted) + ("" if found["planned"] else " so far; more are being looked for")),
+            ("sent", words.size(found["bytes"]) if found["bytes"] else None),
+            ("proof", {"uids": "per instance", "counts": "numbers only"}.get(found["verified"])),
+            ("priority", found["priority"]),
+            ("submitted", words.when(found["submitted_at"])),
+            ("started", words.when(found["started_at"])),
+            ("finished", words.when(found["finished_at"])),
+            ("attempts", words.number(found["attempts"]) if found["attempts"] else None),
+        ]
+    )
+    for event in found["events"][-10:]:
+        render.line(_event_line(event))
+    if found["finished_at"]:
+        render.line(wait.end_sentence(database, found))
+    step = _next_step(found)
+    if step:
+        render.line(step)
+
+
+def _next_step(job: Row) -> str | None:
+    job_id = job["id"]
+    if job["items"]["failed"]:
+        return f"see `dicomferry jobs items {job_id} --state failed`"
+    if job["state"] == "held":
+        return f"go on with `dicomferry jobs release {job_id}`"
+    if job["state"] in ("pending", "running"):
+        return f"follow it with `dicomferry jobs wait {job_id}`"
+    return None
+
+
+@jobs.command()
+@options.job_argument
+@click.option("--state", type=click.Choice([state.value for state in ItemState]), help="Only items in this state.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@options.form_options
+def items(job: str, state: str | None, limit: int | None, form: str | None) -> None:
+    """List a job's items: one for each instance or request, with reason and advice."""
+    from dicomferry.models import job_view
+
+    _, database, job_id = _open(job)
+    found = job_view.items(database, job_id, state=ItemState(state) if state else None, limit=limit)
+    render.rows(found, form, columns=_ITEM_COLUMNS, text=_item_lines)
+
+
+def _item_lines(found: Iterable[Row]) -> None:
+    for item in found:
+        render.line(f"{item['state']:<9}  {words.item_line(item)}")
+
+
+@jobs.command()
+@options.job_argument
+@options.form_options
+def events(job: str, form: str | None) -> None:
+    """Show a job's history, the oldest first."""
+    from dicomferry.models import job_view
+
+    _, database, job_id = _open(job)
+    render.rows(job_view.events(database, job_id), form, columns=_EVENT_COLUMNS, text=_event_lines)
+
+
+def _event_lines(found: Iterable[Row]) -> None:
+    for event in found:
+        render.line(_event_line(event))
+
+
+def _event_line(event: Row) -> str:
+    return f"  {words.when(event['at'])}  {event['kind']:<13}  {words.printable(event['text'])}"
+
+
+@jobs.command()
+@options.job_argument
+@click.option("--timeout", metavar="S", type=click.FloatRange(min=0), help="Wait at most so many seconds.")
+@options.json_option
+def wait(job: str, timeout: float | None, as_json: bool) -> None:
+    """Wait for the end of a job; the exit code tells how it ended."""
+    from dicomferry.cli import wait as waiting
+
+    _, database, job_id = _open(job)
+    waiting.leave(waiting.follow(database, job_id, timeout=timeout, as_json=as_json, say=render.line))
+
+
+@jobs.command()
+@options.job_argument
+@options.json_option
+def cancel(job: str, as_json: bool) -> None:
+    """Cancel a job: what waits at once, what runs as soon as it can stop."""
+    from dicomferry.models import job_store
+
+    _, database, job_id = _open(job)
+    if job_store.cancel(database, job_id) is JobState.RUNNING:
+        told = f"what waited is cancelled, what runs is being stopped; see `dicomferry jobs wait {job_id}`"
+    else:
+        told = f"cancelled; `dicomferry jobs retry {job_id}` takes it up again"
+    _tell(database, job_id, told, as_json)
+
+
+@jobs.command()
+@options.job_argument
+@options.json_option
+def retry(job: str, as_json: bool) -> None:
+    """Try again what an ended job did not finish; what arrived is not sent twice."""
+    from dicomferry.models import job_store
+
+    settings, database, job_id = _open(job)
+    number = job_store.retry(database, job_id)
+    _ring(settings, database, job_id)
+    told = f"{words.plural(number, 'item')} tried again" if number else "the search for files goes on"
+    _tell(database, job_id, f"{told}; follow with `dicomferry jobs wait {job_id}`", as_json)
+
+
+@jobs.command()
+@options.job_argument
+@options.json_option
+def hold(job: str, as_json: bool) -> None:
+    """Hold a job until it is released."""
+    from dicomferry.models import job_store
+
+    _, database, job_id = _open(job)
+    running = job_store.hold(database, job_id) is JobState.RUNNING
+    told = "what waited is held, what runs is being stopped" if running else "held"
+    _tell(database, job_id, f"{told}; go on with `dicomferry jobs release {job_id}`", as_json)
+
+
+@jobs.command()
+@options.job_argument
+@options.json_option
+def release(job: str, as_json: bool) -> None:
+    """Let a held job go on."""
+    from dicomferry.models import job_store
+
+    settings, database, job_id = _open(job)
+    job_store.release(database, job_id)
+    _ring(settings, database, job_id)
+    _tell(database, job_id, f"released; follow with `dicomferry jobs wait {job_id}`", as_json)
+
+
+@jobs.command()
+@options.job_argument
+@click.option("--csv", "form", flag_value="csv", default="csv", help="Print CSV (so it does without this, too).")
+@click.option("--json", "form", flag_value="json", help="Print JSON.")
+def report(job: str, form: str) -> None:
+    """Print one row for each item: what it was, what came of it and why."""
+    from dicomferry.models import job_view
+
+    _, database, job_id = _open(job)
+    found = (
+        {column: item["size" if column == "bytes" else column] for column in _REPORT_COLUMNS}
+        for item in job_view.items(database, job_id)
+    )
+    render.rows(found, form, columns=_REPORT_COLUMNS, text=_item_lines)
+
+
+def _open(job: str) -> tuple[Settings, Database, int]:
+    """The settings, the database, and the id of the job that was meant."""
+    from dicomferry.cli import record
+    from dicomferry.models import job_view
+
+    settings = record.settings()
+    database = record.for_jobs(settings)
+    return settings, database, job_view.resolve_id(database, job)
+
+
+def _ring(settings: Settings, database: Database, job_id: int) -> None:
+    """Tell the workers that there is work; without a broker they find it a little later by themselves."""
+    from dicomferry.models import job_view
+    from dicomferry.workers import submit
+
+    warning = submit.ring(settings, _lane(job_view.show(database, job_id)["kind"]))
+    if warning:
+        note(warning)
+
+
+def _lane(kind: str) -> str:
+    from typing import get_args
+
+    from dicomferry.models import spec
+
+    kinds: Sequence[type[spec.Spec]] = get_args(spec.Spec)
+    return next(cls.lane for cls in kinds if cls.kind == kind)
+
+
+def _tell(database: Database, job_id: int, told: str, as_json: bool) -> None:
+    from dicomferry.models import job_view
+
+    if as_json:
+        render.document(job_view.show(database, job_id))
+    else:
+        render.line(f"job {job_id}: {told}")

@@ -1,0 +1,103 @@
+"""One C-ECHO right now, without the queue, told step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dicomferry.cli import record, render, words
+from dicomferry.models import dimse_status, remote_store
+from dicomferry.models import remote as grammar
+from dicomferry.models.errors import ContextNotAccepted, DimseError, RemoteUnreachable
+from dicomferry.models.remote import Remote
+from dicomferry.models.settings import Settings
+from dicomferry.workers.dimse.echo import echo
+
+STEPS = ("TCP", "association", "C-ECHO")
+
+
+def probe(text: str) -> dict[str, Any]:
+    """What came of a C-ECHO to REMOTE, with stable keys; `step` names the one that failed."""
+    remote = _resolve(record.settings(), text)
+    found: dict[str, Any] = {
+        "remote": remote.name,
+        "address": f"{remote.ae_title}@{remote.address}",
+        "calling_ae_title": remote.calling_ae_title,
+        "ok": False,
+        "step": None,
+        "tcp_ms": None,
+        "association_ms": None,
+        "echo_ms": None,
+        "status": None,
+        "reason": None,
+        "detail": None,
+        "advice": None,
+        "peer_implementation_name": None,
+        "peer_max_pdu": None,
+    }
+    try:
+        result = echo(remote)
+    except DimseError as error:
+        answer = dimse_status.for_error(error)
+        return found | {
+            "step": _step(error),
+            "reason": answer.reason,
+            "detail": " ".join(str(error).split()),
+            "advice": answer.advice,
+        }
+    answer = dimse_status.for_status("echo", result.status)
+    ok = answer.rule is dimse_status.Rule.DONE
+    return found | {
+        "ok": ok,
+        "step": None if ok else STEPS[2],
+        "tcp_ms": round(result.tcp_ms, 1),
+        "association_ms": round(result.association_ms, 1),
+        "echo_ms": round(result.echo_ms, 1),
+        "status": f"0x{result.status:04X}",
+        "reason": answer.reason,
+        "advice": answer.advice,
+        "peer_implementation_name": result.peer_implementation_name or None,
+        "peer_max_pdu": result.peer_max_pdu,
+    }
+
+
+def tell(found: dict[str, Any]) -> None:
+    """One line for each step, the failed one with its advice."""
+    render.line(f"{found['address']}, called as {found['calling_ae_title']}")
+    failed = STEPS.index(found["step"]) if found["step"] else len(STEPS)
+    for index, (step, key) in enumerate(zip(STEPS, ("tcp_ms", "association_ms", "echo_ms"), strict=True)):
+        if index < failed:
+            took = f", {found[key]:g} ms" if found[key] is not None else ""
+            render.line(f"  {step:<12} ok{took}")
+        elif index == failed:
+            reason = words.printable(found["detail"] or f"{found['reason']} ({found['status']})")
+            render.line(f"  {step:<12} failed: {reason}; {found['advice']}")
+        else:
+            render.line(f"  {step:<12} not reached")
+
+
+def _resolve(settings: Settings, text: str) -> Remote:
+    """REMOTE as a value; an address needs no database. Raises NotFound, UsageError."""
+    timeouts = settings.timeouts.value()
+    if grammar.looks_like_address(text):
+        ae_title, host, port = grammar.parse_address(text)
+        return Remote(
+            name=text,
+            ae_title=ae_title,
+            host=host,
+            port=port,
+            calling_ae_title=settings.ae_title,
+            timeouts=timeouts,
+        )
+    database = record.for_reading(settings)
+    if database is None:
+        raise record.no_remote(text)
+    remote_id = remote_store.resolve_id(database, text)
+    return remote_store.load(database, remote_id, ae_title=settings.ae_title, timeouts=timeouts)
+
+
+def _step(error: DimseError) -> str:
+    """Which step an error belongs to."""
+    if isinstance(error, RemoteUnreachable) and not error.closed:
+        return STEPS[0]
+    phase = getattr(error, "phase", "acse")
+    return STEPS[2] if isinstance(error, ContextNotAccepted) or phase != "acse" else STEPS[1]

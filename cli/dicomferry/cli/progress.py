@@ -1,0 +1,153 @@
+"""The progress of a job on stderr: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from dicomferry.cli import words
+from dicomferry.cli.commands import note
+from dicomferry.cli.words import Document
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PLAIN_EVERY = 10.0
+"""Seconds between two plain lines, at least."""
+_WINDOW = 20.0
+
+
+class Display(Protocol):
+    """Where a wait shows what happens."""
+
+    def say(self, text: str) -> None:
+        """Something that stays to be read."""
+
+    def update(self, job: Document) -> None:
+        """How far the job is."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def display() -> Display:
+    """The one that fits stderr."""
+    return Bar() if sys.stderr.isatty() else Plain()
+
+
+class Pace:
+    """How fast items end, over the last seconds."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def note(self, now: float, done: int) -> float:
+        """Items in a second; 0 as long as that cannot be said."""
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW:
+            self._seen.popleft()
+        then, before = self._seen[0]
+        return (done - before) / (now - then) if now > then else 0.0
+
+
+def done(job: Document) -> int:
+    """Items that have an outcome."""
+    return int(job["items"]["total"] - job["items"]["pending"])
+
+
+def describe(job: Document, pace: float) -> str:
+    """`1,200 of 10,000, 39 MB, 244/s, 36 s left`."""
+    items = job["items"]
+    total = words.number(items["total"]) if job["planned"] else f"{words.number(items['total'])} found so far"
+    parts = [f"{words.number(done(job))} of {total}"]
+    if items["failed"]:
+        parts.append(f"{words.number(items['failed'])} failed")
+    if job["bytes"]:
+        parts.append(words.size(job["bytes"]))
+    if pace > 0:
+        parts.append(words.rate(pace))
+        if job["planned"]:
+            parts.append(f"{words.duration(items['pending'] / pace)} left")
+    return ", ".join(parts)
+
+
+class Plain:
+    """Lines for a log: only when something changed, and not many."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last_at = clock()
+        self._last: tuple[object, ...] | None = None
+        self._pace = Pace()
+
+    def say(self, text: str) -> None:
+        """One line."""
+        note(text)
+
+    def update(self, job: Document) -> None:
+        """One line, when it is time and something has changed."""
+        now = self._clock()
+        pace = self._pace.note(now, done(job))
+        state = (done(job), job["items"]["total"], job["planned"])
+        if now - self._last_at < PLAIN_EVERY or state == self._last or not job["items"]["total"]:
+            return
+        self._last_at, self._last = now, state
+        note(f"job {job['id']}: {describe(job, pace)}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+class Bar:
+    """A bar that leaves no trace when it ends."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._progress: Progress = Progress(
+            TextColumn("{task.fields[name]}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[text]}", markup=False),
+            console=Console(stderr=True, highlight=False),
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=None, name="", text="")
+        self._pace = Pace()
+
+    def say(self, text: str) -> None:
+        """One line above the bar."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def update(self, job: Document) -> None:
+        """The bar as it is now; without an end as long as nobody knows how much there is."""
+        total = job["items"]["total"] if job["planned"] and job["items"]["total"] else None
+        pace = self._pace.note(time.monotonic(), done(job))
+        self._progress.update(
+            self._task,
+            total=total,
+            completed=done(job) if total else 0,
+            name=f"job {job['id']}",
+            text=describe(job, pace) if job["items"]["total"] else job["state"],
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()

@@ -1,0 +1,259 @@
+"""`dicomferry remote`: the address book."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from dicomferry.cli import options, render
+from dicomferry.cli.commands import Group, note
+from dicomferry.cli.options import Word
+from dicomferry.cli.render import Row
+from dicomferry.models import remote as grammar
+from dicomferry.models.errors import UsageError
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_COLUMNS = (
+    "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
+    "max_associations", "max_moves", "max_uids", "prefer_syntax", "timeouts",
+)  # fmt: skip
+_TIMEOUTS = ("connect", "acse", "first_answer", "store_answer", "progress")
+_CHARSET = re.compile(r"(ISO_IR \d+|ISO 2022 IR \d+|GB18030|GBK)?(\\(ISO 2022 IR \d+))*")
+_SYNTAX = re.compile(r"explicit|implicit|compressed|[0-9.]{5,64}")
+
+
+def _remote_options(function: _F) -> _F:
+    """All that an address book knows of a remote beside its address. An empty text or 0 s: the default again."""
+    listed = (
+        click.option("--calling", metavar="AET", type=Word(), help="How this remote knows us (else ae_title)."),
+        click.option(
+            "--store", metavar="AET@HOST:PORT", type=Word(), help="Where its storage SCP is, if it is another."
+        ),
+        click.option(
+            "--also-from",
+            metavar="AET|CIDR",
+            multiple=True,
+            type=Word(),
+            help="Other AE titles or addresses that send for it; may be given several times.",
+        ),
+        click.option("--charset", metavar="CS", type=Word(), help="Its Specific Character Set, such as ISO_IR 100."),
+        click.option("--max-associations", metavar="N", type=click.IntRange(min=1), help="At once, at most (else 4)."),
+        click.option("--max-moves", metavar="N", type=click.IntRange(min=1), help="Moves at once, at most (else 1)."),
+        click.option(
+            "--max-uids", metavar="N", type=click.IntRange(min=1), help="UIDs in a request, at most (else 100)."
+        ),
+        click.option(
+            "--prefer-syntax",
+            metavar="SYNTAX",
+            type=Word(),
+            help="What to take of several transfer syntaxes: explicit, implicit, compressed, or a UID.",
+        ),
+        click.option("--connect", metavar="S", type=click.FloatRange(min=0), help="Seconds for the TCP connection."),
+        click.option("--acse", metavar="S", type=click.FloatRange(min=0), help="Seconds for the association."),
+        click.option("--first-answer", metavar="S", type=click.FloatRange(min=0), help="Seconds for a first answer."),
+        click.option("--store-answer", metavar="S", type=click.FloatRange(min=0), help="Seconds after an object."),
+        click.option("--progress", metavar="S", type=click.FloatRange(min=0), help="Seconds without any progress."),
+        click.option("--no-probe", is_flag=True, help="Do not test the connection now."),
+    )
+    for option in reversed(listed):
+        function = option(function)
+    return function
+
+
+def _values(given: dict[str, Any]) -> dict[str, Any]:
+    """What was given, as the address book calls it; raises UsageError."""
+    values: dict[str, Any] = {}
+    for option, key in (("calling", "calling_ae_title"), ("store", "store_address"), ("charset", "charset")):
+        if given[option] is not None:
+            values[key] = given[option] or None
+    if given["charset"] and not _CHARSET.fullmatch(given["charset"]):
+        raise UsageError(f"--charset {given['charset']!r}: no defined term of (0008,0005), such as ISO_IR 100")
+    if given["prefer_syntax"] is not None:
+        if given["prefer_syntax"] and not _SYNTAX.fullmatch(given["prefer_syntax"]):
+            raise UsageError("--prefer-syntax is explicit, implicit, compressed, or a transfer syntax UID")
+        values["prefer_syntax"] = given["prefer_syntax"] or None
+    if given["also_from"]:
+        values["also_from"] = [_sender(text) for text in given["also_from"] if text]
+    for key in ("max_associations", "max_moves", "max_uids"):
+        if given[key] is not None:
+            values[key] = given[key]
+    timeouts = {key: given[key] for key in _TIMEOUTS if given[key] is not None}
+    if timeouts:
+        values["timeouts"] = timeouts
+    return values
+
+
+def _sender(text: str) -> str:
+    """An AE title, or an address or network."""
+    try:
+        return str(ipaddress.ip_network(text, strict=False)) if "/" in text else str(ipaddress.ip_address(text))
+    except ValueError:
+        if "/" in text or ":" in text:
+            raise UsageError(f"--also-from {text!r} is no address or network, such as 10.0.0.0/24") from None
+        return grammar.check_ae_title(text)
+
+
+@click.group(cls=Group)
+def remote() -> None:
+    """Keep the address book of remote AEs and test them.
+
+    An AE (application entity) is an archive or device at AET@HOST:PORT, such as PACS1@10.0.0.5:104.
+    """
+
+
+@remote.command()
+@click.argument("name", metavar="NAME", type=Word())
+@click.argument("address", metavar="AET@HOST:PORT", type=Word())
+@_remote_options
+def add(name: str, address: str, no_probe: bool, **given: Any) -> None:
+    """Add a remote, then test the connection.
+
+    It is saved in any case; the test says what works and what does not.
+    """
+    from dicomferry.cli import record
+    from dicomferry.models import remote_store
+
+    values = _values(given)
+    if "timeouts" in values:
+        values["timeouts"] = {key: seconds for key, seconds in values["timeouts"].items() if seconds}
+    settings = record.settings()
+    grammar.check_name(name)
+    grammar.parse_address(address)
+    database = record.for_writing(settings)
+    remote_store.add(database, name, address, **values)
+    render.line(f"{name} is saved")
+    if not no_probe:
+        _probe_saved(name)
+
+
+@remote.command("set")
+@click.argument("name", metavar="NAME", type=options.RemoteType())
+@click.argument("address", metavar="[AET@HOST:PORT]", required=False, type=Word())
+@_remote_options
+def set_(name: str, address: str | None, no_probe: bool, **given: Any) -> None:
+    """Change what is given of a remote, then test the connection.
+
+    An empty text ("") or 0 seconds goes back to the default. Jobs under way see the change at their next step.
+    """
+    from dicomferry.cli import record
+    from dicomferry.models import remote_store
+
+    values = _values(given)
+    if not values and not address:
+        raise UsageError("nothing to change: give an address or an option (see `dicomferry remote set --help`)")
+    database = record.for_writing(record.settings())
+    remote_store.change(database, name, address, **values)
+    render.line(f"{name} is saved")
+    if not no_probe:
+        _probe_saved(name)
+
+
+@remote.command("list")
+@options.form_options
+def list_(form: str | None) -> None:
+    """List the address book."""
+    from dicomferry.cli import record
+    from dicomferry.models import remote_store
+
+    database = record.for_reading(record.settings())
+    found = remote_store.listing(database) if database else []
+    render.rows(found, form, columns=_COLUMNS, text=_table)
+    if not found and not form:
+        note("the address book is empty; add a remote with `dicomferry remote add NAME AET@HOST:PORT`")
+
+
+def _table(found: Iterable[Row]) -> None:
+    listed = list(found)
+    if not listed:
+        return
+    cells: Sequence[Sequence[object]] = [
+        (
+            row["name"],
+            row["ae_title"],
+            grammar.host_and_port(row["host"], row["port"]),
+            row["calling_ae_title"],
+            row["max_associations"],
+            row["max_moves"],
+        )
+        for row in listed
+    ]
+    render.table(("name", "AE title", "address", "knows us as", "associations", "moves"), cells, right=(4, 5))
+
+
+@remote.command()
+@click.argument("name", metavar="NAME", type=options.RemoteType())
+@options.json_option
+def show(name: str, as_json: bool) -> None:
+    """Show all that is known of a remote."""
+    from dicomferry.cli import record
+    from dicomferry.models import remote_store
+
+    settings = record.settings()
+    database = record.for_reading(settings)
+    if database is None:
+        raise record.no_remote(name)
+    found = remote_store.show(database, name)
+    if as_json:
+        render.document(found)
+        return
+    render.line(f"{name}: {found['ae_title']}@{grammar.host_and_port(found['host'], found['port'])}")
+    defaults = settings.timeouts.model_dump()
+    timeouts = [
+        (f"{key.replace('_', ' ')} timeout", f"{found['timeouts'].get(key, seconds):g} s")
+        for key, seconds in defaults.items()
+    ]
+    render.pairs(
+        [
+            ("knows us as", found["calling_ae_title"] or settings.ae_title),
+            ("its storage SCP", found["store_address"]),
+            ("also sends from", ", ".join(found["also_from"])),
+            ("character set", found["charset"]),
+            ("associations at most", str(found["max_associations"])),
+            ("moves at most", str(found["max_moves"])),
+            ("UIDs in a request", str(found["max_uids"])),
+            ("preferred syntax", found["prefer_syntax"]),
+            *timeouts,
+        ]
+    )
+
+
+@remote.command()
+@click.argument("name", metavar="NAME", type=options.RemoteType())
+def remove(name: str) -> None:
+    """Take a remote out of the address book; its jobs and their history stay."""
+    from dicomferry.cli import record
+    from dicomferry.models import remote_store
+
+    database = record.for_reading(record.settings())
+    if database is None:
+        raise record.no_remote(name)
+    remote_store.remove(database, name)
+    render.line(f"{name} is removed from the address book; its jobs stay")
+
+
+@remote.command()
+@options.remote_argument
+@options.json_option
+def echo(remote: str, as_json: bool) -> None:
+    """Test the connection now: TCP, association, C-ECHO, with the time of each."""
+    from dicomferry.cli import probe
+
+    found = probe.probe(remote)
+    if as_json:
+        render.document(found)
+    else:
+        probe.tell(found)
+    click.get_current_context().exit(0 if found["ok"] else 1)
+
+
+def _probe_saved(name: str) -> None:
+    from dicomferry.cli import probe
+
+    found = probe.probe(name)
+    probe.tell(found)
+    if not found["ok"]:
+        note(f"{name} is saved all the same; test it again with `dicomferry remote echo {name}`")

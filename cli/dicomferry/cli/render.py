@@ -1,0 +1,113 @@
+"""What goes to stdout: documents, streams of rows, tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from dicomferry.cli.words import printable
+
+Row = Mapping[str, Any]
+
+
+def line(text: str) -> None:
+    """One line of text."""
+    sys.stdout.write(f"{text}\n")
+
+
+def document(value: object) -> None:
+    """One JSON document."""
+    line(_json(value, indent=2))
+
+
+def rows(
+    found: Iterable[Row],
+    form: str | None,
+    *,
+    columns: Sequence[str],
+    text: Callable[[Iterable[Row]], None],
+) -> None:
+    """Rows one by one in the form that was asked for: json, jsonl or csv with `columns`; `text` for people."""
+    # The first row is fetched before anything is printed: what is wrong shows there.
+    iterator = iter(found)
+    first = list(_take_one(iterator))
+    stream = chain(first, iterator)
+    if form == "json":
+        _array(stream)
+    elif form == "jsonl":
+        for row in stream:
+            line(_json(row))
+    elif form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        for row in stream:
+            flat = flatten(row)
+            writer.writerow([_cell(flat.get(column)) for column in columns])
+    else:
+        text(stream)
+
+
+def _cell(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def flatten(row: Row) -> dict[str, Any]:
+    """Objects inside as columns of their own: items.total becomes items_total."""
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}_{inner}": inner_value for inner, inner_value in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def table(headings: Sequence[str], found: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> None:
+    """A table; `right` are the columns of numbers. As wide as it needs to be where no terminal sets a width."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = sys.stdout.isatty()
+    console = Console(file=sys.stdout) if terminal else Console(force_terminal=False, color_system=None, width=2000)
+    grid = Table(box=box.SIMPLE_HEAD if terminal else None, show_edge=False, pad_edge=False, header_style="bold")
+    for index, heading in enumerate(headings):
+        grid.add_column(heading, justify="right" if index in right else "left", overflow="fold")
+    for row in found:
+        grid.add_row(*(Text("" if cell is None else printable(cell)) for cell in row))
+    with console.capture() as captured:
+        console.print(grid)
+    for text in captured.get().splitlines():
+        line(text.rstrip())
+
+
+def pairs(found: Sequence[tuple[str, str | None]], *, indent: str = "  ") -> None:
+    """Names and values below each other; those without a value are left out."""
+    shown = [(name, value) for name, value in found if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        line(f"{indent}{name:<{width}}  {printable(value)}")
+
+
+def _take_one(iterator: Iterable[Row]) -> Iterable[Row]:
+    for row in iterator:
+        yield row
+        return
+
+
+def _array(stream: Iterable[Row]) -> None:
+    empty = True
+    for row in stream:
+        sys.stdout.write(("[\n  " if empty else ",\n  ") + _json(row))
+        empty = False
+    line("[]" if empty else "\n]")
+
+
+def _json(value: object, *, indent: int | None = None) -> str:
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json.dumps(value, ensure_ascii=not unicode, indent=indent)

@@ -1,0 +1,33 @@
+"""`dicomferry up` and the single roles."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from dicomferry.cli.commands import Command
+
+
+@click.command(cls=Command)
+def up() -> None:
+    """Run everything on this machine: broker and workers.
+
+    Stays in the foreground until Ctrl-C or SIGTERM, which let running work stop in good order.
+    """
+    from dicomferry.cli import record
+    from dicomferry.daemon import supervisor
+
+    sys.exit(supervisor.run(record.settings()))
+
+
+@click.command(cls=Command)
+def worker() -> None:
+    """Run workers alone, for systemd and containers.
+
+    Needs a database that was set up (`dicomferry db upgrade`) and a broker (broker_url, or `dicomferry up`).
+    """
+    from dicomferry.cli import record
+    from dicomferry.daemon import worker_role
+
+    sys.exit(worker_role.run(record.settings()))

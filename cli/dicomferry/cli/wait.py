@@ -1,0 +1,170 @@
+"""Waiting for the end of a job: `--wait` and `jobs wait`. The rows are looked at, nobody is asked."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import chain, repeat
+
+import click
+
+from dicomferry.cli import render, words
+from dicomferry.cli.commands import INTERRUPTED, note
+from dicomferry.cli.progress import Display, display
+from dicomferry.cli.words import Document
+from dicomferry.models import job_view, presence
+from dicomferry.models.database import Database
+from dicomferry.models.errors import OutOfReach
+from dicomferry.models.state import FINAL_JOB_STATES, ItemState
+
+NO_WORKER = "no worker is running, so nothing happens yet: start one with `dicomferry up`"
+FAILED_SHOWN = 5
+_AWAY_AT_MOST = 60.0
+_LOOK_FOR_WORKERS_EVERY = 2.0
+_ENDED = frozenset(state.value for state in FINAL_JOB_STATES)
+
+
+def _pauses() -> Iterator[float]:
+    """Quick jobs are seen to end at once, long ones cost four looks a second."""
+    return chain((0.05, 0.05, 0.1, 0.1, 0.2), repeat(0.25))
+
+
+@dataclass(kw_only=True)
+class Watch:
+    """One wait. `read` gives the job's document, `workers` how many worker roles are alive."""
+
+    read: Callable[[], Document]
+    workers: Callable[[], int]
+    shown: Display
+    timeout: float | None = None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _told: set[str] = field(default_factory=set)
+    _looked_at: float | None = None
+    _away_since: float | None = None
+
+    def run(self) -> Document | None:
+        """The document of the job once it has ended or is held; None when `timeout` seconds went by before that.
+
+        Raises OutOfReach when the database stays away for a minute.
+        """
+        began = self.clock()
+        for pause in _pauses():
+            job = self._look()
+            if job is not None:
+                if job["state"] in _ENDED or job["state"] == "held":
+                    return job
+                self._tell(job)
+                self.shown.update(job)
+            left = None if self.timeout is None else self.timeout - (self.clock() - began)
+            if left is not None and left <= 0:
+                return None
+            self.sleep(pause if left is None else min(pause, left))
+        raise AssertionError("the pauses never end")
+
+    def _look(self) -> Document | None:
+        try:
+            job = self.read()
+        except OutOfReach as error:
+            now = self.clock()
+            if self._away_since is None:
+                self._away_since = now
+                self.shown.say(f"{error}; trying again, the job is not affected")
+            elif now - self._away_since > _AWAY_AT_MOST:
+                raise
+            return None
+        self._away_since = None
+        return job
+
+    def _tell(self, job: Document) -> None:
+        """Each reason once; that no worker is alive, each time that it becomes so."""
+        now = self.clock()
+        if self._looked_at is None or now - self._looked_at >= _LOOK_FOR_WORKERS_EVERY:
+            self._looked_at = now
+            self._tell_workers()
+        if job["reason"] and job["reason"] not in self._told:
+            self._told.add(job["reason"])
+            self.shown.say(words.waiting_line(job, self.now()))
+
+    def _tell_workers(self) -> None:
+        try:
+            alive = self.workers()
+        except OutOfReach:
+            return
+        if alive:
+            self._told.discard(NO_WORKER)
+        elif NO_WORKER not in self._told:
+            self._told.add(NO_WORKER)
+            self.shown.say(f"{NO_WORKER}; Ctrl-C leaves the job queued")
+
+
+def workers_alive(database: Database) -> int:
+    """How many worker roles gave a sign of life lately."""
+    return sum(role.role == "worker" for role in presence.alive(database))
+
+
+def follow(
+    database: Database, job_id: int, *, timeout: float | None, as_json: bool, say: Callable[[str], None] = note
+) -> int:
+    """Wait for a job and tell how it ended with `say`; the exit code for that."""
+    job_view.show(database, job_id)  # no such job: said before anything is drawn
+    try:
+        with display() as shown:
+            job = Watch(
+                read=lambda: job_view.show(database, job_id),
+                workers=lambda: workers_alive(database),
+                shown=shown,
+                timeout=timeout,
+            ).run()
+    except KeyboardInterrupt:
+        note(
+            f"job {job_id} stays queued: `dicomferry jobs wait {job_id}` waits again, "
+            f"`dicomferry jobs cancel {job_id}` ends it"
+        )
+        return INTERRUPTED
+    if job is None:
+        note(f"job {job_id} has not ended within {timeout:g} s and goes on: `dicomferry jobs wait {job_id}`")
+        job = job_view.show(database, job_id)
+    else:
+        tell_end(database, job, note if as_json else say)
+    if as_json:
+        render.document(job)
+        sys.stdout.flush()
+    return exit_code(job)
+
+
+def exit_code(job: Document) -> int:
+    """0 for done and proven, 1 for everything else."""
+    return 0 if job["state"] == "succeeded" else 1
+
+
+def tell_end(database: Database, job: Document, say: Callable[[str], None]) -> None:
+    """The one sentence, some failed items with reason and advice, and the command for the rest."""
+    if job["state"] == "held":
+        say(words.held_line(job))
+    if job["state"] != "held" or job["items"]["total"]:
+        say(end_sentence(database, job))
+    for item in job_view.items(database, job["id"], state=ItemState.FAILED, limit=FAILED_SHOWN):
+        say(f"  {words.item_line(item)}")
+    if job["items"]["failed"] > FAILED_SHOWN:
+        more = job["items"]["failed"] - FAILED_SHOWN
+        say(f"  and {words.number(more)} more: `dicomferry jobs items {job['id']} --state failed`")
+    if job["state"] in ("failed", "incomplete", "cancelled") and job["items"]["total"] > job["items"]["skipped"]:
+        say(f"what is missing is tried again with `dicomferry jobs retry {job['id']}`")
+
+
+def end_sentence(database: Database, job: Document) -> str:
+    """What came of a job, those items counted apart that the remote had before."""
+    there = 0
+    if job["items"]["warning"]:
+        there = job_view.reasons(database, job["id"], ItemState.WARNING).get("already there", 0)
+    return words.sentence(job, already_there=there)
+
+
+def leave(code: int) -> None:
+    """End the command with this exit code."""
+    click.get_current_context().exit(code)

@@ -1,0 +1,136 @@
+"""Numbers, times and outcomes as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+Document = Mapping[str, Any]
+
+
+def number(value: int) -> str:
+    """With thousands separators."""
+    return f"{value:,}"
+
+
+def size(value: int) -> str:
+    """Bytes in decimal units."""
+    amount, unit = float(value), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Such as 0.4 s, 41 s, 12 min 5 s, 3 h 20 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{number(whole // 3600)} h {whole % 3600 // 60} min"
+
+
+def rate(per_second: float) -> str:
+    """Instances in a second."""
+    return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.1f}/s"
+
+
+def when(moment: str | None) -> str:
+    """A document's time as local time with its zone; empty for None."""
+    return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z") if moment else ""
+
+
+def clock(moment: datetime, now: datetime) -> str:
+    """A moment as briefly as it can be said: `in 10 s`, else the local time, with its day if that is not today."""
+    seconds = (moment - now).total_seconds()
+    if seconds < 120:
+        return f"in {max(seconds, 0):.0f} s"
+    local = moment.astimezone()
+    return local.strftime("at %H:%M:%S" if local.date() == now.astimezone().date() else "on %Y-%m-%d at %H:%M %Z")
+
+
+def printable(text: object) -> str:
+    """Text from outside without characters that would move the cursor or change the colour."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
+
+
+def title(job: Document) -> str:
+    """The AE title of a job's remote."""
+    return str(job["remote_address"]).partition("@")[0]
+
+
+def seconds_of(job: Document) -> float | None:
+    """How long an ended job took, from its start."""
+    started = job["started_at"] or job["submitted_at"]
+    if not job["finished_at"]:
+        return None
+    return (datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(started)).total_seconds()
+
+
+def sentence(job: Document, *, already_there: int = 0) -> str:
+    """What came of a job, in one sentence: `job 7: 9,997 of 10,000 proven at PACS1, 3 failed, 41 s, 244/s`."""
+    items = job["items"]
+    parts = []
+    if job["kind"] == "echo":
+        parts.append(_echoed(job))
+    elif not items["total"]:
+        parts.append("nothing to send" if job["planned"] else f"{job['state']} before anything was found")
+    else:
+        ended = "cancelled, " if job["state"] == "cancelled" else ""
+        parts.append(f"{ended}{number(job['received'])} of {number(job['expected'])} proven at {title(job)}")
+        parts += [f"{number(items[state])} {state}" for state in ("failed", "cancelled", "skipped") if items[state]]
+        warned = items["warning"] - already_there
+        parts += [f"{number(already_there)} were there already"] * bool(already_there)
+        parts += [f"{number(warned)} with a warning"] * bool(warned)
+        parts += [f"{number(items['pending'])} left to do"] * bool(items["pending"])
+    seconds = seconds_of(job)
+    if seconds is not None:
+        parts.append(duration(seconds))
+    if job["rate_instances_per_s"] and items["total"]:
+        parts.append(rate(job["rate_instances_per_s"]))
+    return f"job {job['id']}: {', '.join(parts)}"
+
+
+def _echoed(job: Document) -> str:
+    if job["state"] == "succeeded":
+        return f"{title(job)} answered"
+    if job["state"] == "cancelled":
+        return f"cancelled before {title(job)} was asked"
+    return f"the echo of {title(job)} {job['state']}" + (f": {job['reason']}" if job["reason"] else "")
+
+
+def item_line(item: Document) -> str:
+    """Which item it is, what came of it, and what to do about it."""
+    name = item["path"] or item["sop_instance_uid"] or "the request"
+    words = [text for text in (item["reason"], item["detail"]) if text]
+    status = f" ({item['status']})" if item["status"] else ""
+    text = f"{printable(name)}: {printable('; '.join(words)) or item['state']}{status}"
+    return text + (f"; {item['advice']}" if item["advice"] else "")
+
+
+def waiting_line(job: Document, now: datetime) -> str:
+    """Why a job waits, when it goes on, and that nobody has to watch it."""
+    due = clock(datetime.fromisoformat(job["not_before"]), now) if job["not_before"] else None
+    if job["reason"] == "not before":
+        return f"job {job['id']}: starts {due or 'now'}; Ctrl-C leaves the job queued"
+    advice = f" ({job['reason_text']})" if job["reason_text"] else ""
+    next_try = f", next try {due}" if due else ""
+    return f"{job['remote']}: {job['reason']}{advice}{next_try}; Ctrl-C leaves the job queued"
+
+
+def held_line(job: Document) -> str:
+    """Why a job is held, and how it goes on."""
+    reason = job["reason"] or "held by a person"
+    advice = f"; {job['reason_text']}" if job["reason_text"] and reason != "held by a person" else ""
+    return f"job {job['id']} is held: {reason}{advice}; go on with `dicomferry jobs release {job['id']}`"
