@@ -104,7 +104,7 @@ def test_every_answer_carries_status_and_comment(tmp_path: Path) -> None:
         expect_message(),
         send(peer.store_rsp(1, 0xA700, ErrorComment="Disk full", OffendingElement=[0x00080018])),
         expect_message(),
-        send(peer.store_rsp(2, 0xB000)),
+        send(peer.store_rsp(2, 0xB000, ErrorComment="red \x1b[31malert")),
         expect_message(),
         send(peer.store_rsp(3, 0)),
         *ENDING,
@@ -113,7 +113,7 @@ def test_every_answer_carries_status_and_comment(tmp_path: Path) -> None:
         answers = run(scripted.remote(), [local(sample) for sample in files])
     assert [(answer.status, answer.reason, answer.detail) for answer in answers] == [
         (0xA700, None, "Disk full"),
-        (0xB000, None, None),
+        (0xB000, None, "red ?[31malert"),
         (0, None, None),
     ]
 

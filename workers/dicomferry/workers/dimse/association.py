@@ -11,7 +11,7 @@ import logging
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from dicomferry.models.errors import (
@@ -109,8 +109,10 @@ class Association:
     @property
     def fragment_size(self) -> int:
         """Bytes of a message in one fragment; raises ProtocolViolation where the peer allows none."""
-        with self._violations_named():
+        try:
             return fragment_size(self.peer_max_pdu, MOST_FRAGMENT)
+        except ProtocolViolation as error:
+            raise self.violation(str(error)) from error
 
     def receive(self, phase: str, seconds: float) -> Message:
         """The next whole message.
@@ -121,8 +123,10 @@ class Association:
         while not self._messages:
             pdu = self.layer.receive(phase, seconds)
             if pdu.kind == upper_layer.P_DATA_TF:
-                with self._violations_named():
+                try:
                     self._messages.extend(self._assembler.feed(pdu.body))
+                except ProtocolViolation as error:
+                    raise self.violation(str(error)) from error
             elif pdu.kind == upper_layer.A_RELEASE_RQ:
                 with contextlib.suppress(DimseError):
                     self.layer.send([upper_layer.RELEASE_RP], seconds=RELEASE_SECONDS)
@@ -155,13 +159,6 @@ class Association:
         """Abort, and the error to raise: the peer did what the Standard does not allow here."""
         self.layer.abort(upper_layer.BY_SERVICE_PROVIDER, upper_layer.UNEXPECTED_PDU)
         return ProtocolViolation(f"{self.peer}: {text}")
-
-    @contextlib.contextmanager
-    def _violations_named(self) -> Iterator[None]:
-        try:
-            yield
-        except ProtocolViolation as error:
-            raise self.violation(str(error)) from error
 
     def release(self) -> None:
         """Release (PS3.8 7.2) and close. Never raises and never waits longer than a few seconds of silence:
@@ -222,7 +219,13 @@ def open_association(remote: Remote, proposals: Sequence[Proposal], *, progress:
     peer = f"{remote.ae_title}@{remote.address}"
     request, proposed = encode_request(remote, proposals)
     began = time.perf_counter()
-    layer = UpperLayer(_connect(remote, peer), peer, progress)
+    sock = _connect(remote, peer)
+    try:
+        layer = UpperLayer(sock, peer, progress)
+    except OSError as error:
+        # Some systems refuse options on a connection that the peer has closed already.
+        sock.close()
+        raise RemoteUnreachable(f"{peer}: {error.strerror or error}", closed=True) from error
     connected = time.perf_counter()
     try:
         layer.send([request], seconds=remote.timeouts.acse)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,8 +31,8 @@ _RESULTS = {
     None: "the peer did not answer this context",
 }
 
-# Preamble, DICM, (0002,0000) UL of four bytes.
-_META_LENGTH = re.compile(rb".{128}DICM\x02\0\0\0UL\x04\0(.{4})", re.DOTALL)
+# What follows the preamble: DICM, and the head of (0002,0000), UL of four bytes.
+_META_LENGTH = b"DICM\x02\0\0\0UL\x04\0"
 
 OnOpen = Callable[[Association], None]
 
@@ -191,14 +190,15 @@ class _Sender:
             try:
                 sent = path.send(context.context_id, command, source, length, pad=pad, seconds=seconds)
             except SourceFailed:
-                # The fragments that are out cannot be taken back, and a made-up rest must never reach an archive.
+                # The fragments that are out cannot be taken back, and a made-up rest must never reach an
+                # archive.
                 self.abort()
                 raise
         answer, status = association.receive_response(
             message_id, message.C_STORE_RSP, "store_answer", self._remote.timeouts.store_answer
         )
         _check_instance(association, answer, header.sop_instance_uid)
-        return StoreAnswer(item, status, None, answer.command.text(message.ERROR_COMMENT), sent, sent_as)
+        return StoreAnswer(item, status, None, _comment(answer), sent, sent_as)
 
     def _data_path(self, association: Association) -> DataPath:
         if self._path is None:
@@ -247,8 +247,8 @@ def _as_planned(item: LocalInstance, fd: int, now: os.stat_result) -> part10.Hea
     """
     if (now.st_size, now.st_mtime_ns) != (item.size, item.mtime_ns):
         return None
-    found = _META_LENGTH.match(os.pread(fd, 144, 0))
-    if found is None:
+    first = os.pread(fd, 144, 0)
+    if first[128:140] != _META_LENGTH:
         return None
     return part10.Header(
         sop_class_uid=item.sop_class_uid,
@@ -256,7 +256,7 @@ def _as_planned(item: LocalInstance, fd: int, now: os.stat_result) -> part10.Hea
         transfer_syntax_uid=item.transfer_syntax_uid,
         study_instance_uid=None,
         series_instance_uid=None,
-        data_offset=144 + int.from_bytes(found[1], "little"),
+        data_offset=144 + int.from_bytes(first[140:144], "little"),
         has_meta=True,
     )
 
@@ -297,6 +297,12 @@ def _check_instance(association: Association, answer: Message, sop_instance_uid:
     answered = answer.command.text(message.AFFECTED_SOP_INSTANCE_UID)
     if answered is not None and answered != sop_instance_uid:
         raise association.violation(f"an answer for instance {answered}, {sop_instance_uid} was sent")
+
+
+def _comment(answer: Message) -> str | None:
+    """The peer's Error Comment; what could steer a terminal is masked, because people will read it on one."""
+    text = answer.command.text(message.ERROR_COMMENT)
+    return text and "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _refusal(error: ContextNotAccepted) -> str:

@@ -149,7 +149,7 @@ class UpperLayer:
             self.abort(BY_SERVICE_PROVIDER, INVALID_PARAMETER)
             raise ProtocolViolation(f"{self.peer}: a PDU of {length} bytes, {MAX_PDU_LENGTH} is the most")
         self._fill(6 + length, phase, seconds)
-        body = bytes(memoryview(self._input)[6 : 6 + length])
+        body = bytes(self._input[6 : 6 + length])
         del self._input[: 6 + length]
         if kind == A_ABORT:
             raise self._aborted_by_peer(body)
@@ -219,12 +219,17 @@ class UpperLayer:
         when a third of it is free, which over a slow line takes longer than any time-out that would notice a
         dead peer.
         """
-        waiting = _unacknowledged(self._socket)
-        while not (events := until.poll(seconds * 1000)):
+        # Most waits end here, before it is worth asking how much is on its way.
+        first = min(seconds, 0.05)
+        events = until.poll(first * 1000)
+        waiting = 0 if events else _unacknowledged(self._socket)
+        left = seconds - first
+        while not events and not (events := until.poll(left * 1000)):
             before, waiting = waiting, _unacknowledged(self._socket)
             if waiting >= before:
                 raise named(self.peer, DimseTimeout(phase, seconds))
             self._moved()
+            left = seconds
         return events[0][1]
 
     def _read(self) -> None:
