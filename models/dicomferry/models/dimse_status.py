@@ -162,6 +162,7 @@ _LOCAL: dict[str, str] = {
     "conflict": "two files of one SOP Instance UID differ: decide which is right, submit that one",
     "meta mismatch": "file meta group and data set name different objects: repair the file",
     "syntax mismatch": "the data set is not in the transfer syntax that the file declares: repair the file",
+    "bad uid": "a UID has characters that no UID may have, or is too long to be kept: repair the file",
     "no uid": "the data set names no SOP class or no SOP instance: repair the file",
     "odd length": "the data set has an odd length, which no encoding allows: repair the file",
     "context refused": "they do not take this SOP class in this transfer syntax; ask them to, or convert the file",

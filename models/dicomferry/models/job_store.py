@@ -239,6 +239,7 @@ def _fresh(now: datetime) -> dict[str, Any]:
         "reason": None,
         "advice": None,
         "barren": 0,
+        "deaths": 0,
         "waiting_since": None,
         "careful": False,
     }

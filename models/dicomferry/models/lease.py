@@ -28,6 +28,8 @@ MAX_LOSSES = 2
 """An item that was in flight this often when its worker died is failed."""
 MAX_DEATHS = 5
 """A chunk whose workers died this often in a row without finishing an item is held."""
+_DIED = "a worker process died or froze; what it had not recorded is done again by another one"
+_DIED_AGAIN = "worker processes die or freeze on this again and again: see their log, then release"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,7 @@ def write_outcomes(connection: Connection, chunk_id: int, outcomes: Sequence[Out
     )
     ledger.recount(connection, chunk_id)
     if any(outcome.state is not ItemState.PENDING for outcome in outcomes):
-        connection.execute(sa.update(ChunkRow).where(ChunkRow.id == chunk_id).values(barren=0))
+        connection.execute(sa.update(ChunkRow).where(ChunkRow.id == chunk_id).values(barren=0, deaths=0))
 
 
 def _fenced(connection: Connection, held: Claim, **values: object) -> None:
@@ -290,8 +292,8 @@ def _expire(
     chunk = connection.execute(
         sa.update(ChunkRow)
         .where(condition)
-        .values(barren=ChunkRow.barren + 1)
-        .returning(ChunkRow.barren, ChunkRow.in_flight_item_id, ChunkRow.kind)
+        .values(deaths=ChunkRow.deaths + 1)
+        .returning(ChunkRow.deaths, ChunkRow.barren, ChunkRow.waiting_since, ChunkRow.in_flight_item_id)
     ).one_or_none()
     if chunk is None:  # renewed or finished since we looked
         return False
@@ -303,12 +305,14 @@ def _expire(
     ).one()
     if chunk.in_flight_item_id is not None:
         _blame(connection, chunk_id, chunk.in_flight_item_id)
+    hopeless = chunk.deaths >= MAX_DEATHS
     decision = Decision(
-        next=Next.HOLD if chunk.barren >= MAX_DEATHS else Next.RETRY,
+        next=Next.HOLD if hopeless else Next.RETRY,
         at=now,
         reason="worker lost",
-        advice="the worker process died or froze, see its log; then release",
+        advice=_DIED_AGAIN if hopeless else _DIED,
         barren=chunk.barren,
+        waiting_since=chunk.waiting_since,
     )
     _leave(
         connection,

@@ -44,7 +44,9 @@ def add_batch(
         if cancel or hold:
             return True, 0
         now = database.now(connection)
-        connection.execute(sa.update(ChunkRow).where(ChunkRow.id == held.chunk_id).values(cursor=cursor, barren=0))
+        connection.execute(
+            sa.update(ChunkRow).where(ChunkRow.id == held.chunk_id).values(cursor=cursor, barren=0, deaths=0)
+        )
         for items in chunks:
             chunk_id = _insert_chunk(connection, held, now, total=len(items))
             _insert_items(connection, held.job_id, chunk_id, items)

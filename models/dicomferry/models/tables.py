@@ -112,6 +112,7 @@ class ChunkRow(Base):
     reason: Mapped[str | None] = mapped_column(sa.String(80))
     advice: Mapped[str | None] = mapped_column(sa.Text)
     barren: Mapped[int] = mapped_column(default=0, comment="attempts in a row that finished no item")
+    deaths: Mapped[int] = mapped_column(default=0, comment="leases lost in a row without finishing an item")
     waiting_since: Mapped[datetime | None]
     careful: Mapped[bool] = mapped_column(default=False, comment="a worker died on it: record item by item")
     in_flight_item_id: Mapped[int | None] = mapped_column(BigId, comment="kept by careful attempts only")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 
 import structlog
 
 
-def configure(role: str, *, level: int = logging.INFO) -> None:
-    """Send structlog's and the standard library's records as JSON lines to standard error."""
+def configure(role: str, *, level: int = logging.INFO, quiet: Iterable[str] = ()) -> None:
+    """Send structlog's and the standard library's records as JSON lines to standard error.
+
+    Of the loggers in `quiet` only warnings and worse are let through.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -36,6 +40,8 @@ def configure(role: str, *, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    for name in quiet:
+        logging.getLogger(name).setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(role=role)
 
 

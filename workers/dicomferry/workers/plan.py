@@ -127,7 +127,7 @@ def _values(found: Found) -> dict[str, Any]:
         elif name in ("study_instance_uid", "series_instance_uid"):
             continue
         else:
-            values |= {"state": ItemState.FAILED, "reason": "malformed uid", "is_first": False}
+            values |= {"state": ItemState.FAILED, "reason": "bad uid", "is_first": False}
             values["detail"] = f"{name}: {printable(uid[:140])}"
     return values
 

@@ -104,7 +104,7 @@ def main() -> None:
     """Be a Celery worker until TERM; one slot more than `workers`, so that `quick` always finds one."""
     parent.end_with_parent()
     loaded = settings_module.load()
-    telemetry.configure("worker")
+    telemetry.configure("worker", quiet=("celery.worker.strategy", "celery.app.trace"))
     signals.setup_logging.connect(lambda **_: None, weak=False)
     pid = os.getpid()
     signals.worker_process_init.connect(lambda **_: parent.end_with(pid), weak=False)

@@ -119,6 +119,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.String(length=80), nullable=True),
         sa.Column("advice", sa.Text(), nullable=True),
         sa.Column("barren", sa.Integer(), nullable=False, comment="attempts in a row that finished no item"),
+        sa.Column("deaths", sa.Integer(), nullable=False, comment="leases lost in a row without finishing an item"),
         sa.Column("waiting_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("careful", sa.Boolean(), nullable=False, comment="a worker died on it: record item by item"),
         sa.Column(
