@@ -1,4 +1,4 @@
-"""`dicomferry demo`: the main job on this machine, with real processes, a real archive, and a worker killed on the way."""
+"""`dicomferry demo`: the main job on this machine, with real processes, a real archive and a killed worker."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class _Demo:
         say(f"Working in {self._folder}, on loopback only.\n")
         demo_samples.make(self._samples)
         say(
-            f"samples   {demo_samples.CT_SLICES} CT slices made now, {len(demo_samples.FROM_PYDICOM)} files that pydicom "
-            "ships, a text file, a truncated file"
+            f"samples   {demo_samples.CT_SLICES} CT slices made now, {len(demo_samples.FROM_PYDICOM)} files that "
+            "pydicom ships, a text file, a truncated file"
         )
         with self._archive() as (address, index), self._up():
             self._command("remote", "add", "archive", f"{_ARCHIVE_AE_TITLE}@{address}")
@@ -108,8 +108,8 @@ class _Demo:
         expected = len(demo_samples.FROM_PYDICOM) + demo_samples.CT_SLICES
         good = same and len(sent) == expected and killed is not None and code == 1
         say(
-            f"\n{'All as it should be' if good else 'This is NOT as it should be'}: the job is incomplete and its exit code "
-            f"is {code}, because one file is truncated; everything else arrived, {seconds:.0f} s in all."
+            f"\n{'All as it should be' if good else 'This is NOT as it should be'}: the job is incomplete and its exit "
+            f"code is {code}, because one file is truncated; everything else arrived, {seconds:.0f} s in all."
         )
         say("\nTry next\n  dicomferry up                                     broker and workers, in one terminal")
         say("  dicomferry remote add pacs AET@host:port          your archive, in another")
@@ -127,7 +127,7 @@ class _Demo:
         return subprocess.run(argv, env=self._environment, stdin=subprocess.DEVNULL, stderr=output).returncode
 
     def _kill_a_worker(self) -> int | None:
-        """kill -9 the process that sends, once it is in mid-batch; its process id, None when it was too quick for us."""
+        """kill -9 the process that sends, in mid-batch; its process id, None when it was too quick for us."""
         database = Database(settings_module.Settings(home=self._home).database)
         deadline = time.monotonic() + PATIENCE_SECONDS
         try:

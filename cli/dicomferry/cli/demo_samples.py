@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import pydicom.data
@@ -82,13 +83,7 @@ def _line(y: int, radius: int) -> bytes:
 
 def _with_uid_of_its_own(content: bytes) -> bytes:
     """The same object under another SOP Instance UID, in meta group and data set."""
-    image = pydicom.dcmread(_stream(content))
+    image = pydicom.dcmread(BytesIO(content))
     uid = str(image.SOPInstanceUID).encode()
     other = uid[:-1] + (b"1" if uid[-1:] != b"1" else b"2")
     return content.replace(uid, other)
-
-
-def _stream(content: bytes):  # type: ignore[no-untyped-def]
-    from io import BytesIO
-
-    return BytesIO(content)
