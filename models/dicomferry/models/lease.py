@@ -173,6 +173,8 @@ def finish(
         write_outcomes(connection, held.chunk_id, outcomes)
         if planned:
             connection.execute(sa.update(JobRow).where(JobRow.id == held.job_id).values(planned=True))
+            numbers = ledger.tally(connection, held.job_id)
+            ledger.add_event(connection, held.job_id, now, "planned", f"{numbers.total} items found")
         left = connection.execute(
             sa.select(sa.func.count()).where(ItemRow.chunk_id == held.chunk_id, ItemRow.state == ItemState.PENDING)
         ).scalar_one()
