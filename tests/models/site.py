@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -20,7 +20,6 @@ from dicomferry.models.retry import Decision
 from dicomferry.models.state import AttemptEnd, ChunkState, ItemState, JobState
 from dicomferry.models.tables import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow
 
-_T = TypeVar("_T")
 LEASE = 30.0
 DONE = Decision(next=retry.Next.DONE)
 
@@ -73,9 +72,12 @@ class Site:
         return job_id
 
     def claim_plan(self, job_id: int) -> Claim:
-        """The job's plan, on a worker of its own. Nothing else may be claimable before it."""
+        """The job's plan, before all else that is due, on a worker of its own."""
+        plan = sa.update(ChunkRow).where(ChunkRow.job_id == job_id, ChunkRow.kind == claims.PLAN)
+        self.set(plan.values(priority=99))
         held = self.claim(worker=presence.register(self.database, "worker", slots=1))
         assert held.kind == claims.PLAN and held.job_id == job_id
+        self.set(plan.values(priority=self.job(job_id).priority))
         return held
 
     def files(self, number: int, **values: Any) -> list[dict[str, Any]]:
@@ -248,11 +250,11 @@ class Site:
                 assert job.finished_at is None, "a job with work has ended"
 
 
-def together(*calls: Callable[[], _T]) -> list[_T | Exception]:
+def together(*calls: Callable[[], object]) -> list[object]:
     """Run the calls at the same moment, each in a thread; what each gave or raised."""
     barrier = threading.Barrier(len(calls))
 
-    def run(call: Callable[[], _T]) -> _T | Exception:
+    def run(call: Callable[[], object]) -> object:
         barrier.wait()
         try:
             return call()

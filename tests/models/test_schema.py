@@ -1,0 +1,123 @@
+"""The tables come about by migrations only, and are then those of the models."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command, op
+
+from dicomferry.models import schema
+from dicomferry.models.database import Database
+from dicomferry.models.errors import ConfigurationError
+
+
+@pytest.fixture
+def empty(empty_url: str) -> Iterator[Database]:
+    """A database without tables."""
+    database = Database(empty_url)
+    yield database
+    database.close()
+
+
+def _tables(database: Database) -> set[str]:
+    return set(database.read(lambda connection: sa.inspect(connection).get_table_names()))
+
+
+def test_an_upgrade_from_nothing_gives_the_tables_of_the_models(empty: Database) -> None:
+    """No migration is forgotten: after all of them nothing differs from the models."""
+    assert schema.current(empty) is None
+    assert schema.upgrade(empty) == schema.head() == schema.current(empty)
+    assert schema.differences(empty) is None
+    schema.require_current(empty)
+
+
+def test_an_upgrade_of_what_is_current_changes_nothing(empty: Database) -> None:
+    """Upgrading twice is upgrading once."""
+    schema.upgrade(empty)
+    before = _tables(empty)
+    assert schema.upgrade(empty) == schema.head()
+    assert _tables(empty) == before
+
+
+def test_down_to_nothing_and_up_again(empty: Database) -> None:
+    """Each migration undoes what it did."""
+    schema.upgrade(empty)
+    empty.write(lambda connection: command.downgrade(schema._config(connection), "base"))
+    assert _tables(empty) <= {"alembic_version"}
+    assert schema.current(empty) is None
+    schema.upgrade(empty)
+    assert schema.differences(empty) is None
+
+
+def test_a_difference_is_named(empty: Database) -> None:
+    """`db check` says what is wrong, not only that something is."""
+    schema.upgrade(empty)
+    empty.write(lambda connection: connection.exec_driver_sql("ALTER TABLE turn ADD COLUMN surplus INTEGER"))
+    found = schema.differences(empty)
+    assert found and "surplus" in found
+
+
+def _upgrade(url: str, barrier: Any, results: Any) -> None:
+    database = Database(url)
+    barrier.wait()
+    try:
+        results.put(schema.upgrade(database))
+    except BaseException as error:
+        results.put(repr(error))
+    finally:
+        database.close()
+
+
+def test_four_processes_upgrade_at_once(empty_url: str) -> None:
+    """Roles that start together each upgrade; they take turns and all of them find the tables."""
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(4), context.Queue()
+    processes = [context.Process(target=_upgrade, args=(empty_url, barrier, results)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert found == [schema.head()] * 4
+    database = Database(empty_url)
+    assert schema.differences(database) is None
+    database.close()
+
+
+def test_a_failure_in_mid_upgrade_leaves_nothing(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All migrations run in one transaction: what fails halfway has not begun."""
+    create = op.create_table
+
+    def fail(name: str, *arguments: Any, **options: Any) -> Any:
+        if name == "event":
+            raise RuntimeError("the disk is full")
+        return create(name, *arguments, **options)
+
+    monkeypatch.setattr(op, "create_table", fail)
+    with pytest.raises(RuntimeError, match="disk is full"):
+        schema.upgrade(empty)
+    assert _tables(empty) == set()
+    monkeypatch.undo()
+    schema.upgrade(empty)
+    assert schema.differences(empty) is None
+
+
+def test_an_empty_database_is_named_with_the_command(empty: Database) -> None:
+    """What to do stands in the message."""
+    with pytest.raises(ConfigurationError, match="database is empty: run `dicomferry db upgrade`"):
+        schema.require_current(empty)
+
+
+def test_a_database_of_another_version_is_named_with_both(empty: Database) -> None:
+    """An unknown version, of a newer program, is refused and not touched."""
+    schema.upgrade(empty)
+    empty.write(lambda connection: connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConfigurationError, match=f"has version 9999, this program needs {schema.head()}"):
+        schema.require_current(empty)
+    with pytest.raises(ConfigurationError, match="does not know"):
+        schema.upgrade(empty)
+    assert schema.current(empty) == "9999"
