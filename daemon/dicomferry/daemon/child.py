@@ -72,7 +72,7 @@ class Child:
         environment = dict(self._environment if self._environment is not None else os.environ)
         environment |= {parent.PARENT: str(os.getpid()), parent.READY_FD: str(writing)}
         try:
-            with self._log_file.open("ab") as log:
+            with open(self._log_file, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
                 self._log_start = log.tell()
                 self._process = subprocess.Popen(
                     self._argv,

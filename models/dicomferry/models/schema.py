@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import sqlalchemy as sa
 from alembic import command
@@ -29,6 +30,7 @@ def _config(connection: Connection | None = None) -> Config:
 
 def upgrade(database: Database) -> str:
     """Run what is missing in one transaction, one process at a time; the version reached. Raises ConfigurationError."""
+    _make_private_file(database)
 
     def work(connection: Connection) -> str:
         if connection.dialect.name == "postgresql":
@@ -40,6 +42,16 @@ def upgrade(database: Database) -> str:
         return head()
 
     return database.write(work, durable=True)
+
+
+def _make_private_file(database: Database) -> None:
+    """A new SQLite file is its owner's alone, as SQLite's side files then are too."""
+    path = database.engine.url.database
+    if database.is_sqlite and path and path != ":memory:":
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise ConfigurationError(f"database {path}: {error.strerror}") from None
 
 
 def head() -> str:
