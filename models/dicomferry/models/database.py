@@ -57,6 +57,10 @@ class Database:
         self._engine: Engine | None = None
         self._pid = 0
 
+    def impatient(self) -> Database:
+        """The same record on a connection of its own, for calls that must fail at once."""
+        return Database(self.url, clock=self._clock)
+
     @property
     def engine(self) -> Engine:
         """The engine of this process; a forked child gets its own, the parent's connections stay the parent's."""

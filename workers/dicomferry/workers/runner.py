@@ -75,7 +75,7 @@ def _run(environment: Environment, held: Claim) -> None:
     )
     waits = remote.timeouts
     watchdog = max(waits.store_answer, waits.first_answer, waits.progress, waits.connect + waits.acse)
-    impatient = Database(environment.database.url)
+    impatient = environment.database.impatient()
     heart = Heartbeat(
         impatient,
         held,
