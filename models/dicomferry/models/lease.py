@@ -175,9 +175,7 @@ def finish(
             connection.execute(sa.update(JobRow).where(JobRow.id == held.job_id).values(planned=True))
             numbers = ledger.tally(connection, held.job_id)
             ledger.add_event(connection, held.job_id, now, "planned", f"{numbers.total} items found")
-        left = connection.execute(
-            sa.select(sa.func.count()).where(ItemRow.chunk_id == held.chunk_id, ItemRow.state == ItemState.PENDING)
-        ).scalar_one()
+        left = _left(connection, held.chunk_id)
         connection.execute(
             sa.update(AttemptRow)
             .where(AttemptRow.chunk_id == held.chunk_id, AttemptRow.fence == held.fence)
@@ -215,6 +213,14 @@ def finish(
         ledger.derive(connection, held.job_id, now)
 
     database.write(work)
+
+
+def _left(connection: Connection, chunk_id: int) -> int:
+    """How many items of a chunk have no outcome yet."""
+    number: int = connection.execute(
+        sa.select(sa.func.count()).where(ItemRow.chunk_id == chunk_id, ItemRow.state == ItemState.PENDING)
+    ).scalar_one()
+    return number
 
 
 def _leave(
@@ -295,7 +301,7 @@ def _expire(
         sa.update(ChunkRow)
         .where(condition)
         .values(deaths=ChunkRow.deaths + 1)
-        .returning(ChunkRow.deaths, ChunkRow.barren, ChunkRow.waiting_since, ChunkRow.in_flight_item_id)
+        .returning(ChunkRow.kind, ChunkRow.deaths, ChunkRow.barren, ChunkRow.waiting_since, ChunkRow.in_flight_item_id)
     ).one_or_none()
     if chunk is None:  # renewed or finished since we looked
         return False
@@ -307,6 +313,7 @@ def _expire(
     ).one()
     if chunk.in_flight_item_id is not None:
         _blame(connection, chunk_id, chunk.in_flight_item_id)
+    left = _left(connection, chunk_id)
     hopeless = chunk.deaths >= MAX_DEATHS
     decision = Decision(
         next=Next.HOLD if hopeless else Next.RETRY,
@@ -323,7 +330,7 @@ def _expire(
         now,
         cancel=cancel,
         hold=hold,
-        complete=False,
+        complete=chunk.kind != PLAN and not left,
         decision=decision,
         careful=True,
     )
