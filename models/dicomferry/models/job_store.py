@@ -116,7 +116,7 @@ def hold(database: Database, job_id: int) -> JobState:
         _refuse_ended(job, "hold")
         now = database.now(connection)
         connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(hold_asked=True))
-        ledger.hold_chunks(connection, job_id, reason="held by a person", advice="release it when it may go on")
+        ledger.hold_chunks(connection, job_id, reason="held by a person", advice=ledger.RELEASE)
         if not job.hold_asked:
             ledger.add_event(connection, job_id, now, "held", "hold asked for")
         return ledger.derive(connection, job_id, now)

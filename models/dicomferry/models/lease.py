@@ -253,7 +253,7 @@ def _leave(
         ledger.hold_chunks(connection, job_id, reason=decision.reason, advice=decision.advice)
         ledger.add_event(connection, job_id, now, "held", f"{decision.reason}: {decision.advice}")
     elif hold:
-        values |= {"state": ChunkState.HELD, "reason": "held by a person", "advice": None}
+        values |= {"state": ChunkState.HELD, "reason": "held by a person", "advice": ledger.RELEASE}
     elif decision:
         at = decision.at or now
         values |= {

@@ -24,6 +24,8 @@ from dicomferry.models.state import (
 )
 from dicomferry.models.tables import ChunkRow, EventRow, ItemRow, JobRow
 
+RELEASE = "release it when it may go on"
+"""Advice for what a person held."""
 _TALLY = ("total", "succeeded", "warning", "failed", "skipped", "cancelled")
 
 
