@@ -198,6 +198,8 @@ def finish(
             complete=complete,
             decision=decision,
         )
+        if finished_items and not (decision and decision.barren):
+            ledger.answered(connection, held.chunk_id)
         if decision and decision.next is Next.RETRY and decision.reason and not complete:
             pause = ((decision.at or now) - now).total_seconds()
             when = f"next try in {pause:.0f} s" if pause >= 0.5 else "tried again at once"

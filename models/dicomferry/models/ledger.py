@@ -173,3 +173,21 @@ def postpone(connection: Connection, chunk_id: int, decision: Decision, now: dat
             waiting_since=sa.func.coalesce(ChunkRow.waiting_since, sa.literal(now, ChunkRow.waiting_since.type)),
         )
     )
+
+
+def answered(connection: Connection, chunk_id: int) -> None:
+    """The remote of this chunk takes items again: whatever waited along with another chunk has waited enough.
+
+    Otherwise its first fault, hours later, would count as the end of that long a wait.
+    """
+    remote_id = sa.select(ChunkRow.remote_id).where(ChunkRow.id == chunk_id).scalar_subquery()
+    connection.execute(
+        sa.update(ChunkRow)
+        .where(
+            ChunkRow.remote_id == remote_id,
+            ChunkRow.state == ChunkState.PENDING,
+            ChunkRow.waiting_since.is_not(None),
+            ChunkRow.barren == 0,
+        )
+        .values(waiting_since=None)
+    )
