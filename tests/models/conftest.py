@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from dicomferry.models import schema
 from dicomferry.models.database import Database
+from dicomferry.models.tables import Base
 from support.peers import PostgresCluster
 
 from .site import Clock, Site
 
 BACKENDS = ("sqlite", "postgresql")
-_NUMBERS = count(1)
+
+
+class _Records:
+    """One database of each kind for the whole run: making tables, and compiling statements anew, takes time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.opened: dict[str, Database] = {}
+
+    def clean(self, backend: str, request: pytest.FixtureRequest) -> Database:
+        """The one of this kind, without rows and with all counters at their start."""
+        if backend not in self.opened:
+            url = f"sqlite:///{self.folder / 'record.db'}"
+            if backend == "postgresql":
+                cluster: PostgresCluster = request.getfixturevalue("postgres_cluster")
+                url = cluster.create_database()
+            self.opened[backend] = Database(url)
+            schema.upgrade(self.opened[backend])
+        self.opened[backend].write(_wipe)
+        return self.opened[backend]
+
+
+def _wipe(connection: sa.Connection) -> None:
+    tables = [table.name for table in reversed(Base.metadata.sorted_tables)]
+    if connection.dialect.name == "sqlite":
+        for name in (*tables, "sqlite_sequence"):
+            connection.exec_driver_sql(f"DELETE FROM {name}")
+        return
+    connection.exec_driver_sql("SET LOCAL lock_timeout = '20s'")
+    connection.exec_driver_sql(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
 
 
 @pytest.fixture(scope="session")
-def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("record") / "template.db"
-    database = Database(f"sqlite:///{path}")
-    schema.upgrade(database)
-    database.close()
-    return path
-
-
-@pytest.fixture(scope="session")
-def _postgres_template(postgres_cluster: PostgresCluster) -> str:
-    url = postgres_cluster.create_database()
-    database = Database(url)
-    schema.upgrade(database)
-    database.close()
-    return url.rpartition("/")[2]
+def _records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Records]:
+    records = _Records(tmp_path_factory.mktemp("record"))
+    yield records
+    for database in records.opened.values():
+        database.close()
 
 
 @pytest.fixture(params=BACKENDS)
@@ -54,33 +73,23 @@ def empty_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> s
 
 
 @pytest.fixture
-def url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database with this version's tables and no rows."""
-    if backend == "sqlite":
-        path = tmp_path / "record.db"
-        shutil.copy(request.getfixturevalue("_sqlite_template"), path)
-        yield f"sqlite:///{path}"
-        return
-    cluster: PostgresCluster = request.getfixturevalue("postgres_cluster")
-    template: str = request.getfixturevalue("_postgres_template")
-    name = f"record_{next(_NUMBERS)}"
-    cluster.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield cluster.url(name)
-    cluster.drop_database(cluster.url(name))
-
-
-@pytest.fixture
 def clock() -> Clock:
     """Time stands still until the test moves it."""
     return Clock()
 
 
 @pytest.fixture
-def database(url: str, clock: Clock) -> Iterator[Database]:
-    """The record on the test's own clock."""
-    opened = Database(url, clock=clock)
-    yield opened
-    opened.close()
+def database(backend: str, request: pytest.FixtureRequest, _records: _Records, clock: Clock) -> Database:
+    """This version's tables without rows, on the test's own clock."""
+    found = _records.clean(backend, request)
+    found._clock = clock
+    return found
+
+
+@pytest.fixture
+def url(database: Database) -> str:
+    """The same, for tests that open it themselves."""
+    return database.url
 
 
 @pytest.fixture
