@@ -84,11 +84,10 @@ def _submit(what: Spec, remote: str, **how: Unpack[JobOptions]) -> None:
         raise UsageError("--timeout says how long --wait waits: give both")
     from dicomferry.cli import record, render, wait
     from dicomferry.models import job_view, remote_store
-    from dicomferry.workers import lanes
     from dicomferry.workers import submit as queue
 
     settings = record.settings()
-    lanes.broker_url(settings)  # a malformed one is told before anything is written
+    record.check_broker(settings)
     database = record.for_writing(settings)
     remote_id = remote_store.resolve_id(database, remote)
     done = queue.submit(

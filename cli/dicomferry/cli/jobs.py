@@ -205,7 +205,7 @@ def retry(job: str, as_json: bool) -> None:
     """Try again what an ended job did not finish; what arrived is not sent twice."""
     from dicomferry.models import job_store
 
-    settings, database, job_id = _open(job)
+    settings, database, job_id = _open(job, rings=True)
     number = job_store.retry(database, job_id)
     _ring(settings, database, job_id)
     told = f"{words.plural(number, 'item')} tried again" if number else "the search for files goes on"
@@ -232,7 +232,7 @@ def release(job: str, as_json: bool) -> None:
     """Let a held job go on."""
     from dicomferry.models import job_store
 
-    settings, database, job_id = _open(job)
+    settings, database, job_id = _open(job, rings=True)
     job_store.release(database, job_id)
     _ring(settings, database, job_id)
     _tell(database, job_id, f"released; follow with `dicomferry jobs wait {job_id}`", as_json)
@@ -254,12 +254,14 @@ def report(job: str, form: str) -> None:
     render.rows(found, form, columns=_REPORT_COLUMNS, text=_item_lines)
 
 
-def _open(job: str) -> tuple[Settings, Database, int]:
-    """The settings, the database, and the id of the job that was meant."""
+def _open(job: str, *, rings: bool = False) -> tuple[Settings, Database, int]:
+    """The settings, the database, and the id of the job that was meant. `rings`: the broker will be needed."""
     from dicomferry.cli import record
     from dicomferry.models import job_view
 
     settings = record.settings()
+    if rings:
+        record.check_broker(settings)
     database = record.for_jobs(settings)
     return settings, database, job_view.resolve_id(database, job)
 

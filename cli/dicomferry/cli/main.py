@@ -12,7 +12,10 @@ from dicomferry.cli.commands import Lazy, Root
 _COMMANDS = {
     "up": Lazy("dicomferry.cli.roles:up", "Run everything on this machine: broker and workers."),
     "worker": Lazy("dicomferry.cli.roles:worker", "Run workers alone, for systemd and containers."),
-    "demo": Lazy("dicomferry.cli.demo:demo", "See the whole loop on this machine with sample data."),
+    "demo": Lazy(
+        "dicomferry.cli.demo:demo",
+        "Send sample data to an archive on this machine, kill a worker on the way, and count what arrived.",
+    ),
     "status": Lazy("dicomferry.cli.admin:status", "Show what runs, what waits and what went wrong."),
     "remote": Lazy("dicomferry.cli.remotes:remote", "Keep the address book of remote AEs and test them."),
     "submit": Lazy("dicomferry.cli.enqueue:submit", "Queue a job: an echo, or files to store."),

@@ -91,7 +91,7 @@ def sentence(job: Document, *, already_there: int = 0) -> str:
         parts.append(f"{ended}{number(job['received'])} of {number(job['expected'])} proven at {title(job)}")
         parts += [f"{number(items[state])} {state}" for state in ("failed", "cancelled", "skipped") if items[state]]
         warned = items["warning"] - already_there
-        parts += [f"{number(already_there)} were there already"] * bool(already_there)
+        parts += [f"{number(already_there)} already there"] * bool(already_there)
         parts += [f"{number(warned)} with a warning"] * bool(warned)
         parts += [f"{number(items['pending'])} left to do"] * bool(items["pending"])
     seconds = seconds_of(job)
