@@ -1,0 +1,202 @@
+"""`dicomferry remote`: the address book, and the test of a connection."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from support.peers import StoreScp
+from support.process import free_port
+from support.scripted_peer import (
+    RQ,
+    ScriptedPeer,
+    accept,
+    echo_rsp_command,
+    expect,
+    expect_message,
+    p_data,
+    pdv,
+    rejection,
+)
+from support.scripted_peer import send as sends
+
+from .desk import Desk
+
+REMOTE_KEYS = {
+    "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
+    "max_associations", "max_moves", "max_uids", "prefer_syntax", "timeouts",
+}  # fmt: skip
+OPTIONS = (
+    "--calling", "US", "--store", "ST@10.0.0.6:105", "--also-from", "GATE", "--also-from", "10.0.0.0/24",
+    "--charset", "ISO_IR 100", "--max-associations", "2", "--max-moves", "3", "--max-uids", "50",
+    "--prefer-syntax", "implicit", "--connect", "1", "--first-answer", "900.5",
+)  # fmt: skip
+
+
+def test_all_that_was_said_is_kept(desk: Desk) -> None:
+    """Every option of add shows up under its key."""
+    desk.run("remote", "add", "pacs1", "PACS1@10.0.0.5:104", *OPTIONS, "--no-probe")
+    shown = desk.json("remote", "show", "pacs1")
+    assert set(shown) == REMOTE_KEYS and desk.json("remote", "list") == [shown]
+    assert shown == {
+        "name": "pacs1", "ae_title": "PACS1", "host": "10.0.0.5", "port": 104, "calling_ae_title": "US",
+        "store_address": "ST@10.0.0.6:105", "also_from": ["GATE", "10.0.0.0/24"], "charset": "ISO_IR 100",
+        "max_associations": 2, "max_moves": 3, "max_uids": 50, "prefer_syntax": "implicit",
+        "timeouts": {"connect": 1.0, "first_answer": 900.5},
+    }  # fmt: skip
+    told = desk.run("remote", "show", "pacs1").stdout
+    assert "900.5 s" in told and "GATE, 10.0.0.0/24" in told
+
+
+def test_set_changes_what_is_given_and_nothing_else(desk: Desk) -> None:
+    """An empty text or 0 seconds goes back to the default."""
+    desk.run("remote", "add", "pacs1", "PACS1@10.0.0.5:104", *OPTIONS, "--no-probe")
+    before = desk.json("remote", "show", "pacs1")
+    desk.run("remote", "set", "pacs1", "OTHER@h:11", "--calling", "", "--connect", "0", "--acse", "2", "--no-probe")
+    assert desk.json("remote", "show", "pacs1") == before | {
+        "ae_title": "OTHER", "host": "h", "port": 11, "calling_ae_title": None,
+        "timeouts": {"first_answer": 900.5, "acse": 2.0},
+    }  # fmt: skip
+    assert "nothing to change" in desk.run("remote", "set", "pacs1", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pacs1@x", "PACS1@h:104"),
+        ("p", "PACS1@h"),
+        ("p", "PACS1@h:0"),
+        ("p", "SEVENTEEN-LETTERS@h:104"),
+        ("p", "PACS1@h:104", "--calling", "back\\slash"),
+        ("p", "PACS1@h:104", "--store", "h:104"),
+        ("p", "PACS1@h:104", "--also-from", "10.0.0.0/99"),
+        ("p", "PACS1@h:104", "--charset", "latin1"),
+        ("p", "PACS1@h:104", "--prefer-syntax", "jpeg"),
+        ("p", "PACS1@h:104", "--max-moves", "0"),
+        ("p", "PACS1@h:104", "--connect", "-1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_written(words: tuple[str, ...], desk: Desk) -> None:
+    """Exit 2 and one line."""
+    told = desk.run("remote", "add", *words, code=2)
+    assert told.stderr.startswith("dicomferry: ") and told.stderr.count("\n") == 1 and told.stdout == ""
+    assert desk.json("remote", "list") == []
+
+
+def test_a_name_is_given_once(desk: Desk) -> None:
+    """Exit 2 with the command that changes it."""
+    assert desk.remote_id
+    told = desk.run("remote", "add", "pacs1", "X@h:104", "--no-probe", code=2).stderr
+    assert "dicomferry remote set pacs1" in told
+
+
+def test_remove_takes_it_out(desk: Desk) -> None:
+    """It is not listed any more; an unknown name is guessed."""
+    assert desk.remote_id
+    assert "did you mean pacs1?" in desk.run("remote", "remove", "pasc1", code=2).stderr
+    desk.run("remote", "remove", "pacs1")
+    assert desk.json("remote", "list") == []
+
+
+def test_add_tests_the_connection(desk: Desk, storescp: StoreScp) -> None:
+    """TCP, association and C-ECHO, one line each with milliseconds."""
+    told = desk.run("remote", "add", "pacs1", f"PACS1@127.0.0.1:{storescp.port}").stdout.splitlines()
+    assert told[0] == "pacs1 is saved" and "called as DICOMFERRY" in told[1]
+    assert [line.split()[:2] for line in told[2:]] == [["TCP", "ok,"], ["association", "ok,"], ["C-ECHO", "ok,"]]
+    assert all(line.endswith(" ms") for line in told[2:])
+
+
+def test_add_saves_even_when_the_test_fails(desk: Desk) -> None:
+    """Exit 0, said clearly; the line that failed has its advice, the rest was not reached."""
+    told = desk.run("remote", "add", "pacs1", f"PACS1@127.0.0.1:{free_port()}")
+    assert "TCP          failed: " in told.stdout and "is the host up" in told.stdout
+    assert told.stdout.count("not reached") == 2
+    assert "saved all the same" in told.stderr
+    assert len(desk.json("remote", "list")) == 1
+
+
+def test_echo_of_a_peer_that_is_there(desk: Desk, storescp: StoreScp) -> None:
+    """Exit 0; by address it needs no database and makes none."""
+    found = desk.json("remote", "echo", f"PACS1@127.0.0.1:{storescp.port}")
+    assert found["ok"] is True and found["status"] == "0x0000" and found["step"] is None
+    assert found["tcp_ms"] > 0 and found["association_ms"] > 0 and found["echo_ms"] > 0
+    assert not desk.home.exists()
+
+
+def test_echo_of_a_peer_that_is_away(desk: Desk) -> None:
+    """Exit 1, with the step, the reason and whose side to look at."""
+    found = desk.json("remote", "echo", f"PACS1@127.0.0.1:{free_port()}", code=1)
+    assert (found["ok"], found["step"], found["reason"]) == (False, "TCP", "unreachable")
+    assert found["advice"] and found["tcp_ms"] is None
+
+
+def test_echo_that_is_rejected(desk: Desk) -> None:
+    """The association failed, TCP did not; the advice is that of the reject reason."""
+    with ScriptedPeer([expect(RQ), sends(rejection(1, 1, 3))]) as peer:
+        told = desk.run("remote", "echo", f"PACS1@127.0.0.1:{peer.port}", code=1).stdout.splitlines()
+    assert told[1] == "  TCP          ok"
+    assert told[2].startswith("  association  failed: ") and "their side must add our AE title" in told[2]
+    assert told[3] == "  C-ECHO       not reached"
+
+
+def test_echo_that_is_answered_with_a_failure(desk: Desk) -> None:
+    """An answer is not success: its status is read."""
+    answer = p_data(pdv(echo_rsp_command(1, 0x0122), 3))
+    script = [expect(RQ), accept(), expect_message(data_set=False), sends(answer)]
+    with ScriptedPeer(script) as peer:
+        found = desk.json("remote", "echo", f"PACS1@127.0.0.1:{peer.port}", code=1)
+    assert (found["ok"], found["step"], found["status"]) == (False, "C-ECHO", "0x0122")
+
+
+def test_echo_of_nobody(desk: Desk) -> None:
+    """Exit 2 for a name that is not in the address book."""
+    assert "address book is empty" in desk.run("remote", "echo", "pacs1", code=2).stderr
+    assert desk.remote_id
+    assert "did you mean pacs1?" in desk.run("remote", "echo", "pacs", code=2).stderr
+
+
+# --- completion ---
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_names_the_program(shell: str, desk: Desk) -> None:
+    """One script for each shell, without looking at what is installed."""
+    told = desk.run("completion", shell).stdout
+    assert "_DICOMFERRY_COMPLETE" in told and "dicomferry" in told
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=told, text=True, check=True)
+
+
+def _offered(desk: Desk, words: str) -> list[str]:
+    told = desk.run(
+        _DICOMFERRY_COMPLETE="bash_complete", COMP_WORDS=f"dicomferry {words}", COMP_CWORD=str(words.count(" ") + 1)
+    ).stdout
+    return [line.partition(",")[2] for line in told.splitlines() if line]
+
+
+def test_completion_offers_commands_remotes_and_jobs(desk: Desk) -> None:
+    """Names of the address book and ids of recent jobs, also with --home on the line."""
+    desk.echo_job()
+    assert "release" in _offered(desk, "jobs re") and "store" in _offered(desk, "submit ")
+    assert _offered(desk, "submit echo pa") == ["pacs1"]
+    assert _offered(desk, "jobs show ") == ["last", "1"]
+    assert _offered(desk, f"--home {desk.home} remote show ") == ["pacs1"]
+
+
+def test_completion_never_fails(desk: Desk) -> None:
+    """No database, a wrong setting: nothing is offered and nothing is said."""
+    assert _offered(desk, "remote show ") == []
+    desk.home.mkdir(parents=True)
+    (desk.home / "dicomferry.toml").write_text("nonsense")
+    assert _offered(desk, "jobs show ") == ["last"]
+
+
+def test_list_in_every_form(desk: Desk) -> None:
+    """Text, JSON, one object a line, CSV."""
+    assert desk.remote_id
+    assert "127.0.0.1:104" in desk.run("remote", "list").stdout
+    (line,) = desk.run("remote", "list", "--jsonl").stdout.splitlines()
+    assert json.loads(line)["name"] == "pacs1"
+    assert desk.run("remote", "list", "--csv").stdout.splitlines()[0].startswith("name,ae_title,host,port")

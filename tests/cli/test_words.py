@@ -1,0 +1,112 @@
+"""Numbers, times and sentences as people read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dicomferry.cli import words
+
+NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (0.42, "0.4 s"), (41.2, "41 s"), (119.4, "119 s"), (725, "12 min 5 s"), (12_000, "3 h 20 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    """As exact as anybody wants to know."""
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"), [(0, "0 B"), (999, "999 B"), (33_120, "33.1 kB"), (524_288_000, "524 MB"), (10**15, "1000 TB")]
+)
+def test_sizes(amount: int, text: str) -> None:
+    """Decimal units, as disks have them."""
+    assert words.size(amount) == text
+
+
+def test_a_next_try_is_in_seconds_or_at_a_time() -> None:
+    """Soon: in so many seconds; later: at a local time, with the day if it is another one."""
+    assert words.clock(NOW + timedelta(seconds=10), NOW) == "in 10 s"
+    assert words.clock(NOW - timedelta(seconds=10), NOW) == "in 0 s"
+    assert words.clock(NOW + timedelta(minutes=10), NOW).startswith("at ")
+    assert words.clock(NOW + timedelta(days=3), NOW).startswith("on 2026-11-2")
+
+
+def test_text_from_outside_cannot_command_a_terminal() -> None:
+    """Control characters become visible."""
+    assert words.printable("a\x1b[2Jb\nc") == "a\\x1b[2Jb\\nc"
+
+
+def _job(state: str, kind: str = "store", **values: Any) -> dict[str, Any]:
+    items = {"total": 0, "pending": 0, "succeeded": 0, "warning": 0, "failed": 0, "skipped": 0, "cancelled": 0}
+    return {
+        "id": 7, "kind": kind, "remote": "pacs1", "remote_address": "PACS1@10.0.0.5:104", "state": state,
+        "reason": None, "reason_text": None, "planned": True, "expected": None, "received": None,
+        "submitted_at": "2026-11-22T02:00:00.000Z", "started_at": "2026-11-22T02:00:00.000Z",
+        "finished_at": "2026-11-22T02:00:41.000Z", "rate_instances_per_s": None, "not_before": None,
+        "items": items | values.pop("items", {}),
+    } | values  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("job", "text"),
+    [
+        (
+            _job(
+                "incomplete",
+                items={"total": 10_000, "succeeded": 9997, "failed": 3},
+                expected=10_000,
+                received=9997,
+                rate_instances_per_s=243.8,
+            ),
+            "job 7: 9,997 of 10,000 proven at PACS1, 3 failed, 41 s, 244/s",
+        ),
+        (
+            _job("succeeded", items={"total": 5, "succeeded": 3, "warning": 1, "skipped": 1}, expected=4, received=4),
+            "job 7: 4 of 4 proven at PACS1, 1 skipped, 1 with a warning, 41 s",
+        ),
+        (
+            _job("cancelled", items={"total": 9, "succeeded": 4, "cancelled": 5}, expected=9, received=4),
+            "job 7: cancelled, 4 of 9 proven at PACS1, 5 cancelled, 41 s",
+        ),
+        (
+            _job("held", items={"total": 9, "succeeded": 4, "pending": 5}, expected=9, received=4, finished_at=None),
+            "job 7: 4 of 9 proven at PACS1, 5 left to do",
+        ),
+        (_job("failed", expected=0, received=0), "job 7: nothing to send, 41 s"),
+        (_job("cancelled", planned=False), "job 7: cancelled before anything was found, 41 s"),
+        (_job("succeeded", "echo"), "job 7: PACS1 answered, 41 s"),
+        (_job("failed", "echo", reason="refused"), "job 7: the echo of PACS1 failed: refused, 41 s"),
+        (_job("held", "echo", reason="rejected", finished_at=None), "job 7: the echo of PACS1 held: rejected"),
+    ],
+)
+def test_the_end_of_a_job_is_one_sentence(job: dict[str, Any], text: str) -> None:
+    """How many of how many are proven where, what went wrong, how long it took, how fast it was."""
+    assert words.sentence(job) == text
+
+
+def test_what_was_there_before_is_counted_apart() -> None:
+    """Its contents were not compared, so it is named."""
+    job = _job("succeeded", items={"total": 5, "succeeded": 1, "warning": 4}, expected=5, received=5)
+    assert "4 of them" not in words.sentence(job)
+    assert "3 already there, 1 with a warning" in words.sentence(job, already_there=3)
+
+
+def test_an_item_says_what_and_what_to_do() -> None:
+    """Name, reason, detail, status, advice; the request of an echo has no name of its own."""
+    item = {"path": "/a\x1b.dcm", "sop_instance_uid": "1.2", "reason": "refused", "detail": "disk\nfull"}
+    item |= {"status": "0xA700", "advice": "check its disk", "state": "failed"}
+    assert words.item_line(item) == "/a\\x1b.dcm: refused; disk\\nfull (0xA700); check its disk"
+    bare = dict.fromkeys(item) | {"state": "pending"}
+    assert words.item_line(bare) == "the request: pending"
+
+
+def test_a_job_with_a_start_time_says_when() -> None:
+    """Waiting because it was told to is no fault of the remote."""
+    job = _job("pending", reason="not before", not_before="2026-11-22T02:00:30.000Z")
+    assert words.waiting_line(job, NOW) == "job 7: starts in 30 s; Ctrl-C leaves the job queued"
