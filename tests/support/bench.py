@@ -150,7 +150,7 @@ class Bench:
             command += pdu[12:]
             if control & 2:
                 break
-            pdu = line.expect(peer.DATA)
+            pdu = data_pdu(line)
         values: Dataset = decode(BytesIO(command), True, True)
         uid = str(values.AffectedSOPInstanceUID)
         with self._lock:
@@ -167,7 +167,7 @@ class Bench:
         early = self.early(store)
         if early is not None:
             play(line, early)
-        while not line.expect(peer.DATA)[11] & 2:
+        while not data_pdu(line)[11] & 2:
             pass
         if early is None:
             reply = self.answer(store)
@@ -191,6 +191,15 @@ class Bench:
             thread.join(peer.PATIENCE)
         if kind is None and self.failure is not None:
             raise AssertionError(f"the bench failed: {self.failure!r}") from self.failure
+
+
+def data_pdu(line: Line) -> bytes:
+    """The next P-DATA-TF, unless the other side gives the message up."""
+    pdu = line.read_pdu()
+    if pdu[0] == peer.ABORT:
+        raise Hung
+    assert pdu[0] == peer.DATA, f"PDU type {pdu[0]} in the middle of a message"
+    return pdu
 
 
 def play(line: Conversation, steps: Sequence[Step]) -> None:

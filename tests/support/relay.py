@@ -1,0 +1,102 @@
+"""A TCP relay in front of a real peer: as slow as a test wants it, so that what it does lands in mid-batch."""
+
+import socket
+import threading
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from support.process import LOOPBACK
+
+PIECE = 16384
+
+
+class Relay:
+    """Passes bytes on to `port`, at most `rate` of them a second towards it over all connections (None: no limit)."""
+
+    def __init__(self, port: int, rate: float | None = None) -> None:
+        self.target = port
+        self.rate = rate
+        self.most_open = 0
+        self._open = 0
+        self._due = time.monotonic()
+        self._lock = threading.Lock()
+        self._closing = False
+        self._sockets: set[socket.socket] = set()
+        self._listener = socket.create_server((LOOPBACK, 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while not self._closing:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection((LOOPBACK, self.target), timeout=10)
+            except OSError:
+                near.close()
+                continue
+            far.settimeout(None)
+            for end in (near, far):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # Small buffers: what a killed sender left in them still arrives.
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * PIECE)
+            with self._lock:
+                self._sockets |= {near, far}
+                self._open += 1
+                self.most_open = max(self.most_open, self._open)
+            for source, sink, slowly in ((near, far, True), (far, near, False)):
+                thread = threading.Thread(target=self._pump, args=(source, sink, slowly), daemon=True)
+                thread.start()
+                self._threads.append(thread)
+
+    def _pump(self, source: socket.socket, sink: socket.socket, slowly: bool) -> None:
+        try:
+            while piece := source.recv(PIECE):
+                if slowly:
+                    self._wait_for(len(piece))
+                sink.sendall(piece)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            for end in (source, sink):
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+        if slowly:
+            with self._lock:
+                self._open -= 1
+
+    def _wait_for(self, number: int) -> None:
+        """Take this many bytes' time from the shared budget."""
+        with self._lock:
+            rate = self.rate
+            if rate is None:
+                return
+            self._due = max(self._due, time.monotonic()) + number / rate
+            due = self._due
+        while not self._closing and self.rate is not None:
+            left = due - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, 0.05))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for end in self._sockets:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
+        for end in self._sockets:
+            end.close()
