@@ -85,6 +85,12 @@ print(sorted(heavy & set(sys.modules)), file=sys.stderr)
     assert done.stderr == "[]\n"
 
 
+def test_an_error_cannot_command_a_terminal(desk: Desk) -> None:
+    """What was typed or what a peer said is shown with its control characters as escapes, in one line."""
+    told = desk.run("jobs", "show", "\x1b[2J\n7", code=2).stderr
+    assert "\x1b" not in told and told.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "meant"),
     [(("jbs",), "jobs"), (("jobs", "shw", "1"), "show"), (("remote", "ad"), "add"), (("submit", "stor"), "store")],

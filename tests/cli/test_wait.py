@@ -11,7 +11,7 @@ from typing import Any, Self
 import pytest
 
 from dicomferry.cli import wait
-from dicomferry.cli.progress import PLAIN_EVERY, Plain
+from dicomferry.cli.progress import PLAIN_EVERY, Bar, Plain
 from dicomferry.cli.wait import NO_WORKER, Watch
 from dicomferry.cli.words import Document
 from dicomferry.models import job_store, presence
@@ -168,6 +168,21 @@ def test_until_it_is_planned_nobody_says_how_much_is_left(capsys: pytest.Capture
         time[0] = float(second)
         plain.update(job(planned=False, items={"total": 1000 + second, "pending": 1000}))
     assert capsys.readouterr().err == "job 7: 11 of 1,011 found so far, 1.0/s\n"
+
+
+def test_the_bar_takes_every_kind_of_job(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing found yet, not planned yet, on the way, done: the bar shows each, and brackets are no markup."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with Bar() as bar:
+        bar.update(job("pending", planned=False, items={"total": 0, "pending": 0}))
+        bar.update(job(planned=False))
+        bar.update(job(items={"pending": 4, "failed": 1}, bytes=5000))
+        bar.say("[red]remote[/red] away")
+        bar.update(job(items={"pending": 0}))
+    told = capsys.readouterr()
+    assert told.out == "" and "[red]remote[/red] away" in told.err and "10 of 10" in told.err
 
 
 # --- the command ---

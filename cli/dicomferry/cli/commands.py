@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 import click
 
+from dicomferry.cli.words import printable
 from dicomferry.models.errors import DicomferryError
 
 HOME = "dicomferry.home"
@@ -195,7 +196,7 @@ def note(text: str) -> None:
 
 def _write(stream: TextIO, text: str) -> None:
     with suppress(BrokenPipeError):
-        print(text, file=stream, flush=True)
+        print(printable(text), file=stream, flush=True)
 
 
 def _explain(error: Exception) -> int:
