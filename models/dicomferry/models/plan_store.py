@@ -43,6 +43,9 @@ def add_batch(
         cancel, hold = lease.fence(connection, held)
         if cancel or hold:
             return True, 0
+        written = connection.execute(sa.select(ChunkRow.cursor).where(ChunkRow.id == held.chunk_id)).scalar_one()
+        if cursor is not None and written == cursor:  # this runs again after a connection lost in the commit
+            return False, waiting_chunks(connection, held.job_id)
         now = database.now(connection)
         connection.execute(
             sa.update(ChunkRow).where(ChunkRow.id == held.chunk_id).values(cursor=cursor, barren=0, deaths=0)
