@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
 
 from dicomferry.models import remote as grammar
 from dicomferry.models.database import AnyRow, Database
@@ -15,6 +16,7 @@ from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.remote import Remote, Timeouts
 from dicomferry.models.tables import RemoteRow
 
+_T = TypeVar("_T")
 DEFAULTS: Mapping[str, Any] = {
     "calling_ae_title": None,
     "store_address": None,
@@ -54,7 +56,7 @@ def add(database: Database, name: str, address: str, **options: Any) -> None:
         else:
             connection.execute(sa.insert(RemoteRow).values(name=name, created_at=database.now(connection), **row))
 
-    database.write(work, durable=True)
+    _insert(database, work)
 
 
 def change(database: Database, name: str, address: str | None, **options: Any) -> None:
@@ -109,7 +111,15 @@ def resolve_id(database: Database, text: str) -> int:
         ).scalar_one()
         return inserted
 
-    return database.write(work)
+    return _insert(database, work)
+
+
+def _insert(database: Database, work: Callable[[Connection], _T]) -> _T:
+    """Run a write that adds a row unless it is there, and once more where another command added it meanwhile."""
+    try:
+        return database.write(work, durable=True)
+    except IntegrityError:
+        return database.write(work, durable=True)
 
 
 def load(database: Database, remote_id: int, *, ae_title: str, timeouts: Timeouts) -> Remote:
