@@ -163,8 +163,9 @@ def finish(
     """End the attempt: its last outcomes, its end, the chunk's next state and the job's, in one transaction.
 
     `decision` is None where the attempt was interrupted; then the chunk goes back to pending, or where its job was
-    cancelled or held meanwhile, to that. `finished_items` counts those that this attempt brought to an end,
-    `planned` says that this was the plan and that it is complete. Raises LeaseLost.
+    cancelled or held meanwhile, to that, and the attempt ended as cancelled or interrupted, whatever `end` says.
+    `finished_items` counts those that this attempt brought to an end, `planned` says that this was the plan and that
+    it is complete. Raises LeaseLost.
     """
 
     def work(connection: Connection) -> None:
@@ -175,19 +176,19 @@ def finish(
             connection.execute(sa.update(JobRow).where(JobRow.id == held.job_id).values(planned=True))
             numbers = ledger.tally(connection, held.job_id)
             ledger.add_event(connection, held.job_id, now, "planned", f"{numbers.total} items found")
-        left = _left(connection, held.chunk_id)
+        complete = planned or (held.kind != PLAN and not _left(connection, held.chunk_id))
+        asked = not complete and decision is None and (cancel or hold)
         connection.execute(
             sa.update(AttemptRow)
             .where(AttemptRow.chunk_id == held.chunk_id, AttemptRow.fence == held.fence)
             .values(
-                end=end,
+                end=(AttemptEnd.CANCELLED if cancel else AttemptEnd.INTERRUPTED) if asked else end,
                 ended_at=now,
                 reason=decision.reason if decision else None,
                 detail=detail,
                 finished_items=finished_items,
             )
         )
-        complete = planned or (held.kind != PLAN and not left)
         _leave(
             connection,
             held.job_id,
