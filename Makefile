@@ -17,7 +17,7 @@ COMPILE := UV_PYTHON_DOWNLOADS=never UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOC
     --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check peers lock clean
+.PHONY: help demo test test-long check bench peers lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -43,6 +43,9 @@ check: $(VENV)/.dev ## format, lint, types, import rules
 # tests that need them skip by name (with CI=true they fail).
 peers:
 	@tests/support/install-peers $(PEERS)
+
+bench: $(VENV)/.dev ## speed against DCMTK (BENCH="send queue walk --rounds 5")
+	PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)
 
 lock: $(LOCKENV)/bin/uv ## resolve the lock files again (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) --extra postgres pyproject.toml -o requirements.lock

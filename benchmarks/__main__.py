@@ -1,0 +1,23 @@
+"""python -m benchmarks [ROW ...] [--rounds N]: print the table, keep the raw runs in benchmarks/results."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks import send, through_queue, walk
+
+ROWS = {"send": send.run, "queue": through_queue.run, "walk": walk.run}
+
+
+def main() -> None:
+    """Run the rows that were named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all without any")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    for name in arguments.rows or ROWS:
+        ROWS[name](arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The data sets, made once under WORK and used again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.harness import WORK
+from support import samples
+
+SIZES = {"MR": 128, "CT": 512, "XL": 4096}
+"""Rows and columns: 32 KB, 0.5 MB and 32 MB of 16-bit pixels."""
+
+
+def folder(kind: str, number: int, *, per_folder: int = 1000) -> Path:
+    """`number` images of one kind."""
+    path = WORK / f"{kind}-{number}"
+    done = path / ".done"
+    if not done.exists():
+        size = SIZES[kind]
+        modality = "MR" if kind == "MR" else "CT"
+        for index in range(number):
+            target = path / f"series{index // per_folder:04}" / f"{index:06}.dcm"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            content = samples.instance_bytes(
+                modality,
+                size,
+                sop=samples.uid(kind, index),
+                series=samples.uid(kind, "series", index // per_folder),
+                study=samples.uid(kind, "study"),
+                number=index,
+            )
+            target.write_bytes(content)
+        done.touch()
+    return path
+
+
+def files(kind: str, number: int) -> list[Path]:
+    """The same as a list, sorted."""
+    return sorted(folder(kind, number).rglob("*.dcm"))

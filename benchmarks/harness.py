@@ -1,0 +1,102 @@
+"""Interleaved runs, their medians, and the raw figures kept as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+WORK = Path(os.environ.get("DICOMFERRY_BENCHMARKS", "/tmp/dicomferry-benchmarks"))
+"""Where the data is made once and kept for the next run."""
+
+Run = Callable[[], "Measured"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run: how much of what per second, and processor seconds of the side that was measured."""
+
+    rate: float
+    cpu_seconds: float | None = None
+    rss_mb: dict[str, float] | None = None
+
+
+@dataclass
+class Row:
+    """One line of the table; `target` is the least ratio wanted, None where a figure is only noted."""
+
+    name: str
+    unit: str
+    against: str
+    target: float | None
+    ours: list[Measured] = field(default_factory=list)
+    theirs: list[Measured] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        """Median of ours over median of theirs."""
+        return median(self.ours) / median(self.theirs)
+
+    def line(self) -> str:
+        """For the terminal."""
+        mine, other = median(self.ours), median(self.theirs)
+        text = f"{self.name:<44} {mine:>9,.0f} {self.unit}  {self.against} {other:>9,.0f}  ratio {self.ratio:5.2f}"
+        if self.target is not None:
+            text += f"  (wanted {self.target:g}: {'reached' if self.ratio >= self.target else 'NOT reached'})"
+        if self.ours[0].cpu_seconds and self.theirs[0].cpu_seconds:
+            cpu = [statistics.median(run.cpu_seconds or 0.0 for run in runs) for runs in (self.ours, self.theirs)]
+            text += f"  processor time {cpu[0] / cpu[1]:.2f}"
+        return text
+
+    def save(self) -> None:
+        """Keep the raw runs."""
+        RESULTS.mkdir(exist_ok=True)
+        document = asdict(self) | {
+            "ratio": round(self.ratio, 3),
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": {
+                "cores": os.cpu_count(),
+                "python": platform.python_version(),
+                "load": [round(value, 2) for value in os.getloadavg()],
+            },
+        }
+        name = "".join(char if char.isalnum() else "-" for char in self.name.lower()).strip("-")
+        while "--" in name:
+            name = name.replace("--", "-")
+        (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def median(runs: list[Measured]) -> float:
+    """The median rate."""
+    return statistics.median(run.rate for run in runs)
+
+
+def interleave(row: Row, ours: Run, theirs: Run, rounds: int) -> Row:
+    """One round to warm up, then the two sides in turn; saved and printed."""
+    ours(), theirs()
+    for _ in range(rounds):
+        row.ours.append(ours())
+        row.theirs.append(theirs())
+    row.save()
+    print(row.line(), flush=True)
+    return row
+
+
+def timed_process(argv: list[str], amount: int, environment: dict[str, str] | None = None) -> Measured:
+    """Run a program to its end: `amount` per second, and its processor time."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.perf_counter()
+    subprocess.run(argv, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seconds = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Measured(amount / seconds, cpu)

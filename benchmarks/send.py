@@ -1,0 +1,56 @@
+"""C-STORE as SCU over one association, against storescu; both to the same sink."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from benchmarks import data, receivers
+from benchmarks.harness import Measured, Row, interleave, timed_process
+from dicomferry.models.remote import Remote
+from dicomferry.workers import part10
+from dicomferry.workers.dimse.store import LocalInstance, send
+
+ROWS = (("MR", 2000, 1.4), ("CT", 400, 1.2), ("XL", 12, 1.0))
+
+
+def run(rounds: int, pdu: str = "16384") -> None:
+    """The three sizes of object."""
+    for kind, number, target in ROWS:
+        paths = data.files(kind, number)
+        row = Row(f"send {kind} x {number}, one association, pdu {pdu}", "/s", "storescu", target)
+        with receivers.sink("-pdu", pdu) as port:
+            argv = ["storescu", "-pdu", pdu, "-R", "+sd", "+r", "127.0.0.1", str(port), str(paths[0].parent.parent)]
+            interleave(
+                row,
+                lambda paths=paths, port=port: _ours(paths, port),  # type: ignore[misc]
+                lambda argv=argv, number=number: timed_process(argv, number, receivers.ENVIRONMENT),  # type: ignore[misc]
+                rounds,
+            )
+
+
+def _ours(paths: list[Path], port: int) -> Measured:
+    remote = Remote(name="sink", ae_title="ANY-SCP", host="127.0.0.1", port=port, calling_ae_title="BENCH")
+    instances = [_instance(path) for path in paths]
+    pairs = [(instances[0].sop_class_uid, instances[0].transfer_syntax_uid)]
+    cpu, began = time.process_time(), time.perf_counter()
+    good = sum(answer.status == 0 for answer in send(remote, iter(instances), pairs))
+    seconds = time.perf_counter() - began
+    assert good == len(paths)
+    return Measured(len(paths) / seconds, time.process_time() - cpu)
+
+
+def _instance(path: Path) -> LocalInstance:
+    """As a plan would have left it."""
+    name = os.fsencode(path)
+    header, status = part10.read_header(name), path.stat()
+    return LocalInstance(
+        0,
+        name,
+        status.st_size,
+        status.st_mtime_ns,
+        header.sop_class_uid,
+        header.sop_instance_uid,
+        header.transfer_syntax_uid,
+    )
