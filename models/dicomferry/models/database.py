@@ -142,6 +142,11 @@ class Database:
             raise
         except exc.InterfaceError as error:
             raise OutOfReach(f"database {hide_password(self.url)}: {_first_line(error)}") from error
+        except exc.DatabaseError as error:
+            if type(error) is not exc.DatabaseError:
+                raise
+            # SQLite's word for a file that is damaged, or no database at all.
+            raise OutOfReach(f"database {hide_password(self.url)}: {_first_line(error)}") from error
 
 
 def hide_password(url: str) -> str:
