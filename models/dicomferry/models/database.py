@@ -150,8 +150,9 @@ class Database:
 
 
 def hide_password(url: str) -> str:
-    """The URL with its password as `***`; anything that is no URL unchanged."""
-    return re.sub(r"(?<=://)([^:@/]*):[^@]*@", r"\1:***@", url)
+    """The URL with its password as `***`, in the address and in the query; anything that is no URL unchanged."""
+    hidden = re.sub(r"(?<=://)([^:@/]*):[^/]*@", r"\1:***@", url)
+    return re.sub(r"(?i)([?&]password=)[^&]*", r"\1***", hidden)
 
 
 def _first_line(error: exc.DBAPIError) -> str:
