@@ -23,7 +23,7 @@ from dicomferry.workers.celery_app import create, transport_options
 
 RING = "dicomferry.ring"
 RING_EXPIRES_SECONDS = 60
-WORKER_ID, WORKER_NAME = "DICOMFERRY_WORKER_ID", "DICOMFERRY_WORKER_NAME"
+WORKER_ID, WORKER_NAME = "_DICOMFERRY_WORKER_ID", "_DICOMFERRY_WORKER_NAME"
 
 log = telemetry.logger(__name__)
 
