@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-WORK = Path(os.environ.get("DICOMFERRY_BENCHMARKS", "/tmp/dicomferry-benchmarks"))
+WORK = Path(os.environ.get("BENCHMARK_DATA", "/tmp/dicomferry-benchmarks"))
 """Where the data is made once and kept for the next run."""
 
 Run = Callable[[], "Measured"]

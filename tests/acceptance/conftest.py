@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.installation import Installation
+from support.peers import StoreScp
 from support.record import Record
 
 LEASE_SECONDS = 4
@@ -23,6 +24,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def database_url(request: pytest.FixtureRequest) -> str:
     """Empty for SQLite in the home, else the URL of a fresh PostgreSQL database."""
     return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
+
+
+class CountingScp(StoreScp):
+    """Keeps every instance that it gets, in a file of its own; so what came twice is there twice."""
+
+    def __init__(self, *, port: int | None = None) -> None:
+        super().__init__("STORESCP", "--unique-filenames", port=port)
+
+    def stores(self) -> int:
+        return len(self.files())
+
+
+@pytest.fixture
+def storescp() -> Iterator[StoreScp]:
+    with CountingScp() as server:
+        yield server
 
 
 Install = Callable[..., tuple[Installation, Record]]

@@ -44,8 +44,10 @@ class Site:
     def __init__(self, database: Database, clock: Clock) -> None:
         self.database = database
         self.clock = clock
-        self.remote_id = self.remote("PACS1")
+        remote_store.add(database, "PACS1", "PACS1@127.0.0.1:104")
+        self.remote_id = 1
         self.worker = presence.register(database, "worker", slots=4)
+        self.planner = Worker(id=self.worker.id, name="planner", slots=1000)
         self._files = 0
 
     def remote(self, name: str, **options: Any) -> int:
@@ -73,11 +75,11 @@ class Site:
 
     def claim_plan(self, job_id: int) -> Claim:
         """The job's plan, before all else that is due, on a worker of its own."""
-        plan = sa.update(ChunkRow).where(ChunkRow.job_id == job_id, ChunkRow.kind == claims.PLAN)
-        self.set(plan.values(priority=99))
-        held = self.claim(worker=presence.register(self.database, "worker", slots=1))
+        if job_id > 1:
+            plan = sa.update(ChunkRow).where(ChunkRow.job_id == job_id, ChunkRow.kind == claims.PLAN)
+            self.set(plan.values(priority=99))
+        held = self.claim(worker=self.planner)
         assert held.kind == claims.PLAN and held.job_id == job_id
-        self.set(plan.values(priority=self.job(job_id).priority))
         return held
 
     def files(self, number: int, **values: Any) -> list[dict[str, Any]]:
@@ -224,30 +226,35 @@ class Site:
 
     def everything(self) -> dict[str, list[AnyRow]]:
         """All rows that the work on jobs may change, to compare before and after."""
-        return {
-            table.__tablename__: list(self.rows(sa.select(table.__table__).order_by(table.id)))
-            for table in (JobRow, ChunkRow, ItemRow, AttemptRow, EventRow)
-        }
+        tables = (JobRow, ChunkRow, ItemRow, AttemptRow, EventRow)
+        return self.database.read(
+            lambda connection: {
+                table.__tablename__: list(connection.execute(sa.select(table.__table__).order_by(table.id)).all())
+                for table in tables
+            }
+        )
 
     def check(self) -> None:
         """What is true of every job at every moment: chunks agree with their items, ends with both."""
         active = {ChunkState.PENDING, ChunkState.RUNNING, ChunkState.HELD}
-        for job in self.rows(sa.select(JobRow.__table__)):
-            chunks = self.chunks(job.id, plan=True)
-            for chunk in chunks:
-                states = [row.state for row in self.items(job.id) if row.chunk_id == chunk.id]
-                assert chunk.total == len(states)
-                for state in ItemState:
-                    if state is not ItemState.PENDING:
-                        assert getattr(chunk, state.value) == states.count(state), (chunk, state)
-                if chunk.state not in active:
-                    assert ItemState.PENDING not in states, "an item waits in a chunk that nobody will claim"
-                assert (chunk.lease_until is not None) == (chunk.state is ChunkState.RUNNING)
-                assert (chunk.owner_id is not None) == (chunk.state is ChunkState.RUNNING)
-            if not active & {chunk.state for chunk in chunks}:
-                assert job.finished_at is not None, "a job without work has not ended"
-            else:
-                assert job.finished_at is None, "a job with work has ended"
+        jobs, chunks, items = self.database.read(
+            lambda connection: [
+                connection.execute(sa.select(table.__table__)).all() for table in (JobRow, ChunkRow, ItemRow)
+            ]
+        )
+        for chunk in chunks:
+            states = [row.state for row in items if row.chunk_id == chunk.id]
+            assert chunk.total == len(states)
+            for state in ItemState:
+                if state is not ItemState.PENDING:
+                    assert getattr(chunk, state.value) == states.count(state), (chunk, state)
+            if chunk.state not in active:
+                assert ItemState.PENDING not in states, "an item waits in a chunk that nobody will claim"
+            assert (chunk.lease_until is not None) == (chunk.state is ChunkState.RUNNING)
+            assert (chunk.owner_id is not None) == (chunk.state is ChunkState.RUNNING)
+        for job in jobs:
+            works = bool(active & {chunk.state for chunk in chunks if chunk.job_id == job.id})
+            assert works == (job.finished_at is None), "a job has ended if and only if no work is left"
 
 
 def together(*calls: Callable[[], object]) -> list[object]:

@@ -1,4 +1,4 @@
-"""A storage SCP at PDU level that takes any number of associations and misbehaves on demand.
+"""A storage and verification SCP at PDU level that takes any number of associations and misbehaves on demand.
 
     with Bench(answer=lambda store: 0xA700 if store.number == 3 else 0) as bench: ...
 
@@ -24,6 +24,8 @@ from pynetdicom.dsutils import decode
 
 from support import scripted_peer as peer
 from support.scripted_peer import Choose, Conversation, Step, take_first
+
+ECHO_RQ = 0x0030
 
 
 class Hung(ConnectionError):
@@ -139,11 +141,11 @@ class Bench:
         place = 0
         while (pdu := line.read_pdu())[0] == peer.DATA:
             place += 1
-            self._store(line, pdu, number, place)
+            self._message(line, pdu, number, place)
         if pdu[0] == peer.RELEASE_RQ:
             line.socket.sendall(peer.release_pdu(peer.RELEASE_RP))
 
-    def _store(self, line: Line, pdu: bytes, association: int, place: int) -> None:
+    def _message(self, line: Line, pdu: bytes, association: int, place: int) -> None:
         command = b""
         while True:
             control = struct.unpack_from(">LBB", pdu, 6)[2]
@@ -152,6 +154,9 @@ class Bench:
                 break
             pdu = data_pdu(line)
         values: Dataset = decode(BytesIO(command), True, True)
+        if values.CommandField == ECHO_RQ:
+            line.socket.sendall(peer.p_data(peer.pdv(peer.echo_rsp_command(values.MessageID), 3)))
+            return
         uid = str(values.AffectedSOPInstanceUID)
         with self._lock:
             self.stores.append(uid)

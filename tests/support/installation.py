@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import psutil
 
 SCRIPT = (sys.executable, "-m", "dicomferry.cli.main")
 READY = "ready;"
+MARK = "FERRY_TEST_INSTALLATION"
 PATIENCE = 120.0
 """Seconds for whatever should take one or two: machines that run tests are busy."""
 
@@ -136,13 +138,15 @@ def _pid(process: psutil.Process | None) -> int | None:
 class Installation:
     """A home and its settings, by keyword as in `lease_seconds=4, retry__first_delay=0.5`.
 
-    A context manager: at its end, whatever still runs on this home is killed.
+    A context manager: at its end, whatever of it still runs is killed.
     """
 
     def __init__(self, home: Path, **settings: object) -> None:
         self.home = home
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("DICOMFERRY_")}
-        self.environment |= {"DICOMFERRY_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+        # By the mark its processes are told from a peer's, which may inherit the home of the test's own environment.
+        self.mark = uuid.uuid4().hex
+        self.environment |= {"DICOMFERRY_HOME": str(home), "PYTHONUNBUFFERED": "1", MARK: self.mark}
         self.environment |= {f"DICOMFERRY_{key.upper()}": str(value) for key, value in settings.items()}
         self.cwd = home.parent
         self.cwd.mkdir(parents=True, exist_ok=True)
@@ -236,15 +240,11 @@ class Installation:
                     self.kill_all()
 
     def pids(self) -> list[int]:
-        """Every process on this machine that runs on this home, whoever its parent is now."""
+        """Every process on this machine that this installation started, whoever its parent is now."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                if (
-                    process.status() != psutil.STATUS_ZOMBIE
-                    and process.environ().get("DICOMFERRY_HOME") == str(self.home)
-                    and process.pid != os.getpid()
-                ):
+                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == self.mark:
                     found.append(process.pid)
         return found
 
@@ -256,7 +256,7 @@ class Installation:
         return "\n".join(lines)
 
     def wait_gone(self, seconds: float = 30.0) -> None:
-        """Until no process runs on this home."""
+        """Until no process of it is left."""
         try:
             until(lambda: not self.pids(), "no process is left", seconds)
         except AssertionError:

@@ -65,6 +65,19 @@ class Record:
         query = sa.select(ItemRow.sop_instance_uid).where(ItemRow.job_id == job_id, ItemRow.state.in_(wanted))
         return {row.sop_instance_uid for row in self.rows(query)}
 
+    def story(self, job_id: int) -> str:
+        """The attempts and the events of a job, for a test that fails."""
+        attempts = self.rows(
+            sa.select(AttemptRow.__table__).where(AttemptRow.job_id == job_id).order_by(AttemptRow.started_at)
+        )
+        lines = [
+            f"{row.started_at:%H:%M:%S.%f} to {row.ended_at and f'{row.ended_at:%H:%M:%S.%f}'}: chunk {row.chunk_id}, "
+            f"fence {row.fence}, process {row.pid}, {row.end}, {row.finished_items} items, {row.reason}, {row.detail}"
+            for row in attempts
+        ]
+        events = [f"{event['at']} {event['kind']}: {event['text']}" for event in self.show(job_id)["events"]]
+        return "\n".join([*lines, *events])
+
     def ends(self, job_id: int) -> Counter[AttemptEnd]:
         """How the attempts of a job ended."""
         return Counter(row.end for row in self.rows(sa.select(AttemptRow.end).where(AttemptRow.job_id == job_id)))

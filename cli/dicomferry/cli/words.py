@@ -115,7 +115,7 @@ def item_line(item: Document) -> str:
     name = item["path"] or item["sop_instance_uid"] or "the request"
     words = [text for text in (item["reason"], item["detail"]) if text]
     status = f" ({item['status']})" if item["status"] else ""
-    text = f"{printable(name)}: {printable('; '.join(words)) or item['state']}{status}"
+    text = printable(name) + (f": {printable('; '.join(words))}" if words else "") + status
     return text + (f"; {item['advice']}" if item["advice"] else "")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -22,6 +22,7 @@ PLAN_STOPS_AT = 50
 PLAN_GOES_ON_BELOW = 25
 """... and is claimed again below this many."""
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _DUE = ChunkRow.state == ChunkState.PENDING
 
 
@@ -97,6 +98,7 @@ def _claim(database: Database, connection: Connection, lane: str, worker: Worker
                 started_at=now,
             )
         )
+        connection.execute(sa.update(JobRow).where(JobRow.id == job.id).values(served_at=now))
         ledger.add_event(
             connection,
             job.id,
@@ -131,13 +133,17 @@ class _Candidate:
 
 
 def _candidates(connection: Connection, lane: str, now: datetime, full: set[tuple[int, bool]]) -> list[_Candidate]:
-    """The first due chunk of each job, kind and remote, best first: priority, fewest running on the remote, oldest."""
+    """The first due chunk of each job, kind and remote, best first.
+
+    By priority, then the job with the fewest running chunks, then the one that was served longest ago, then the oldest.
+    """
     groups = connection.execute(
         sa.select(
             ChunkRow.priority,
             ChunkRow.job_id,
             ChunkRow.remote_id,
             ChunkRow.kind,
+            JobRow.served_at,
             sa.func.min(ChunkRow.id).label("id"),
             sa.func.count().label("waiting"),
         )
@@ -149,7 +155,7 @@ def _candidates(connection: Connection, lane: str, now: datetime, full: set[tupl
             sa.not_(JobRow.cancel_asked),
             sa.not_(JobRow.hold_asked),
         )
-        .group_by(ChunkRow.priority, ChunkRow.job_id, ChunkRow.remote_id, ChunkRow.kind)
+        .group_by(ChunkRow.priority, ChunkRow.job_id, ChunkRow.remote_id, ChunkRow.kind, JobRow.served_at)
     ).all()
     if not groups:
         return []
@@ -167,7 +173,8 @@ def _candidates(connection: Connection, lane: str, now: datetime, full: set[tupl
         if (group.remote_id, group.kind == "move") not in full
         and not (group.kind == PLAN and waiting_chunks(connection, group.job_id) >= PLAN_GOES_ON_BELOW)
     ]
-    free.sort(key=lambda group: (-group.priority, running.get(group.job_id, 0), group.id))
+    # Without turns, a long job would keep a single association to itself: none of it runs at the moment of a claim.
+    free.sort(key=lambda group: (-group.priority, running.get(group.job_id, 0), group.served_at or _NEVER, group.id))
     return [_Candidate(group.id, group.job_id, group.remote_id, group.kind, group.waiting) for group in free]
 
 

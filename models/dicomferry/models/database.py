@@ -142,11 +142,17 @@ class Database:
             raise
         except exc.InterfaceError as error:
             raise OutOfReach(f"database {hide_password(self.url)}: {_first_line(error)}") from error
+        except exc.DatabaseError as error:
+            if type(error) is not exc.DatabaseError:
+                raise
+            # SQLite's word for a file that is damaged, or no database at all.
+            raise OutOfReach(f"database {hide_password(self.url)}: {_first_line(error)}") from error
 
 
 def hide_password(url: str) -> str:
-    """The URL with its password as `***`; anything that is no URL unchanged."""
-    return re.sub(r"(?<=://)([^:@/]*):[^@]*@", r"\1:***@", url)
+    """The URL with its password as `***`, in the address and in the query; anything that is no URL unchanged."""
+    hidden = re.sub(r"(?<=://)([^:@/]*):[^/]*@", r"\1:***@", url)
+    return re.sub(r"(?i)([?&]password=)[^&]*", r"\1***", hidden)
 
 
 def _first_line(error: exc.DBAPIError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from pathlib import Path
@@ -22,6 +23,7 @@ from dicomferry.models.remote import Timeouts, check_ae_title
 from dicomferry.models.retry import Policy
 
 FILE_NAME = "dicomferry.toml"
+_PREFIX = "DICOMFERRY_"
 
 
 def _ae_title(text: str) -> str:
@@ -80,7 +82,7 @@ class Settings(BaseSettings):
     """Everything an installation can be told."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DICOMFERRY_",
+        env_prefix=_PREFIX,
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
@@ -143,6 +145,7 @@ def default_home() -> Path:
 def load(home: Path | None = None) -> Settings:
     """The settings of an installation; raises ConfigurationError that names the wrong key and where it stands."""
     home = (home or default_home()).expanduser().absolute()
+    _refuse_unknown_variables()
     try:
         return Settings(home=home)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -155,10 +158,21 @@ def load(home: Path | None = None) -> Settings:
         raise ConfigurationError(f"{error.filename or home}: {error.strerror}") from None
 
 
+def _refuse_unknown_variables() -> None:
+    """A misspelt variable must not be passed over; pydantic looks only for those that it knows."""
+    for variable in os.environ:
+        if variable.startswith(_PREFIX):
+            key = variable.removeprefix(_PREFIX).partition("__")[0].lower()
+            if key not in Settings.model_fields:
+                near = difflib.get_close_matches(key, Settings.model_fields, n=1)
+                hint = f"; did you mean {_PREFIX}{near[0].upper()}?" if near else ""
+                raise ConfigurationError(f"{key} in environment {variable}: no such setting{hint}")
+
+
 def _explain(problem: Any, home: Path) -> str:
     """One sentence for one problem: `scp.prot in FILE: no such setting`."""
     key = ".".join(str(part) for part in problem["loc"])
-    variable = "DICOMFERRY_" + key.replace(".", "__").upper()
+    variable = _PREFIX + key.replace(".", "__").upper()
     where = f"environment {variable}" if variable in os.environ else str(home / FILE_NAME)
     text = "no such setting" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
     return f"{key} in {where}: {text}"

@@ -83,6 +83,7 @@ class JobRow(Base):
     reason: Mapped[str | None] = mapped_column(sa.String(80))
     verified: Mapped[str | None] = mapped_column(sa.String(8))
     submitted_at: Mapped[datetime]
+    served_at: Mapped[datetime | None] = mapped_column(comment="when a chunk of it was claimed last")
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 

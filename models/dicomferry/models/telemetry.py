@@ -46,6 +46,13 @@ def configure(role: str, *, level: int = logging.INFO, quiet: Iterable[str] = ()
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of a module."""
+    """The logger of a module. Silent until `configure`: a command line has its own words, and stdout is for results."""
+    if not structlog.is_configured():
+        structlog.configure(
+            processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            wrapper_class=structlog.stdlib.BoundLogger,
+        )
+        logging.getLogger("dicomferry").addHandler(logging.NullHandler())
     found: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return found

@@ -37,16 +37,20 @@ def create(broker_url: str | None, *, publisher: bool) -> Celery:
         worker_max_tasks_per_child=200,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options=transport_options(wait),
+        broker_transport_options=transport_options(wait, publisher=publisher),
     )
     if broker_url and urlsplit(broker_url).scheme == "rediss":
         app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     return app
 
 
-def transport_options(seconds: float) -> dict[str, Any]:
-    """Options of kombu's Redis transport; `seconds` bounds each wait for the broker."""
+def transport_options(seconds: float, *, publisher: bool = True) -> dict[str, Any]:
+    """Options of kombu's Redis transport; `seconds` bounds each wait for the broker.
+
+    A publisher does not wait for a broker that refuses connections to come back: the sweep rings again.
+    """
     return {
+        **({"max_retries": 0} if publisher else {}),
         "visibility_timeout": 300,
         "socket_timeout": seconds,
         "socket_connect_timeout": min(seconds, 5.0),

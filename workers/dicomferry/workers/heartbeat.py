@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dicomferry.models import lease, telemetry
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import Database
-from dicomferry.models.errors import DicomferryError, LeaseLost
+from dicomferry.models.errors import LeaseLost
 from dicomferry.models.presence import Worker
 
 TICK_SECONDS = 1.0
@@ -40,6 +40,7 @@ class Heartbeat:
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._abort: Callable[[], None] | None = None
+        self._broken_off = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self.signals = lease.Signals(cancel=False, hold=False, drain=False)
         self.lost = False
@@ -67,8 +68,10 @@ class Heartbeat:
         self._moved = time.monotonic()
 
     def on_abort(self, abort: Callable[[], None] | None) -> None:
-        """What to call, from the heartbeat's thread, to break a call that blocks the attempt."""
+        """What to call, from any thread, to break a call that blocks the attempt; at once if that is due already."""
         self._abort = abort
+        if abort and self._broken_off:
+            abort()
 
     def require_lease(self) -> None:
         """Raise LeaseLost once the lease is known to be lost."""
@@ -94,7 +97,8 @@ class Heartbeat:
             except LeaseLost:
                 self._lose()
                 return
-            except DicomferryError as error:
+            except Exception as error:
+                # Whatever it is: without this thread nobody would notice that the lease is lost.
                 log.warning("heartbeat cannot reach the record", chunk=self._held.chunk_id, error=str(error))
                 if time.monotonic() - renewed > self._lease_seconds:
                     self._lose()
@@ -107,6 +111,11 @@ class Heartbeat:
         self.lost = True
         self._stop.set()
         log.warning("lease lost", chunk=self._held.chunk_id, fence=self._held.fence)
+        self._break_off()
+
+    def _break_off(self) -> None:
+        """Abort the association that is open, or the one that is being opened as soon as it is."""
+        self._broken_off = True
         if self._abort:
             self._abort()
 
@@ -115,8 +124,7 @@ class Heartbeat:
         log.error("no progress, aborting", chunk=self._held.chunk_id, seconds=self._watchdog)
         stuck_since = self._moved
         self._stop.set()
-        if self._abort:
-            self._abort()
+        self._break_off()
         if not self._ended.wait(STUCK_GRACE_SECONDS) and self._moved == stuck_since:
             log.critical("the attempt does not come back, ending the process", chunk=self._held.chunk_id)
             os._exit(70)

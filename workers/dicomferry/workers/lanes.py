@@ -64,7 +64,7 @@ def broker_url(settings: Settings) -> str | None:
     try:
         note = json.loads(embedded_note(settings.home).read_text())
         return str(note["url"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -10,9 +10,9 @@ import os
 import threading
 import time
 
-PARENT = "DICOMFERRY_PARENT"
+PARENT = "_DICOMFERRY_PARENT"
 """Environment variable: the process id of the parent to live and die with."""
-READY_FD = "DICOMFERRY_READY_FD"
+READY_FD = "_DICOMFERRY_READY_FD"
 """Environment variable: the file descriptor of a pipe on which one byte says that the role is ready."""
 
 

@@ -163,7 +163,15 @@ class _Attempt:
         database = self.environment.database
         rows = plan_store.pending_items(database, self.held.chunk_id)
         if self.held.kind == "store":
-            rows, decided = plan.examine(database, self.held, rows)
+            try:
+                rows, decided = plan.examine(database, self.held, rows)
+            except DicomferryError:
+                raise
+            except Exception as error:
+                log.exception("items could not be examined")
+                self.waiting.extend(rows)
+                self._end(_internal(error), _sentence(error), AttemptEnd.ERROR)
+                return
             self.buffered += decided
             self.finished += len(decided)
         self.waiting.extend(rows)
@@ -226,7 +234,8 @@ class _Attempt:
             if rule is Rule.CONGESTED:
                 self._flush()
                 self.heart.pause(CONGESTION_PAUSES[self.refusals - 1])
-        if len(self.buffered) >= RECORD_ITEMS or time.monotonic() - self.flushed_at >= RECORD_SECONDS:
+        last = self.held.careful and not self.waiting
+        if last or len(self.buffered) >= RECORD_ITEMS or time.monotonic() - self.flushed_at >= RECORD_SECONDS:
             self._flush()
         return None
 

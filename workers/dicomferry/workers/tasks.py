@@ -5,11 +5,13 @@ Run as a program, this is a Celery worker; its settings come from the environmen
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
 from celery import Celery, signals
 from kombu.exceptions import KombuError
+from kombu.messaging import Producer
 from redis.exceptions import RedisError
 
 from dicomferry.models import settings as settings_module
@@ -23,39 +25,49 @@ from dicomferry.workers.celery_app import create, transport_options
 
 RING = "dicomferry.ring"
 RING_EXPIRES_SECONDS = 60
-WORKER_ID, WORKER_NAME = "DICOMFERRY_WORKER_ID", "DICOMFERRY_WORKER_NAME"
+WORKER_ID, WORKER_NAME = "_DICOMFERRY_WORKER_ID", "_DICOMFERRY_WORKER_NAME"
 
 log = telemetry.logger(__name__)
 
 
 class CeleryDoorbell:
-    """Rings by a Celery message, unless enough of them wait already."""
+    """Rings by a Celery message, unless enough of them wait already. To be used by one thread of one process."""
 
     def __init__(self, app: Celery, *, slots: int) -> None:
         self._app = app
         self._limit = lanes.RINGS_PER_SLOT * slots
+        # Its own: after a lost connection Celery's pool of them can only be closed for good, or blocks for ever.
+        self._producer: Producer | None = None
 
     def ring(self, lane: str) -> str | None:
         """Send one message unless the lane's queue is long enough; what went wrong, in a sentence. Never raises."""
         try:
-            with self._app.producer_pool.acquire(block=True, timeout=3) as producer:
-                # kombu's own retries have no bound in time; a ring that fails is made up for by the sweep.
-                if producer.channel.client.llen(lane) >= self._limit:
-                    return None
-                self._app.send_task(
-                    RING,
-                    (lane,),
-                    queue=lane,
-                    producer=producer,
-                    expires=RING_EXPIRES_SECONDS,
-                    retry=True,
-                    retry_policy={"max_retries": 0},
-                )
+            if self._producer is None:
+                self._producer = Producer(self._app.connection_for_write())  # type: ignore[no-untyped-call]
+            # kombu's own retries have no bound in time; a ring that fails is made up for by the sweep.
+            if self._producer.channel.client.llen(lane) >= self._limit:
+                return None
+            self._app.send_task(
+                RING,
+                (lane,),
+                queue=lane,
+                producer=self._producer,
+                expires=RING_EXPIRES_SECONDS,
+                retry=True,
+                retry_policy={"max_retries": 0},
+            )
         except (OSError, KombuError, RedisError) as error:
-            self._app.pool.force_close_all()
+            self._forget()
             log.warning("ring failed", lane=lane, error=str(error))
             return str(error) or type(error).__name__
         return None
+
+    def _forget(self) -> None:
+        """Let go of a connection that failed; the next ring opens another one."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(OSError, KombuError, RedisError):
+                producer.connection.collect(socket_timeout=0.1)
 
 
 def doorbell(settings: Settings) -> CeleryDoorbell | None:
@@ -76,7 +88,7 @@ class _Process:
             if self._environment is None:
                 loaded = settings_module.load()
                 # In a pool process the application only publishes, so it must not wait like a consumer.
-                app.conf.broker_transport_options = transport_options(3.0)
+                app.conf.broker_transport_options = transport_options(3.0, publisher=True)
                 self._environment = runner.Environment(
                     settings=loaded,
                     database=Database(loaded.database, patience=loaded.lease_seconds),

@@ -87,6 +87,9 @@ def upgrade() -> None:
         sa.Column("reason", sa.String(length=80), nullable=True),
         sa.Column("verified", sa.String(length=8), nullable=True),
         sa.Column("submitted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "served_at", sa.DateTime(timezone=True), nullable=True, comment="when a chunk of it was claimed last"
+        ),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["remote_id"], ["remote.id"], name=op.f("fk_job_remote_id_remote")),

@@ -1,0 +1,228 @@
+"""Workers that die in the middle of a chunk: what is sent again, and how the item that kills them is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from dicomferry.models import job_store
+from dicomferry.models.database import AnyRow
+from dicomferry.models.remote import Remote
+from dicomferry.models.state import JobState, Tally
+from dicomferry.workers import operations, plan, runner
+from dicomferry.workers.heartbeat import Heartbeat
+from dicomferry.workers.operations import Answered
+from support import samples
+from support.bench import Bench
+from support.inline import Inline, Killed
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
+    """An installation that records by number only, so that what a death loses is the most that it can lose."""
+    monkeypatch.setattr(runner, "RECORD_SECONDS", 1e9)
+    with Inline(tmp_path, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """A peer that takes everything."""
+    with Bench() as made:
+        yield made
+
+
+@dataclass
+class Deadly:
+    """A store during which the worker dies on certain instances, or once at certain places."""
+
+    uids: set[str] = field(default_factory=set)
+    once: set[str] = field(default_factory=set)
+    error: type[BaseException] = Killed
+
+    def __call__(
+        self, remote: Remote, rows: Sequence[AnyRow], feed: Iterator[AnyRow], heart: Heartbeat
+    ) -> Iterator[Answered]:
+        def dying() -> Iterator[AnyRow]:
+            for row in feed:
+                if row.sop_instance_uid in self.uids | self.once:
+                    self.once.discard(row.sop_instance_uid)
+                    raise self.error
+                yield row
+
+        return operations.store(remote, rows, dying(), heart)
+
+
+@pytest.fixture
+def deadly(monkeypatch: pytest.MonkeyPatch) -> Deadly:
+    """Harmless until instances are named."""
+    made = Deadly()
+    monkeypatch.setattr(runner, "OPERATIONS", {**operations.OPERATIONS, "store": made})
+    return made
+
+
+def die(site: Inline) -> None:
+    """Run until the worker dies, let its lease run out, and sweep."""
+    with pytest.raises(Killed):
+        site.run_due()
+    site.lose()
+
+
+def test_one_death_is_forgiven(site: Inline, bench: Bench, deadly: Deadly) -> None:
+    """At most a hundred instances are sent again; the next attempt is careful; everything succeeds."""
+    files = site.mr(250)
+    deadly.once = {files[199].sop_instance_uid}
+    job_id = site.store(bench.address)
+    die(site)
+    (chunk,) = site.chunks(job_id)
+    assert (chunk.state, chunk.careful, chunk.succeeded, chunk.reason) == ("pending", True, 100, "worker lost")
+    assert len(bench.stores) == 199
+    assert site.drain(job_id) is JobState.SUCCEEDED
+    assert site.tally(job_id) == Tally(total=250, succeeded=250)
+    assert len(bench.stores) == 250 + 99
+    assert (bench.most, set(bench.stores)) == (2, samples.uids(files))
+    assert site.ends(job_id) == ["lost", "completed"]
+
+
+@pytest.mark.parametrize("place", [0, 5, 9], ids=["first", "middle", "last"])
+def test_an_item_that_kills_its_worker(site: Inline, bench: Bench, deadly: Deadly, place: int) -> None:
+    """After a first death the item in flight is known; the second death on it fails it; the rest succeeds."""
+    files = site.mr(10)
+    deadly.uids = {files[place].sop_instance_uid}
+    job_id = site.store(bench.address)
+    die(site)
+    assert [row.losses for row in site.items(job_id)] == [0] * 10
+    die(site)
+    row = site.item(job_id, files[place].sop_instance_uid)
+    assert (row.state, row.losses) == ("pending", 1)
+    # Careful means that nothing more is lost: what came before it is recorded.
+    assert site.tally(job_id).succeeded == place
+    die(site)
+    row = site.item(job_id, files[place].sop_instance_uid)
+    assert (row.state, row.reason, row.losses) == ("failed", "worker died twice on it", 2)
+    assert site.drain(job_id) is JobState.INCOMPLETE
+    assert site.tally(job_id) == Tally(total=10, succeeded=9, failed=1)
+    assert set(bench.stores) == samples.uids(files) - deadly.uids
+    # Only the first, not yet careful attempt was repeated.
+    assert len(bench.stores) == 9 + place
+    assert site.job(job_id).reason == "worker died twice on it"
+    deadly.uids = set()
+    job_store.retry(site.database, job_id)
+    site.sweep()
+    assert site.drain(job_id) is JobState.SUCCEEDED
+
+
+def test_two_items_that_kill_their_worker(site: Inline, bench: Bench, deadly: Deadly) -> None:
+    """Each is found for itself: both failed, the rest succeeded, and the chunk was not held meanwhile."""
+    files = site.mr(8)
+    deadly.uids = {files[2].sop_instance_uid, files[3].sop_instance_uid}
+    job_id = site.store(bench.address)
+    for _ in range(5):
+        assert site.job(job_id).state is not JobState.HELD
+        die(site)
+    assert site.drain(job_id) is JobState.INCOMPLETE
+    assert site.tally(job_id) == Tally(total=8, succeeded=6, failed=2)
+    assert {row.reason for row in site.items(job_id)} == {None, "worker died twice on it"}
+
+
+def test_workers_that_always_die_before_anything_is_sent(
+    site: Inline, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five deaths in a row with nothing done, and no item to blame: held, so that nobody dies for it all night."""
+    site.mr(2)
+
+    def dead(*_: object) -> Iterator[Answered]:
+        raise Killed
+        yield
+
+    monkeypatch.setattr(runner, "OPERATIONS", {"store": dead})
+    job_id = site.store(bench.address)
+    for _ in range(5):
+        die(site)
+    assert site.job(job_id).state is JobState.HELD
+    assert site.chunks(job_id)[0].reason == "worker lost"
+    monkeypatch.undo()
+    job_store.release(site.database, job_id)
+    site.sweep()
+    assert site.drain(job_id) is JobState.SUCCEEDED
+
+
+def test_a_death_after_the_answer(site: Inline, bench: Bench, deadly: Deadly) -> None:
+    """A careful attempt that dies when the answer to its last item is in does not blame that item for it."""
+    files = site.mr(3)
+    deadly.once = {files[2].sop_instance_uid}
+    job_id = site.store(bench.address)
+    die(site)
+    released: list[None] = []
+
+    def dies_at_release(_: object) -> None:
+        released.append(None)
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dicomferry.workers.dimse.association.Association.release", dies_at_release)
+        with pytest.raises(Killed):
+            site.run_due()
+    assert released
+    site.lose()
+    assert [(row.state, row.losses) for row in site.items(job_id)] == [("succeeded", 0)] * 3
+    assert site.drain(job_id) is JobState.SUCCEEDED
+    assert bench.stores.count(files[2].sop_instance_uid) == 1
+
+
+def test_a_fault_of_ours_while_sending(site: Inline, bench: Bench, deadly: Deadly) -> None:
+    """An error that nobody foresaw charges the item in flight; after three of them it failed, the rest succeeded."""
+    files = site.mr(4)
+    deadly.uids, deadly.error = {files[1].sop_instance_uid}, RuntimeError
+    job_id = site.store(bench.address)
+    assert site.drain(job_id) is JobState.INCOMPLETE
+    assert site.tally(job_id) == Tally(total=4, succeeded=3, failed=1)
+    row = site.item(job_id, files[1].sop_instance_uid)
+    assert (row.reason, row.charges) == ("internal error", 3)
+    assert len(bench.stores) == 3
+
+
+def test_a_fault_of_ours_before_sending(site: Inline, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error while items are examined again ends the attempt on the record, and is tried again later."""
+    files = site.mr(2)
+    (site.files / "x.dcm").symlink_to("nowhere")
+    job_id = site.store(bench.address)
+    assert site.drain(job_id) is JobState.INCOMPLETE
+    (site.files / "x.dcm").unlink()
+    third = samples.instance(site.files / "x.dcm", number=3, size=8)
+    examine = plan.examine
+
+    def fault(*_: object) -> object:
+        monkeypatch.setattr(plan, "examine", examine)
+        raise RuntimeError("what is this?")
+
+    monkeypatch.setattr(plan, "examine", fault)
+    job_store.retry(site.database, job_id)
+    site.sweep()
+    site.run_due()
+    assert site.ends(job_id)[-1] == "error"
+    assert [chunk.reason for chunk in site.chunks(job_id)][-1] == "internal error"
+    assert site.drain(job_id) is JobState.SUCCEEDED
+    assert bench.stores == [sample.sop_instance_uid for sample in [*files, third]]
+
+
+def test_a_fault_of_ours_while_planning(site: Inline, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in the plan is on the record, charges nobody, and is tried again after a pause."""
+    site.mr(2)
+    settled = plan._settled
+
+    def fault(*_: object) -> object:
+        monkeypatch.setattr(plan, "_settled", settled)
+        raise RuntimeError("what is this?")
+
+    monkeypatch.setattr(plan, "_settled", fault)
+    job_id = site.store(bench.address)
+    site.run_due()
+    (chunk,) = site.chunks(job_id, plan=True)
+    assert (chunk.state, chunk.reason) == ("pending", "internal error")
+    assert (chunk.not_before - site.clock.time).total_seconds() == 10
+    assert site.drain(job_id) is JobState.SUCCEEDED
+    assert site.ends(job_id, plan=True) == ["error", "completed", "completed"]
