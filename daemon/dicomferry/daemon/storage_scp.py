@@ -63,13 +63,7 @@ class StorageScp:
 
     def listen(self) -> None:
         """Take the port; raises ConfigurationError."""
-        host, port = self._settings.scp.host, self._settings.scp.port
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._listener = socket.create_server((host, port), family=family, backlog=256)
-        except OSError as error:
-            text = f"the storage SCP cannot listen on {host_and_port(host, port)}: {error.strerror or error}"
-            raise ConfigurationError(f"{text}; set scp.port (DICOMFERRY_SCP__PORT) or end what is using it") from None
+        self._listener = take_port(self._settings)
         self._listener.setblocking(False)
 
     def accept(self, stop: StopSignal, seconds: float) -> None:
@@ -227,6 +221,28 @@ class _Connection:
     def leave(self, request: Request) -> None:
         """One place free."""
         self._scp.give_place()
+
+
+def take_port(settings: Settings) -> socket.socket:
+    """A socket that listens where the settings say; raises ConfigurationError."""
+    host, port = settings.scp.host, settings.scp.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        text = f"the storage SCP cannot listen on {host_and_port(host, port)}: {why}"
+        raise ConfigurationError(f"{text}; set scp.port (DICOMFERRY_SCP__PORT), or end what is using it") from None
+
+
+def public_host(settings: Settings) -> str:
+    """What to tell others as our host: the address that was set, else the one that this machine calls others from."""
+    if settings.scp.host not in ("0.0.0.0", "::"):
+        return settings.scp.host
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # a documentation address; connecting a datagram socket sends nothing
+        return str(probe.getsockname()[0])
+    return socket.gethostname()
 
 
 def run(settings: Settings) -> int:

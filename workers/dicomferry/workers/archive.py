@@ -212,6 +212,21 @@ class Archive:
         with self._lock:
             self._folders.pop(folder, None)
 
+    def remove(self, path: str) -> int:
+        """Remove a file, and the folders that are empty then; its size, 0 where there is none. Raises OSError."""
+        parts = path.split("/")
+        if len(parts) != 3 or any(part in ("", ".", "..", OWN) for part in parts):
+            raise OSError(errno.EINVAL, "no path of the archive", path)
+        try:
+            size = (self.root / path).stat(follow_symlinks=False).st_size
+            (self.root / path).unlink()
+        except FileNotFoundError:
+            size = 0
+        for folder in ("/".join(parts[:2]), parts[0]):
+            with contextlib.suppress(OSError):
+                (self.root / folder).rmdir()
+        return size
+
     def files(self, folder: str | None = None) -> Iterator[str]:
         """Paths below the root of all instance files, or of those in one folder; links are not followed."""
         start = self.root / folder if folder else self.root

@@ -119,6 +119,15 @@ def _batches(paths: Iterable[str]) -> Iterator[list[str]]:
         yield part
 
 
+def remove(archive: Archive, database: Database, paths: Iterable[str]) -> int:
+    """Remove these files, and make their rows history; the bytes that were freed. Raises OutOfReach, OSError."""
+    freed = 0
+    for part in _batches(paths):
+        freed += sum(archive.remove(path) for path in part)
+        instance_store.mark_removed(database, part)
+    return freed
+
+
 def describe(archive: Archive, path: str) -> Received:
     """The row of a file that lies in the archive, from the file alone. Raises OSError."""
     pure = PurePosixPath(path)

@@ -115,8 +115,8 @@ class Indexer:
         except Exception:
             # A row that the database refuses must not keep the others out; `archive verify` names its file.
             log.exception("a batch of rows was refused")
-            for _, received in batch:
-                self._write_alone(received)
+            if not all([self._write_alone(received) for _, received in batch]):
+                return False
         if self._late:
             log.info("index goes on", waiting=len(self._waiting))
             self._late = False
@@ -126,11 +126,15 @@ class Indexer:
             self._journal.leave(folder, files)
         return True
 
-    def _write_alone(self, received: Received) -> None:
+    def _write_alone(self, received: Received) -> bool:
+        """False when the database is out of reach."""
         try:
             self._record(self._database, [received])
+        except DicomferryError:
+            return False
         except Exception:
             log.exception("a row was refused", path=received.path)
+        return True
 
     def _shorten(self, *, force: bool = False) -> None:
         now = time.monotonic()

@@ -204,10 +204,10 @@ class Ingest:
         draft = self._draft
         assert draft is not None
         folder, stem = place(self._study, self._series, self._incoming.sop_instance_uid)
-        self._archive.flush_draft(draft)
         self._indexer.enter(folder)
         try:
             name, outcome = self._link(draft, folder, stem)
+            # Also for a duplicate: whoever linked the first one may not have come to this.
             self._archive.settle(folder)
         except BaseException:
             self._indexer.leave(folder)
@@ -221,20 +221,31 @@ class Ingest:
     def _link(self, draft: Draft, folder: str, stem: str) -> tuple[str, str]:
         """(file name, outcome): stored, duplicate, alternate or conflict."""
         outcome = "stored"
+        flushed = False
         for number in range(1, MOST_OF_ONE_UID):
             name = file_name(stem, number)
-            if self._archive.publish(draft, folder, name):
-                return name, outcome
-            relation = self._compare(draft, folder, name)
+            while True:
+                relation = self._compare(draft, folder, name)
+                if relation is not None:
+                    break
+                if not flushed:
+                    self._archive.flush_draft(draft)
+                    flushed = True
+                if self._archive.publish(draft, folder, name):
+                    return name, outcome
+                # Somebody was quicker: another sender of the same instance.
             if relation is Relation.SAME:
                 return name, "duplicate"
             if outcome != "conflict":
                 outcome = relation.value
         raise OSError(errno.EMLINK, "too many files of one SOP Instance UID")
 
-    def _compare(self, draft: Draft, folder: str, name: str) -> Relation:
+    def _compare(self, draft: Draft, folder: str, name: str) -> Relation | None:
+        """What the draft is to the file of that name; None where there is none."""
         try:
             theirs = self._archive.open_file(folder, name)
+        except FileNotFoundError:
+            return None
         except OSError:
             return Relation.CONFLICT
         try:
