@@ -40,16 +40,20 @@ def decode(first: bytes) -> Meta | None:
         return None
     values: dict[int, str] = {}
     pos = 132
-    while pos + 12 <= len(first):
+    end = len(first)
+    while pos + 8 <= end:
         group, element, vr, length = UNPACK_HEADER[False](first, pos)
         if group != 2:
             return Meta(values, pos)
         head = HEADER_SIZES[False].get(vr, 0)
-        if not head:
+        if not head or pos + head > end:
             return None
         if head == 12:
             length = UNPACK_LENGTH[False](first, pos + 8)[0]
         start = pos + head
         pos = start + length
+        if element == 0 and length == 4 and start + 4 <= end:
+            # A data set may be shorter than an element's head: the group's own length tells it from the meta group.
+            end = min(end, pos + UNPACK_LENGTH[False](first, start)[0])
         values[element] = first[start:pos].rstrip(b"\0 ").decode("latin-1")
-    return Meta(values, pos) if pos == len(first) else None
+    return Meta(values, pos) if pos == end else None
