@@ -95,7 +95,7 @@ def _take(
         return None
     taken = connection.execute(
         sa.update(ChunkRow)
-        .where(ChunkRow.id == best.id, _DUE)
+        .where(ChunkRow.id == best.id, _DUE, ChunkRow.not_before <= now)
         .values(
             state=ChunkState.RUNNING,
             fence=ChunkRow.fence + 1,
