@@ -59,8 +59,6 @@ def run_next(environment: Environment, lane: str) -> bool:
     held = claim.claim(environment.database, lane, environment.worker, lease_seconds=settings.lease_seconds)
     if held is None:
         return False
-    if held.more:
-        environment.ring(lane)
     with telemetry_context(held):
         _run(environment, held)
     if claim.any_due(environment.database, lane):
@@ -92,6 +90,8 @@ def _run(environment: Environment, held: Claim) -> None:
     )
     try:
         with heart:
+            if held.more:  # only now: a mute broker may take a while, and the lease has to be kept
+                environment.ring(held.lane)
             if held.kind == PLAN:
                 _plan(environment, held, heart)
             else:
