@@ -11,6 +11,7 @@ from support.peers import StoreScp
 from support.record import Record
 
 LEASE_SECONDS = 4
+DATABASES = ("sqlite", "postgresql")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,9 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.acceptance)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+def on(*databases: str) -> pytest.MarkDecorator:
+    """Runs a test on both databases: on those named in every run, on the other one in the long run."""
+    every = [pytest.param(name, marks=() if name in databases else pytest.mark.long) for name in DATABASES]
+    return pytest.mark.parametrize("database_url", every, indirect=True)
+
+
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> str:
-    """Empty for SQLite in the home, else the URL of a fresh PostgreSQL database."""
+    """Empty for SQLite in the home, else the URL of a fresh PostgreSQL database. The mark is `on`."""
     return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
 
 

@@ -31,7 +31,7 @@ from support.record import Record, assert_consistent
 from support.relay import Relay
 from support.samples import Sample
 
-from .conftest import LEASE_SECONDS, Install
+from .conftest import LEASE_SECONDS, Install, on
 
 SEED = int(os.environ.get("CRASH_SEED", "1"))
 INSTANCES = 1200
@@ -140,7 +140,10 @@ def busy(batch: Batch, up: Up) -> int:
 # --- one process dies ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("role", ["pool", "celery", "worker"])
+@on("sqlite", "postgresql")
+@pytest.mark.parametrize(
+    "role", ["pool", pytest.param("celery", marks=pytest.mark.long), pytest.param("worker", marks=pytest.mark.long)]
+)
 def test_a_killed_process_costs_at_most_what_it_had_not_recorded(
     role: str, database_url: str, batch: Callable[..., Batch], tree: list[Sample], dice: random.Random
 ) -> None:
@@ -158,6 +161,7 @@ def test_a_killed_process_costs_at_most_what_it_had_not_recorded(
     assert 1 <= work.record.ends(work.job_id)[AttemptEnd.LOST] <= max(1, senders)
 
 
+@on()
 def test_pool_processes_killed_one_after_the_other(
     database_url: str, batch: Callable[..., Batch], tree: list[Sample], dice: random.Random
 ) -> None:
@@ -171,6 +175,7 @@ def test_pool_processes_killed_one_after_the_other(
         work.finish(deaths=3)
 
 
+@on()
 def test_a_killed_process_and_orthanc(
     database_url: str, batch: Callable[..., Batch], orthanc: Orthanc, tree: list[Sample], dice: random.Random
 ) -> None:
@@ -183,6 +188,7 @@ def test_a_killed_process_and_orthanc(
         work.finish(deaths=1)
 
 
+@on("postgresql")
 def test_a_frozen_process_loses_its_chunk_and_writes_no_more(
     database_url: str, batch: Callable[..., Batch], tree: list[Sample], dice: random.Random
 ) -> None:
@@ -208,6 +214,7 @@ def test_a_frozen_process_loses_its_chunk_and_writes_no_more(
         assert work.record.one(attempt) is AttemptEnd.LOST
 
 
+@on("sqlite")
 def test_up_killed_leaves_nothing_and_goes_on_when_it_is_back(
     database_url: str, batch: Callable[..., Batch], tree: list[Sample], dice: random.Random
 ) -> None:
@@ -225,6 +232,7 @@ def test_up_killed_leaves_nothing_and_goes_on_when_it_is_back(
         work.finish(deaths=senders)
 
 
+@on()
 def test_up_killed_and_started_again_at_once(
     database_url: str, batch: Callable[..., Batch], tree: list[Sample], dice: random.Random
 ) -> None:
@@ -243,6 +251,7 @@ def test_up_killed_and_started_again_at_once(
 # --- the submitter and the plan -----------------------------------------------------------------------------
 
 
+@on()
 def test_a_killed_submitter_leaves_a_whole_job_or_none(
     database_url: str, install: Install, storescp: StoreScp, tmp_path: Path, dice: random.Random
 ) -> None:
@@ -277,6 +286,7 @@ def test_a_killed_submitter_leaves_a_whole_job_or_none(
     assert_consistent(record)
 
 
+@on()
 def test_a_submitter_killed_while_it_rings(
     database_url: str, install: Install, redis_server: RedisServer, storescp: StoreScp, tmp_path: Path
 ) -> None:
@@ -301,6 +311,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     return samples.make_tree(tmp_path_factory.mktemp("many"), 6000, size=8, per_folder=500, name="many")
 
 
+@on("sqlite")
 def test_a_killed_plan_goes_on_where_it_stopped(
     database_url: str, batch: Callable[..., Batch], many: list[Sample], dice: random.Random
 ) -> None:
@@ -336,6 +347,7 @@ def test_a_killed_plan_goes_on_where_it_stopped(
 # --- the broker ---------------------------------------------------------------------------------------------
 
 
+@on()
 @pytest.mark.parametrize("lose", [False, True], ids=["killed", "and its file lost"])
 def test_the_embedded_broker_dies(
     lose: bool, database_url: str, batch: Callable[..., Batch], tree: list[Sample], dice: random.Random
@@ -355,6 +367,7 @@ def test_the_embedded_broker_dies(
         assert up.said("started again")
 
 
+@on("postgresql")
 def test_everything_in_redis_is_wiped(
     database_url: str, batch: Callable[..., Batch], redis_server: RedisServer, tree: list[Sample], dice: random.Random
 ) -> None:
@@ -368,7 +381,8 @@ def test_everything_in_redis_is_wiped(
         work.finish(deaths=0)
 
 
-@pytest.mark.parametrize("seconds", [8.0, pytest.param(60.0, marks=pytest.mark.long)])
+@on()
+@pytest.mark.parametrize("seconds", [8.0, 60.0])
 @pytest.mark.parametrize("how", ["absent", "mute"])
 def test_the_broker_is_away_for_a_while(
     how: str,
@@ -405,6 +419,7 @@ def test_the_broker_is_away_for_a_while(
     assert_consistent(work.record)
 
 
+@on()
 def test_every_message_doubled(
     database_url: str, batch: Callable[..., Batch], redis_server: RedisServer, tree: list[Sample]
 ) -> None:
@@ -437,6 +452,7 @@ def test_every_message_doubled(
 # --- the database -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_postgresql_is_restarted(batch: Callable[..., Batch], tree: list[Sample], dice: random.Random) -> None:
     """All its sessions end and it is away for seconds; nothing that was recorded is lost."""
     with PostgresCluster(fsync=True) as cluster:
@@ -454,6 +470,7 @@ def test_postgresql_is_restarted(batch: Callable[..., Batch], tree: list[Sample]
         work.record.close()
 
 
+@pytest.mark.long
 def test_sqlite_is_locked_by_somebody(batch: Callable[..., Batch], tree: list[Sample], dice: random.Random) -> None:
     """A backup tool holds the write lock for 10 s, longer than a lease: everybody waits, nobody fails."""
     work = batch()

@@ -129,6 +129,7 @@ def test_quick_work_has_a_slot_of_its_own(install: Install, storescp: StoreScp, 
     """An echo is done while every bulk slot is busy and more bulk work waits."""
     installation, record = install(workers=1)
     tree(tmp_path / "a", 1500)
+    relay.rate = 500_000.0
     add_remote(installation, relay)
     with installation.up():
         job_id = installation.submit("store", "pacs", "-r", tmp_path / "a")

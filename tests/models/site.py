@@ -159,6 +159,7 @@ class Site:
             advice="is it up?",
             barren=barren,
             waiting_since=since,
+            for_all=True,
         )
         self.finish(held, end=AttemptEnd.ERROR, decision=decision)
         return decision

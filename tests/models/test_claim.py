@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -16,6 +17,8 @@ from dicomferry.models.state import ChunkState, JobState
 from dicomferry.models.tables import ChunkRow
 
 from .site import LEASE, Site, together
+
+postgresql_only = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 
 
 def test_nothing_due(site: Site) -> None:
@@ -307,7 +310,7 @@ def test_one_worker_rung_eight_times(site: Site) -> None:
     assert len([result for result in results if isinstance(result, Claim)]) == 2
 
 
-@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+@postgresql_only
 def test_a_cancel_between_the_look_and_the_claim(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk that was due when the worker looked and is cancelled when it takes it is not revived.
 
@@ -334,3 +337,30 @@ def test_a_cancel_between_the_look_and_the_claim(site: Site, monkeypatch: pytest
     assert claimed is None
     assert site.state(job) is JobState.CANCELLED
     site.check()
+
+
+@postgresql_only
+def test_two_claimers_that_look_at_two_full_remotes_in_different_orders(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claimer that goes on to the next job holds no lock of the one before: nobody waits for anybody in a circle."""
+    other = site.remote("PACS2", max_associations=1)
+    remote_store.change(site.database, "PACS1", None, max_associations=1)
+    site.store(1, 1)
+    site.store(1, 1, remote_id=other)
+    site.claim(), site.claim()
+    workers = [presence.register(site.database, "worker", slots=1) for _ in range(2)]
+    look, barrier, backwards = claims._candidates, threading.Barrier(2), threading.local()
+
+    def in_two_orders(connection: Any, lane: str, now: Any, full: set[tuple[int, bool]]) -> list[Any]:
+        if len(full) == 1:
+            barrier.wait(20)  # both have refused one job and go on to the other's
+        found = look(connection, lane, now, full)
+        return found[::-1] if getattr(backwards, "on", False) else found
+
+    def claim(worker: presence.Worker) -> Claim | None:
+        backwards.on = worker is workers[1]
+        return site.try_claim(worker=worker)
+
+    monkeypatch.setattr(claims, "_candidates", in_two_orders)
+    assert together(*[lambda worker=worker: claim(worker) for worker in workers]) == [None, None]

@@ -306,13 +306,14 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 
 @sqlite_only
-def test_a_writer_that_never_ends_is_out_of_reach(own: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_never_ends_is_out_of_reach(own: Database) -> None:
     """The lock is waited for; then it is an error of the database, and nothing was written."""
-    monkeypatch.setattr("dicomferry.models.database._BUSY_MILLISECONDS", 50)
     other = sqlite3.connect(own.url.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
+    hasty = Database(own.url, lock_seconds=0.05)
     with pytest.raises(OutOfReach, match="locked"):
-        own.write(lambda connection: _put(connection, "a"))
+        hasty.write(lambda connection: _put(connection, "a"))
+    hasty.close()
     other.execute("ROLLBACK")
     other.close()
     assert _numbers(own) == {}

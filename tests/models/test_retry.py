@@ -34,13 +34,14 @@ def _chunk(
     left: int = 5,
     progressed: bool = False,
     barren: int = 0,
+    same_before: int = 0,
     waited: float | None = None,
     jitter: float = 0.0,
 ) -> Decision:
     since = None if waited is None else NOW - timedelta(seconds=waited)
     return decide_chunk(
-        fault, left=left, progressed=progressed, barren=barren, waiting_since=since, now=NOW, jitter=jitter,
-        policy=POLICY,
+        fault, left=left, progressed=progressed, barren=barren, same_before=same_before, waiting_since=since,
+        now=NOW, jitter=jitter, policy=POLICY,
     )  # fmt: skip
 
 
@@ -142,9 +143,26 @@ def test_an_unknown_ae_title_is_held_at_once(fault: Answer, progressed: bool) ->
 def test_a_rejection_without_reason_has_three_tries(fault: Answer) -> None:
     """1/1/1, or TCP closed before an answer: three tries, then held with `is our address allowed`."""
     assert _chunk(fault, barren=0).next is Next.RETRY
-    assert _chunk(fault, barren=1).next is Next.RETRY
-    held = _chunk(fault, barren=2)
+    assert _chunk(fault, barren=1, same_before=1).next is Next.RETRY
+    assert _chunk(fault, barren=5, same_before=0).next is Next.RETRY  # the tries before found it away
+    held = _chunk(fault, barren=2, same_before=2)
     assert held.next is Next.HOLD and held.advice and "is our address allowed" in held.advice
+
+
+def test_another_answer_gives_an_item_another_chance() -> None:
+    """One more try an answer; whatever the answers, three charges end it."""
+    state, charges = decide_item(ABORTED, charges=0)
+    assert (state, charges) == (ItemState.PENDING, 1)
+    failing = for_status("store", 0x0110)
+    assert decide_item(failing, charges=1, again=False) == (ItemState.PENDING, 2)
+    assert decide_item(failing, charges=1, again=True) == (ItemState.FAILED, 2)
+    assert decide_item(failing, charges=2, again=False) == (ItemState.FAILED, 3)
+
+
+def test_only_the_remote_makes_others_wait() -> None:
+    """Away, hanging up, congested: whatever waits for it waits along. One file that breaks associations is its own."""
+    assert _chunk(HANGS_UP).for_all and _chunk(CONGESTION).for_all
+    assert not _chunk(ABORTED).for_all
 
 
 def test_congestion_slows_down() -> None:

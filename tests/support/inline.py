@@ -127,7 +127,10 @@ class Inline:
         self.worker = presence.register(self.database, "worker", slots=4)
         self.sweeper = presence.register(self.database, "scheduler", slots=0)
         self.bell = InlineDoorbell()
-        self.environment = runner.Environment(
+        self.environment = self._environment()
+
+    def _environment(self) -> runner.Environment:
+        return runner.Environment(
             settings=self.settings,
             database=self.database,
             worker=self.worker,
@@ -181,6 +184,12 @@ class Inline:
     def run_next(self, lane: str = "bulk") -> bool:
         """One chunk."""
         return runner.run_next(self.environment, lane)
+
+    def hire(self) -> None:
+        """Another worker takes over from here, and is rung for."""
+        self.worker = presence.register(self.database, "worker", slots=4)
+        self.environment = self._environment()
+        self.bell.ring("bulk")
 
     def run_due(self) -> None:
         """Everything that was rung for."""

@@ -268,14 +268,7 @@ def test_a_stop_between_two_items(site: Inline, hearts: list[Heartbeat], verb: s
         assert {row.charges for row in site.items(job_id)} == {0}
         site.check()
         if verb == "drain":
-            # Another process takes over.
-            site.environment = runner.Environment(
-                settings=site.settings,
-                database=site.database,
-                worker=presence.register(site.database, "worker", slots=4),
-                ring=site.bell.ring,
-            )
-            site.bell.ring("bulk")
+            site.hire()
         else:
             assert site.job(job_id).state == ("cancelled" if verb == "cancel" else "held")
             (job_store.retry if verb == "cancel" else job_store.release)(site.database, job_id)

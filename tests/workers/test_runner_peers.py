@@ -184,46 +184,58 @@ def test_an_unknown_ae_title_is_held_at_once(
 # --- answers ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [0x0111, 0x0001, 0x0107, 0x0116, 0xB000, 0xB006, 0xB007, 0xB123])
-def test_a_warning_is_an_arrival(site: Inline, status: int) -> None:
-    """A warning status is kept with the item and never sent again; the job succeeded."""
-    files = site.mr(3)
-    target = files[1].sop_instance_uid
-    with Bench(answer=lambda store: status if store.uid == target else 0) as bench:
+WARNINGS = (0x0111, 0x0001, 0x0107, 0x0116, 0xB000, 0xB006, 0xB007, 0xB123)
+
+
+def test_a_warning_is_an_arrival(site: Inline) -> None:
+    """A warning status is kept with its item, which is never sent again; the job succeeded."""
+    files = site.mr(1 + len(WARNINGS))
+    with Bench(answer=lambda store: (0, *WARNINGS)[store.number - 1]) as bench:
         job_id = site.store(bench.address)
         assert site.drain(job_id) is JobState.SUCCEEDED
-    assert site.tally(job_id) == Tally(total=3, succeeded=2, warning=1)
-    row = site.item(job_id, target)
-    assert (row.state, row.status, bool(row.reason)) == ("warning", status, True)
-    assert (bench.associations, len(bench.stores), site.ends(job_id)) == (1, 3, ["completed"])
+    assert site.tally(job_id) == Tally(total=len(files), succeeded=1, warning=len(WARNINGS))
+    for status, row in zip(WARNINGS, site.items(job_id)[1:], strict=True):
+        assert (row.state, row.status, bool(row.reason)) == ("warning", status, True)
+    assert site.item(job_id, files[1].sop_instance_uid).reason == "already there"
+    assert (bench.associations, len(bench.stores), site.ends(job_id)) == (1, len(files), ["completed"])
 
 
-@pytest.mark.parametrize(
-    ("status", "reason"),
-    [
-        (0xC000, "cannot understand"),
-        (0xC123, "cannot understand"),
-        (0xA900, "data set does not match SOP class"),
-        (0x0105, "invalid attribute"),
-        (0x0117, "invalid SOP instance"),
-        (0x0118, "no such SOP class"),
-        (0x0122, "SOP class not supported"),
-        (0x0211, "unrecognized operation"),
-        (0x0212, "mistyped argument"),
-    ],
-)
-def test_a_final_failure_concerns_one_item(site: Inline, status: int, reason: str) -> None:
-    """A refusal of one object fails that item with status and reason, is not repeated, and the rest goes on."""
+def test_c000_for_one_instance(site: Inline) -> None:
+    """One object that the archive cannot understand: that item failed, the rest arrived, the job is incomplete."""
     files = site.mr(4)
     target = files[1].sop_instance_uid
-    with Bench(answer=lambda store: status if store.uid == target else 0) as bench:
+    with Bench(answer=lambda store: 0xC000 if store.uid == target else 0) as bench:
         job_id = site.store(bench.address)
         assert site.drain(job_id) is JobState.INCOMPLETE
     assert site.tally(job_id) == Tally(total=4, succeeded=3, failed=1)
     row = site.item(job_id, target)
-    assert (row.state, row.status, row.reason, row.tries) == ("failed", status, reason, 1)
-    assert site.job(job_id).reason == reason
+    assert (row.state, row.status, row.reason, row.tries) == ("failed", 0xC000, "cannot understand", 1)
+    assert site.job(job_id).reason == "cannot understand"
     assert (bench.associations, len(bench.stores), site.ends(job_id)) == (1, 4, ["completed"])
+
+
+FINAL = {
+    0xC123: "cannot understand",
+    0xA900: "data set does not match SOP class",
+    0x0105: "invalid attribute",
+    0x0117: "invalid SOP instance",
+    0x0118: "no such SOP class",
+    0x0122: "SOP class not supported",
+    0x0211: "unrecognized operation",
+    0x0212: "mistyped argument",
+}
+
+
+def test_a_final_failure_concerns_one_item(site: Inline) -> None:
+    """A refusal of one object fails that item with status and reason, is not repeated, and the rest goes on."""
+    files = site.mr(len(FINAL) + 1)
+    with Bench(answer=lambda store: (*FINAL, 0)[store.number - 1]) as bench:
+        job_id = site.store(bench.address)
+        assert site.drain(job_id) is JobState.INCOMPLETE
+    assert site.tally(job_id) == Tally(total=len(files), succeeded=1, failed=len(FINAL))
+    for (status, reason), row in zip(FINAL.items(), site.items(job_id), strict=False):
+        assert (row.state, row.status, row.reason, row.tries) == ("failed", status, reason, 1)
+    assert (bench.associations, len(bench.stores), site.ends(job_id)) == (1, len(files), ["completed"])
 
 
 @pytest.mark.parametrize(

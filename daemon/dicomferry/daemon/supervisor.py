@@ -118,9 +118,12 @@ class _Up:
         return True
 
     def _start_broker(self) -> str | None:
-        """The URL of a broker that answers, or of the one that was set; None when a stop was asked for meanwhile."""
+        """The URL of a broker that answers; None when a stop was asked for meanwhile. Raises OutOfReach."""
         if self._settings.broker_url:
+            from dicomferry.workers import tasks  # only here: it brings all of Celery along
+
             url = lanes.check_broker_url(self._settings.broker_url)
+            tasks.require_broker(url)
             self._say(f"broker    {hide_password(url)} (broker_url)")
             return url
         self._broker = EmbeddedBroker(self._settings)

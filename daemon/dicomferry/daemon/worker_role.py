@@ -31,6 +31,9 @@ def run(settings: Settings) -> int:
     url = lanes.broker_url(settings)
     if url is None:
         raise ConfigurationError("no broker: set broker_url, or let `dicomferry up` run one with its worker")
+    if not parent.is_watched():
+        # Under `up` a broker that is away for a while is waited for; a person, or systemd, wants to hear of it.
+        tasks.require_broker(url)
     settings_module.prepare_home(settings.home)
     database = Database(settings.database, patience=settings.lease_seconds)
     schema.require_current(database)

@@ -64,63 +64,84 @@ def _claim(database: Database, connection: Connection, lane: str, worker: Worker
         if not candidates:
             return None
         best = candidates[0]
-        job = connection.execute(
-            sa.select(JobRow.id, JobRow.kind, JobRow.spec, JobRow.remote_id, JobRow.cancel_asked, JobRow.hold_asked)
-            .where(JobRow.id == best.job_id)
-            .with_for_update()
-        ).one()
-        if best.remote_id is not None and not _has_room(connection, best.remote_id, best.kind):
-            full.add((best.remote_id, best.kind == "move"))
-            continue
-        taken = connection.execute(
-            sa.update(ChunkRow)
-            .where(ChunkRow.id == best.id, _DUE)
-            .values(
-                state=ChunkState.RUNNING,
-                fence=ChunkRow.fence + 1,
-                owner_id=worker.id,
-                lease_until=now + timedelta(seconds=lease_seconds),
-                reason=None,
-                advice=None,
-                in_flight_item_id=None,
-            )
-            .returning(ChunkRow.fence, ChunkRow.careful, ChunkRow.barren, ChunkRow.waiting_since, ChunkRow.cursor)
-        ).one_or_none()
-        if taken is None:  # another claimer was faster while we waited for the job's row
-            continue
-        connection.execute(
-            sa.insert(AttemptRow).values(
-                job_id=job.id,
-                chunk_id=best.id,
-                fence=taken.fence,
-                worker=worker.name,
-                pid=os.getpid(),
-                started_at=now,
-            )
+        # Rolling back to the savepoint gives the locks of job and remote back before the next job's is asked for:
+        # holding on to them, two claimers that look at two jobs in different orders would wait for each other.
+        with connection.begin_nested() as savepoint:
+            held = _take(connection, best, lane, worker, now, lease_seconds, full, more=len(candidates) > 1)
+            if held is not None:
+                return held
+            savepoint.rollback()
+
+
+def _take(
+    connection: Connection,
+    best: _Candidate,
+    lane: str,
+    worker: Worker,
+    now: datetime,
+    lease_seconds: float,
+    full: set[tuple[int, bool]],
+    *,
+    more: bool,
+) -> Claim | None:
+    """Lock the job and the remote and take the chunk; None when the remote is `full` or somebody was faster."""
+    job = connection.execute(
+        sa.select(JobRow.id, JobRow.kind, JobRow.spec, JobRow.remote_id)
+        .where(JobRow.id == best.job_id)
+        .with_for_update()
+    ).one()
+    if best.remote_id is not None and not _has_room(connection, best.remote_id, best.kind):
+        full.add((best.remote_id, best.kind == "move"))
+        return None
+    taken = connection.execute(
+        sa.update(ChunkRow)
+        .where(ChunkRow.id == best.id, _DUE, ChunkRow.not_before <= now)
+        .values(
+            state=ChunkState.RUNNING,
+            fence=ChunkRow.fence + 1,
+            owner_id=worker.id,
+            lease_until=now + timedelta(seconds=lease_seconds),
+            reason=None,
+            advice=None,
+            in_flight_item_id=None,
         )
-        connection.execute(sa.update(JobRow).where(JobRow.id == job.id).values(served_at=now))
-        ledger.add_event(
-            connection,
-            job.id,
-            now,
-            "chunk_started",
-            f"chunk {best.id} ({best.kind}) on {worker.name}, process {os.getpid()}",
-        )
-        ledger.derive(connection, job.id, now)
-        return Claim(
-            chunk_id=best.id,
+        .returning(ChunkRow.fence, ChunkRow.careful, ChunkRow.barren, ChunkRow.waiting_since, ChunkRow.cursor)
+    ).one_or_none()
+    if taken is None:  # another claimer was faster while we waited for the job's row
+        return None
+    connection.execute(
+        sa.insert(AttemptRow).values(
             job_id=job.id,
+            chunk_id=best.id,
             fence=taken.fence,
-            kind=best.kind,
-            lane=lane,
-            spec=spec.from_json(job.kind, job.spec),
-            remote_id=job.remote_id,
-            careful=taken.careful,
-            barren=taken.barren,
-            waiting_since=taken.waiting_since,
-            cursor=taken.cursor,
-            more=len(candidates) > 1 or best.waiting > 1,
+            worker=worker.name,
+            pid=os.getpid(),
+            started_at=now,
         )
+    )
+    connection.execute(sa.update(JobRow).where(JobRow.id == job.id).values(served_at=now))
+    ledger.add_event(
+        connection,
+        job.id,
+        now,
+        "chunk_started",
+        f"chunk {best.id} ({best.kind}) on {worker.name}, process {os.getpid()}",
+    )
+    ledger.derive(connection, job.id, now)
+    return Claim(
+        chunk_id=best.id,
+        job_id=job.id,
+        fence=taken.fence,
+        kind=best.kind,
+        lane=lane,
+        spec=spec.from_json(job.kind, job.spec),
+        remote_id=job.remote_id,
+        careful=taken.careful,
+        barren=taken.barren,
+        waiting_since=taken.waiting_since,
+        cursor=taken.cursor,
+        more=more or best.waiting > 1,
+    )
 
 
 @dataclass(frozen=True)

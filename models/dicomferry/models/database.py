@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
@@ -20,7 +21,12 @@ from dicomferry.models.errors import ConfigurationError, OutOfReach
 
 _T = TypeVar("_T")
 AnyRow: TypeAlias = "Row[*tuple[Any, ...]]"
-_BUSY_MILLISECONDS = 30_000
+LOCK_SECONDS = 30.0
+"""How long SQLite waits for another writer ..."""
+IMPATIENT_LOCK_SECONDS = 5.0
+"""... and for a heartbeat, which has more to do than to wait."""
+_POSTGRESQL = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+_POSTGRESQL |= {"tcp_user_timeout": 30_000}
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -46,20 +52,29 @@ class UTCDateTime(TypeDecorator[datetime]):
 class Database:
     """One database of one process.
 
-    `patience` is how many seconds a call goes on over lost connections and locks before OutOfReach is raised.
+    `patience` is how many seconds a call goes on over lost connections and locks before OutOfReach is raised,
+    `lock_seconds` how long one try waits for another writer of an SQLite file.
     `clock`, when given, replaces the clock of the system (SQLite) or of the server (PostgreSQL).
     """
 
-    def __init__(self, url: str, *, patience: float = 0.0, clock: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        patience: float = 0.0,
+        lock_seconds: float = LOCK_SECONDS,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
         self.url = url
         self.patience = patience
+        self._lock_seconds = lock_seconds
         self._clock = clock
         self._engine: Engine | None = None
         self._pid = 0
 
     def impatient(self) -> Database:
-        """The same record on a connection of its own, for calls that must fail at once."""
-        return Database(self.url, clock=self._clock)
+        """The same record on a connection of its own, for calls that must fail within seconds."""
+        return Database(self.url, lock_seconds=IMPATIENT_LOCK_SECONDS, clock=self._clock)
 
     @property
     def engine(self) -> Engine:
@@ -67,7 +82,7 @@ class Database:
         if self._engine is None or self._pid != os.getpid():
             if self._engine is not None:
                 self._engine.dispose(close=False)
-            self._engine = _create_engine(self.url)
+            self._engine = _create_engine(self.url, self._lock_seconds)
             self._pid = os.getpid()
         return self._engine
 
@@ -179,7 +194,7 @@ def _no_tables(url: str) -> str:
     return f"database {hide_password(url)} is not of this version: run `dicomferry db upgrade`"
 
 
-def _create_engine(url: str) -> Engine:
+def _create_engine(url: str, lock_seconds: float) -> Engine:
     try:
         parsed = sa.make_url(url)
         if parsed.drivername == "postgresql":
@@ -188,7 +203,7 @@ def _create_engine(url: str) -> Engine:
             raise ConfigurationError(
                 f"database_url: {parsed.get_backend_name()} is not supported; use SQLite or PostgreSQL"
             )
-        arguments: dict[str, Any] = {"connect_timeout": 5} if parsed.get_backend_name() == "postgresql" else {}
+        arguments = dict(_POSTGRESQL) if parsed.get_backend_name() == "postgresql" else {}
         engine = sa.create_engine(parsed, connect_args=arguments, pool_pre_ping=not url.startswith("sqlite"))
     except exc.ArgumentError:
         raise ConfigurationError(f"database_url: {hide_password(url)!r} is not a database URL") from None
@@ -197,15 +212,15 @@ def _create_engine(url: str) -> Engine:
             f"database_url needs the module {error.name}: pip install 'dicomferry[postgres]'"
         ) from None
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "connect", partial(_set_up_sqlite, lock_seconds))
         event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+def _set_up_sqlite(lock_seconds: float, connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
     connection.executescript(
-        f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}; PRAGMA journal_mode=WAL; "
+        f"PRAGMA busy_timeout={lock_seconds * 1000:.0f}; PRAGMA journal_mode=WAL; "
         "PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON"
     )
 

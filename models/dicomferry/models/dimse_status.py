@@ -149,6 +149,7 @@ def for_error(error: errors.DimseError) -> Answer:
 
 
 _LOCAL: dict[str, str] = {
+    "nothing to do": "no DICOM file was found there: is the path right, and is -r given for the folders inside?",
     "not DICOM": "left out; nothing to do",
     "DICOMDIR": "left out; its files are sent by themselves",
     "duplicate": "left out; the same object is sent once",

@@ -6,6 +6,7 @@ the chunk. Locks are taken in one order everywhere: worker, job, remote, chunk, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -199,7 +200,7 @@ def finish(
             complete=complete,
             decision=decision,
         )
-        if finished_items and not (decision and decision.barren):
+        if finished_items and not (decision and decision.for_all):
             ledger.answered(connection, held.chunk_id)
         if decision and decision.next is Next.RETRY and decision.reason and not complete:
             pause = ((decision.at or now) - now).total_seconds()
@@ -211,11 +212,27 @@ def finish(
                 "retry",
                 f"chunk {held.chunk_id}: {detail or decision.reason}, {when}",
             )
-            if decision.barren:
+            if decision.for_all:
                 ledger.postpone(connection, held.chunk_id, decision, now)
         ledger.derive(connection, held.job_id, now)
 
     database.write(work)
+
+
+def ended_alike(database: Database, held: Claim, reason: str | None) -> int:
+    """How many of the chunk's fruitless attempts in a row, counted back from this one, ended for this reason."""
+
+    def work(connection: Connection) -> int:
+        query = (
+            sa.select(AttemptRow.reason)
+            .where(AttemptRow.chunk_id == held.chunk_id, AttemptRow.fence < held.fence)
+            .order_by(AttemptRow.fence.desc())
+            .limit(held.barren)
+        )
+        reasons = connection.execute(query).scalars()
+        return sum(1 for _ in itertools.takewhile(lambda found: found == reason, reasons))
+
+    return database.read(work)
 
 
 def _left(connection: Connection, chunk_id: int) -> int:

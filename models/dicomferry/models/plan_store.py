@@ -50,8 +50,9 @@ def add_batch(
         connection.execute(
             sa.update(ChunkRow).where(ChunkRow.id == held.chunk_id).values(cursor=cursor, barren=0, deaths=0)
         )
+        wait = _wait(connection, held, now) if chunks else {}
         for items in chunks:
-            chunk_id = _insert_chunk(connection, held, now, total=len(items))
+            chunk_id = _insert_chunk(connection, held, total=len(items), **wait)
             _insert_items(connection, held.job_id, chunk_id, items)
         if decided:
             _insert_items(connection, held.job_id, held.chunk_id, decided)
@@ -70,16 +71,29 @@ def add_batch(
     return database.write(work)
 
 
-def _insert_chunk(connection: Connection, held: Claim, now: datetime, *, total: int) -> int:
+def _wait(connection: Connection, held: Claim, now: datetime) -> dict[str, Any]:
+    """How a new chunk begins: as those of its job, or else of its remote, that others have found out about."""
+    of_job = sa.select(ChunkRow.reason, ChunkRow.advice).where(
+        ChunkRow.job_id == held.job_id, ChunkRow.state == ChunkState.HELD
+    )
+    refused = connection.execute(of_job.limit(1)).one_or_none()
+    if refused:
+        return {"state": ChunkState.HELD, "not_before": now, "reason": refused.reason, "advice": refused.advice}
+    of_remote = sa.select(ChunkRow.not_before, ChunkRow.reason, ChunkRow.advice, ChunkRow.waiting_since).where(
+        ChunkRow.remote_id == held.remote_id,
+        ChunkRow.state == ChunkState.PENDING,
+        ChunkRow.waiting_since.is_not(None),
+        ChunkRow.not_before > now,
+    )
+    away = connection.execute(of_remote.order_by(ChunkRow.not_before).limit(1)).one_or_none()
+    return dict(away._mapping) if away else {"not_before": now}
+
+
+def _insert_chunk(connection: Connection, held: Claim, **values: Any) -> int:
     priority = sa.select(JobRow.priority).where(JobRow.id == held.job_id).scalar_subquery()
     chunk = new_chunk(
         held.job_id,
-        kind=held.spec.kind,
-        lane=held.spec.lane,
-        priority=priority,
-        remote_id=held.remote_id,
-        not_before=now,
-        total=total,
+        **{"kind": held.spec.kind, "lane": held.spec.lane, "priority": priority, "remote_id": held.remote_id, **values},
     )
     key: int = connection.execute(sa.insert(ChunkRow).values(**chunk).returning(ChunkRow.id)).scalar_one()
     return key

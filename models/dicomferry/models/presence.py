@@ -6,17 +6,18 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from dicomferry.models.database import AnyRow, Database
-from dicomferry.models.tables import TurnRow, WorkerRow
+from dicomferry.models.tables import ChunkRow, TurnRow, WorkerRow
 
 BEAT_SECONDS = 5.0
 """How often a role says that it lives."""
+FORGOTTEN_AFTER_DAYS = 7
 SILENT_AFTER = 20.0
 """Seconds without a sign of life after which a role counts as gone."""
 
@@ -36,6 +37,7 @@ def register(database: Database, role: str, *, slots: int) -> Worker:
 
     def work(connection: Connection) -> int:
         now = database.now(connection)
+        _forget(connection, now - timedelta(days=FORGOTTEN_AFTER_DAYS))
         row = sa.insert(WorkerRow).values(
             role=role, host=host, pid=pid, slots=slots, draining=False, started_at=now, seen_at=now
         )
@@ -43,6 +45,12 @@ def register(database: Database, role: str, *, slots: int) -> Worker:
         return key
 
     return Worker(id=database.write(work), name=f"{host}:{pid}", slots=slots)
+
+
+def _forget(connection: Connection, before: datetime) -> None:
+    """Remove the rows of roles that are long gone and own nothing any more."""
+    owners = sa.select(ChunkRow.owner_id).where(ChunkRow.owner_id.is_not(None))
+    connection.execute(sa.delete(WorkerRow).where(WorkerRow.seen_at < before, WorkerRow.id.not_in(owners)))
 
 
 def beat(database: Database, worker: Worker) -> None:

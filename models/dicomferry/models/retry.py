@@ -47,13 +47,16 @@ class Decision:
     advice: str | None = None
     barren: int = 0
     waiting_since: datetime | None = None
+    for_all: bool = False
+    """Whether whatever else waits for the remote has to wait as well: it is the remote that cannot, not this chunk."""
 
 
-def decide_item(answer: Answer, *, charges: int, progressed: bool = True) -> tuple[ItemState, int]:
+def decide_item(answer: Answer, *, charges: int, progressed: bool = True, again: bool = True) -> tuple[ItemState, int]:
     """The item's new state and number of charges after this answer; `pending` means that it is tried again.
 
-    `charges` is what it had before. `progressed` tells whether this attempt finished any item: a remote that takes
-    nothing at all is the remote's fault, so then a refusal for lack of resources charges nobody.
+    `charges` is what it had before. `progressed` tells whether the remote took any item in this attempt: one that
+    takes nothing at all is at fault itself, so then a refusal for lack of resources charges nobody. `again` tells
+    whether the item's last answer, if there was one, had this reason as well.
     """
     match answer.rule:
         case Rule.DONE:
@@ -64,7 +67,8 @@ def decide_item(answer: Answer, *, charges: int, progressed: bool = True) -> tup
             return ItemState.FAILED, charges
         case Rule.AGAIN:
             charges += 1
-            return (ItemState.FAILED if charges >= 2 else ItemState.PENDING), charges
+            once_more = charges == 1 or (not again and charges < MAX_CHARGES)
+            return (ItemState.PENDING if once_more else ItemState.FAILED), charges
         case Rule.BROKEN:
             charges += 1
             return (ItemState.FAILED if charges >= MAX_CHARGES else ItemState.PENDING), charges
@@ -81,6 +85,7 @@ def decide_chunk(
     left: int,
     progressed: bool,
     barren: int,
+    same_before: int = 0,
     waiting_since: datetime | None,
     now: datetime,
     jitter: float,
@@ -88,11 +93,13 @@ def decide_chunk(
 ) -> Decision:
     """What becomes of a chunk whose attempt ended with `left` items pending.
 
-    `barren` counts attempts in a row that finished no item, before this one; `jitter` is in 0..1.
+    `progressed` tells whether the remote took or refused any item for good, `barren` counts the attempts in a row
+    before this one in which it did not, `same_before` those of them, counted backwards, that ended for the same
+    reason as this one; `jitter` is in 0..1.
     """
     if not left:
         return Decision(next=Next.DONE)
-    reason, advice = (fault.reason, fault.advice) if fault else (None, None)
+    reason, advice = (fault.reason, fault.advice) if fault else ("no progress", "see the worker's log")
     if fault and fault.rule is Rule.HOLD:
         return Decision(next=Next.HOLD, reason=reason, advice=advice)
     if progressed:
@@ -101,7 +108,7 @@ def decide_chunk(
     barren += 1
     since = waiting_since or now
     tired = (now - since).total_seconds() >= policy.give_up_after
-    if tired or (fault and fault.rule is Rule.SUSPECT and barren >= MAX_SUSPECT_TRIES):
+    if tired or (fault and fault.rule is Rule.SUSPECT and same_before + 1 >= MAX_SUSPECT_TRIES):
         return Decision(next=Next.HOLD, reason=reason, advice=advice, barren=barren, waiting_since=since)
     pause = delay(barren, jitter=jitter, policy=policy)
     return Decision(
@@ -111,6 +118,7 @@ def decide_chunk(
         advice=advice,
         barren=barren,
         waiting_since=since,
+        for_all=fault is not None and fault.rule in (Rule.AWAY, Rule.SUSPECT, Rule.CONGESTED),
     )
 
 

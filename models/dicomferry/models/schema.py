@@ -56,7 +56,7 @@ def _make_private_file(database: Database) -> None:
 
 def head() -> str:
     """The version that this program needs."""
-    found = ScriptDirectory.from_config(_config()).get_current_head()
+    found = _scripts().get_current_head()
     assert found is not None
     return found
 
@@ -82,6 +82,13 @@ def differences(database: Database) -> str | None:
 def require_current(database: Database) -> None:
     """Raise ConfigurationError unless the database has this program's tables."""
     found = current(database)
-    if found != head():
-        state = "is empty" if found is None else f"has version {found}, this program needs {head()}"
-        raise ConfigurationError(f"database {state}: run `dicomferry db upgrade`")
+    if found == head():
+        return
+    if found is not None and found not in {script.revision for script in _scripts().walk_revisions()}:
+        raise ConfigurationError(f"database has version {found}, of a newer dicomferry: upgrade the program")
+    state = "is empty" if found is None else f"has version {found}, this program needs {head()}"
+    raise ConfigurationError(f"database {state}: run `dicomferry db upgrade`")
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())

@@ -44,6 +44,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self.signals = lease.Signals(cancel=False, hold=False, drain=False)
         self.lost = False
+        self.gave_up = False
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()
@@ -123,6 +124,7 @@ class Heartbeat:
         """No progress: break the association, and if even that does not free the main thread, end the process."""
         log.error("no progress, aborting", chunk=self._held.chunk_id, seconds=self._watchdog)
         stuck_since = self._moved
+        self.gave_up = True
         self._stop.set()
         self._break_off()
         if not self._ended.wait(STUCK_GRACE_SECONDS) and self._moved == stuck_since:

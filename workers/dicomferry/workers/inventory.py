@@ -237,6 +237,8 @@ def _look(path: bytes) -> Found:
         return Found(path, size, mtime_ns, state, error.reason, str(error), None)
     except OSError as error:
         return _failed(path, error)
+    except Exception as error:  # one file that no parser foresaw must not stop the walk behind it
+        return Found(path, size, mtime_ns, ItemState.FAILED, "unreadable", f"{type(error).__name__}: {error}", None)
     return Found(path, size, mtime_ns, ItemState.PENDING, None, None, header)
 
 

@@ -24,6 +24,11 @@ def tell_ready() -> None:
         os.close(int(number))
 
 
+def is_watched() -> bool:
+    """Whether a parent started this role and keeps it up."""
+    return PARENT in os.environ
+
+
 def end_with_parent() -> None:
     """Watch the parent that the environment names; nothing where it names none, as for a role started by hand."""
     expected = os.environ.get(PARENT)

@@ -29,6 +29,13 @@ LARGE_BYTES = 16 << 20
 CONGESTION_PAUSES = (0.5, 2.0, 5.0)
 """Seconds to wait, within an association, after the first, second ... refusal for lack of resources in a row."""
 
+STUCK = Answer(
+    rule=Rule.BROKEN,
+    reason="no progress",
+    advice="nothing moved for so long that the association was aborted from here: look at both sides' logs",
+    clause="",
+)
+
 log = telemetry.logger(__name__)
 
 
@@ -52,8 +59,6 @@ def run_next(environment: Environment, lane: str) -> bool:
     held = claim.claim(environment.database, lane, environment.worker, lease_seconds=settings.lease_seconds)
     if held is None:
         return False
-    if held.more:
-        environment.ring(lane)
     with telemetry_context(held):
         _run(environment, held)
     if claim.any_due(environment.database, lane):
@@ -85,6 +90,8 @@ def _run(environment: Environment, held: Claim) -> None:
     )
     try:
         with heart:
+            if held.more:  # only now: a mute broker may take a while, and the lease has to be kept
+                environment.ring(held.lane)
             if held.kind == PLAN:
                 _plan(environment, held, heart)
             else:
@@ -117,11 +124,13 @@ def _plan(environment: Environment, held: Claim, heart: Heartbeat) -> None:
 def _decide(
     environment: Environment, held: Claim, fault: Answer | None, *, left: int, progressed: bool, now: object
 ) -> Decision:
+    reason = fault.reason if fault else None
     return retry.decide_chunk(
         fault,
         left=left,
         progressed=progressed,
         barren=held.barren,
+        same_before=lease.ended_alike(environment.database, held, reason) if held.barren else 0,
         waiting_since=held.waiting_since,
         now=now,  # type: ignore[arg-type]
         jitter=environment.jitter(),
@@ -152,10 +161,12 @@ class _Attempt:
     heart: Heartbeat
     waiting: deque[AnyRow] = field(default_factory=deque)
     charges: dict[int, int] = field(default_factory=dict)
+    reasons: dict[int, str | None] = field(default_factory=dict)
     in_flight: AnyRow | None = None
     buffered: list[Outcome] = field(default_factory=list)
     flushed_at: float = 0.0
     finished: int = 0
+    answered: int = 0
     refusals: int = 0
 
     def run(self, remote: object) -> None:
@@ -176,6 +187,7 @@ class _Attempt:
             self.finished += len(decided)
         self.waiting.extend(rows)
         self.charges = {row.id: row.charges for row in rows}
+        self.reasons = {row.id: row.reason for row in rows}
         self.flushed_at = time.monotonic()
         fault, detail, end = self._converse(remote, rows)
         self._end(fault, detail, end)
@@ -194,7 +206,8 @@ class _Attempt:
             raise
         except DimseError as error:
             self.heart.require_lease()
-            return self._broken(dimse_status.for_error(error), _sentence(error)), _sentence(error), AttemptEnd.ERROR
+            fault = STUCK if self.heart.gave_up else dimse_status.for_error(error)
+            return self._broken(fault, _sentence(error)), _sentence(error), AttemptEnd.ERROR
         except Exception as error:
             log.exception("attempt failed")
             self.heart.require_lease()
@@ -241,9 +254,17 @@ class _Attempt:
 
     def _book(self, row: AnyRow, answered: Answered) -> ItemState:
         answer = answered.answer
-        state, charges = retry.decide_item(answer, charges=self.charges[row.id], progressed=self.finished > 0)
-        self.charges[row.id] = charges
-        self.finished += state is not ItemState.PENDING
+        state, charges = retry.decide_item(
+            answer,
+            charges=self.charges[row.id],
+            progressed=self.answered > 0,
+            again=self.reasons[row.id] == answer.reason,
+        )
+        self.charges[row.id], self.reasons[row.id] = charges, answer.reason
+        if state is not ItemState.PENDING:
+            self.finished += 1
+            # What was wrong on our side says nothing of the remote.
+            self.answered += answered.status is not None
         self.buffered.append(
             Outcome(
                 item_id=row.id,
@@ -290,7 +311,7 @@ class _Attempt:
                 self.held,
                 fault,
                 left=len(self.waiting),
-                progressed=self.finished > 0,
+                progressed=self.answered > 0,
                 now=database.read(database.now),
             )
         lease.finish(

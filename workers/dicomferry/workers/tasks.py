@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 
 from dicomferry.models import settings as settings_module
 from dicomferry.models import telemetry
-from dicomferry.models.database import Database
-from dicomferry.models.errors import DicomferryError
+from dicomferry.models.database import Database, hide_password
+from dicomferry.models.errors import DicomferryError, OutOfReach
 from dicomferry.models.presence import Worker
 from dicomferry.models.settings import Settings
 from dicomferry.workers import lanes, parent, runner
@@ -68,6 +68,19 @@ class CeleryDoorbell:
         if producer is not None:
             with contextlib.suppress(OSError, KombuError, RedisError):
                 producer.connection.collect(socket_timeout=0.1)
+
+
+def require_broker(url: str) -> None:
+    """Raise OutOfReach unless the broker takes us: host, certificate and password included."""
+    producer = Producer(create(url, publisher=True).connection_for_write())  # type: ignore[no-untyped-call]
+    try:
+        producer.channel.client.ping()
+    except (OSError, KombuError, RedisError) as error:
+        raise OutOfReach(
+            f"broker {hide_password(url)}: {str(error).strip().rstrip('.') or type(error).__name__}"
+        ) from error
+    finally:
+        producer.connection.collect(socket_timeout=0.1)
 
 
 def doorbell(settings: Settings) -> CeleryDoorbell | None:
