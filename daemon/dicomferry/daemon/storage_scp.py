@@ -21,6 +21,7 @@ from dicomferry.models.settings import Settings
 from dicomferry.workers import archive_check, parent
 from dicomferry.workers.admission import Admission
 from dicomferry.workers.archive import OWN, Archive
+from dicomferry.workers.dimse import acceptance
 from dicomferry.workers.dimse.acceptance import Rejection, Request
 from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, Waits
 from dicomferry.workers.dimse.upper_layer import UpperLayer
@@ -267,6 +268,7 @@ def run(settings: Settings) -> int:
         admission.reload()
         waits = Waits(acse=settings.timeouts.acse, progress=settings.timeouts.progress)
         scp = StorageScp(settings, archive, indexer, admission, waits)
+        acceptance.prepare()
         scp.listen()
         indexer.start()
         worker = presence.register(database, "scp", slots=scp.most_associations)

@@ -193,6 +193,12 @@ def is_storage(abstract_syntax: str) -> bool:
     return known[1] == "SOP Class" and "Storage" in known[0] and abstract_syntax not in _NOT_STORED
 
 
+def prepare() -> None:
+    """Load the tables of the Standard's UIDs: half a second that the first caller need not wait for."""
+    is_storage(VERIFICATION)
+    is_storage("")
+
+
 def encode_acceptance(request: Request, contexts: tuple[Context, ...]) -> bytes:
     """A-ASSOCIATE-AC (PS3.8 9.3.3). A refused context carries a transfer syntax that nobody is to look at."""
     items = [_item(0x10, APPLICATION_CONTEXT.encode())]
