@@ -1,7 +1,8 @@
 """The upper layer's states against all events (PS3.8 9.2, table 9-10): what is answered, and where it leads.
 
 The rows are the states in which something can come from outside. Sta1, 3, 4 and 8 last no time here: one thread
-connects, decides and answers within a call. Sta9 to 12 are the release collision, which only a requestor that releases can meet.
+connects, decides and answers within a call. Sta9 to 12 are the release collision, which only a
+requestor that releases can meet.
 """
 
 from __future__ import annotations

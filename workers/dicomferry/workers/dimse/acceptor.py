@@ -26,7 +26,7 @@ from dicomferry.workers.dimse.acceptance import (
 from dicomferry.workers.dimse.contexts import Context
 from dicomferry.workers.dimse.inlet import Inlet
 from dicomferry.workers.dimse.message import Command, fragment_size, fragments, number_value
-from dicomferry.workers.dimse.upper_layer import Pdu, PeerClosed, UpperLayer
+from dicomferry.workers.dimse.upper_layer import Pdu, UpperLayer
 
 SUCCESS = 0x0000
 UNRECOGNISED_OPERATION = 0x0211
@@ -133,8 +133,6 @@ class Acceptor:
                         raise AssociationAborted(f"{self._layer.peer}: aborted, since this storage SCP is stopping")
             finally:
                 self._service.leave(request)
-        except PeerClosed:
-            raise  # AA-4, AA-5: there is nobody left to tell
         except BaseException:
             self._layer.abort(upper_layer.BY_SERVICE_PROVIDER)
             raise

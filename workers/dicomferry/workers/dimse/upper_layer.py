@@ -100,7 +100,7 @@ class UpperLayer:
         self._aborted = False
         self._closed = False
         self._sending = False
-        self._abort_heard = False
+        self._peer_gone = False
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
         self._writable = select.poll()
@@ -194,9 +194,9 @@ class UpperLayer:
                 return
             self._aborted = True
             with contextlib.suppress(OSError):
-                # In the middle of a PDU the peer would take it for data; after its own A-ABORT it hears
-                # nothing.
-                if not (self._sending or self._abort_heard):
+                # In the middle of a PDU the peer would take it for data; after its own A-ABORT, or its
+                # connection's end, it hears nothing.
+                if not (self._sending or self._peer_gone):
                     self._socket.send(encode_abort(source, reason))
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -307,12 +307,13 @@ class UpperLayer:
                 self._raise_kept_abort()
             except AssociationAborted as abort:
                 return abort
+        self._peer_gone = True
         text = f"the connection broke ({error.strerror or error})" if error else "the connection was closed"
         return PeerClosed(f"{self.peer}: {text}", heard=self._heard)
 
     def aborted_by_peer(self, body: bytes) -> AssociationAborted:
         """The error to raise for the body of an A-ABORT of the peer, to which nothing is answered."""
-        self._abort_heard = True
+        self._peer_gone = True
         source, reason = (body[2], body[3]) if len(body) >= 4 else (0, 0)
         who = "its service provider" if source == BY_SERVICE_PROVIDER else "its application"
         return AssociationAborted(f"{self.peer}: aborted by {who} (source {source}, reason {reason})")
