@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -97,7 +98,8 @@ def _orthanc(folders: list[Path], number: int):  # type: ignore[no-untyped-def]
 def _storescp(folders: list[Path], number: int):  # type: ignore[no-untyped-def]
     def once() -> Measured:
         with StoreScp() as scp:
-            return _send(scp.port, folders, number, scp.pid)
+            # It forks for each association, so its processor time is not to be had.
+            return replace(_send(scp.port, folders, number, scp.pid), cpu_seconds=None)
 
     return once
 

@@ -43,7 +43,7 @@ def test_what_runs_is_said_in_order_and_is_there(install: Install, storescp: Sto
     installation, _ = install()
     with installation.up() as up:
         heads = [line.split()[0].rstrip(";") for line in up.lines]
-        assert heads == ["broker", "worker", "database", "home", "log", "ready"]
+        assert heads == ["broker", "worker", "scp", "database", "home", "log", "ready", "Tell"]
         roles = up.roles()
         assert up.lines[0].endswith(f"process {roles.broker}")
         assert up.lines[1].endswith(f"process {roles.worker}")
@@ -53,7 +53,9 @@ def test_what_runs_is_said_in_order_and_is_there(install: Install, storescp: Sto
         assert "dicomferry submit" in up.lines[5]
         echo(installation, storescp)
         status = installation.json("status")
-        assert [role["role"] for role in status["roles"]] == ["worker"]
+        assert [role["role"] for role in status["roles"]] == ["worker", "scp"]
+        assert status["scp"]["running"] is True
+        assert up.lines[-1].startswith("Tell your PACS administrator: AE title DICOMFERRY, host 127.0.0.1, port ")
         up.terminate()
         assert up.wait() == 0
     installation.wait_gone()

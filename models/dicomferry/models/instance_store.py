@@ -64,7 +64,7 @@ def _record(connection: Connection, batch: Sequence[Received]) -> None:
     if fresh:
         connection.execute(_insert(connection, InstanceRow), [_instance(received) for received in fresh])
         known = _ids(connection, files)
-        _settle(connection, fresh)
+        _settle(connection, (received.sop_instance_uid for received in fresh))
     arrivals = [
         {"instance_id": known[received.path], "job_id": None, **asdict(received.arrival)}
         for received in batch
@@ -107,12 +107,12 @@ def _parts(values: Iterable[str]) -> Iterator[list[str]]:
         yield listed[first : first + MOST_KEYS]
 
 
-def _settle(connection: Connection, fresh: Sequence[Received]) -> None:
+def _settle(connection: Connection, uids: Iterable[str]) -> None:
     """Of several files of one SOP Instance UID make the newest current that is no alternate of another."""
     several: dict[str, list[AnyRow]] = {}
-    for part in _parts(received.sop_instance_uid for received in fresh):
+    for part in _parts(uids):
         rows = connection.execute(
-            sa.select(InstanceRow.id, InstanceRow.sop_instance_uid, InstanceRow.relation)
+            sa.select(InstanceRow.id, InstanceRow.sop_instance_uid, InstanceRow.relation, InstanceRow.is_current)
             .where(InstanceRow.sop_instance_uid.in_(part), InstanceRow.removed_at.is_(None))
             .order_by(InstanceRow.id)
         )
@@ -120,7 +120,7 @@ def _settle(connection: Connection, fresh: Sequence[Received]) -> None:
             several.setdefault(row.sop_instance_uid, []).append(row)
     for rows_of_one in several.values():
         if len(rows_of_one) == 1:
-            if rows_of_one[0].relation != "first":
+            if not rows_of_one[0].is_current:
                 _update(connection, rows_of_one[0].id, is_current=True)
             continue
         rivals = [row for row in rows_of_one if row.relation != "alternate"]
@@ -228,10 +228,9 @@ def mark_removed(database: Database, gone: Sequence[str]) -> None:
     def work(connection: Connection) -> None:
         now = database.now(connection)
         for part in _parts(gone):
-            connection.execute(
-                sa.update(InstanceRow)
-                .where(InstanceRow.path.in_(part), InstanceRow.removed_at.is_(None))
-                .values(removed_at=now, is_current=False)
-            )
+            chosen = InstanceRow.path.in_(part), InstanceRow.removed_at.is_(None)
+            uids = connection.execute(sa.select(InstanceRow.sop_instance_uid).where(*chosen)).scalars().all()
+            connection.execute(sa.update(InstanceRow).where(*chosen).values(removed_at=now, is_current=False))
+            _settle(connection, uids)
 
     database.write(work, durable=True)
