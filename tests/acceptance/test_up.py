@@ -42,6 +42,7 @@ def test_what_runs_is_said_in_order_and_is_there(install: Install, storescp: Sto
     """Broker, worker, then `ready`: by then a job is answered, and each process that was named exists."""
     installation, _ = install()
     with installation.up() as up:
+        until(lambda: up.said("Tell your PACS administrator"), "the last line is there")
         heads = [line.split()[0].rstrip(";") for line in up.lines]
         assert heads == ["broker", "worker", "scp", "database", "home", "log", "ready", "Tell"]
         roles = up.roles()
