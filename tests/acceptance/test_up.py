@@ -50,7 +50,7 @@ def test_what_runs_is_said_in_order_and_is_there(install: Install, storescp: Sto
         assert up.lines[1].endswith(f"process {roles.worker}")
         assert len(roles.pool) == 4  # three workers and the slot for quick jobs
         assert str(installation.home) in up.lines[3]
-        assert Path(up.lines[4].split(maxsplit=1)[1]).is_file()
+        assert Path(up.lines[5].split(maxsplit=1)[1]).is_file()
         assert "dicomferry submit" in up.lines[5]
         echo(installation, storescp)
         status = installation.json("status")
