@@ -11,6 +11,7 @@ from support.peers import StoreScp
 from support.record import Record
 
 LEASE_SECONDS = 4
+WORKERS = 3
 DATABASES = ("sqlite", "postgresql")
 
 
@@ -58,7 +59,7 @@ def install(isolated_home: Path) -> Iterator[Install]:
     with ExitStack() as stack:
 
         def make(database_url: str = "", **settings: object) -> tuple[Installation, Record]:
-            known: dict[str, object] = {"lease_seconds": LEASE_SECONDS, "workers": 3}
+            known: dict[str, object] = {"lease_seconds": LEASE_SECONDS, "workers": WORKERS}
             known |= {"retry__first_delay": 0.5, "retry__max_delay": 2}
             if database_url:
                 known["database_url"] = database_url

@@ -128,10 +128,10 @@ def add_bad_ones(tree: Tree) -> None:
 
 
 def odd_length(path: Path) -> Sample:
-    """Its last value has an odd length, which PS3.5 7.1.1 forbids."""
+    """Its last value has an odd length, which PS3.5 7.1.1 forbids, and so has the whole data set."""
     ds = samples.dataset(size=8)
     ds.SOPInstanceUID = UID(samples.uid("odd length"))
-    odd = b"\xe1\x7f\x10\x00LO\x03\x00abc" + b"\xe1\x7f\x11\x10OB\0\0\x03\0\0\0abc"
+    odd = b"\xe1\x7f\x11\x10OB\0\0\x03\0\0\0abc"
     return samples.write(path, ds, body=samples.encoded(ds, "1.2.840.10008.1.2.1") + odd)
 
 

@@ -76,6 +76,7 @@ def test_a_second_up_on_one_home_is_refused(install: Install, storescp: StoreScp
         echo(installation, storescp)
 
 
+@pytest.mark.long
 def test_a_deep_home_has_a_short_socket(isolated_home: Path, storescp: StoreScp) -> None:
     """A unix socket's path ends at 107 bytes; a home may lie deeper."""
     home = isolated_home.joinpath(*["a-folder-with-a-long-name"] * 8, "ein Ordner äöü")
@@ -166,6 +167,7 @@ def test_a_second_interrupt_ends_it_at_once(install: Install, storescp: StoreScp
 # --- roles that end -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_role_that_was_killed_comes_back(install: Install, storescp: StoreScp) -> None:
     """Each by its own parent, and it is said."""
     installation, _ = install()
@@ -274,7 +276,14 @@ class TlsRedis(RedisServer):
         return redis.Redis("127.0.0.1", self.port, password=self.password, ssl=True, ssl_ca_certs=str(self.certificate))
 
 
-@pytest.fixture(params=["password", "socket", "tls", "tls and password"])
+@pytest.fixture(
+    params=[
+        "password",
+        pytest.param("socket", marks=pytest.mark.long),
+        pytest.param("tls", marks=pytest.mark.long),
+        "tls and password",
+    ]
+)
 def broker(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     made: dict[str, Callable[[], RedisServer]] = {
         "password": lambda: RedisServer(password="open-sesame"),
@@ -329,6 +338,7 @@ def test_a_broker_url_that_does_not_work(url: str, code: int, word: str, install
     assert "ready" not in done.stdout
 
 
+@pytest.mark.long
 def test_the_broker_of_a_killed_up_is_tidied_away(install: Install) -> None:
     """Its socket's folder goes with the next `up`."""
     installation, _ = install()

@@ -48,9 +48,11 @@ class Record:
         return int(self.one(sa.select(sa.func.count()).select_from(JobRow)))
 
     def running(self, job_id: int, *kinds: str) -> list[AnyRow]:
-        """(chunk_id, kind, fence, pid, cursor) of the attempts that have not ended."""
+        """(chunk_id, kind, fence, pid, left) of the attempts that have not ended; `left` counts the pending items."""
+        ended = ChunkRow.succeeded + ChunkRow.warning + ChunkRow.failed + ChunkRow.skipped + ChunkRow.cancelled
+        left = (ChunkRow.total - ended).label("left")
         query = (
-            sa.select(AttemptRow.chunk_id, ChunkRow.kind, AttemptRow.fence, AttemptRow.pid, ChunkRow.cursor)
+            sa.select(AttemptRow.chunk_id, ChunkRow.kind, AttemptRow.fence, AttemptRow.pid, left)
             .join(ChunkRow, ChunkRow.id == AttemptRow.chunk_id)
             .where(AttemptRow.job_id == job_id, AttemptRow.end.is_(None), ChunkRow.state == ChunkState.RUNNING)
             .order_by(AttemptRow.id)
