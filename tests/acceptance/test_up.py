@@ -49,9 +49,9 @@ def test_what_runs_is_said_in_order_and_is_there(install: Install, storescp: Sto
         assert up.lines[0].endswith(f"process {roles.broker}")
         assert up.lines[1].endswith(f"process {roles.worker}")
         assert len(roles.pool) == 4  # three workers and the slot for quick jobs
-        assert str(installation.home) in up.lines[3]
+        assert str(installation.home) in up.lines[4]
         assert Path(up.lines[5].split(maxsplit=1)[1]).is_file()
-        assert "dicomferry submit" in up.lines[5]
+        assert "dicomferry submit" in up.lines[6]
         echo(installation, storescp)
         status = installation.json("status")
         assert [role["role"] for role in status["roles"]] == ["worker", "scp"]
