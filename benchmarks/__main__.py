@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import send, through_queue, walk
+from benchmarks import receive, send, through_queue, walk
 
-ROWS = {"send": send.run, "queue": through_queue.run, "walk": walk.run}
+ROWS = {"send": send.run, "receive": receive.run, "queue": through_queue.run, "walk": walk.run}
 
 
 def main() -> None:

@@ -40,7 +40,8 @@ def test_every_command_of_this_version_is_offered_and_no_other() -> None:
     """What is not there yet is not promised."""
     offered = {" ".join(words) for words, command in COMMANDS.items() if not isinstance(command, click.Group)}
     assert offered - {"demo"} == {
-        "up", "worker", "status", "version", "completion", "config show", "db upgrade", "db check",
+        "up", "worker", "scp", "archive list", "archive verify", "archive remove",
+        "status", "version", "completion", "config show", "db upgrade", "db check",
         "remote add", "remote set", "remote list", "remote show", "remote remove", "remote echo",
         "submit echo", "submit store",
         "jobs list", "jobs show", "jobs items", "jobs events", "jobs wait", "jobs cancel", "jobs retry", "jobs hold",

@@ -17,6 +17,8 @@ from typing import Any, Self
 
 import psutil
 
+from support.process import LOOPBACK, free_port
+
 SCRIPT = (sys.executable, "-m", "dicomferry.cli.main")
 READY = "ready;"
 MARK = "FERRY_TEST_INSTALLATION"
@@ -147,6 +149,7 @@ class Installation:
         # By the mark its processes are told from a peer's, which may inherit the home of the test's own environment.
         self.mark = uuid.uuid4().hex
         self.environment |= {"DICOMFERRY_HOME": str(home), "PYTHONUNBUFFERED": "1", MARK: self.mark}
+        self.environment |= {"DICOMFERRY_SCP__HOST": LOOPBACK, "DICOMFERRY_SCP__PORT": str(free_port())}
         self.environment |= {f"DICOMFERRY_{key.upper()}": str(value) for key, value in settings.items()}
         self.cwd = home.parent
         self.cwd.mkdir(parents=True, exist_ok=True)

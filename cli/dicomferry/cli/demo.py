@@ -65,6 +65,8 @@ class _Demo:
         self._environment = {key: value for key, value in os.environ.items() if not key.startswith("DICOMFERRY_")} | {
             "DICOMFERRY_HOME": str(self._home),
             "DICOMFERRY_LEASE_SECONDS": str(LEASE_SECONDS),
+            "DICOMFERRY_SCP__HOST": "127.0.0.1",
+            "DICOMFERRY_SCP__PORT": str(_free_port()),
         }
 
     def run(self) -> int:
@@ -111,7 +113,7 @@ class _Demo:
             f"\n{'All as it should be' if good else 'This is NOT as it should be'}: the job is incomplete and its exit "
             f"code is {code}, because one file is truncated; everything else arrived, {seconds:.0f} s in all."
         )
-        say("\nTry next\n  dicomferry up                                     broker and workers, in one terminal")
+        say("\nTry next\n  dicomferry up                                     everything, in one terminal")
         say("  dicomferry remote add pacs AET@host:port          your archive, in another")
         say("  dicomferry submit store pacs FOLDER -r --wait")
         say("  dicomferry demo --keep                            the same again, and look around afterwards")

@@ -10,8 +10,9 @@ import click
 from dicomferry.cli.commands import Lazy, Root
 
 _COMMANDS = {
-    "up": Lazy("dicomferry.cli.roles:up", "Run everything on this machine: broker and workers."),
+    "up": Lazy("dicomferry.cli.roles:up", "Run everything on this machine: broker, workers and storage SCP."),
     "worker": Lazy("dicomferry.cli.roles:worker", "Run workers alone, for systemd and containers."),
+    "scp": Lazy("dicomferry.cli.roles:scp", "Run the storage SCP alone, for systemd and containers."),
     "demo": Lazy(
         "dicomferry.cli.demo:demo",
         "Send sample data to an archive on this machine, kill a worker on the way, and count what arrived.",
@@ -20,6 +21,7 @@ _COMMANDS = {
     "remote": Lazy("dicomferry.cli.remotes:remote", "Keep the address book of remote AEs and test them."),
     "submit": Lazy("dicomferry.cli.enqueue:submit", "Queue a job: an echo, or files to store."),
     "jobs": Lazy("dicomferry.cli.jobs:jobs", "Look at jobs, wait for them, change their course."),
+    "archive": Lazy("dicomferry.cli.archive:archive", "Look at what was received, check it, remove it."),
     "config": Lazy("dicomferry.cli.admin:config", "Show the settings and where they come from."),
     "db": Lazy("dicomferry.cli.admin:db", "Set up, upgrade and check the database."),
     "completion": Lazy("dicomferry.cli.completion:completion", "Print the completion script for a shell."),

@@ -11,7 +11,7 @@ from dicomferry.cli.commands import Command
 
 @click.command(cls=Command)
 def up() -> None:
-    """Run everything on this machine: broker and workers.
+    """Run everything on this machine: broker, workers and storage SCP.
 
     Stays in the foreground until Ctrl-C or SIGTERM, which let running work stop in good order.
     """
@@ -31,3 +31,16 @@ def worker() -> None:
     from dicomferry.daemon import worker_role
 
     sys.exit(worker_role.run(record.settings()))
+
+
+@click.command(cls=Command)
+def scp() -> None:
+    """Run the storage SCP alone, for systemd and containers.
+
+    It receives instances into the archive (scp.archive) from the remotes of the address book. Needs a database that
+    was set up (`dicomferry db upgrade`).
+    """
+    from dicomferry.cli import record
+    from dicomferry.daemon import storage_scp
+
+    sys.exit(storage_scp.run(record.settings()))

@@ -8,7 +8,7 @@ from typing import Any
 from dicomferry.cli import render, words
 from dicomferry.cli.broker_probe import broker
 from dicomferry.cli.record import connect, is_absent, settings
-from dicomferry.models import job_view, presence, remote_store, schema
+from dicomferry.models import instance_store, job_view, presence, remote_store, schema
 from dicomferry.models.database import Database, hide_password
 from dicomferry.models.errors import ConfigurationError, DicomferryError, OutOfReach
 from dicomferry.models.settings import Settings
@@ -49,7 +49,7 @@ def _collect(found: Settings) -> tuple[dict[str, Any], int, DicomferryError | No
         if version is None and found.is_sqlite:
             return document, 0, None
         schema.require_current(database)
-        document |= _rows(database)
+        document |= _rows(found, database)
         return document, len(remote_store.names(database)), None
     except OutOfReach as error:
         document["database"]["reachable"] = False
@@ -58,7 +58,7 @@ def _collect(found: Settings) -> tuple[dict[str, Any], int, DicomferryError | No
         return document | {"roles": None, "lanes": None, "jobs": None}, 0, error
 
 
-def _rows(database: Database) -> dict[str, Any]:
+def _rows(found: Settings, database: Database) -> dict[str, Any]:
     roles = [
         {
             "role": role.role,
@@ -70,7 +70,25 @@ def _rows(database: Database) -> dict[str, Any]:
         }
         for role in presence.alive(database)
     ]
-    return {"roles": roles, "lanes": job_view.lanes(database), "jobs": job_view.counts(database)}
+    return {
+        "roles": roles,
+        "scp": _scp(found, database, running=any(role["role"] == "scp" for role in roles)),
+        "lanes": job_view.lanes(database),
+        "jobs": job_view.counts(database),
+    }
+
+
+def _scp(found: Settings, database: Database, *, running: bool) -> dict[str, Any]:
+    instances, size = instance_store.count(database)
+    return {
+        "ae_title": found.ae_title,
+        "host": found.scp.host,
+        "port": found.scp.port,
+        "running": running,
+        "archive": str(found.archive),
+        "instances": instances,
+        "bytes": size,
+    }
 
 
 def _text(document: dict[str, Any]) -> None:
@@ -92,6 +110,13 @@ def _text(document: dict[str, Any]) -> None:
         ("broker", f"{document['broker']['url']}: {broker_words[document['broker']['reachable']]}"),
         ("database", f"{database['url']}: {state}"),
     ]
+    if document["scp"] is not None:
+        scp = document["scp"]
+        state = "listens" if scp["running"] else "not running"
+        kept = f"{words.plural(scp['instances'], 'instance')}, {words.size(scp['bytes'])}"
+        rows.append(
+            ("storage SCP", f"{scp['ae_title']}, port {scp['port']}: {state}; archive {scp['archive']}: {kept}")
+        )
     if document["lanes"] is not None:
         rows += [(f"{lane} lane", _counts(numbers, "empty")) for lane, numbers in document["lanes"].items()]
         rows.append(("jobs", _counts(document["jobs"], "none yet")))

@@ -30,6 +30,10 @@ class StopSignal:
         """Whether it was asked for twice."""
         return self.count > 1
 
+    def fileno(self) -> int:
+        """Readable once a stop was asked for."""
+        return self._reading
+
     def wait(self, seconds: float) -> bool:
         """Wait until a stop is asked for, at most so long; whether it was."""
         if not self.count:

@@ -1,4 +1,4 @@
-"""`dicomferry up`: broker and worker under one roof, in order, kept up, drained together."""
+"""`dicomferry up`: broker, worker and storage SCP under one roof, in order, kept up, drained together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from dicomferry.daemon import storage_scp
 from dicomferry.daemon.broker import READY_SECONDS, EmbeddedBroker
 from dicomferry.daemon.child import CannotKeepUp, Child
 from dicomferry.daemon.home_lock import no_worker_lives, take_home
@@ -17,6 +18,8 @@ from dicomferry.models.settings import Settings
 from dicomferry.workers import lanes
 
 WORKER_READY_SECONDS = 90.0
+SCP_READY_SECONDS = 300.0
+"""Before it listens it may have to index what a process that died had published."""
 TICK_SECONDS = 0.5
 URGENT_SECONDS = 5.0
 
@@ -31,6 +34,7 @@ def run(settings: Settings, say: Callable[[str], object] = print) -> int:
     lock = take_home(settings.home)
     try:
         _prepare_database(settings)
+        storage_scp.take_port(settings).close()  # a port in use is told before anything is started
         return _Up(settings, stop, say).run()
     finally:
         os.close(lock)
@@ -91,10 +95,26 @@ class _Up:
         if not worker.wait_ready(WORKER_READY_SECONDS, self._stop.is_set):
             return False
         self._say(f"worker    {self._settings.workers} bulk slots and one for quick jobs, process {worker.pid}")
+        scp = Child(
+            "scp",
+            [sys.executable, "-m", "dicomferry.daemon.storage_scp"],
+            log_file=self._settings.log_file,
+            environment=environment,
+        )
+        self._children.append(scp)
+        scp.start()
+        if not scp.wait_ready(SCP_READY_SECONDS, self._stop.is_set):
+            return False
+        ae_title, where = self._settings.ae_title, self._settings.scp
+        self._say(
+            f"scp       {ae_title} on {where.host}, port {where.port}, into {self._settings.archive}, process {scp.pid}"
+        )
         self._say(f"database  {hide_password(self._settings.database)}")
         self._say(f"home      {self._settings.home}")
         self._say(f"log       {self._settings.log_file}")
         self._say("ready; Ctrl-C stops. Next, in another terminal: dicomferry submit store REMOTE FOLDER -r --wait")
+        host = storage_scp.public_host(self._settings)
+        self._say(f"Tell your PACS administrator: AE title {ae_title}, host {host}, port {where.port}")
         return True
 
     def _start_broker(self) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -14,7 +15,8 @@ from dicomferry.models import remote as grammar
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.remote import Remote, Timeouts
-from dicomferry.models.tables import RemoteRow
+from dicomferry.models.state import JobState
+from dicomferry.models.tables import JobRow, RemoteRow
 
 _T = TypeVar("_T")
 DEFAULTS: Mapping[str, Any] = {
@@ -165,6 +167,34 @@ def show(database: Database, name: str) -> dict[str, Any]:
 def names(database: Database) -> list[str]:
     """The names in the address book."""
     return [remote["name"] for remote in listing(database)]
+
+
+@dataclass(frozen=True)
+class Sender:
+    """What tells whether an association comes from a remote."""
+
+    ae_title: str
+    host: str
+    also_from: tuple[str, ...]
+    prefer_syntax: str | None
+    max_moves: int
+
+
+def senders(database: Database) -> list[Sender]:
+    """The address book, and the remotes outside of it that a job runs against."""
+
+    def work(connection: Connection) -> Sequence[AnyRow]:
+        in_use = sa.select(JobRow.remote_id).where(JobRow.state.in_((JobState.PENDING, JobState.RUNNING)))
+        return connection.execute(
+            sa.select(RemoteRow.__table__)
+            .where(sa.or_(RemoteRow.in_book, RemoteRow.id.in_(in_use)))
+            .order_by(RemoteRow.id)
+        ).all()
+
+    return [
+        Sender(row.ae_title, row.host, tuple(row.also_from), row.prefer_syntax, row.max_moves)
+        for row in database.read(work)
+    ]
 
 
 def _by_name(connection: Connection, name: str) -> AnyRow:

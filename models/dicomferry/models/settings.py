@@ -6,7 +6,7 @@ import difflib
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -67,6 +67,17 @@ class RetrySettings(_Section):
         return Policy(**self.model_dump())
 
 
+class ScpSettings(_Section):
+    """The storage SCP: where it listens, whom it lets in, and where it puts what it receives."""
+
+    host: str = "0.0.0.0"
+    port: Annotated[int, Field(ge=1, le=65535)] = 11112
+    accept: Literal["known", "any"] = "known"
+    archive: Path | None = None
+    reserve_bytes: Annotated[int, Field(ge=0)] = 1024**3
+    flush: bool = True
+
+
 class Settings(BaseSettings):
     """Everything an installation can be told."""
 
@@ -86,6 +97,7 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(ge=1)] = 30.0
     timeouts: TimeoutSettings = TimeoutSettings()
     retry: RetrySettings = RetrySettings()
+    scp: ScpSettings = ScpSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -113,6 +125,11 @@ class Settings(BaseSettings):
     def is_sqlite(self) -> bool:
         """Whether the record is a file of this machine."""
         return self.database.startswith("sqlite")
+
+    @property
+    def archive(self) -> Path:
+        """Where received instances lie: the folder that was set, else one in the home."""
+        return self.home / (self.scp.archive.expanduser() if self.scp.archive else "archive")
 
     @property
     def log_file(self) -> Path:

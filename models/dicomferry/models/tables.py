@@ -215,6 +215,62 @@ class WorkerRow(Base):
     ended_at: Mapped[datetime | None]
 
 
+class InstanceRow(Base):
+    """A file in the archive; a removed one's row stays as history."""
+
+    __tablename__ = "instance"
+    __table_args__ = (
+        Index(
+            "uq_instance_path",
+            "path",
+            unique=True,
+            sqlite_where=sa.text("removed_at IS NULL"),
+            postgresql_where=sa.text("removed_at IS NULL"),
+        ),
+        Index("ix_instance_sop_instance_uid", "sop_instance_uid"),
+        Index("ix_instance_study_instance_uid", "study_instance_uid"),
+    )
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    path: Mapped[str] = mapped_column(sa.String(255), comment="below the archive's root")
+    size: Mapped[int] = mapped_column(sa.BigInteger)
+    sop_instance_uid: Mapped[str] = mapped_column(UID)
+    sop_class_uid: Mapped[str] = mapped_column(UID)
+    transfer_syntax_uid: Mapped[str] = mapped_column(UID)
+    study_instance_uid: Mapped[str | None] = mapped_column(UID)
+    series_instance_uid: Mapped[str | None] = mapped_column(UID)
+    relation: Mapped[str] = mapped_column(sa.String(16), comment="first, alternate or conflict")
+    is_current: Mapped[bool] = mapped_column(comment="the file that counts for its SOP Instance UID")
+    flaw: Mapped[str | None] = mapped_column(sa.String(200), comment="what is odd about it, though it is kept")
+    stored_at: Mapped[datetime]
+    removed_at: Mapped[datetime | None]
+
+
+class ArrivalRow(Base):
+    """One C-STORE that was received and kept."""
+
+    __tablename__ = "arrival"
+    __table_args__ = (
+        UniqueConstraint("association", "number"),
+        Index("ix_arrival_instance_id", "instance_id"),
+        Index("ix_arrival_job_id", "job_id"),
+    )
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    instance_id: Mapped[int] = mapped_column(ForeignKey("instance.id"))
+    job_id: Mapped[int | None] = mapped_column(
+        ForeignKey("job.id"), comment="the retrieve that asked for it; null: unsolicited"
+    )
+    association: Mapped[str] = mapped_column(sa.String(32))
+    number: Mapped[int] = mapped_column(comment="which C-STORE of its association")
+    outcome: Mapped[str] = mapped_column(sa.String(16), comment="stored, duplicate, alternate or conflict")
+    calling_ae_title: Mapped[str] = mapped_column(sa.String(16))
+    called_ae_title: Mapped[str] = mapped_column(sa.String(16))
+    address: Mapped[str] = mapped_column(sa.String(64))
+    message_id: Mapped[int]
+    originator_ae_title: Mapped[str | None] = mapped_column(sa.String(16))
+    originator_message_id: Mapped[int | None]
+    at: Mapped[datetime]
+
+
 class TurnRow(Base):
     """Something that only one process at a time may do, such as the sweep."""
 

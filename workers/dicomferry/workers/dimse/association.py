@@ -183,6 +183,10 @@ class Association:
                 # Release collision: the requestor answers first, then waits for its reply (PS3.8 9.2, Sta9,
                 # Sta11).
                 self.layer.send([upper_layer.RELEASE_RP], seconds=seconds)
+            elif pdu.kind != upper_layer.P_DATA_TF:
+                # AA-8: only data may still be on its way.
+                self.layer.abort(upper_layer.BY_SERVICE_PROVIDER, upper_layer.UNEXPECTED_PDU)
+                return
         self.layer.abort()
 
     def abort(self) -> None:

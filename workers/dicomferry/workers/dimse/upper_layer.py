@@ -100,7 +100,7 @@ class UpperLayer:
         self._aborted = False
         self._closed = False
         self._sending = False
-        self._abort_heard = False
+        self._peer_gone = False
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
         self._writable = select.poll()
@@ -132,12 +132,12 @@ class UpperLayer:
                 views[0] = views[0][sent:]
         self._sending = False
 
-    def receive(self, phase: str, seconds: float) -> Pdu:
+    def receive(self, phase: str, seconds: float, most: int = MAX_PDU_LENGTH) -> Pdu:
         """The next PDU, of any lawful type but A-ABORT.
 
         Raises DimseTimeout(phase, seconds) when nothing moved for `seconds`, AssociationAborted for A-ABORT
         and when `abort` was called, PeerClosed when TCP ended, ProtocolViolation (after an A-ABORT of ours)
-        for an unknown PDU type (PS3.8 9.2, AA-8) or a length beyond MAX_PDU_LENGTH.
+        for an unknown PDU type (PS3.8 9.2, AA-8) or a length beyond `most`.
         """
         self._check_open()
         self._fill(6, phase, seconds)
@@ -145,15 +145,41 @@ class UpperLayer:
         if not A_ASSOCIATE_RQ <= kind <= A_ABORT:
             self.abort(BY_SERVICE_PROVIDER, UNRECOGNISED_PDU)
             raise ProtocolViolation(f"{self.peer}: a PDU of unknown type 0x{kind:02X}")
-        if length > MAX_PDU_LENGTH:
+        if length > most:
             self.abort(BY_SERVICE_PROVIDER, INVALID_PARAMETER)
-            raise ProtocolViolation(f"{self.peer}: a PDU of {length} bytes, {MAX_PDU_LENGTH} is the most")
+            raise ProtocolViolation(f"{self.peer}: a PDU of {length} bytes, {most} is the most")
         self._fill(6 + length, phase, seconds)
         body = bytes(self._input[6 : 6 + length])
         del self._input[: 6 + length]
         if kind == A_ABORT:
-            raise self._aborted_by_peer(body)
+            raise self.aborted_by_peer(body)
         return Pdu(kind, body)
+
+    def receive_into(self, view: memoryview, phase: str, seconds: float) -> int:
+        """Whatever bytes are there, at least one, into `view`; returns how many.
+
+        For who takes PDUs apart in a buffer of its own. Raises DimseTimeout(phase, seconds), AssociationAborted,
+        PeerClosed.
+        """
+        self._check_open()
+        if self._input:
+            size = min(len(view), len(self._input))
+            view[:size] = self._input[:size]
+            del self._input[:size]
+            return size
+        while True:
+            try:
+                size = self._socket.recv_into(view)
+            except (BlockingIOError, InterruptedError):
+                self._wait(self._readable, phase, seconds)
+                continue
+            except OSError as error:
+                raise self._broken(error) from error
+            if not size:
+                raise self._broken(None)
+            self._heard = True
+            self._moved()
+            return size
 
     def abort(self, source: int = BY_SERVICE_USER, reason: int = 0) -> None:
         """Send A-ABORT if it can be sent at once, and shut the connection down. Never blocks, may be
@@ -168,9 +194,9 @@ class UpperLayer:
                 return
             self._aborted = True
             with contextlib.suppress(OSError):
-                # In the middle of a PDU the peer would take it for data; after its own A-ABORT it hears
-                # nothing.
-                if not (self._sending or self._abort_heard):
+                # In the middle of a PDU the peer would take it for data; after its own A-ABORT, or its
+                # connection's end, it hears nothing.
+                if not (self._sending or self._peer_gone):
                     self._socket.send(encode_abort(source, reason))
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -262,7 +288,7 @@ class UpperLayer:
             kind, length = _HEAD.unpack_from(self._input, offset)
             end = offset + 6 + length
             if kind == A_ABORT and end <= len(self._input):
-                raise self._aborted_by_peer(bytes(self._input[offset + 6 : end]))
+                raise self.aborted_by_peer(bytes(self._input[offset + 6 : end]))
             offset = end
 
     def _broken(self, error: OSError | None) -> AssociationAborted:
@@ -281,11 +307,13 @@ class UpperLayer:
                 self._raise_kept_abort()
             except AssociationAborted as abort:
                 return abort
+        self._peer_gone = True
         text = f"the connection broke ({error.strerror or error})" if error else "the connection was closed"
         return PeerClosed(f"{self.peer}: {text}", heard=self._heard)
 
-    def _aborted_by_peer(self, body: bytes) -> AssociationAborted:
-        self._abort_heard = True
+    def aborted_by_peer(self, body: bytes) -> AssociationAborted:
+        """The error to raise for the body of an A-ABORT of the peer, to which nothing is answered."""
+        self._peer_gone = True
         source, reason = (body[2], body[3]) if len(body) >= 4 else (0, 0)
         who = "its service provider" if source == BY_SERVICE_PROVIDER else "its application"
         return AssociationAborted(f"{self.peer}: aborted by {who} (source {source}, reason {reason})")

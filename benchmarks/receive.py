@@ -1,0 +1,141 @@
+"""The storage SCP against Orthanc, against storescp, and against what the disk and the stream allow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from benchmarks import data
+from benchmarks.harness import WORK, Measured, Row, interleave
+from benchmarks.receivers import ENVIRONMENT, sink
+from support.peers import Orthanc, StoreScp
+from support.scp import StorageScp
+
+NUMBERS = {"MR": 800, "CT": 300}
+SENDERS = 4
+
+
+def run(rounds: int) -> None:
+    """All rows, for images of 32 KB and of 0.5 MB."""
+    for kind, number in NUMBERS.items():
+        folders = _shares(kind, number, SENDERS)
+        whole = _shares(kind, number, 1)
+        interleave(
+            Row(f"SCP {kind} 1 sender", "/s", "Orthanc", 2.5), _ours(whole, number), _orthanc(whole, number), rounds
+        )
+        row = Row(f"SCP {kind} {SENDERS} senders", "/s", "Orthanc", 3.0)
+        interleave(row, _ours(folders, number), _orthanc(folders, number), rounds)
+        row = Row(f"SCP {kind} 1 sender, limit", "/s", "stream + flush loop", 0.8)
+        interleave(row, _ours(whole, number), lambda whole=whole, number=number: _limit(whole[0], number), rounds)  # type: ignore[misc]
+        row = Row(f"SCP {kind} 1 sender, flush off", "/s", "storescp +B +xa", 1.0)
+        interleave(row, _ours(whole, number, flush=False), _storescp(whole, number), rounds)
+
+
+def _shares(kind: str, number: int, senders: int) -> list[Path]:
+    """The same images as one folder for each sender."""
+    files = data.files(kind, number)
+    folders = [WORK / f"{kind}-{number}-share{n}of{senders}" for n in range(senders)]
+    for n, folder in enumerate(folders):
+        if not folder.exists():
+            folder.mkdir()
+            for file in files[n::senders]:
+                (folder / f"{file.parent.name}-{file.name}").symlink_to(file)
+    return folders
+
+
+def _send(port: int, folders: list[Path], number: int, pid: int) -> Measured:
+    """All folders at once, a storescu each; the receiver's processor time."""
+    process = psutil.Process(pid)
+    before = process.cpu_times()
+    argv = ["storescu", "-aec", "ANY", "+sd", "+r", "127.0.0.1", str(port)]
+    began = time.perf_counter()
+    senders = [subprocess.Popen([*argv, str(folder)], env=ENVIRONMENT) for folder in folders]
+    codes = [sender.wait() for sender in senders]
+    seconds = time.perf_counter() - began
+    if any(codes):
+        raise RuntimeError(f"storescu ended with {codes}")
+    after = process.cpu_times()
+    cpu = after.user + after.system - before.user - before.system
+    return Measured(number / seconds, cpu, {"receiver": process.memory_info().rss / 1e6})
+
+
+def _ours(folders: list[Path], number: int, *, flush: bool = True):  # type: ignore[no-untyped-def]
+    def once() -> Measured:
+        archive = _fresh()
+        with StorageScp(scp__flush=flush, scp__archive=archive) as scp:
+            measured = _send(scp.port, folders, number, scp.pid)
+            deadline = time.monotonic() + 2
+            while scp.indexed() < number:
+                if time.monotonic() > deadline:
+                    raise RuntimeError("the index is more than two seconds behind")
+                time.sleep(0.02)
+            shutil.rmtree(archive)
+            return measured
+
+    return once
+
+
+def _orthanc(folders: list[Path], number: int):  # type: ignore[no-untyped-def]
+    def once() -> Measured:
+        with Orthanc() as orthanc:
+            measured = _send(orthanc.port, folders, number, orthanc.pid)
+            if orthanc.count() != number:
+                raise RuntimeError("Orthanc did not keep all")
+            return measured
+
+    return once
+
+
+def _storescp(folders: list[Path], number: int):  # type: ignore[no-untyped-def]
+    def once() -> Measured:
+        with StoreScp() as scp:
+            # It forks for each association, so its processor time is not to be had.
+            return replace(_send(scp.port, folders, number, scp.pid), cpu_seconds=None)
+
+    return once
+
+
+def _fresh() -> str:
+    return tempfile.mkdtemp(prefix="archive-", dir=WORK)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    folder = Path(_fresh())
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def _limit(folder: Path, number: int) -> Measured:
+    """The stream into a sink, then a bare write + fdatasync + link + fsync of the folder: one after the other."""
+    with sink() as port:
+        began = time.perf_counter()
+        subprocess.run(["storescu", "+sd", "+r", "127.0.0.1", str(port), str(folder)], env=ENVIRONMENT, check=True)
+        streamed = time.perf_counter() - began
+    contents = [path.read_bytes() for path in sorted(folder.rglob("*.dcm"))]
+    with _scratch() as into:
+        place = os.open(into, os.O_RDONLY)
+        began = time.perf_counter()
+        for index, content in enumerate(contents):
+            temporary = str(into / f"t{index}")
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            os.write(fd, content)
+            os.fdatasync(fd)
+            os.close(fd)
+            os.link(temporary, into / f"{index}.dcm")
+            os.fsync(place)
+            os.unlink(temporary)
+        written = time.perf_counter() - began
+        os.close(place)
+    return Measured(number / (streamed + written))

@@ -1,0 +1,149 @@
+"""`dicomferry archive`: look at what was received, check it, remove it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from dicomferry.cli import options, render, words
+from dicomferry.cli.commands import Group, note
+from dicomferry.cli.render import Row
+from dicomferry.models.errors import UsageError
+
+if TYPE_CHECKING:
+    from dicomferry.models.database import Database
+    from dicomferry.models.settings import Settings
+
+_COLUMNS = (
+    "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "study_instance_uid", "series_instance_uid", "path",
+    "size", "relation", "current", "flaw", "stored_at", "arrivals", "calling_ae_title",
+)  # fmt: skip
+_SHOWN = 20
+"""Paths of one kind of problem that are printed for people."""
+
+
+@click.group(cls=Group, default="list")
+def archive() -> None:
+    """Look at what was received, check it, remove it.
+
+    Without a command: the list.
+    """
+
+
+@archive.command("list")
+@click.option("--job", metavar="ID", type=options.JobType(), help="Only what this job brought.")
+@click.option("--study", metavar="UID", type=options.Word(), help="Only this study.")
+@click.option("--paths", is_flag=True, help="Print the files' full paths alone, one a line.")
+@options.form_options
+def list_(job: str | None, study: str | None, paths: bool, form: str | None) -> None:
+    """List the instances in the archive, by path."""
+    from dicomferry.cli import record
+    from dicomferry.models import instance_store
+
+    settings = record.settings()
+    database = record.for_reading(settings)
+    found = instance_store.listing(database, study=study, job_id=_job(database, job)) if database else iter(())
+    if paths:
+        if form:
+            raise UsageError("--paths prints paths alone: leave out --json, --jsonl and --csv")
+        for row in found:
+            render.line(str(settings.archive / row["path"]))
+        return
+    render.rows(found, form, columns=_COLUMNS, text=_table)
+
+
+def _job(database: Database | None, text: str | None) -> int | None:
+    from dicomferry.cli import record
+    from dicomferry.models import job_view
+    from dicomferry.models.errors import NotFound
+
+    if text is None:
+        return None
+    if database is None:
+        raise NotFound(record.NO_JOB_YET)
+    return job_view.resolve_id(database, text)
+
+
+def _table(found: Iterable[Row]) -> None:
+    cells = []
+    for row in found:
+        remark = row["flaw"] or ("" if row["relation"] == "first" else row["relation"])
+        cells.append(
+            (row["path"], words.size(row["size"]), row["calling_ae_title"], words.when(row["stored_at"]), remark)
+        )
+    if cells:
+        render.table(("path", "size", "from", "stored", "remark"), cells, right=(1,))
+    else:
+        note("nothing was received yet")
+
+
+@archive.command()
+@click.option(
+    "--repair", is_flag=True, help="Mend the index: rows for files without one, none for files that are gone."
+)
+@options.json_option
+def verify(repair: bool, as_json: bool) -> None:
+    """Compare the index with the files, and look into each file for damage.
+
+    Exit code 1 when files are damaged or gone, or have no row and --repair was not given.
+    """
+    from dicomferry.workers import archive_check
+    from dicomferry.workers.archive import Archive
+
+    settings, database = _open()
+    place = Archive(settings.archive)
+    found = archive_check.verify(place, database, repair=repair)
+    numbers = {
+        "files": found.files,
+        "indexed": found.indexed,
+        "missing_files": found.missing_files,
+        "unindexed": found.unindexed,
+        "damaged": found.damaged,
+        "temporary": found.temporary,
+    }
+    if as_json:
+        problems = [{"kind": kind, "path": path} for kind, path in found.named]
+        render.document(numbers | {"problems": problems})
+    else:
+        render.line(f"{words.plural(found.files, 'file')} in {settings.archive}, {words.number(found.indexed)} indexed")
+        mended = {"unindexed": "indexed now", "missing": "now history"} if repair else {}
+        for kind in ("damaged", "missing", "unindexed", "temporary"):
+            named = [path for one, path in found.named if one == kind]
+            for path in named[:_SHOWN]:
+                render.line(f"  {kind}: {words.printable(path)}" + (f" ({mended[kind]})" if kind in mended else ""))
+            if len(named) > _SHOWN:
+                render.line(f"  and more {kind} ones; --json names {words.number(archive_check.MOST_NAMED)}")
+        if found.unindexed and not repair:
+            note("`dicomferry archive verify --repair` mends the index")
+    if found.damaged or found.missing_files or (found.unindexed and not repair):
+        sys.exit(1)
+
+
+@archive.command()
+@click.option("--study", metavar="UID", type=options.Word(), help="This study.")
+@click.option("--job", metavar="ID", type=options.JobType(), help="What this job brought.")
+def remove(study: str | None, job: str | None) -> None:
+    """Remove the files of a study, or of what a job brought; the rows stay as history."""
+    from dicomferry.models import instance_store
+    from dicomferry.models.errors import NotFound
+    from dicomferry.workers import archive_check
+    from dicomferry.workers.archive import Archive
+
+    if (study is None) == (job is None):
+        raise UsageError("name what to remove: --study UID or --job ID")
+    settings, database = _open()
+    paths = instance_store.paths(database, study=study, job_id=_job(database, job))
+    if not paths:
+        raise NotFound(f"the archive has nothing of {f'study {study}' if study else f'job {job}'}")
+    size = archive_check.remove(Archive(settings.archive), database, paths)
+    render.line(f"removed {words.plural(len(paths), 'instance')}, {words.size(size)}")
+
+
+def _open() -> tuple[Settings, Database]:
+    from dicomferry.cli import record
+
+    settings = record.settings()
+    return settings, record.for_writing(settings)

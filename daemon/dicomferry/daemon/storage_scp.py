@@ -1,0 +1,330 @@
+"""The storage SCP role: listens, a thread for each association, and what is received goes into the archive."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import sys
+import threading
+import time
+import uuid
+
+from dicomferry.daemon.stop_signal import StopSignal
+from dicomferry.models import presence, schema, telemetry
+from dicomferry.models import settings as settings_module
+from dicomferry.models.database import Database
+from dicomferry.models.errors import ConfigurationError, DicomferryError, DimseError
+from dicomferry.models.remote import host_and_port
+from dicomferry.models.settings import Settings
+from dicomferry.workers import archive_check, parent
+from dicomferry.workers.admission import Admission
+from dicomferry.workers.archive import OWN, Archive
+from dicomferry.workers.dimse import acceptance
+from dicomferry.workers.dimse.acceptance import Rejection, Request
+from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, Waits
+from dicomferry.workers.dimse.upper_layer import UpperLayer
+from dicomferry.workers.indexer import Indexer
+from dicomferry.workers.ingest import Ingest
+from dicomferry.workers.journal import Journal
+
+LEAST_ASSOCIATIONS = 256
+"""The limit on associations is this, or four times all moves in flight where that is more."""
+MOST_STRANGERS = 64
+"""TCP connections that have not associated yet; with one more the oldest has to go."""
+TICK_SECONDS = 1.0
+RELEASE_SECONDS = 5.0
+"""When it stops, associations between two messages have so long to end by themselves."""
+INDEX_SECONDS = 30.0
+
+log = telemetry.logger(__name__)
+
+
+class StorageScp:
+    """A listener and its connections. `serve` is for the main thread."""
+
+    def __init__(
+        self, settings: Settings, archive: Archive, indexer: Indexer, admission: Admission, waits: Waits
+    ) -> None:
+        self._settings = settings
+        self._archive = archive
+        self._indexer = indexer
+        self._admission = admission
+        self._waits = waits
+        self._lock = threading.Lock()
+        self._connections: dict[_Connection, None] = {}
+        self._listener: socket.socket | None = None
+        self.associations = 0
+
+    @property
+    def most_associations(self) -> int:
+        """How many associations are taken at once."""
+        return max(LEAST_ASSOCIATIONS, 4 * self._admission.callers.moves)
+
+    def listen(self) -> None:
+        """Take the port; raises ConfigurationError."""
+        self._listener = take_port(self._settings)
+        self._listener.setblocking(False)
+
+    def accept(self, stop: StopSignal, seconds: float) -> None:
+        """Take connections for so long, or until a stop is asked for."""
+        assert self._listener is not None
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and not stop.is_set():
+            readable, _, _ = select.select([self._listener.fileno(), stop.fileno()], [], [], left)
+            if self._listener.fileno() not in readable:
+                continue
+            try:
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                # Out of descriptors, as a rule: those in use come back.
+                log.error("a connection could not be accepted", error=str(error))
+                stop.wait(0.1)
+                continue
+            self._begin(sock, str(address[0]))
+
+    def _begin(self, sock: socket.socket, address: str) -> None:
+        with self._lock:
+            strangers = [connection for connection in self._connections if connection.acceptor.request is None]
+        if len(strangers) >= MOST_STRANGERS:
+            strangers[0].acceptor.end(at_once=True)
+        try:
+            connection = _Connection(self, sock, address)
+        except OSError:
+            sock.close()  # gone already
+            return
+        with self._lock:
+            self._connections[connection] = None
+        try:
+            threading.Thread(target=connection.run, name=f"association {address}", daemon=True).start()
+        except RuntimeError as error:
+            log.error("no thread for a connection", error=str(error))
+            self._forget(connection)
+            sock.close()
+
+    def _forget(self, connection: _Connection) -> None:
+        with self._lock:
+            self._connections.pop(connection, None)
+
+    def drain(self, stop: StopSignal) -> None:
+        """Let associations end: between two messages soon, within one after its answer; at once if asked twice."""
+        if self._listener is not None:
+            self._listener.close()
+        self._wait_for_end(stop, RELEASE_SECONDS)
+        self._end_all(at_once=False)
+        self._wait_for_end(stop, self._waits.progress)
+        self._end_all(at_once=True)
+        self._wait_for_end(None, RELEASE_SECONDS)
+
+    def _wait_for_end(self, stop: StopSignal | None, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._connections and time.monotonic() < deadline and not (stop and stop.is_urgent()):
+            time.sleep(0.02)
+
+    def _end_all(self, *, at_once: bool) -> None:
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            connection.acceptor.end(at_once=at_once)
+
+    def take_place(self) -> bool:
+        """A place for one more association, given back by `give_place`; False when there is none."""
+        with self._lock:
+            if self.associations >= self.most_associations:
+                return False
+            self.associations += 1
+            return True
+
+    def give_place(self) -> None:
+        """The association has ended."""
+        with self._lock:
+            self.associations -= 1
+
+
+class _Connection:
+    """One connection: the `Service` of its acceptor, and what is logged of it."""
+
+    def __init__(self, scp: StorageScp, sock: socket.socket, address: str) -> None:
+        self._scp = scp
+        self._address = address
+        self._token = uuid.uuid4().hex
+        self._stores = 0
+        self._layer = UpperLayer(sock, address)
+        self.acceptor = Acceptor(self._layer, self, scp._waits)
+
+    def run(self) -> None:
+        """The whole life of the connection."""
+        try:
+            self.acceptor.serve()
+            why = None
+        except DimseError as error:
+            why = str(error)
+        except Exception:
+            log.exception("an association failed", association=self._token)
+            why = "our own fault"
+        finally:
+            self._scp._forget(self)
+        if self.acceptor.request is not None:
+            log.info("association ended", association=self._token, stores=self._stores, why=why)
+        elif why and "was closed" not in why:
+            log.info("no association came about", address=self._address, why=why)
+
+    def admit(self, request: Request) -> Rejection | None:
+        """Known callers, as long as there is a place."""
+        caller = request.calling_ae_title
+        scp = self._scp
+        rejection: Rejection | None = None
+        if scp._settings.scp.accept == "known" and not scp._admission.knows(caller, self._address):
+            near = scp._admission.callers.near(caller)
+            hint = f"; did it mean {near}? AE titles are case-sensitive" if near else ""
+            text = f"neither the AE title {caller!r} nor the address {self._address} belongs to a remote{hint}"
+            rejection = Rejection(1, 1, 3, text)
+            allow = (
+                f"to allow it: `dicomferry remote add NAME {caller or 'AET'}@{self._address}:PORT`, "
+                f'or `dicomferry remote set NAME --also-from {self._address}`, or scp.accept = "any"'
+            )
+        elif not scp.take_place():
+            rejection = Rejection(2, 3, 2, f"{scp.associations} associations are open, the limit")
+            allow = "it may try again"
+        if rejection is not None:
+            log.warning(
+                "association rejected",
+                result=f"{rejection.result}/{rejection.source}/{rejection.reason}",
+                why=rejection.text,
+                advice=allow,
+                calling_ae_title=caller,
+                called_ae_title=request.called_ae_title,
+                address=self._address,
+            )
+            return rejection
+        self._layer.peer = f"{caller}@{self._address}"
+        log.info(
+            "association accepted",
+            association=self._token,
+            calling_ae_title=caller,
+            called_ae_title=request.called_ae_title,
+            address=self._address,
+        )
+        return None
+
+    def prefer(self, request: Request) -> str | None:
+        """The caller's remote decides."""
+        return self._scp._admission.callers.prefer(request.calling_ae_title, self._address)
+
+    def store(self, incoming: Incoming) -> Ingest:
+        """One instance into the archive."""
+        self._stores += 1
+        return Ingest(self._scp._archive, self._scp._indexer, incoming, association=self._token, address=self._address)
+
+    def leave(self, request: Request) -> None:
+        """One place free."""
+        self._scp.give_place()
+
+
+def take_port(settings: Settings) -> socket.socket:
+    """A socket that listens where the settings say; raises ConfigurationError."""
+    host, port = settings.scp.host, settings.scp.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        text = f"the storage SCP cannot listen on {host_and_port(host, port)}: {why}"
+        raise ConfigurationError(f"{text}; set scp.port (DICOMFERRY_SCP__PORT), or end what is using it") from None
+
+
+def public_host(settings: Settings) -> str:
+    """What to tell others as our host: the address that was set, else the one that this machine calls others from."""
+    if settings.scp.host not in ("0.0.0.0", "::"):
+        return settings.scp.host
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # a documentation address; connecting a datagram socket sends nothing
+        return str(probe.getsockname()[0])
+    return socket.gethostname()
+
+
+def run(settings: Settings) -> int:
+    """Be the storage SCP until TERM; the exit code. Raises ConfigurationError, OutOfReach before it has begun."""
+    parent.end_with_parent()
+    telemetry.configure("scp")
+    os.umask(0o077)
+    settings_module.prepare_home(settings.home)
+    database = Database(settings.database, patience=settings.lease_seconds)
+    schema.require_current(database)
+    archive = Archive(settings.archive, reserve_bytes=settings.scp.reserve_bytes, flush=settings.scp.flush)
+    archive.prepare()
+    lock = archive.claim()
+    stop = StopSignal()
+    try:
+        if not settings.scp.flush:
+            log.warning("scp.flush is off: what is answered with success would not survive a power cut")
+        journal = Journal(archive.root / OWN / "journal", flush=settings.scp.flush)
+        _recover(archive, journal, database)
+        indexer = Indexer(database.impatient(), journal)
+        admission = Admission(database.impatient())
+        admission.reload()
+        waits = Waits(acse=settings.timeouts.acse, progress=settings.timeouts.progress)
+        scp = StorageScp(settings, archive, indexer, admission, waits)
+        acceptance.prepare()
+        scp.listen()
+        indexer.start()
+        worker = presence.register(database, "scp", slots=scp.most_associations)
+        log.info("storage SCP listens", host=settings.scp.host, port=settings.scp.port, archive=str(archive.root))
+        parent.tell_ready()
+        _stand(scp, database.impatient(), worker, admission, stop)
+        scp.drain(stop)
+        if not indexer.close(INDEX_SECONDS):
+            log.warning("files without a row are indexed at the next start", files=indexer.waiting)
+        journal.close()
+        with contextlib.suppress(DicomferryError):
+            presence.leave(database.impatient(), worker)
+    finally:
+        os.close(lock)
+    return 0
+
+
+def _recover(archive: Archive, journal: Journal, database: Database) -> None:
+    """Finish what a process that died could not: rows for what it published, an end to what it had not."""
+    drafts = archive.remove_drafts()
+    found = 0
+    for folder in journal.read():
+        found += archive_check.index(archive, database, archive.files(folder))
+    if drafts or found:
+        log.warning("taken over from a process that died", indexed=found, temporary_files_removed=drafts)
+
+
+def _stand(
+    scp: StorageScp, database: Database, worker: presence.Worker, admission: Admission, stop: StopSignal
+) -> None:
+    """Until a stop is asked for: take connections, read the remotes again, give signs of life."""
+    beats = threading.Thread(target=_beat, args=(database, worker, admission, stop), name="beat", daemon=True)
+    beats.start()
+    while not stop.is_set():
+        scp.accept(stop, TICK_SECONDS)
+
+
+def _beat(database: Database, worker: presence.Worker, admission: Admission, stop: StopSignal) -> None:
+    """Signs of life, and the remotes: both wait for the database, which nobody at the door should."""
+    while not stop.is_set():
+        try:
+            presence.beat(database, worker)
+        except DicomferryError as error:
+            log.warning("no sign of life could be given", error=str(error))
+        admission.reload()
+        stop.wait(presence.BEAT_SECONDS)
+
+
+def main() -> None:
+    """Entry point of the child process that `up` starts."""
+    try:
+        sys.exit(run(settings_module.load()))
+    except DicomferryError as error:
+        print(f"dicomferry scp: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

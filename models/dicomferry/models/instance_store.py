@@ -1,0 +1,236 @@
+"""The index of the archive: which file holds which instance, and what arrived when and from whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.job_view import moment
+from dicomferry.models.tables import ArrivalRow, InstanceRow
+
+MOST_KEYS = 500
+"""Values in one IN list."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """One C-STORE that was received and kept."""
+
+    association: str
+    number: int
+    outcome: str
+    calling_ae_title: str
+    called_ae_title: str
+    address: str
+    message_id: int
+    originator_ae_title: str | None
+    originator_message_id: int | None
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """A file that lies in the archive, durably; `arrival` is None where it was found and not received."""
+
+    path: str
+    size: int
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    study_instance_uid: str | None
+    series_instance_uid: str | None
+    relation: str
+    flaw: str | None
+    stored_at: datetime
+    arrival: Arrival | None = None
+
+
+def record(database: Database, batch: Sequence[Received]) -> None:
+    """Write rows for what lies in the archive; what has its rows already keeps them. Durable. Raises OutOfReach."""
+    database.write(lambda connection: _record(connection, batch), durable=True)
+
+
+def _record(connection: Connection, batch: Sequence[Received]) -> None:
+    files = {received.path: received for received in batch}
+    known = _ids(connection, files)
+    fresh = [files[path] for path in files if path not in known]
+    if fresh:
+        connection.execute(_insert(connection, InstanceRow), [_instance(received) for received in fresh])
+        known = _ids(connection, files)
+        _settle(connection, (received.sop_instance_uid for received in fresh))
+    arrivals = [
+        {"instance_id": known[received.path], "job_id": None, **asdict(received.arrival)}
+        for received in batch
+        if received.arrival and received.path in known
+    ]
+    if arrivals:
+        for row in arrivals:
+            row["originator_ae_title"] = (row["originator_ae_title"] or "")[:16] or None
+        connection.execute(_insert(connection, ArrivalRow), arrivals)
+
+
+def _instance(received: Received) -> dict[str, Any]:
+    row = asdict(received)
+    del row["arrival"]
+    return row | {"is_current": received.relation == "first", "removed_at": None}
+
+
+def _insert(connection: Connection, table: type[Any]) -> Any:
+    """An INSERT that leaves alone what is there."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()
+
+
+def _ids(connection: Connection, paths: Iterable[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for part in _parts(paths):
+        rows = connection.execute(
+            sa.select(InstanceRow.path, InstanceRow.id).where(
+                InstanceRow.path.in_(part), InstanceRow.removed_at.is_(None)
+            )
+        )
+        found.update((row.path, row.id) for row in rows)
+    return found
+
+
+def _parts(values: Iterable[str]) -> Iterator[list[str]]:
+    listed = list(dict.fromkeys(values))
+    for first in range(0, len(listed), MOST_KEYS):
+        yield listed[first : first + MOST_KEYS]
+
+
+def _settle(connection: Connection, uids: Iterable[str]) -> None:
+    """Of several files of one SOP Instance UID make the newest current that is no alternate of another."""
+    several: dict[str, list[AnyRow]] = {}
+    for part in _parts(uids):
+        rows = connection.execute(
+            sa.select(InstanceRow.id, InstanceRow.sop_instance_uid, InstanceRow.relation, InstanceRow.is_current)
+            .where(InstanceRow.sop_instance_uid.in_(part), InstanceRow.removed_at.is_(None))
+            .order_by(InstanceRow.id)
+        )
+        for row in rows:
+            several.setdefault(row.sop_instance_uid, []).append(row)
+    for rows_of_one in several.values():
+        if len(rows_of_one) == 1:
+            if not rows_of_one[0].is_current:
+                _update(connection, rows_of_one[0].id, is_current=True)
+            continue
+        rivals = [row for row in rows_of_one if row.relation != "alternate"]
+        for row in rivals[1:]:
+            # In another study or series than the first one, so no name was taken.
+            if row.relation == "first":
+                _update(connection, row.id, relation="conflict")
+        current = (rivals or rows_of_one)[-1].id
+        for row in rows_of_one:
+            _update(connection, row.id, is_current=row.id == current)
+
+
+def _update(connection: Connection, key: int, **values: Any) -> None:
+    connection.execute(sa.update(InstanceRow).where(InstanceRow.id == key).values(**values))
+
+
+# --- what the commands ask ------------------------------------------------------------------------------------
+
+
+def listing(database: Database, *, study: str | None = None, job_id: int | None = None) -> Iterator[dict[str, Any]]:
+    """Every instance that is kept, by path, as stable JSON objects. Raises OutOfReach."""
+    table = InstanceRow.__table__
+    arrived = (
+        sa.select(
+            ArrivalRow.instance_id,
+            sa.func.count().label("arrivals"),
+            sa.func.max(ArrivalRow.id).label("last"),
+        )
+        .group_by(ArrivalRow.instance_id)
+        .subquery()
+    )
+    query = (
+        sa.select(table, arrived.c.arrivals, ArrivalRow.calling_ae_title)
+        .outerjoin(arrived, arrived.c.instance_id == InstanceRow.id)
+        .outerjoin(ArrivalRow, ArrivalRow.id == arrived.c.last)
+        .where(*_chosen(study, job_id))
+        .order_by(InstanceRow.path)
+    )
+    with database.stream() as connection:
+        for row in connection.execute(query):
+            yield {
+                "sop_instance_uid": row.sop_instance_uid,
+                "sop_class_uid": row.sop_class_uid,
+                "transfer_syntax_uid": row.transfer_syntax_uid,
+                "study_instance_uid": row.study_instance_uid,
+                "series_instance_uid": row.series_instance_uid,
+                "path": row.path,
+                "size": row.size,
+                "relation": row.relation,
+                "current": row.is_current,
+                "flaw": row.flaw,
+                "stored_at": moment(row.stored_at),
+                "arrivals": row.arrivals or 0,
+                "calling_ae_title": row.calling_ae_title,
+            }
+
+
+def _chosen(study: str | None, job_id: int | None) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = [InstanceRow.removed_at.is_(None)]
+    if study is not None:
+        found.append(InstanceRow.study_instance_uid == study)
+    if job_id is not None:
+        found.append(InstanceRow.id.in_(sa.select(ArrivalRow.instance_id).where(ArrivalRow.job_id == job_id)))
+    return found
+
+
+def count(database: Database) -> tuple[int, int]:
+    """(instances, bytes) that are kept."""
+
+    def work(connection: Connection) -> tuple[int, int]:
+        query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(InstanceRow.size), 0))
+        number, size = connection.execute(query.where(InstanceRow.removed_at.is_(None))).one()
+        return int(number), int(size)
+
+    return database.read(work)
+
+
+def unknown(database: Database, paths: Sequence[str]) -> list[str]:
+    """Those of `paths` that have no row."""
+    known = database.read(lambda connection: _ids(connection, paths))
+    return [path for path in paths if path not in known]
+
+
+def sizes(database: Database) -> Iterator[tuple[str, int]]:
+    """(path, size) of every instance that is kept, by path."""
+    query = sa.select(InstanceRow.path, InstanceRow.size).where(InstanceRow.removed_at.is_(None))
+    with database.stream() as connection:
+        for row in connection.execute(query.order_by(InstanceRow.path)):
+            yield row.path, row.size
+
+
+def paths(database: Database, *, study: str | None = None, job_id: int | None = None) -> list[str]:
+    """The paths of the instances of a study, or of what a job brought."""
+
+    def work(connection: Connection) -> list[str]:
+        query = sa.select(InstanceRow.path).where(*_chosen(study, job_id)).order_by(InstanceRow.path)
+        return list(connection.execute(query).scalars())
+
+    return database.read(work)
+
+
+def mark_removed(database: Database, gone: Sequence[str]) -> None:
+    """The files at these paths are no more; their rows stay as history."""
+
+    def work(connection: Connection) -> None:
+        now = database.now(connection)
+        for part in _parts(gone):
+            chosen = InstanceRow.path.in_(part), InstanceRow.removed_at.is_(None)
+            uids = connection.execute(sa.select(InstanceRow.sop_instance_uid).where(*chosen)).scalars().all()
+            connection.execute(sa.update(InstanceRow).where(*chosen).values(removed_at=now, is_current=False))
+            _settle(connection, uids)
+
+    database.write(work, durable=True)

@@ -1,0 +1,137 @@
+"""The archive's index: rows once, the right file current, history kept; on either database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from dicomferry.models import instance_store
+from dicomferry.models.database import Database
+from dicomferry.models.instance_store import Arrival, Received
+from dicomferry.models.tables import ArrivalRow, InstanceRow
+
+NOW = datetime(2024, 2, 29, tzinfo=UTC)
+
+
+def received(
+    number: int, path: str = "", *, relation: str = "first", uid: str = "", outcome: str = "stored"
+) -> Received:
+    """The `number`-th C-STORE of one association."""
+    return Received(
+        path=path or f"1/2/{number}.dcm",
+        size=100 + number,
+        sop_instance_uid=uid or f"1.2.{number}",
+        sop_class_uid="1.2.3",
+        transfer_syntax_uid="1.2.840.10008.1.2",
+        study_instance_uid="1",
+        series_instance_uid="2",
+        relation=relation,
+        flaw=None,
+        stored_at=NOW,
+        arrival=Arrival(
+            association="a" * 32,
+            number=number,
+            outcome=outcome,
+            calling_ae_title="ME",
+            called_ae_title="YOU",
+            address="127.0.0.1",
+            message_id=number,
+            originator_ae_title=None,
+            originator_message_id=None,
+            at=NOW,
+        ),
+    )
+
+
+def counts(database: Database) -> tuple[int, int]:
+    """(instance rows, arrival rows)."""
+
+    def work(connection: sa.Connection) -> tuple[int, int]:
+        number = [
+            connection.execute(sa.select(sa.func.count()).select_from(t)).scalar_one()
+            for t in (InstanceRow, ArrivalRow)
+        ]
+        return number[0], number[1]
+
+    return database.read(work)
+
+
+def current(database: Database) -> list[str]:
+    """Paths of the files that count."""
+    return [row["path"] for row in instance_store.listing(database) if row["current"]]
+
+
+def test_a_batch_written_twice_is_there_once(database: Database) -> None:
+    """A commit whose answer was lost is repeated: nothing doubles."""
+    batch = [received(number) for number in range(1, 1201)]
+    instance_store.record(database, batch)
+    instance_store.record(database, batch)
+    assert counts(database) == (1200, 1200)
+    assert instance_store.count(database) == (1200, sum(100 + number for number in range(1, 1201)))
+
+
+def test_duplicates_are_arrivals_of_one_instance(database: Database) -> None:
+    """In one batch or in the next."""
+    again = [received(n, "1/2/1.dcm", uid="1.2.1", outcome="duplicate") for n in (2, 3)]
+    instance_store.record(database, [received(1), again[0]])
+    instance_store.record(database, [again[1]])
+    (row,) = instance_store.listing(database)
+    assert (row["arrivals"], row["current"], row["relation"]) == (3, True, "first")
+
+
+def test_the_newest_of_a_conflict_is_current(database: Database) -> None:
+    """Both are kept."""
+    instance_store.record(database, [received(1)])
+    instance_store.record(database, [received(2, "1/2/1~2.dcm", relation="conflict", uid="1.2.1")])
+    assert current(database) == ["1/2/1~2.dcm"]
+    assert counts(database)[0] == 2
+
+
+def test_an_alternate_is_not(database: Database) -> None:
+    """The first transfer syntax that came stays current."""
+    instance_store.record(database, [received(1), received(2, "1/2/1~2.dcm", relation="alternate", uid="1.2.1")])
+    assert current(database) == ["1/2/1.dcm"]
+
+
+def test_one_uid_in_two_studies_is_a_conflict(database: Database) -> None:
+    """No name was taken, so only the index can see it."""
+    instance_store.record(database, [received(1)])
+    instance_store.record(database, [received(2, "9/2/1.dcm", uid="1.2.1")])
+    found = {row["path"]: (row["relation"], row["current"]) for row in instance_store.listing(database)}
+    assert found == {"1/2/1.dcm": ("first", False), "9/2/1.dcm": ("conflict", True)}
+
+
+def test_what_was_removed_is_history_and_may_come_again(database: Database) -> None:
+    """The old row stays, with its arrivals; the new file has a row of its own."""
+    instance_store.record(database, [received(1)])
+    instance_store.mark_removed(database, ["1/2/1.dcm"])
+    assert list(instance_store.listing(database)) == []
+    instance_store.record(database, [replace(received(2), path="1/2/1.dcm", sop_instance_uid="1.2.1")])
+    assert counts(database) == (2, 2)
+    assert current(database) == ["1/2/1.dcm"]
+
+
+def test_when_the_current_one_goes_another_counts(database: Database) -> None:
+    """Of a conflict, the one that is left."""
+    instance_store.record(database, [received(1)])
+    instance_store.record(database, [received(2, "1/2/1~2.dcm", relation="conflict", uid="1.2.1")])
+    instance_store.mark_removed(database, ["1/2/1~2.dcm"])
+    assert current(database) == ["1/2/1.dcm"]
+
+
+def test_what_a_study_holds(database: Database) -> None:
+    """Paths by study, and which paths have no row."""
+    instance_store.record(database, [received(1), received(2)])
+    assert instance_store.paths(database, study="1") == ["1/2/1.dcm", "1/2/2.dcm"]
+    assert instance_store.paths(database, study="2") == []
+    assert instance_store.unknown(database, ["1/2/1.dcm", "1/2/9.dcm"]) == ["1/2/9.dcm"]
+    assert list(instance_store.sizes(database)) == [("1/2/1.dcm", 101), ("1/2/2.dcm", 102)]
+
+
+def test_a_file_found_without_an_arrival(database: Database) -> None:
+    """What a restart or a repair finds was received some time; by whom is not known any more."""
+    instance_store.record(database, [replace(received(1), arrival=None)])
+    (row,) = instance_store.listing(database)
+    assert (row["arrivals"], row["calling_ae_title"]) == (0, None)

@@ -1,0 +1,366 @@
+"""One received instance: what its file is, where it lies, and what is answered."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from dicomferry.models.database import Database
+from dicomferry.models.errors import OutOfReach
+from dicomferry.models.instance_store import Received
+from dicomferry.workers import archive_check, ingest
+from dicomferry.workers.archive import OWN, Archive
+from dicomferry.workers.dimse.acceptance import Request
+from dicomferry.workers.dimse.acceptor import Answer, Incoming
+from dicomferry.workers.dimse.contexts import Context
+from dicomferry.workers.dimse.negotiation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomferry.workers.indexer import Indexer
+from dicomferry.workers.ingest import Ingest
+from dicomferry.workers.journal import Journal
+from support import samples
+
+EXPLICIT = "1.2.840.10008.1.2.1"
+IMPLICIT = "1.2.840.10008.1.2"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+RLE = "1.2.840.10008.1.2.5"
+MR = "1.2.840.10008.5.1.4.1.1.4"
+CALLER = Request(1, "FERRY", "SENDER", "", (), 0, "", b"")
+
+
+class Site:
+    """An archive and an index that is a list."""
+
+    def __init__(self, folder: Path) -> None:
+        self.archive = Archive(folder / "archive")
+        self.archive.prepare()
+        self.rows: list[Received] = []
+        self.number = 0
+        self.away = False
+        journal = Journal(self.archive.root / OWN / "journal")
+        self.indexer = Indexer(Database("sqlite://"), journal, record=self._record, pause=0.01)
+
+    def _record(self, database: Database, batch: Any) -> None:
+        if self.away:
+            raise OutOfReach("away")
+        self.rows += batch
+
+    def sink(self, uid: str, syntax: str = EXPLICIT, sop_class: str = MR) -> Ingest:
+        self.number += 1
+        incoming = Incoming(
+            request=CALLER,
+            number=self.number,
+            context=Context(1, sop_class, (syntax,), 0, syntax),
+            sop_class_uid=sop_class,
+            sop_instance_uid=uid,
+            message_id=7,
+            originator_ae_title=None,
+            originator_message_id=None,
+        )
+        return Ingest(self.archive, self.indexer, incoming, association="a" * 32, address="127.0.0.1")
+
+    def receive(
+        self, data: bytes, uid: str, syntax: str = EXPLICIT, sop_class: str = MR, size: int = 512 * 1024
+    ) -> Answer:
+        """One C-STORE whose data set comes in buffers of `size`."""
+        sink = self.sink(uid, syntax, sop_class)
+        try:
+            for at in range(0, len(data), size):
+                sink.take([memoryview(data)[at : at + size]])
+            return sink.finish()
+        finally:
+            sink.discard()
+
+    def receive_file(self, path: Path, **options: Any) -> Answer:
+        """The data set of a DICOM file."""
+        ds = dcmread(path, stop_before_pixels=True)
+        return self.receive(
+            data_of(path), str(ds.SOPInstanceUID), str(ds.file_meta.TransferSyntaxUID), str(ds.SOPClassUID), **options
+        )
+
+    @property
+    def files(self) -> list[str]:
+        return list(self.archive.files())
+
+    @property
+    def only(self) -> Path:
+        (path,) = self.files
+        return self.archive.root / path
+
+    @property
+    def waiting(self) -> list[Received]:
+        """What was handed to the index."""
+        return [received for _, received in self.indexer._waiting]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def data_of(path: Path) -> bytes:
+    """A file's data set as it stands there."""
+    with path.open("rb") as file:
+        file.seek(140)
+        length = struct.unpack("<L", file.read(4))[0]
+        file.seek(144 + length)
+        return file.read()
+
+
+def encoded(syntax: str = EXPLICIT, **elements: object) -> bytes:
+    """A small image; pydicom warns of UIDs that tests set on purpose."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ds = samples.dataset(size=16)
+        for keyword, value in elements.items():
+            setattr(ds, keyword, value)
+        return samples.encoded(ds, syntax)
+
+
+UID = samples.uid("sop")
+
+
+@pytest.mark.parametrize("size", [1, 100, 5000, 1 << 20])
+def test_the_file_is_what_came(site: Site, size: int) -> None:
+    """The data set byte for byte behind our own meta group, at the place that its UIDs give."""
+    data = encoded()
+    assert site.receive(data, UID, size=size) == Answer(0)
+    assert site.files == [f"{samples.uid('study')}/{samples.uid('series')}/{UID}.dcm"]
+    assert data_of(site.only) == data
+    meta = dcmread(site.only).file_meta
+    assert meta.FileMetaInformationVersion == b"\0\1"
+    assert (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID) == (MR, UID)
+    assert meta.TransferSyntaxUID == EXPLICIT
+    assert meta.ImplementationClassUID == IMPLEMENTATION_CLASS_UID
+    assert meta.ImplementationVersionName == IMPLEMENTATION_VERSION_NAME
+    assert meta.SourceApplicationEntityTitle == "SENDER"
+    assert site.only.read_bytes()[:132] == b"\0" * 128 + b"DICM"
+
+
+MAKERS: list[Callable[[Path], Any]] = [
+    samples.implicit, samples.big_endian, samples.deflated, samples.rle, samples.jpeg_baseline, samples.jpeg2000,
+    samples.private_sop_class, samples.mr_instance,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: str(make.__name__))
+def test_every_encoding_is_found_its_place(site: Site, tmp_path: Path, make: Callable[[Path], Any]) -> None:
+    """Implicit, explicit, big endian, deflated, encapsulated: the UIDs come from the data set itself."""
+    sample = make(tmp_path / "x.dcm")
+    assert site.receive_file(sample.path) == Answer(0)
+    assert site.files == [f"{sample.study_instance_uid}/{sample.series_instance_uid}/{sample.sop_instance_uid}.dcm"]
+    assert data_of(site.only) == data_of(sample.path)
+    (row,) = site.waiting
+    assert (
+        row.size == site.only.stat().st_size
+        and row.flaw is None
+        and row.transfer_syntax_uid == str(sample.transfer_syntax_uid)
+    )
+
+
+def test_an_unknown_syntax_is_read_as_explicit(site: Site) -> None:
+    """A private one of tomorrow: kept under its own transfer syntax UID."""
+    assert site.receive(encoded(), UID, "1.2.3.4.5") == Answer(0)
+    assert dcmread(site.only, force=True, stop_before_pixels=True).file_meta.TransferSyntaxUID == "1.2.3.4.5"
+    assert site.files[0].startswith(samples.uid("study"))
+
+
+def test_uids_far_behind_are_found(site: Site) -> None:
+    """A sequence of half a megabyte before the study's UID."""
+    item = Dataset()
+    item.ReferencedSOPInstanceUID = "1.2.3"
+    item.TextValue = "x" * 600_000
+    data = encoded(ReferencedImageSequence=[item])
+    assert site.receive(data, UID, size=10_000) == Answer(0)
+    assert site.files[0].startswith(samples.uid("study"))
+    assert data_of(site.only) == data
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\0" * 5000, b"no data set at all", os.urandom(3_000_000), encoded(IMPLICIT)[:6]], ids=len
+)
+def test_what_cannot_be_read_is_kept_and_flagged(site: Site, data: bytes) -> None:
+    """Under the command's UID: it is not ours to judge."""
+    assert site.receive(data, UID) == Answer(0)
+    assert site.files == [f"_no_study/_no_series/{UID}.dcm"]
+    assert site.only.read_bytes().endswith(data)
+    (row,) = site.waiting
+    assert row.flaw and row.sop_instance_uid == UID
+
+
+@pytest.mark.parametrize(("uid", "sop_class"), [("1.2.3", MR), (UID, "1.2.840.10008.5.1.4.1.1.2")])
+def test_a_command_that_names_another_instance(site: Site, uid: str, sop_class: str) -> None:
+    """A900, and nothing is kept."""
+    assert site.receive(encoded(), uid, sop_class=sop_class).status == 0xA900
+    assert site.files == [] and site.waiting == [] and site.archive.drafts() == []
+
+
+def test_padding_of_a_uid_does_not_count(site: Site) -> None:
+    """Trailing NUL and blanks are no part of a UID; the data set keeps them."""
+    data = encoded(SOPInstanceUID="1.2.3").replace(b"UI\x06\x001.2.3\0", b"UI\x06\x001.2.3 ")
+    assert site.receive(data, "1.2.3") == Answer(0)
+    assert b"1.2.3 " in site.only.read_bytes()
+
+
+@pytest.mark.parametrize("uid", ["", "..", ".", "1.2/3", "../1.2", "1.2 3", "1.2\0003", "1.2_3", "1" * 129, "1.2é"])
+def test_a_uid_that_is_none(site: Site, uid: str) -> None:
+    """0117 for characters that no UID has; nothing is written anywhere."""
+    assert site.receive(encoded(), uid).status == 0x0117
+    assert site.files == []
+
+
+@pytest.mark.parametrize("uid", ["1.02.3", "1.2.A-b", "1" * 65, "2.25." + "9" * 100, "-1", ".1.2"])
+def test_an_odd_uid_is_kept_and_flagged(site: Site, uid: str) -> None:
+    """Leading zeros, letters, over 64 characters: in use, so they are taken; never repaired."""
+    assert site.receive(encoded(SOPInstanceUID=uid), uid) == Answer(0)
+    (row,) = site.waiting
+    assert row.flaw == "odd uid" and row.sop_instance_uid == uid
+    assert site.only.parent.parent.parent == site.archive.root
+
+
+# --- a second time ------------------------------------------------------------------------------------------
+
+
+def outcomes(site: Site) -> list[str]:
+    return [row.arrival.outcome for row in site.waiting if row.arrival]
+
+
+def test_the_same_again(site: Site) -> None:
+    """Equal bytes: success, kept once, and both arrivals are on record."""
+    for _ in range(2):
+        assert site.receive(encoded(), UID) == Answer(0)
+    assert len(site.files) == 1
+    assert outcomes(site) == ["stored", "duplicate"]
+    assert site.waiting[0].path == site.waiting[1].path
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, BIG_ENDIAN, EXPLICIT])
+def test_the_same_in_another_encoding(site: Site, syntax: str) -> None:
+    """Equal elements apart from encoding, group lengths and padding: kept once."""
+    assert site.receive(encoded(), UID) == Answer(0)
+    ds = samples.dataset(size=16)
+    if syntax == BIG_ENDIAN:
+        ds.PixelData = b"".join(ds.PixelData[i : i + 2][::-1] for i in range(0, len(ds.PixelData), 2))
+    data = samples.encoded(ds, syntax)
+    if syntax == EXPLICIT:
+        data += struct.pack("<HH2s2xL", 0xFFFC, 0xFFFC, b"OB", 10) + bytes(10)
+    assert site.receive(data, UID, syntax) == Answer(0)
+    assert len(site.files) == 1
+    assert outcomes(site) == ["stored", "duplicate"]
+
+
+@pytest.mark.parametrize("change", [{"PatientName": "Other^One"}, {"PixelData": bytes(512)}, {"Rows": 15}])
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+def test_another_content_under_one_uid(site: Site, change: dict[str, object], syntax: str) -> None:
+    """A conflict: both are kept, each once."""
+    assert site.receive(encoded(), UID) == Answer(0)
+    for _ in range(2):
+        assert site.receive(encoded(syntax, **change), UID, syntax) == Answer(0)
+    assert [Path(path).name for path in site.files] == [f"{UID}.dcm", f"{UID}~2.dcm"]
+    assert outcomes(site) == ["stored", "conflict", "duplicate"]
+    assert [row.relation for row in site.waiting[:2]] == ["first", "conflict"]
+
+
+def test_another_transfer_syntax_of_the_same(site: Site, tmp_path: Path) -> None:
+    """Compressed beside uncompressed: an alternate, not a conflict; both are kept."""
+    sample = samples.rle(tmp_path / "rle.dcm")
+    assert site.receive_file(sample.path) == Answer(0)
+    ds = Dataset()
+    ds.update(dcmread(sample.path))
+    ds.PixelData = bytes(ds.Rows * ds.Columns * 2)
+    ds["PixelData"].is_undefined_length = False
+    plain = samples.write(tmp_path / "plain.dcm", ds)
+    assert site.receive_file(plain.path) == Answer(0)
+    assert outcomes(site) == ["stored", "alternate"]
+    assert len(site.files) == 2
+
+
+# --- when the disk or the index does not play along ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["writev", "fdatasync", "link", "fsync"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_fails(site: Site, monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:
+    """A700 whatever step fails, no half-written file, and the next one is taken."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, fail)
+    assert site.receive(encoded(), UID, size=1000).status == 0xA700
+    monkeypatch.undo()
+    assert site.archive.drafts() == [] and site.waiting == []
+    assert [path for path in site.files if data_of(site.archive.root / path) != encoded()] == []
+    assert site.receive(encoded(), UID) == Answer(0)
+
+
+def test_below_the_reserve(site: Site) -> None:
+    """A700 before a byte is written."""
+    site.archive.reserve_bytes = 1 << 62
+    assert site.receive(encoded(), UID) == Answer(0xA700, "disk is full to its reserve")
+    assert site.files == []
+
+
+def test_the_reserve_is_reached_under_way(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large object is given up as soon as it would eat into the reserve."""
+    monkeypatch.setattr(ingest, "ROOM_EVERY", 2000)
+    sink = site.sink(UID)
+    data = memoryview(encoded() + bytes(10_000))
+    sink.take([data[:1500]])
+    site.archive.reserve_bytes = 1 << 62
+    sink.take([data[1500:]])
+    assert sink.finish().status == 0xA700
+    assert site.files == [] and site.archive.drafts() == []
+
+
+def test_too_many_wait_for_their_rows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the database away for long, A700 rather than memory without end."""
+    monkeypatch.setattr("dicomferry.workers.indexer.MOST_WAITING", 1)
+    assert site.receive(encoded(), UID) == Answer(0)
+    assert site.receive(encoded(), UID).status == 0xA700
+
+
+def test_an_association_that_breaks_leaves_nothing(site: Site) -> None:
+    """Half an instance is none."""
+    sink = site.sink(UID)
+    sink.take([memoryview(encoded())[:2000]])
+    sink.discard()
+    assert site.files == [] and site.archive.drafts() == []
+
+
+def test_rows_follow_when_the_database_is_back(site: Site) -> None:
+    """What was answered while it was away is written later, in order, and then the journal is empty."""
+    site.away = True
+    site.indexer.start()
+    for number in range(5):
+        uid = f"1.2.{number + 1}"
+        assert site.receive(encoded(SOPInstanceUID=uid), uid) == Answer(0)
+    journal = Journal(site.archive.root / OWN / "journal")
+    assert journal.read() == [f"{samples.uid('study')}/{samples.uid('series')}"]
+    site.away = False
+    assert site.indexer.close(30)
+    assert [row.sop_instance_uid for row in site.rows] == [f"1.2.{n}" for n in range(1, 6)]
+    assert journal.read() == []
+
+
+def test_a_file_tells_its_own_row(site: Site, tmp_path: Path) -> None:
+    """After a restart the row is made from the file alone: the same as it would have been."""
+    for sample in (samples.mr_instance(tmp_path / "a"), samples.deflated(tmp_path / "b"), samples.rle(tmp_path / "c")):
+        site.receive_file(sample.path)
+    site.receive(b"junk", "1.2.3")
+    site.receive(encoded(), UID)
+    site.receive(encoded(PatientName="Other"), UID)
+    for received in site.waiting:
+        found = archive_check.describe(site.archive, received.path)
+        keys = ("path", "size", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "study_instance_uid",
+                "series_instance_uid", "relation")  # fmt: skip
+        assert {key: getattr(found, key) for key in keys} == {key: getattr(received, key) for key in keys}
+        assert bool(found.flaw) == bool(received.flaw)

@@ -1,0 +1,281 @@
+"""The archive on disk: where an instance's file lies, and how it gets there so that a power cut cannot take it away.
+
+    ROOT/STUDY/SERIES/INSTANCE.dcm            instances; a second file of one UID is INSTANCE~2.dcm
+    ROOT/.ferry/incoming/                     what is being received, where the file system has no nameless files
+    ROOT/.ferry/journal                       folders that may hold files the index does not know yet
+
+All names below the root come from UIDs; folders are opened without following links, so nothing is ever written
+outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dicomferry.models.errors import ConfigurationError
+
+TEMPLATE = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
+OWN = ".ferry"
+SUFFIX = ".dcm"
+MOST_VIEWS = 1000
+"""Buffers in one gathering write; the system's bound is 1024."""
+
+_MOST_FOLDERS = 64
+_PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z.\-]{0,63}")
+_FILE = re.compile(r"(?P<stem>[0-9A-Za-z._\-]+?)(~(?P<number>[0-9]+))?\.dcm")
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Folder:
+    """An open folder of the archive; its descriptor is closed with the last reference."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class Draft:
+    """A file that is being written and has no place in the archive yet."""
+
+    def __init__(self, fd: int, path: str | None) -> None:
+        self.fd = fd
+        self._path = path
+        self.size = 0
+
+    @property
+    def source(self) -> str:
+        """What a link to the file is made from."""
+        return self._path or f"/proc/self/fd/{self.fd}"
+
+    def write(self, views: Sequence[bytes | memoryview]) -> None:
+        """Append all of `views`. Raises OSError."""
+        for first in range(0, len(views), MOST_VIEWS):
+            some = list(views[first : first + MOST_VIEWS])
+            left = sum(map(len, some))
+            while left:
+                written = os.writev(self.fd, some)
+                self.size += written
+                left -= written
+                if left:
+                    some = _rest(some, written)
+
+    def close(self) -> None:
+        """Give it up, or let go of it after it was published."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            if self._path:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path)
+
+
+class Archive:
+    """An archive below `root`; any thread may use it. `flush` off gives up the promise of law 3."""
+
+    def __init__(self, root: Path, *, reserve_bytes: int = 0, flush: bool = True) -> None:
+        self.root = root
+        self.reserve_bytes = reserve_bytes
+        self.flush = flush
+        self._incoming = root / OWN / "incoming"
+        self._lock = threading.Lock()
+        self._folders: OrderedDict[str, Folder] = OrderedDict()
+        self._nameless = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
+
+    def prepare(self) -> None:
+        """Make what is missing; the folders are their owner's alone. Raises ConfigurationError."""
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.root / OWN).mkdir(mode=0o700, exist_ok=True)
+            self._incoming.mkdir(mode=0o700, exist_ok=True)
+            for folder in (self._incoming, self._incoming.parent, self.root, self.root.parent):
+                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    self._flush(fd)
+                finally:
+                    os.close(fd)
+        except OSError as error:
+            raise ConfigurationError(f"scp.archive {self.root}: {error.strerror or error}") from None
+
+    def claim(self) -> int:
+        """Be the one that receives into this archive; the descriptor that holds the lock. Raises ConfigurationError."""
+        fd = os.open(self.root / OWN / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise ConfigurationError(f"another storage SCP receives into {self.root}: stop it first") from None
+        return fd
+
+    def remove_drafts(self) -> int:
+        """Remove what a dead process left half received; how many. Only for who has claimed the archive."""
+        drafts = self.drafts()
+        for path in drafts:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        return len(drafts)
+
+    def drafts(self) -> list[Path]:
+        """Temporary files: what is being received right now, or was left by a process that died."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(self._incoming.iterdir())
+        return []
+
+    def has_room(self) -> bool:
+        """Whether the disk has more than its reserve left."""
+        found = os.statvfs(self.root)
+        return found.f_bavail * found.f_frsize > self.reserve_bytes
+
+    def draft(self) -> Draft:
+        """A new, empty file on the archive's file system. Raises OSError."""
+        if self._nameless:
+            try:
+                flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+                return Draft(os.open(self._incoming, flags, 0o600), None)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+                    raise
+                self._nameless = False
+        path = str(self._incoming / uuid.uuid4().hex)
+        return Draft(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path)
+
+    def publish(self, draft: Draft, folder: str, name: str) -> bool:
+        """Give a draft its place; False when the name is taken. Raises OSError.
+
+        The draft's bytes are on disk before the name is there, but the name is only after `settle`.
+        """
+        for attempt in range(3):
+            place = self._open(folder)
+            try:
+                os.link(draft.source, name, dst_dir_fd=place.fd, follow_symlinks=True)
+                return True
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                # The folder was removed after we opened it.
+                self._forget(folder)
+                if attempt == 2:
+                    raise
+        return False
+
+    def flush_draft(self, draft: Draft) -> None:
+        """The draft's bytes are on disk when this returns. Raises OSError."""
+        if self.flush:
+            os.fdatasync(draft.fd)
+
+    def settle(self, folder: str) -> None:
+        """Every name in the folder is on disk when this returns. Raises OSError."""
+        self._flush(self._open(folder).fd)
+
+    def open_file(self, folder: str, name: str) -> int:
+        """A descriptor for reading a file of the archive; never follows a link, never blocks. Raises OSError."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(name, flags, dir_fd=self._open(folder).fd)
+
+    def _flush(self, fd: int) -> None:
+        if self.flush:
+            os.fsync(fd)
+
+    def _open(self, folder: str) -> Folder:
+        """The folder `STUDY/SERIES`, made if need be. That it exists is on disk when this returns."""
+        with self._lock:
+            found = self._folders.get(folder)
+            if found is not None:
+                self._folders.move_to_end(folder)
+                return found
+        above = Folder(os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        for part in folder.split("/"):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o700, dir_fd=above.fd)
+            below = Folder(os.open(part, _FOLDER_FLAGS, dir_fd=above.fd))
+            # Also where it was there: whoever made it may have died before it flushed.
+            self._flush(above.fd)
+            above = below
+        with self._lock:
+            self._folders[folder] = above
+            if len(self._folders) > _MOST_FOLDERS:
+                self._folders.popitem(last=False)
+        return above
+
+    def _forget(self, folder: str) -> None:
+        with self._lock:
+            self._folders.pop(folder, None)
+
+    def remove(self, path: str) -> int:
+        """Remove a file, and the folders that are empty then; its size, 0 where there is none. Raises OSError."""
+        parts = path.split("/")
+        if len(parts) != 3 or any(part in ("", ".", "..", OWN) for part in parts):
+            raise OSError(errno.EINVAL, "no path of the archive", path)
+        try:
+            size = (self.root / path).stat(follow_symlinks=False).st_size
+            (self.root / path).unlink()
+        except FileNotFoundError:
+            size = 0
+        for folder in ("/".join(parts[:2]), parts[0]):
+            with contextlib.suppress(OSError):
+                (self.root / folder).rmdir()
+        return size
+
+    def files(self, folder: str | None = None) -> Iterator[str]:
+        """Paths below the root of all instance files, or of those in one folder; links are not followed."""
+        start = self.root / folder if folder else self.root
+        for path, folders, names in os.walk(start):
+            if path == str(self.root):
+                folders[:] = [name for name in folders if name != OWN]
+            folders.sort()
+            for name in sorted(names):
+                full = os.path.join(path, name)
+                if name.endswith(SUFFIX) and not os.path.islink(full):
+                    yield os.path.relpath(full, self.root)
+
+
+def component(uid: str | None, level: str) -> str:
+    """A UID as the name of a file or folder: itself where it is a harmless one, else a hash that no UID looks like."""
+    if not uid:
+        return f"_no_{level}"
+    if _PLAIN.fullmatch(uid):
+        return uid
+    return "_" + hashlib.sha256(uid.encode()).hexdigest()[:40]
+
+
+def place(study: str | None, series: str | None, instance: str) -> tuple[str, str]:
+    """(folder, stem of the file's name) of an instance, as TEMPLATE says."""
+    path = TEMPLATE.format(
+        StudyInstanceUID=component(study, "study"),
+        SeriesInstanceUID=component(series, "series"),
+        SOPInstanceUID=component(instance, "instance"),
+    )
+    folder, _, name = path.rpartition("/")
+    return folder, name.removesuffix(SUFFIX)
+
+
+def file_name(stem: str, number: int) -> str:
+    """The name of the `number`-th file of an instance."""
+    return f"{stem}{SUFFIX}" if number == 1 else f"{stem}~{number}{SUFFIX}"
+
+
+def file_number(name: str) -> int:
+    """Which file of its instance a name stands for."""
+    found = _FILE.fullmatch(name)
+    return int(found["number"] or 1) if found else 1
+
+
+def _rest(views: list[bytes | memoryview], skip: int) -> list[bytes | memoryview]:
+    """`views` without their first `skip` bytes."""
+    rest: list[bytes | memoryview] = []
+    for view in views:
+        if skip < len(view):
+            rest.append(memoryview(view)[skip:])
+        skip = max(0, skip - len(view))
+    return rest

@@ -1,0 +1,223 @@
+"""Archive and index against each other: what is on disk without a row, gone, damaged, or left over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+from dicomferry.models import instance_store
+from dicomferry.models.database import Database
+from dicomferry.models.errors import ConfigurationError, UnusableFile
+from dicomferry.models.instance_store import Received
+from dicomferry.workers import file_meta, part10
+from dicomferry.workers.archive import Archive, file_name, file_number
+from dicomferry.workers.data_set import NeedMore, instance_uids
+from dicomferry.workers.same_instance import Relation, compare
+
+BATCH = 200
+_FIRST = 64 * 1024
+_LAST = 4 * 1024 * 1024
+MOST_NAMED = 1000
+
+
+@dataclass
+class Findings:
+    """What a check found. `named` are (kind, path) of what is wrong, the first MOST_NAMED of them."""
+
+    files: int = 0
+    indexed: int = 0
+    missing_files: int = 0
+    unindexed: int = 0
+    damaged: int = 0
+    temporary: int = 0
+    named: list[tuple[str, str]] = field(default_factory=list)
+
+    def name(self, kind: str, path: str) -> None:
+        """Write something wrong down."""
+        if len(self.named) < MOST_NAMED:
+            self.named.append((kind, path))
+
+
+def verify(archive: Archive, database: Database, *, repair: bool = False) -> Findings:
+    """Compare index and files; every file's element lengths are walked.
+
+    `repair`: files without row get one, rows without file become history, left-over temporaries go (unless a storage
+    SCP is receiving). Damaged files are named and never touched. Raises OutOfReach.
+    """
+    found = Findings()
+    rows = dict(instance_store.sizes(database))
+    found.indexed = len(rows)
+    fresh: list[str] = []
+    for path in archive.files():
+        found.files += 1
+        size = rows.pop(path, None)
+        if size is None:
+            fresh.append(path)
+        elif not _is_whole(archive, path, size):
+            found.damaged += 1
+            found.name("damaged", path)
+    # What was received since the rows were read has its row by now, or gets it from the storage SCP.
+    for path in _unknown(database, fresh):
+        found.unindexed += 1
+        found.name("unindexed", path)
+        if not _is_whole(archive, path, None):
+            found.damaged += 1
+            found.name("damaged", path)
+    for path in rows:
+        if not os.path.lexists(archive.root / path):
+            found.missing_files += 1
+            found.name("missing", path)
+    for draft in archive.drafts():
+        found.temporary += 1
+        found.name("temporary", str(draft.relative_to(archive.root)))
+    if repair:
+        _repair(archive, database, found, [path for path in rows if not os.path.lexists(archive.root / path)], fresh)
+    return found
+
+
+def _repair(archive: Archive, database: Database, found: Findings, missing: list[str], fresh: list[str]) -> None:
+    index(archive, database, fresh)
+    instance_store.mark_removed(database, missing)
+    if found.temporary:
+        try:
+            lock = archive.claim()
+        except ConfigurationError:
+            return
+        try:
+            archive.remove_drafts()
+        finally:
+            os.close(lock)
+
+
+def index(archive: Archive, database: Database, paths: Iterable[str]) -> int:
+    """Write rows for those of `paths` that have none; how many. Raises OutOfReach."""
+    number = 0
+    for part in _batches(paths):
+        batch = [describe(archive, path) for path in instance_store.unknown(database, part)]
+        if batch:
+            instance_store.record(database, batch)
+            number += len(batch)
+    return number
+
+
+def _unknown(database: Database, paths: Iterable[str]) -> Iterator[str]:
+    for part in _batches(paths):
+        yield from instance_store.unknown(database, part)
+
+
+def _batches(paths: Iterable[str]) -> Iterator[list[str]]:
+    part: list[str] = []
+    for path in paths:
+        part.append(path)
+        if len(part) == BATCH:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def remove(archive: Archive, database: Database, paths: Iterable[str]) -> int:
+    """Remove these files, and make their rows history; the bytes that were freed. Raises OutOfReach, OSError."""
+    freed = 0
+    for part in _batches(paths):
+        freed += sum(archive.remove(path) for path in part)
+        instance_store.mark_removed(database, part)
+    return freed
+
+
+def describe(archive: Archive, path: str) -> Received:
+    """The row of a file that lies in the archive, from the file alone. Raises OSError."""
+    pure = PurePosixPath(path)
+    fd = archive.open_file(str(pure.parent), pure.name)
+    try:
+        status = os.fstat(fd)
+        first = os.pread(fd, _FIRST, 0)
+        meta = file_meta.decode(first)
+        values = meta.values if meta else {}
+        syntax = values.get(file_meta.TRANSFER_SYNTAX, "")
+        flaw: str | None = None
+        sop_class, sop_instance, study, series = (
+            values.get(file_meta.SOP_CLASS, ""),
+            values.get(file_meta.SOP_INSTANCE, ""),
+            None,
+            None,
+        )
+        try:
+            if meta is None:
+                raise UnusableFile("no meta", "no file meta information")
+            try:
+                uids = instance_uids(first, meta.data_offset, syntax, len(first) >= status.st_size)
+            except NeedMore:
+                uids = instance_uids(os.pread(fd, _LAST, 0), meta.data_offset, syntax, True)
+            if uids[2] is None or uids[3] is None:
+                uids = instance_uids(os.pread(fd, _LAST, 0), meta.data_offset, syntax, True)
+            sop_class, sop_instance, study, series = uids
+        except (UnusableFile, NeedMore) as error:
+            flaw = f"{getattr(error, 'reason', 'no uid')}: {error}"[:200]
+        relation = _relation(archive, fd, pure)
+    finally:
+        os.close(fd)
+    return Received(
+        path=path,
+        size=status.st_size,
+        sop_instance_uid=sop_instance[:128],
+        sop_class_uid=sop_class[:128],
+        transfer_syntax_uid=syntax[:128],
+        study_instance_uid=study,
+        series_instance_uid=series,
+        relation=relation,
+        flaw=flaw,
+        stored_at=datetime.fromtimestamp(status.st_mtime, UTC),
+    )
+
+
+def _relation(archive: Archive, fd: int, path: PurePosixPath) -> str:
+    """What a file is to the first one of its SOP Instance UID, by its name and their contents."""
+    if file_number(path.name) == 1:
+        return "first"
+    stem = path.name.rpartition("~")[0]
+    try:
+        first = archive.open_file(str(path.parent), file_name(stem, 1))
+    except OSError:
+        return "first"
+    try:
+        return Relation.ALTERNATE.value if compare(fd, first) is Relation.ALTERNATE else Relation.CONFLICT.value
+    finally:
+        os.close(first)
+
+
+def _is_whole(archive: Archive, path: str, size: int | None) -> bool:
+    """Whether a file has the size on record, and its elements end within it."""
+    pure = PurePosixPath(path)
+    try:
+        fd = archive.open_file(str(pure.parent), pure.name)
+    except OSError:
+        return False
+    try:
+        real = os.fstat(fd).st_size
+        if size is not None and real != size:
+            return False
+        meta = file_meta.decode(os.pread(fd, _FIRST, 0))
+        if meta is None:
+            return False
+        header = part10.Header(
+            sop_class_uid="",
+            sop_instance_uid="",
+            transfer_syntax_uid=meta.values.get(file_meta.TRANSFER_SYNTAX, ""),
+            study_instance_uid=None,
+            series_instance_uid=None,
+            data_offset=meta.data_offset,
+            has_meta=True,
+        )
+        part10.check_whole(fd, header, real)
+    except UnusableFile as error:
+        # What cannot be walked at all was received so: it was kept, and flagged, as it came.
+        return error.reason != "truncated" or size == real
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True

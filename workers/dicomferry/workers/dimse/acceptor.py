@@ -1,0 +1,255 @@
+"""Associations as acceptor: negotiation, C-ECHO and C-STORE, release and abort, for one thread an association.
+
+What to admit and where the data go is the `Service`'s business. Nothing of it runs while the peer is silent, and no
+wait is without bound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from dicomferry.models.errors import AssociationAborted, DimseError, ProtocolViolation
+from dicomferry.workers.dimse import message, upper_layer
+from dicomferry.workers.dimse.acceptance import (
+    MOST_REQUEST,
+    VERIFICATION,
+    Rejection,
+    Request,
+    decode_request,
+    encode_acceptance,
+    negotiate,
+)
+from dicomferry.workers.dimse.contexts import Context
+from dicomferry.workers.dimse.inlet import Inlet
+from dicomferry.workers.dimse.message import Command, fragment_size, fragments, number_value
+from dicomferry.workers.dimse.upper_layer import Pdu, UpperLayer
+
+SUCCESS = 0x0000
+UNRECOGNISED_OPERATION = 0x0211
+C_CANCEL_RQ = 0x0FFF
+_RESPONSE = 0x8000
+_MOVE_ORIGINATOR_AE_TITLE = 0x1030
+_MOVE_ORIGINATOR_MESSAGE_ID = 0x1031
+# The Error Comment is an LO (PS3.5 6.2).
+_MOST_COMMENT = 64
+_MOST_FRAGMENT = 16 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waits:
+    """Seconds: for A-ASSOCIATE-RQ (ARTIM), between messages, and without a byte inside one."""
+
+    acse: float = 30.0
+    idle: float = 600.0
+    progress: float = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incoming:
+    """A C-STORE request as its command says it; UIDs and AE titles without trailing NUL and blanks."""
+
+    request: Request
+    number: int
+    context: Context
+    sop_class_uid: str
+    sop_instance_uid: str
+    message_id: int
+    originator_ae_title: str | None
+    originator_message_id: int | None
+
+
+class Answer(NamedTuple):
+    """A DIMSE status, and a few words for the person who reads the sender's log."""
+
+    status: int
+    comment: str = ""
+
+
+class Sink(Protocol):
+    """Where one data set goes. None of its methods raises for want of disk or database: `finish` tells."""
+
+    def take(self, spans: list[memoryview]) -> None:
+        """More bytes of the data set; the views are good until this returns."""
+
+    def finish(self) -> Answer:
+        """All bytes were given: the answer. Success promises that they survive a power cut."""
+
+    def discard(self) -> None:
+        """The rest will not come: leave nothing behind. Harmless after `finish`."""
+
+
+class Service(Protocol):
+    """What an acceptor serves."""
+
+    def admit(self, request: Request) -> Rejection | None:
+        """None to take the association, which then counts until `leave`."""
+
+    def prefer(self, request: Request) -> str | None:
+        """What to take of several transfer syntaxes in one context."""
+
+    def store(self, incoming: Incoming) -> Sink:
+        """The place for an instance that is about to come."""
+
+    def leave(self, request: Request) -> None:
+        """An admitted association has ended, however."""
+
+
+class Acceptor:
+    """One connection from A-ASSOCIATE-RQ to its end; `serve` is for one thread, the rest for any."""
+
+    def __init__(self, layer: UpperLayer, service: Service, waits: Waits) -> None:
+        self.request: Request | None = None
+        """Set once the association is established."""
+        self.busy = False
+        """Whether a message is being received or answered."""
+        self._layer = layer
+        self._service = service
+        self._waits = waits
+        self._inlet = Inlet(layer)
+        self._contexts: dict[int, Context] = {}
+        self._number = 0
+        self._ending = threading.Event()
+
+    def end(self, *, at_once: bool = False) -> None:
+        """Abort now, or after the answer to the message that is coming in."""
+        self._ending.set()
+        if at_once or not self.busy:
+            self._layer.abort()
+
+    def serve(self) -> None:
+        """Until the association has ended in good order. Raises DimseError when it did not."""
+        try:
+            request = self._associate()
+            if request is None:
+                return
+            try:
+                while self._serve_message(request):
+                    if self._ending.is_set():
+                        self._layer.abort()
+                        raise AssociationAborted(f"{self._layer.peer}: aborted, since this storage SCP is stopping")
+            finally:
+                self._service.leave(request)
+        except BaseException:
+            self._layer.abort(upper_layer.BY_SERVICE_PROVIDER)
+            raise
+        finally:
+            self._layer.close()
+
+    def _associate(self) -> Request | None:
+        """Receive the request and answer it; None when it was rejected (PS3.8 9.2, AE-6)."""
+        waits = self._waits
+        pdu = self._layer.receive("acse", waits.acse, MOST_REQUEST)
+        if pdu.kind != upper_layer.A_ASSOCIATE_RQ:
+            # AA-1: whatever else comes first.
+            self._layer.abort()
+            raise ProtocolViolation(f"{self._layer.peer}: a PDU of type {pdu.kind} where A-ASSOCIATE-RQ was to come")
+        try:
+            request = decode_request(pdu.body)
+        except ProtocolViolation as error:
+            self._layer.abort(upper_layer.BY_SERVICE_PROVIDER, upper_layer.INVALID_PARAMETER)
+            raise ProtocolViolation(f"{self._layer.peer}: {error}") from error
+        rejection = request.unusable or self._service.admit(request)
+        if rejection is not None:
+            with contextlib.suppress(DimseError):
+                self._layer.send([rejection.encode()], seconds=waits.acse)
+            return None
+        try:
+            contexts = negotiate(request.contexts, self._service.prefer(request))
+            self._contexts = {context.context_id: context for context in contexts if context.accepted}
+            self._layer.send([encode_acceptance(request, contexts)], seconds=waits.acse)
+        except BaseException:
+            self._service.leave(request)
+            raise
+        self.request = request
+        return request
+
+    def _serve_message(self, request: Request) -> bool:
+        """Receive one message and answer it; False after a release."""
+        found = self._inlet.command(self._waits.idle, self._waits.progress)
+        if isinstance(found, Pdu):
+            if found.kind == upper_layer.A_RELEASE_RQ:
+                with contextlib.suppress(DimseError):
+                    self._layer.send([upper_layer.RELEASE_RP], seconds=self._waits.acse)
+                return False
+            raise self._inlet.violation(f"a PDU of type {found.kind} on an established association")
+        self.busy = True
+        try:
+            self._answer(request, *found)
+        finally:
+            self.busy = False
+        return True
+
+    def _answer(self, request: Request, context_id: int, raw: bytes) -> None:
+        context = self._contexts.get(context_id)
+        if context is None:
+            raise self._inlet.violation(f"a message in context {context_id}, which was not accepted")
+        try:
+            command = Command.decode(raw)
+        except ProtocolViolation as error:
+            raise self._inlet.violation(str(error), upper_layer.INVALID_PARAMETER) from error
+        field = command.number(message.COMMAND_FIELD)
+        message_id = command.number(message.MESSAGE_ID)
+        if field == C_CANCEL_RQ:
+            return
+        if field is None or field & _RESPONSE:
+            raise self._inlet.violation("a response, or no command at all, where a request was to come")
+        if message_id is None:
+            raise self._inlet.violation("a request without a message id", upper_layer.INVALID_PARAMETER)
+        if field == message.C_STORE_RQ and context.abstract_syntax != VERIFICATION and command.has_data_set:
+            answer = self._receive(request, context, command, message_id)
+        else:
+            if command.has_data_set:
+                self._inlet.data_set(context_id, _ignore, self._waits.progress)
+            is_echo = field == message.C_ECHO_RQ and context.abstract_syntax == VERIFICATION
+            answer = Answer(SUCCESS) if is_echo else Answer(UNRECOGNISED_OPERATION, "this is a storage SCP")
+        self._respond(request, context_id, command, field, message_id, answer)
+
+    def _receive(self, request: Request, context: Context, command: Command, message_id: int) -> Answer:
+        self._number += 1
+        sink = self._service.store(
+            Incoming(
+                request=request,
+                number=self._number,
+                context=context,
+                sop_class_uid=command.text(message.AFFECTED_SOP_CLASS_UID) or "",
+                sop_instance_uid=command.text(message.AFFECTED_SOP_INSTANCE_UID) or "",
+                message_id=message_id,
+                originator_ae_title=command.text(_MOVE_ORIGINATOR_AE_TITLE),
+                originator_message_id=command.number(_MOVE_ORIGINATOR_MESSAGE_ID),
+            )
+        )
+        try:
+            self._inlet.data_set(context.context_id, sink.take, self._waits.progress)
+            return sink.finish()
+        finally:
+            sink.discard()
+
+    def _respond(
+        self, request: Request, context_id: int, command: Command, field: int, message_id: int, answer: Answer
+    ) -> None:
+        values = {
+            message.COMMAND_FIELD: number_value(field | _RESPONSE),
+            message.MESSAGE_ID_BEING_RESPONDED_TO: number_value(message_id),
+            message.COMMAND_DATA_SET_TYPE: number_value(message.NO_DATA_SET),
+            message.STATUS: number_value(answer.status),
+        }
+        for element in (message.AFFECTED_SOP_CLASS_UID, message.AFFECTED_SOP_INSTANCE_UID):
+            if element in command.values:
+                values[element] = command.values[element]
+        if answer.comment:
+            comment = answer.comment[:_MOST_COMMENT]
+            values[message.ERROR_COMMENT] = (comment + " " * (len(comment) % 2)).encode("ascii", "replace")
+        try:
+            size = fragment_size(request.peer_max_pdu, _MOST_FRAGMENT)
+        except ProtocolViolation as error:
+            raise self._inlet.violation(str(error), upper_layer.INVALID_PARAMETER) from error
+        encoded = fragments(context_id, Command(values).encode(), size, command=True)
+        self._layer.send([encoded], seconds=self._waits.progress)
+
+
+def _ignore(spans: Sequence[memoryview]) -> None:
+    """A data set that nobody asked for."""

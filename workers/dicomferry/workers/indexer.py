@@ -1,0 +1,146 @@
+"""From published files to rows: in batches, behind the answers, and never later than a restart."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from dicomferry.models import instance_store, telemetry
+from dicomferry.models.database import Database
+from dicomferry.models.errors import DicomferryError
+from dicomferry.models.instance_store import Received
+from dicomferry.workers.journal import Journal
+
+log = telemetry.logger(__name__)
+
+BATCH = 200
+BATCH_SECONDS = 0.5
+PAUSE_SECONDS = 1.0
+MOST_WAITING = 50_000
+"""Files without a row; with more of them nothing new is taken until the database is back."""
+SHORTEN_SECONDS = 5.0
+
+Record = Callable[[Database, Sequence[Received]], None]
+
+
+class Indexer:
+    """One writer thread. `enter`, `leave`, `add` and `has_room` are for any thread."""
+
+    def __init__(
+        self,
+        database: Database,
+        journal: Journal,
+        *,
+        record: Record = instance_store.record,
+        pause: float = PAUSE_SECONDS,
+    ) -> None:
+        self._database = database
+        self._journal = journal
+        self._record = record
+        self._pause = pause
+        self._waiting: list[tuple[str, Received]] = []
+        self._changed = threading.Condition()
+        self._ending = False
+        self._late = False
+        self._shortened = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def has_room(self) -> bool:
+        """Whether so few files wait for their rows that more may come."""
+        return len(self._waiting) < MOST_WAITING
+
+    @property
+    def waiting(self) -> int:
+        """How many files wait for their rows."""
+        return len(self._waiting)
+
+    def enter(self, folder: str) -> None:
+        """A file is about to be published in `folder`; `add` or `leave` follows. Raises OSError."""
+        self._journal.enter(folder)
+
+    def leave(self, folder: str) -> None:
+        """It was not published after all."""
+        self._journal.leave(folder)
+
+    def add(self, folder: str, received: Received) -> None:
+        """It was: its row is to be written."""
+        with self._changed:
+            self._waiting.append((folder, received))
+            if len(self._waiting) in (1, BATCH):
+                self._changed.notify_all()
+
+    def close(self, seconds: float) -> bool:
+        """Write what waits, for at most so long; whether all of it was written. What was not, a restart finds."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+        self._thread.join(seconds)
+        return not self._waiting
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._waiting and not self._ending:
+                    self._changed.wait(SHORTEN_SECONDS)
+                if self._waiting and len(self._waiting) < BATCH and not self._ending:
+                    self._changed.wait_for(lambda: len(self._waiting) >= BATCH or self._ending, BATCH_SECONDS)
+                batch = self._waiting[:BATCH]
+                ending = self._ending
+            written = bool(batch) and self._write(batch)
+            if not batch or (ending and not written):
+                self._shorten(force=ending)
+                if ending:
+                    return
+            elif not written:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._ending, self._pause)
+            else:
+                self._shorten()
+
+    def _write(self, batch: Sequence[tuple[str, Received]]) -> bool:
+        """Write a batch and forget it; False when that has to wait."""
+        try:
+            self._record(self._database, [received for _, received in batch])
+        except DicomferryError as error:
+            if not self._late:
+                log.warning("index put off, files are taken all the same", error=str(error), waiting=len(self._waiting))
+            self._late = True
+            return False
+        except Exception:
+            # A row that the database refuses must not keep the others out; `archive verify` names its file.
+            log.exception("a batch of rows was refused")
+            if not all([self._write_alone(received) for _, received in batch]):
+                return False
+        if self._late:
+            log.info("index goes on", waiting=len(self._waiting))
+            self._late = False
+        with self._changed:
+            del self._waiting[: len(batch)]
+        for folder, files in Counter(folder for folder, _ in batch).items():
+            self._journal.leave(folder, files)
+        return True
+
+    def _write_alone(self, received: Received) -> bool:
+        """False when the database is out of reach."""
+        try:
+            self._record(self._database, [received])
+        except DicomferryError:
+            return False
+        except Exception:
+            log.exception("a row was refused", path=received.path)
+        return True
+
+    def _shorten(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if force or now - self._shortened >= SHORTEN_SECONDS:
+            self._shortened = now
+            try:
+                self._journal.shorten()
+            except OSError as error:
+                log.warning("the journal could not be shortened", error=str(error))
