@@ -6,8 +6,11 @@ VENV    ?= .venv
 BIN     := $(VENV)/bin
 LOCKENV := .venv-lock
 PEERS   := dcmtk orthanc redis-server postgresql
-# More pytest arguments, for example: make test PYTEST="-n 2 tests/models"
-PYTEST  ?=
+# pytest arguments; most tests wait more than they compute. For example: make test PYTEST="-x tests/models"
+PYTEST  ?= -n 3
+
+# Some images forbid byte code; then each of the many short processes that the tests start compiles everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Twice quiet: errors only, not each index or wheel folder that a machine's own pip settings name in vain.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq

@@ -50,6 +50,7 @@ class Child:
         self._pass_fds = tuple(pass_fds)
         self._dies_with_us = dies_with_us
         self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
         self._ready_fd: int | None = None
         self._started = 0.0
         self._log_start = 0
@@ -90,6 +91,7 @@ class Child:
         finally:
             os.close(writing)
         self._close_ready()
+        self._killed = False
         self._ready_fd = reading
         self._started = time.monotonic()
         self._start_at = None
@@ -150,7 +152,9 @@ class Child:
 
     def kill(self) -> None:
         """End it and everything in its process group at once."""
-        if self._process is not None:
+        # Once only: after that the number may belong to somebody else's group.
+        if self._process is not None and not self._killed:
+            self._killed = True
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
