@@ -7,7 +7,7 @@ BIN     := $(VENV)/bin
 LOCKENV := .venv-lock
 PEERS   := dcmtk orthanc redis-server postgresql
 # pytest arguments; most tests wait more than they compute. For example: make test PYTEST="-x tests/models"
-PYTEST  ?= -n 3
+PYTEST  ?= -n 3 --dist worksteal
 
 # Some images forbid byte code; then each of the many short processes that the tests start compiles everything anew.
 unexport PYTHONDONTWRITEBYTECODE
