@@ -21,7 +21,6 @@ import click
 from dicomferry.cli import demo_samples
 from dicomferry.cli.commands import Command
 from dicomferry.models import job_view
-from dicomferry.models import settings as settings_module
 from dicomferry.models.database import Database
 from dicomferry.models.errors import DicomferryError
 from dicomferry.models.state import FINAL_JOB_STATES, ItemState
@@ -83,12 +82,15 @@ class _Demo:
             self._command("submit", "store", "archive", str(self._samples), "-r", "--label", "demo")
             killed = self._kill_a_worker()
             code = self._command("jobs", "wait", "1", show_progress=True)
-            settings = settings_module.Settings(home=self._home)
-            database = Database(settings.database)
+            database = self._record()
             arrived = _indexed(index)
             result = self._result(database, arrived, killed, code, time.monotonic() - began)
             database.close()
         return result
+
+    def _record(self) -> Database:
+        """The demo's own record, whatever the environment says: what it names is killed."""
+        return Database(f"sqlite:///{self._home / 'dicomferry.db'}")
 
     def _result(self, database: Database, arrived: set[str], killed: int | None, code: int, seconds: float) -> int:
         say = click.echo
@@ -130,7 +132,7 @@ class _Demo:
 
     def _kill_a_worker(self) -> int | None:
         """kill -9 the process that sends, in mid-batch; its process id, None when it was too quick for us."""
-        database = Database(settings_module.Settings(home=self._home).database)
+        database = self._record()
         deadline = time.monotonic() + PATIENCE_SECONDS
         try:
             while time.monotonic() < deadline:

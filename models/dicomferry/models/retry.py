@@ -118,7 +118,7 @@ def decide_chunk(
         advice=advice,
         barren=barren,
         waiting_since=since,
-        for_all=fault is not None and fault.rule in (Rule.AWAY, Rule.SUSPECT, Rule.CONGESTED),
+        for_all=fault is not None and fault.rule in (Rule.AWAY, Rule.SUSPECT),
     )
 
 
