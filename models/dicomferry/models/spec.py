@@ -6,7 +6,9 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from dicomferry.models.query import Key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +36,25 @@ class StoreSpec:
         return tuple(os.fsencode(path) for path in self.paths)
 
 
-Spec = EchoSpec | StoreSpec
-_KINDS: dict[str, Callable[..., Spec]] = {cls.kind: cls for cls in (EchoSpec, StoreSpec)}
+@dataclass(frozen=True, kw_only=True)
+class FindSpec:
+    """C-FIND at one level of a root, or of a worklist, which has neither. `keys` are those of `query`.
+
+    `split` halves by date and time what the remote does not list whole.
+    """
+
+    kind: ClassVar[str] = "find"
+    lane: ClassVar[str] = "quick"
+    planned: ClassVar[bool] = False
+    level: str = "study"
+    root: str = "study"
+    keys: tuple[Key, ...] = ()
+    worklist: bool = False
+    split: bool = False
+
+
+Spec = EchoSpec | StoreSpec | FindSpec
+_KINDS: dict[str, Callable[..., Spec]] = {cls.kind: cls for cls in (EchoSpec, StoreSpec, FindSpec)}
 LANES = ("quick", "bulk")
 
 
@@ -46,5 +65,9 @@ def to_json(spec: Spec) -> str:
 
 def from_json(kind: str, text: str) -> Spec:
     """The spec that `to_json` wrote for a job of this kind."""
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()}
-    return _KINDS[kind](**fields)
+    return _KINDS[kind](**{key: _frozen(value) for key, value in json.loads(text).items()})
+
+
+def _frozen(value: Any) -> Any:
+    """Lists become the tuples that they were."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
