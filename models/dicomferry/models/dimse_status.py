@@ -92,17 +92,39 @@ _ECHO: Sequence[_Row] = (
     _row(0x0212, 0x0212, Rule.FINAL, "mistyped argument", "the peer found the request malformed; please report this", "PS3.7 9.1.5.1.4"),
 )
 # fmt: on
+# fmt: off
+_FIND: Sequence[_Row] = (
+    _row(0x0000, 0x0000, Rule.DONE, None, None, "PS3.4 C.4.1.1.4"),
+    _row(0xA700, 0xA7FF, Rule.CONGESTED, "out of resources", "the archive finds too much or has no room: narrow the keys, or give --split", "PS3.4 C.4.1.1.4"),
+    _row(0xA900, 0xA9FF, Rule.FINAL, "identifier does not match SOP class", "the archive does not take these keys at this level: leave out keys of other levels, or try the other --root", "PS3.4 C.4.1.1.4"),
+    _row(0xC000, 0xCFFF, Rule.AGAIN, "unable to process", "the archive cannot process this query; its log says which key it minds", "PS3.4 C.4.1.1.4"),
+    _row(0xFE00, 0xFE00, Rule.AGAIN, "cancelled by the peer", "the archive cancelled a query that we did not cancel", "PS3.4 C.4.1.1.4"),
+    _row(0x0110, 0x0110, Rule.AGAIN, "processing failure", "the archive failed inside; look into its log", "PS3.7 C.5.17"),
+    _row(0x0122, 0x0122, Rule.FINAL, "SOP class not supported", "the archive does not take this query model: try the other --root", "PS3.7 C.5.22"),
+    _row(0x0124, 0x0124, Rule.HOLD, "not authorized", "the archive refuses us: ask its administrator to allow our AE title to query, then release", "PS3.7 C.5.19"),
+    _row(0x0210, 0x0210, Rule.AGAIN, "duplicate invocation", "the archive mistook this for a message it is working on", "PS3.7 C.5.8"),
+    _row(0x0211, 0x0211, Rule.FINAL, "unrecognized operation", "this service answers no queries: check host, port and AE title", "PS3.7 C.5.23"),
+    _row(0x0212, 0x0212, Rule.FINAL, "mistyped argument", "the archive found the request malformed; please report this", "PS3.7 C.5.16"),
+    _row(0x0213, 0x0213, Rule.CONGESTED, "resource limitation", "the archive is at a limit of its own: fewer associations may help", "PS3.7 C.5.20"),
+)
+# fmt: on
 
-_SERVICES = {"store": _STORE, "echo": _ECHO}
+_SERVICES = {"store": _STORE, "echo": _ECHO, "find": _FIND}
+_PENDING = (0xFF00, 0xFF01)
 _UNLISTED = "a status that the Standard does not list here; the peer's log says what it means"
 
 
 def for_status(service: str, status: int) -> Answer:
-    """The row for a DIMSE status of `service` (store or echo); a status not listed is a failure with one retry."""
+    """The row for a final DIMSE status of `service` (store, echo or find); a status not listed is a failure with one retry."""
     for row in _SERVICES[service]:
         if row.first <= status <= row.last:
             return row.answer
     return Answer(rule=Rule.AGAIN, reason=f"status 0x{status:04X}", advice=_UNLISTED, clause="PS3.7 C")
+
+
+def is_pending(status: int) -> bool:
+    """Whether a response to C-FIND, C-MOVE or C-GET is not the last one (PS3.4 C.4.1.1.4, C.4.2.1.5, C.4.3.1.4)."""
+    return status in _PENDING
 
 
 # fmt: off

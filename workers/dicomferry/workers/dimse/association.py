@@ -19,6 +19,7 @@ from dicomferry.models.errors import (
     AssociationRejected,
     ContextNotAccepted,
     DimseError,
+    DimseTimeout,
     ProtocolViolation,
     RemoteUnreachable,
 )
@@ -26,14 +27,18 @@ from dicomferry.models.remote import Remote
 from dicomferry.workers.dimse import upper_layer
 from dicomferry.workers.dimse.contexts import MOST_PROPOSALS, Context, Proposal
 from dicomferry.workers.dimse.message import (
+    C_CANCEL_RQ,
+    COMMAND_DATA_SET_TYPE,
     COMMAND_FIELD,
     MESSAGE_ID_BEING_RESPONDED_TO,
+    NO_DATA_SET,
     STATUS,
     Assembler,
     Command,
     Message,
     fragment_size,
     fragments,
+    number_value,
 )
 from dicomferry.workers.dimse.negotiation import Negotiated, encode_request, read_answer
 from dicomferry.workers.dimse.upper_layer import PeerClosed, UpperLayer, named
@@ -42,8 +47,12 @@ log = logging.getLogger(__name__)
 
 MOST_FRAGMENT = 1024 * 1024
 RELEASE_SECONDS = 5.0
+LISTEN_SECONDS = 1.0
+"""How often a wait for an answer looks whether it should stop."""
 
 Progress = Callable[[int], None]
+Stop = Callable[[], bool]
+"""Whether what is under way is to be broken off; asked from the thread that owns the association."""
 
 
 class Association:
@@ -154,6 +163,34 @@ class Association:
         if status is None:
             raise self.violation("an answer without a status")
         return message, status
+
+    def await_response(
+        self, message_id: int, field: int, phase: str, seconds: float, stop: Stop
+    ) -> tuple[Message, int] | None:
+        """As `receive_response`, but None as soon as `stop()` is true, which is seen within a second."""
+        left = seconds
+        while not stop():
+            heard = self.layer.heard_bytes
+            share = min(left, LISTEN_SECONDS)
+            try:
+                return self.receive_response(message_id, field, phase, share)
+            except DimseTimeout as error:
+                # Half an answer may have come: what is silent is the time since the last byte.
+                left = seconds if self.layer.heard_bytes != heard else left - share
+                if left <= 0:
+                    raise DimseTimeout(phase, seconds) from error
+        return None
+
+    def cancel(self, context_id: int, message_id: int) -> None:
+        """Ask the peer to end what `message_id` asked for (C-CANCEL, PS3.7 9.3.2.3); its last answer is still due."""
+        command = Command(
+            {
+                COMMAND_FIELD: number_value(C_CANCEL_RQ),
+                MESSAGE_ID_BEING_RESPONDED_TO: number_value(message_id),
+                COMMAND_DATA_SET_TYPE: number_value(NO_DATA_SET),
+            }
+        )
+        self.send(context_id, command)
 
     def violation(self, text: str) -> ProtocolViolation:
         """Abort, and the error to raise: the peer did what the Standard does not allow here."""

@@ -82,7 +82,8 @@ RELEASE_RP = struct.pack(">BxL4x", A_RELEASE_RP, 4)
 class UpperLayer:
     """PDUs over one connected socket, which it owns from now on.
 
-    `peer` names the other side in every error. `progress(0)` is called whenever bytes have moved.
+    `peer` names the other side in every error. `progress(0)` is called whenever bytes have moved. `heard_bytes` counts
+    what was received by `receive`.
     """
 
     def __init__(self, sock: socket.socket, peer: str, progress: Callable[[int], None] | None = None) -> None:
@@ -92,6 +93,7 @@ class UpperLayer:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.peer = peer
+        self.heard_bytes = 0
         self._socket = sock
         self._progress = progress
         self._input = bytearray()
@@ -268,6 +270,7 @@ class UpperLayer:
         if not chunk:
             raise self._broken(None)
         self._heard = True
+        self.heard_bytes += len(chunk)
         self._input += chunk
         self._moved()
 

@@ -1,0 +1,88 @@
+"""Specific Character Set (0008,0005): text to bytes and back (PS3.5 6.1), without ever failing on what a peer sends.
+
+The tables of character sets and the code extensions of ISO 2022 are pydicom's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pydicom.charset import convert_encodings, decode_bytes, encode_string, python_encoding
+from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS, PersonName
+
+from dicomferry.models.errors import UsageError
+
+DEFAULT = "ISO_IR 192"
+"""What a remote without a character set of its own is taken to speak."""
+_ASCII_TERMS = ("", "ISO_IR 6", "ISO 2022 IR 6")
+_ESCAPE = b"\x1b"
+
+
+@dataclass(frozen=True)
+class CharacterSet:
+    """The defined terms of an element (0008,0005), several of them joined by a backslash as in the element."""
+
+    terms: str
+    encodings: tuple[str, ...]
+
+    def decode(self, raw: bytes, *, name: bool = False) -> tuple[str, bool]:
+        """The text, and whether all of it could be read; bytes that could not stand in it as \\xNN. `name`: VR PN."""
+        if _ESCAPE not in raw:
+            try:
+                return raw.decode(self.encodings[0]), True
+            except UnicodeDecodeError:
+                return raw.decode(self.encodings[0], "backslashreplace"), False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                text = decode_bytes(raw, self.encodings, PN_DELIMS if name else TEXT_VR_DELIMS)
+            except (UnicodeError, LookupError):
+                text = "\ufffd"
+        if "\ufffd" in text:
+            return raw.decode("ascii", "backslashreplace"), False
+        return text, True
+
+    def encode(self, text: str, *, name: bool = False) -> bytes:
+        """The bytes of a value; raises UsageError for text that these character sets do not have. `name`: VR PN."""
+        if text.isascii():
+            return text.encode()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                if len(self.encodings) == 1:
+                    return text.encode(self.encodings[0])
+                if name:
+                    raw = b"\\".join(PersonName(part).encode(self.encodings) for part in text.split("\\"))
+                else:
+                    raw = encode_string(text, self.encodings)
+            except (UnicodeError, LookupError):
+                raw = b""
+        if self.decode(raw, name=name) != (text, True):
+            raise UsageError(
+                f"{text!r} cannot be written in {self.terms or 'ASCII'}: name a character set that the remote knows, "
+                "`dicomferry remote set NAME --charset CS`"
+            )
+        return raw
+
+
+@lru_cache(maxsize=256)
+def character_set(terms: str) -> CharacterSet | None:
+    """The character set of these terms; None where they name none that is known."""
+    listed = [term.strip(" \0") for term in terms.split("\\")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        encodings = convert_encodings(listed)
+    if listed[0] in _ASCII_TERMS:
+        if len(listed) == 1:  # with code extensions pydicom counts on a name of its own
+            encodings = ["ascii"]
+    elif encodings[0] == python_encoding[""] and "100" not in listed[0]:
+        return None  # what pydicom falls back to
+    return CharacterSet("\\".join(listed), tuple(encodings))
+
+
+def known(terms: str | None) -> CharacterSet:
+    """The same with what stands in for none, or for one that is unknown: ISO_IR 192, of which ASCII is a part."""
+    found = character_set(terms) if terms else None
+    return found or CharacterSet(DEFAULT, ("utf-8",))
