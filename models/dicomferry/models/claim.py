@@ -104,6 +104,7 @@ def _take(
             reason=None,
             advice=None,
             in_flight_item_id=None,
+            matches=0,
         )
         .returning(ChunkRow.fence, ChunkRow.careful, ChunkRow.barren, ChunkRow.waiting_since, ChunkRow.cursor)
     ).one_or_none()

@@ -28,7 +28,11 @@ class Timeouts:
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
-    """A remote AE, resolved: all that opening an association to it needs."""
+    """A remote AE, resolved: all that an association to it needs.
+
+    `charset` is the Specific Character Set that it is taken to speak. `find_cap` is how many matches it lists at most,
+    `relational` whether it takes a query over several levels at once (PS3.4 C.4.1.2.2.2).
+    """
 
     name: str
     ae_title: str
@@ -38,6 +42,9 @@ class Remote:
     timeouts: Timeouts = field(default_factory=Timeouts)
     max_associations: int = 4
     max_moves: int = 1
+    charset: str | None = None
+    find_cap: int | None = None
+    relational: bool = False
 
     @property
     def address(self) -> str:

@@ -27,6 +27,8 @@ DEFAULTS: Mapping[str, Any] = {
     "max_associations": 4,
     "max_moves": 1,
     "max_uids": 100,
+    "find_cap": None,
+    "relational": False,
     "prefer_syntax": None,
     "timeouts": {},
 }
@@ -138,6 +140,9 @@ def load(database: Database, remote_id: int, *, ae_title: str, timeouts: Timeout
             timeouts=timeouts.evolve(**row.timeouts),
             max_associations=row.max_associations,
             max_moves=row.max_moves,
+            charset=row.charset,
+            find_cap=row.find_cap,
+            relational=row.relational,
         )
 
     return database.read(work)
@@ -216,7 +221,7 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
         values["calling_ae_title"] = grammar.check_ae_title(values["calling_ae_title"])
     if values.get("store_address"):
         grammar.parse_address(values["store_address"])
-    for key in ("max_associations", "max_moves", "max_uids"):
-        if key in values and values[key] < 1:
+    for key in ("max_associations", "max_moves", "max_uids", "find_cap"):
+        if values.get(key) is not None and values[key] < 1:
             raise UsageError(f"--{key.replace('_', '-')} {values[key]}: at least 1")
     return values

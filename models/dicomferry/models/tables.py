@@ -58,6 +58,10 @@ class RemoteRow(Base):
     max_associations: Mapped[int]
     max_moves: Mapped[int]
     max_uids: Mapped[int]
+    find_cap: Mapped[int | None] = mapped_column(comment="how many matches it lists at most, where that is known")
+    relational: Mapped[bool] = mapped_column(
+        server_default=sa.false(), comment="takes one query over several levels (PS3.4 C.4.1.2.2.2)"
+    )
     prefer_syntax: Mapped[str | None] = mapped_column(sa.String(64))
     timeouts: Mapped[dict[str, float]] = mapped_column(sa.JSON)
     created_at: Mapped[datetime]
@@ -114,6 +118,9 @@ class ChunkRow(Base):
     advice: Mapped[str | None] = mapped_column(sa.Text)
     barren: Mapped[int] = mapped_column(default=0, comment="attempts in a row that finished no item")
     deaths: Mapped[int] = mapped_column(default=0, comment="leases lost in a row without finishing an item")
+    round: Mapped[int] = mapped_column(
+        default=0, server_default="0", comment="rounds of a retrieve that counted: 0 none, 1 first, 2 lists, 3 singly"
+    )
     waiting_since: Mapped[datetime | None]
     careful: Mapped[bool] = mapped_column(default=False, comment="a worker died on it: record item by item")
     in_flight_item_id: Mapped[int | None] = mapped_column(BigId, comment="kept by careful attempts only")
@@ -125,6 +132,9 @@ class ChunkRow(Base):
     skipped: Mapped[int] = mapped_column(default=0)
     cancelled: Mapped[int] = mapped_column(default=0)
     sent_bytes: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    matches: Mapped[int] = mapped_column(
+        default=0, server_default="0", comment="answers to a C-FIND, those of the last attempt"
+    )
 
 
 class ItemRow(Base):
@@ -141,6 +151,13 @@ class ItemRow(Base):
             unique=True,
             sqlite_where=sa.text("is_first"),
             postgresql_where=sa.text("is_first"),
+        ),
+        # What a retrieve expects, by the UID that arrives.
+        Index(
+            "ix_item_expected",
+            "sop_instance_uid",
+            sqlite_where=sa.text("request_id IS NOT NULL"),
+            postgresql_where=sa.text("request_id IS NOT NULL"),
         ),
     )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -166,6 +183,15 @@ class ItemRow(Base):
     tries: Mapped[int] = mapped_column(default=0)
     charges: Mapped[int] = mapped_column(default=0, comment="times it was in flight when its association broke")
     losses: Mapped[int] = mapped_column(default=0, comment="times it was in flight when its worker died")
+    request_id: Mapped[int | None] = mapped_column(BigId, comment="of an instance: the request item that it belongs to")
+    identifier: Mapped[list[Any] | None] = mapped_column(
+        sa.JSON(none_as_null=True), comment="of a request: its keys as [path, value]"
+    )
+    targets: Mapped[list[Any] | None] = mapped_column(
+        sa.JSON(none_as_null=True), comment="of a request: what its identifier came to, see models/target.py"
+    )
+    expectation: Mapped[str | None] = mapped_column(sa.String(8), comment="of a request: images, counts or unknown")
+    expected: Mapped[int | None] = mapped_column(comment="of a request: instances, those that others have included")
 
 
 class AttemptRow(Base):
@@ -269,6 +295,82 @@ class ArrivalRow(Base):
     originator_ae_title: Mapped[str | None] = mapped_column(sa.String(16))
     originator_message_id: Mapped[int | None]
     at: Mapped[datetime]
+    move_id: Mapped[int | None] = mapped_column(comment="the C-MOVE or C-GET that brought it, where that is known")
+
+
+class MoveRow(Base):
+    """One C-MOVE or C-GET as it was asked for, and its final answer, if any."""
+
+    __tablename__ = "move"
+    __table_args__ = (
+        Index("ix_move_chunk_id", "chunk_id"),
+        Index("ix_move_job_id", "job_id"),
+        Index("ix_move_message_id", "message_id"),
+        {"sqlite_autoincrement": True},
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
+    chunk_id: Mapped[int] = mapped_column(ForeignKey("chunk.id"))
+    item_id: Mapped[int] = mapped_column(ForeignKey("item.id"), comment="the request")
+    fence: Mapped[int] = mapped_column(comment="which attempt of the chunk")
+    round: Mapped[int]
+    method: Mapped[str] = mapped_column(sa.String(4), comment="move or get")
+    message_id: Mapped[int] = mapped_column(comment="not used again for 65,535 moves of this installation")
+    ae_title: Mapped[str] = mapped_column(sa.String(16), comment="ours on that association: the move originator")
+    destination: Mapped[str | None] = mapped_column(sa.String(16))
+    level: Mapped[str] = mapped_column(sa.String(8))
+    study_instance_uid: Mapped[str | None] = mapped_column(UID)
+    series_instance_uid: Mapped[str | None] = mapped_column(UID)
+    asked: Mapped[int | None] = mapped_column(comment="SOP Instance UIDs in its list; null above IMAGE level")
+    asked_at: Mapped[datetime]
+    answered_at: Mapped[datetime | None]
+    status: Mapped[int | None] = mapped_column(comment="the final one")
+    remaining: Mapped[int | None]
+    completed: Mapped[int | None]
+    failed: Mapped[int | None]
+    warning: Mapped[int | None]
+    failed_uids: Mapped[list[str] | None] = mapped_column(sa.JSON(none_as_null=True))
+    comment: Mapped[str | None] = mapped_column(sa.Text)
+    reason: Mapped[str | None] = mapped_column(sa.String(80), comment="why it has no final answer")
+
+
+class CallRow(Base):
+    """An association that was asked of the storage SCP; kept for some days."""
+
+    __tablename__ = "call"
+    __table_args__ = (UniqueConstraint("association"), Index("ix_call_at", "at"))
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    association: Mapped[str] = mapped_column(sa.String(32))
+    calling_ae_title: Mapped[str] = mapped_column(sa.String(16))
+    called_ae_title: Mapped[str] = mapped_column(sa.String(16))
+    address: Mapped[str] = mapped_column(sa.String(64))
+    at: Mapped[datetime]
+    accepted: Mapped[bool]
+    why: Mapped[str | None] = mapped_column(sa.Text, comment="why it was rejected")
+    refused: Mapped[list[str]] = mapped_column(sa.JSON, comment="SOP classes of the contexts that were refused")
+    moved_at: Mapped[datetime | None] = mapped_column(comment="when it carried data last, to a few seconds")
+    ended_at: Mapped[datetime | None]
+
+
+class MatchRow(Base):
+    """One answer to a C-FIND. Those of an item's last attempt count; a new attempt replaces them."""
+
+    __tablename__ = "match"
+    __table_args__ = (UniqueConstraint("item_id", "fence", "number"),)
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
+    item_id: Mapped[int] = mapped_column(ForeignKey("item.id"))
+    fence: Mapped[int] = mapped_column(comment="which attempt of the item's chunk")
+    number: Mapped[int] = mapped_column(comment="in the order of arrival, from 1")
+    patient_id: Mapped[str | None] = mapped_column(UID)
+    study_instance_uid: Mapped[str | None] = mapped_column(UID)
+    series_instance_uid: Mapped[str | None] = mapped_column(UID)
+    sop_instance_uid: Mapped[str | None] = mapped_column(UID)
+    attributes: Mapped[str] = mapped_column(sa.Text, comment="DICOM JSON model (PS3.18 F.2), ASCII")
+    character_set: Mapped[str] = mapped_column(sa.String(128), comment="in which its text was read")
+    flaw: Mapped[str | None] = mapped_column(sa.String(200), comment="what of it could not be read")
+    transfer_syntax_uid: Mapped[str] = mapped_column(UID)
+    data: Mapped[bytes] = mapped_column(sa.LargeBinary, comment="the identifier as received")
 
 
 class TurnRow(Base):
