@@ -24,7 +24,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    ImplementationClassUIDNotification,
+    MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
+)
 from pynetdicom.presentation import PresentationContext
 
 from dicomferry.models.remote import Remote, Timeouts
@@ -244,9 +249,11 @@ def take_first(abstract_syntax: str, transfer_syntaxes: list[str]) -> Answer:
     return 0, transfer_syntaxes[0]
 
 
-def acceptance(conversation: Conversation, choose: Choose = take_first, max_pdu: int = 16384) -> bytes:
+def acceptance(
+    conversation: Conversation, choose: Choose = take_first, max_pdu: int = 16384, roles: bool = False
+) -> bytes:
     """A-ASSOCIATE-AC to the request that came; `choose` gives (result, syntax) of each context, None to leave
-    it out.
+    it out; `roles` grants the roles that were proposed.
     """
     request = conversation.request
     answer = A_ASSOCIATE()
@@ -268,7 +275,8 @@ def acceptance(conversation: Conversation, choose: Choose = take_first, max_pdu:
     longest.maximum_length_received = max_pdu
     implementation = ImplementationClassUIDNotification()
     implementation.implementation_class_uid = UID(IMPLEMENTATION)
-    answer.user_information = [longest, implementation]
+    granted = [item for item in request.user_information if isinstance(item, SCP_SCU_RoleSelectionNegotiation)]
+    answer.user_information = [longest, implementation, *(granted if roles else [])]
     pdu = A_ASSOCIATE_AC()
     pdu.from_primitive(answer)
     return pdu.encode()
