@@ -121,3 +121,54 @@ def test_a_database_of_a_newer_version_is_left_alone(empty: Database) -> None:
     with pytest.raises(ConfigurationError, match="does not know"):
         schema.upgrade(empty)
     assert schema.current(empty) == "9999"
+
+
+def test_an_upgrade_keeps_the_rows_that_refer_to_each_other(empty: Database) -> None:
+    """No table is made anew under rows that refer to it: a record of the first version comes to the last one whole."""
+    empty.write(lambda connection: command.upgrade(schema._config(connection), "0001"))
+    moment = "2026-11-22 02:00:00"
+    rows: list[tuple[str, dict[str, Any]]] = [
+        (
+            "remote",
+            {
+                "id": 1, "name": "P", "in_book": True, "ae_title": "P", "host": "h", "port": 104, "also_from": "[]",
+                "max_associations": 4, "max_moves": 1, "max_uids": 100, "timeouts": "{}", "created_at": moment,
+            },
+        ),
+        (
+            "job",
+            {
+                "id": 1, "token": "t", "kind": "store", "spec": "{}", "remote_id": 1, "priority": 1,
+                "state": "succeeded", "planned": True, "cancel_asked": False, "hold_asked": False,
+                "submitted_at": moment,
+            },
+        ),
+        (
+            "chunk",
+            {
+                "id": 1, "job_id": 1, "kind": "store", "lane": "bulk", "priority": 1, "state": "done", "fence": 1,
+                "not_before": moment, "barren": 0, "deaths": 0, "careful": False, "total": 1, "succeeded": 1,
+                "warning": 0, "failed": 0, "skipped": 0, "cancelled": 0, "sent_bytes": 1,
+            },
+        ),
+        (
+            "item",
+            {
+                "id": 1, "job_id": 1, "chunk_id": 1, "kind": "instance", "is_first": True, "state": "succeeded",
+                "sent_bytes": 1, "tries": 1, "charges": 0, "losses": 0,
+            },
+        ),
+    ]  # fmt: skip
+
+    def fill(connection: sa.Connection) -> None:
+        for table, values in rows:
+            names = ", ".join(values)
+            marks = ", ".join(f":{name}" for name in values)
+            connection.execute(sa.text(f"INSERT INTO {table} ({names}) VALUES ({marks})"), values)
+
+    empty.write(fill)
+    schema.upgrade(empty)
+    assert schema.differences(empty) is None
+    for table, _ in rows:
+        count = empty.read(lambda c, name=table: c.exec_driver_sql(f"SELECT count(*) FROM {name}").scalar_one())  # type: ignore[misc]
+        assert count == 1

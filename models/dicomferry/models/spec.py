@@ -53,8 +53,50 @@ class FindSpec:
     split: bool = False
 
 
-Spec = EchoSpec | StoreSpec | FindSpec
-_KINDS: dict[str, Callable[..., Spec]] = {cls.kind: cls for cls in (EchoSpec, StoreSpec, FindSpec)}
+Identifier = tuple[int | None, tuple[Key, ...]]
+"""One request of a retrieve: its row in the CSV file that it came from, if any, and its keys as in `query`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoveSpec:
+    """C-MOVE of what each of `identifiers` matches at `level`, to the AE title `destination`; None is ourselves.
+
+    Keys are resolved by C-FIND, unless they are the unique key of the level. `refetch` asks also for what lies in the
+    archive.
+    """
+
+    kind: ClassVar[str] = "move"
+    lane: ClassVar[str] = "bulk"
+    planned: ClassVar[bool] = True
+    identifiers: tuple[Identifier, ...]
+    level: str = "study"
+    root: str = "study"
+    destination: str | None = None
+    refetch: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GetSpec:
+    """C-GET of what each of `identifiers` matches at `level`; see MoveSpec."""
+
+    kind: ClassVar[str] = "get"
+    lane: ClassVar[str] = "bulk"
+    planned: ClassVar[bool] = True
+    identifiers: tuple[Identifier, ...]
+    level: str = "study"
+    root: str = "study"
+    refetch: bool = False
+
+    @property
+    def destination(self) -> None:
+        """What is got comes to whoever asked."""
+        return None
+
+
+RETRIEVES = ("move", "get")
+Retrieve = MoveSpec | GetSpec
+Spec = EchoSpec | StoreSpec | FindSpec | MoveSpec | GetSpec
+_KINDS: dict[str, Callable[..., Spec]] = {cls.kind: cls for cls in (EchoSpec, StoreSpec, FindSpec, MoveSpec, GetSpec)}
 LANES = ("quick", "bulk")
 
 
