@@ -28,6 +28,8 @@ class Rule(StrEnum):
     """The remote cannot be used now; no item is charged."""
     SUSPECT = "suspect"
     """As AWAY, but held after three tries in a row."""
+    DOUBTFUL = "doubtful"
+    """As AWAY for this chunk alone, but held after two tries in a row."""
     HOLD = "hold"
     """A person has to change something first."""
 
@@ -109,13 +111,58 @@ _FIND: Sequence[_Row] = (
 )
 # fmt: on
 
-_SERVICES = {"store": _STORE, "echo": _ECHO, "find": _FIND}
+# fmt: off
+_MOVE: Sequence[_Row] = (
+    _row(0x0000, 0x0000, Rule.DONE, None, None, "PS3.4 C.4.2.1.5"),
+    _row(0xB000, 0xB000, Rule.WARNING, "sub-operations failed", "the archive could not send some of it; what is missing is asked for again", "PS3.4 C.4.2.1.5"),
+    _row(0xA701, 0xA701, Rule.CONGESTED, "cannot count matches", "the archive is out of resources before it has begun: smaller requests may help, or fewer at once", "PS3.4 C.4.2.1.5"),
+    _row(0xA702, 0xA702, Rule.CONGESTED, "cannot perform sub-operations", "the archive could not send what it has: can it reach our storage SCP, and is that one allowed to take more?", "PS3.4 C.4.2.1.5"),
+    _row(0xA700, 0xA7FF, Rule.CONGESTED, "out of resources", "the archive has no room or no time: smaller requests may help, or fewer at once", "PS3.4 C.4.2.1.5"),
+    _row(0xA801, 0xA801, Rule.HOLD, "move destination unknown", "the archive does not know the AE title that it is to send to: give its administrator that AE title with host and port, then release", "PS3.4 C.4.2.1.5"),
+    _row(0xA900, 0xA9FF, Rule.FINAL, "identifier does not match SOP class", "the archive does not retrieve by these keys at this level: try another --level, or the other --root", "PS3.4 C.4.2.1.5"),
+    _row(0xC000, 0xCFFF, Rule.AGAIN, "unable to process", "the archive cannot process this retrieve; its log says why", "PS3.4 C.4.2.1.5"),
+    _row(0xFE00, 0xFE00, Rule.AGAIN, "cancelled by the peer", "the archive cancelled a retrieve that we did not cancel", "PS3.4 C.4.2.1.5"),
+    _row(0x0110, 0x0110, Rule.AGAIN, "processing failure", "the archive failed inside; look into its log", "PS3.7 C.5.17"),
+    _row(0x0112, 0x0112, Rule.FINAL, "no such SOP instance", "the archive says that it has no such object; its log says more", "PS3.7 C.5"),
+    _row(0x0117, 0x0117, Rule.FINAL, "invalid SOP instance", "the archive takes a UID of this request for malformed", "PS3.7 C.5.13"),
+    _row(0x0118, 0x0118, Rule.FINAL, "no such SOP class", "the archive does not know this retrieve model: try the other --root", "PS3.7 C.5.15"),
+    _row(0x0122, 0x0122, Rule.FINAL, "SOP class not supported", "the archive does not take this retrieve model: try the other --root, or get instead", "PS3.7 C.5.22"),
+    _row(0x0124, 0x0124, Rule.HOLD, "not authorized", "the archive refuses us: ask its administrator to allow our AE title to retrieve, then release", "PS3.7 C.5.19"),
+    _row(0x0210, 0x0210, Rule.AGAIN, "duplicate invocation", "the archive mistook this for a message it is working on", "PS3.7 C.5.8"),
+    _row(0x0211, 0x0211, Rule.FINAL, "unrecognized operation", "this service offers no such retrieve: check host, port and AE title, or try get", "PS3.7 C.5.23"),
+    _row(0x0212, 0x0212, Rule.FINAL, "mistyped argument", "the archive found the request malformed; please report this", "PS3.7 C.5.16"),
+    _row(0x0213, 0x0213, Rule.CONGESTED, "resource limitation", "the archive is at a limit of its own: fewer retrieves at once may help (remote set --max-moves)", "PS3.7 C.5.20"),
+)
+# fmt: on
+# fmt: off
+_GET: Sequence[_Row] = (
+    _row(0x0000, 0x0000, Rule.DONE, None, None, "PS3.4 C.4.3.1.4"),
+    _row(0xB000, 0xB000, Rule.WARNING, "sub-operations failed", "the archive could not send some of it; what is missing is asked for again", "PS3.4 C.4.3.1.4"),
+    _row(0xA701, 0xA701, Rule.CONGESTED, "cannot count matches", "the archive is out of resources before it has begun: smaller requests may help, or fewer at once", "PS3.4 C.4.3.1.4"),
+    _row(0xA702, 0xA702, Rule.CONGESTED, "cannot perform sub-operations", "the archive could not send what it has: its log says why", "PS3.4 C.4.3.1.4"),
+    _row(0xA700, 0xA7FF, Rule.CONGESTED, "out of resources", "the archive has no room or no time: smaller requests may help, or fewer at once", "PS3.4 C.4.3.1.4"),
+    _row(0xA900, 0xA9FF, Rule.FINAL, "identifier does not match SOP class", "the archive does not retrieve by these keys at this level: try another --level, or the other --root", "PS3.4 C.4.3.1.4"),
+    _row(0xC000, 0xCFFF, Rule.AGAIN, "unable to process", "the archive cannot process this retrieve; its log says why", "PS3.4 C.4.3.1.4"),
+    _row(0xFE00, 0xFE00, Rule.AGAIN, "cancelled by the peer", "the archive cancelled a retrieve that we did not cancel", "PS3.4 C.4.3.1.4"),
+    _row(0x0110, 0x0110, Rule.AGAIN, "processing failure", "the archive failed inside; look into its log", "PS3.7 C.5.17"),
+    _row(0x0112, 0x0112, Rule.FINAL, "no such SOP instance", "the archive says that it has no such object; its log says more", "PS3.7 C.5"),
+    _row(0x0117, 0x0117, Rule.FINAL, "invalid SOP instance", "the archive takes a UID of this request for malformed", "PS3.7 C.5.13"),
+    _row(0x0118, 0x0118, Rule.FINAL, "no such SOP class", "the archive does not know this retrieve model: try the other --root", "PS3.7 C.5.15"),
+    _row(0x0122, 0x0122, Rule.FINAL, "SOP class not supported", "the archive does not take this retrieve model: try the other --root, or move instead", "PS3.7 C.5.22"),
+    _row(0x0124, 0x0124, Rule.HOLD, "not authorized", "the archive refuses us: ask its administrator to allow our AE title to retrieve, then release", "PS3.7 C.5.19"),
+    _row(0x0210, 0x0210, Rule.AGAIN, "duplicate invocation", "the archive mistook this for a message it is working on", "PS3.7 C.5.8"),
+    _row(0x0211, 0x0211, Rule.FINAL, "unrecognized operation", "this service offers no such retrieve: check host, port and AE title, or try move", "PS3.7 C.5.23"),
+    _row(0x0212, 0x0212, Rule.FINAL, "mistyped argument", "the archive found the request malformed; please report this", "PS3.7 C.5.16"),
+    _row(0x0213, 0x0213, Rule.CONGESTED, "resource limitation", "the archive is at a limit of its own: fewer retrieves at once may help (remote set --max-moves)", "PS3.7 C.5.20"),
+)
+# fmt: on
+_SERVICES = {"store": _STORE, "echo": _ECHO, "find": _FIND, "move": _MOVE, "get": _GET}
 _PENDING = (0xFF00, 0xFF01)
 _UNLISTED = "a status that the Standard does not list here; the peer's log says what it means"
 
 
 def for_status(service: str, status: int) -> Answer:
-    """The row for a final DIMSE status of `service` (store, echo or find); a status not listed is a failure with one retry."""
+    """The row for a final DIMSE status of `service`, a job's kind; a status not listed is a failure with one retry."""
     for row in _SERVICES[service]:
         if row.first <= status <= row.last:
             return row.answer
@@ -171,6 +218,22 @@ def for_error(error: errors.DimseError) -> Answer:
 
 
 _LOCAL: dict[str, str] = {
+    "no match": "the archive has nothing of that: are the keys right, and is it the right archive?",
+    "not delivered": "the archive was asked three times and did not send it: its log says why; then retry",
+    "gone at source": "the archive listed it before and does not any more; nothing to do, unless it should be there",
+    "incomplete": "see its instances for what is missing; `dicomferry jobs retry` asks for that once more",
+    "nothing delivered": "the archive says that it is done and has sent nothing: its log says why",
+    "not delivered yet": "the archive gets time before it is asked once more for what is missing",
+    "storage SCP is not running": "start it with `dicomferry up` or `dicomferry scp`; the retrieve goes on by itself",
+    "storage SCP was restarted": "what may have been lost meanwhile is asked for again",
+    "archive cannot reach us": "give its administrator our AE title, host and port, and open the firewall from there; then release",
+    "archive was rejected here": "our storage SCP rejected the association: its log says why and how to allow it; then release",
+    "context refused here": "our storage SCP does not take this SOP class or transfer syntax",
+    "already here": "it was in the archive before; --refetch asks for it all the same",
+    "arrived late": "nothing to do",
+    "grew at source": "more came to the archive while it was retrieved; that was fetched as well",
+    "not at the destination": "the archive said that it was sent, and the destination does not list it: look there",
+    "not found after success": "the archive took it and does not list it: look there, then retry",
     "nothing to do": "no DICOM file was found there: is the path right, and is -r given for the folders inside?",
     "not DICOM": "left out; nothing to do",
     "DICOMDIR": "left out; its files are sent by themselves",
@@ -190,6 +253,11 @@ _LOCAL: dict[str, str] = {
     "odd length": "the data set has an odd length, which no encoding allows: repair the file",
     "context refused": "they do not take this SOP class in this transfer syntax; ask them to, or convert the file",
     "not transcodable": "they take another transfer syntax only, and the file cannot be converted: convert it by hand",
+    "query not offered": "they do not take this query model: try the other --root",
+    "not encodable": "name a character set that they know (remote set --charset), or leave the key out",
+    "maybe truncated": "the number looks like a limit of theirs: submit again with --split, or with narrower keys",
+    "slice still capped": "they hold more in one minute than they list: narrow the keys, or ask for a higher limit",
+    "split not possible": "they do not match on StudyDate: narrow the keys in another way",
     "worker died twice on it": "sending this file ended a worker process twice: look at the file and the worker's log",
 }
 

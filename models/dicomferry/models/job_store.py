@@ -45,6 +45,7 @@ def submit(
                 kind=what.kind,
                 spec=spec.to_json(what),
                 remote_id=remote_id,
+                destination=getattr(what, "destination", None),
                 label=label,
                 priority=PRIORITIES[priority],
                 state=JobState.PENDING,
@@ -240,6 +241,7 @@ def _fresh(now: datetime) -> dict[str, Any]:
         "advice": None,
         "barren": 0,
         "deaths": 0,
+        "round": 0,
         "waiting_since": None,
         "careful": False,
     }

@@ -13,13 +13,18 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """How long to wait for a remote AE, in seconds (design: nothing waits for ever, nothing dies for being slow)."""
+    """How long to wait for a remote AE, in seconds (design: nothing waits for ever, nothing dies for being slow).
+
+    `quiet`: after the last arrival of a retrieve, before what is missing counts as missing. `settle`: between rounds.
+    """
 
     connect: float = 10.0
     acse: float = 30.0
     first_answer: float = 600.0
     store_answer: float = 300.0
     progress: float = 60.0
+    quiet: float = 10.0
+    settle: float = 300.0
 
     def evolve(self, **changes: float | None) -> Timeouts:
         """A copy with every change that is not None."""
@@ -42,6 +47,7 @@ class Remote:
     timeouts: Timeouts = field(default_factory=Timeouts)
     max_associations: int = 4
     max_moves: int = 1
+    max_uids: int = 100
     charset: str | None = None
     find_cap: int | None = None
     relational: bool = False

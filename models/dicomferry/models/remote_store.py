@@ -140,6 +140,7 @@ def load(database: Database, remote_id: int, *, ae_title: str, timeouts: Timeout
             timeouts=timeouts.evolve(**row.timeouts),
             max_associations=row.max_associations,
             max_moves=row.max_moves,
+            max_uids=row.max_uids,
             charset=row.charset,
             find_cap=row.find_cap,
             relational=row.relational,
@@ -183,6 +184,16 @@ class Sender:
     also_from: tuple[str, ...]
     prefer_syntax: str | None
     max_moves: int
+
+
+def sender(database: Database, remote_id: int) -> Sender:
+    """What tells that an association comes from this remote."""
+
+    def work(connection: Connection) -> Sender:
+        row = connection.execute(sa.select(RemoteRow.__table__).where(RemoteRow.id == remote_id)).one()
+        return Sender(row.ae_title, row.host, tuple(row.also_from), row.prefer_syntax, row.max_moves)
+
+    return database.read(work)
 
 
 def senders(database: Database) -> list[Sender]:

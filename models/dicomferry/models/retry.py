@@ -16,6 +16,10 @@ MAX_CHARGES = 3
 """An item that was in flight this often when its association broke fails."""
 MAX_SUSPECT_TRIES = 3
 """A remote that hangs up or rejects without a reason is tried this often before a person is asked."""
+MAX_DOUBTFUL_TRIES = 2
+"""A fault that is a person's to mend, as far as can be seen, is tried this often."""
+MAX_ROUNDS = 3
+"""A retrieve asks for what is missing so often: as it was asked, by lists of instances, one by one."""
 MAX_CONGESTED_IN_A_ROW = 3
 """After so many refusals for lack of resources in a row, the association is given up for a while."""
 
@@ -75,7 +79,7 @@ def decide_item(answer: Answer, *, charges: int, progressed: bool = True, again:
         case Rule.CONGESTED:
             charges += progressed
             return (ItemState.FAILED if charges >= MAX_CHARGES else ItemState.PENDING), charges
-        case Rule.AWAY | Rule.SUSPECT | Rule.HOLD:
+        case Rule.AWAY | Rule.SUSPECT | Rule.DOUBTFUL | Rule.HOLD:
             return ItemState.PENDING, charges
 
 
@@ -108,7 +112,8 @@ def decide_chunk(
     barren += 1
     since = waiting_since or now
     tired = (now - since).total_seconds() >= policy.give_up_after
-    if tired or (fault and fault.rule is Rule.SUSPECT and same_before + 1 >= MAX_SUSPECT_TRIES):
+    tries = {Rule.SUSPECT: MAX_SUSPECT_TRIES, Rule.DOUBTFUL: MAX_DOUBTFUL_TRIES}.get(fault.rule) if fault else None
+    if tired or (tries and same_before + 1 >= tries):
         return Decision(next=Next.HOLD, reason=reason, advice=advice, barren=barren, waiting_since=since)
     pause = delay(barren, jitter=jitter, policy=policy)
     return Decision(
@@ -119,6 +124,23 @@ def decide_chunk(
         barren=barren,
         waiting_since=since,
         for_all=fault is not None and fault.rule in (Rule.AWAY, Rule.SUSPECT),
+    )
+
+
+def decide_round(
+    answer: Answer, *, rounds: int, quiet: float, settle: float, now: datetime, waiting_since: datetime | None
+) -> Decision:
+    """When a retrieve that is not complete after so many rounds that counted is asked for again.
+
+    The archive gets time: `quiet` seconds after the first round, `settle` after another.
+    """
+    pause = quiet if rounds <= 1 else settle
+    return Decision(
+        next=Next.RETRY,
+        at=now + timedelta(seconds=pause),
+        reason=answer.reason,
+        advice=answer.advice,
+        waiting_since=waiting_since,
     )
 
 

@@ -49,6 +49,8 @@ class TimeoutSettings(_Section):
     first_answer: Seconds = 600.0
     store_answer: Seconds = 300.0
     progress: Seconds = 60.0
+    quiet: Seconds = 10.0
+    settle: Seconds = 300.0
 
     def value(self) -> Timeouts:
         """The same as a plain value."""

@@ -78,6 +78,9 @@ class JobRow(Base):
     kind: Mapped[str] = mapped_column(sa.String(16))
     spec: Mapped[str] = mapped_column(sa.Text)
     remote_id: Mapped[int] = mapped_column(ForeignKey("remote.id"))
+    destination: Mapped[str | None] = mapped_column(
+        sa.String(16), comment="AE title that a move goes to; null: it comes to us"
+    )
     label: Mapped[str | None] = mapped_column(sa.Text)
     priority: Mapped[int]
     state: Mapped[JobState]

@@ -20,6 +20,15 @@ _EXPECTED = sa.text("request_id IS NOT NULL")
 def upgrade() -> None:
     """One version up."""
     op.add_column(
+        "job",
+        sa.Column(
+            "destination",
+            sa.String(length=16),
+            nullable=True,
+            comment="AE title that a move goes to; null: it comes to us",
+        ),
+    )
+    op.add_column(
         "chunk",
         sa.Column(
             "round",
@@ -142,3 +151,4 @@ def downgrade() -> None:
     for name in ("expected", "expectation", "targets", "identifier", "request_id"):
         op.drop_column("item", name)
     op.drop_column("chunk", "round")
+    op.drop_column("job", "destination")
