@@ -19,8 +19,8 @@ CELERY_MODULES = {"dicomferry.workers.celery_app", "dicomferry.workers.tasks"}
 PURE = {
     f"dicomferry.models.{name}"
     for name in (
-        "spec", "remote", "query", "state", "outcome", "manifest", "dimse_status", "retry", "timetable", "pacing",
-        "errors",
+        "spec", "remote", "query", "slices", "state", "outcome", "manifest", "dimse_status", "retry", "timetable",
+        "pacing", "errors",
     )
 }  # fmt: skip
 

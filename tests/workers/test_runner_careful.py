@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from dicomferry.models import job_store
 from dicomferry.models.database import AnyRow
-from dicomferry.models.remote import Remote
 from dicomferry.models.state import JobState, Tally
 from dicomferry.workers import operations, plan, runner
-from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.operations import Answered
+from dicomferry.workers.operations import Answered, Work
 from support import samples
 from support.bench import Bench
 from support.inline import Inline, Killed
@@ -43,17 +41,15 @@ class Deadly:
     once: set[str] = field(default_factory=set)
     error: type[BaseException] = Killed
 
-    def __call__(
-        self, remote: Remote, rows: Sequence[AnyRow], feed: Iterator[AnyRow], heart: Heartbeat
-    ) -> Iterator[Answered]:
+    def __call__(self, work: Work) -> Iterator[Answered]:
         def dying() -> Iterator[AnyRow]:
-            for row in feed:
+            for row in work.feed:
                 if row.sop_instance_uid in self.uids | self.once:
                     self.once.discard(row.sop_instance_uid)
                     raise self.error
                 yield row
 
-        return operations.store(remote, rows, dying(), heart)
+        return operations.store(replace(work, feed=dying()))
 
 
 @pytest.fixture

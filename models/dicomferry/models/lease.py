@@ -7,10 +7,10 @@ the chunk. Locks are taken in one order everywhere: worker, job, remote, chunk, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -25,6 +25,7 @@ from dicomferry.models.retry import Decision, Next
 from dicomferry.models.state import CHUNK_TRANSITIONS, ITEM_TRANSITIONS, AttemptEnd, ChunkState, ItemState, step
 from dicomferry.models.tables import AttemptRow, ChunkRow, ItemRow, JobRow, WorkerRow
 
+_T = TypeVar("_T")
 MAX_LOSSES = 2
 """An item that was in flight this often when its worker died is failed."""
 MAX_DEATHS = 5
@@ -79,6 +80,16 @@ def record(database: Database, held: Claim, outcomes: Sequence[Outcome], *, in_f
         write_outcomes(connection, held.chunk_id, outcomes)
 
     database.write(work)
+
+
+def fenced(database: Database, held: Claim, work: Callable[[Connection], _T], **values: object) -> _T:
+    """One transaction with the chunk's row locked and `values` set on it; raises LeaseLost when it is not ours now."""
+
+    def both(connection: Connection) -> _T:
+        _fenced(connection, held, **values)
+        return work(connection)
+
+    return database.write(both)
 
 
 def write_outcomes(connection: Connection, chunk_id: int, outcomes: Sequence[Outcome]) -> None:

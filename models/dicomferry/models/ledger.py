@@ -60,6 +60,14 @@ def tally(connection: Connection, job_id: int) -> Tally:
     return Tally(**{name: int(getattr(row, name)) for name in _TALLY})
 
 
+def matches(connection: Connection, job_id: int) -> int:
+    """How many answers to C-FIND count for a job."""
+    number: int = connection.execute(
+        sa.select(sa.func.coalesce(sa.func.sum(ChunkRow.matches), 0)).where(ChunkRow.job_id == job_id)
+    ).scalar_one()
+    return int(number)
+
+
 def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
     """Bring the job's state in line with its items and chunks, and write its end when it has come."""
     job = connection.execute(
@@ -76,7 +84,8 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
     started = job.started_at is not None or ChunkState.RUNNING in chunks
     active = any(chunks.get(state) for state in (ChunkState.PENDING, ChunkState.RUNNING, ChunkState.HELD))
     numbers = Tally() if active else tally(connection, job_id)
-    new = derive_job(numbers, planned=job.planned, chunks=chunks, started=started)
+    partial = job.kind == "find" and not active and matches(connection, job_id) > 0
+    new = derive_job(numbers, planned=job.planned, chunks=chunks, started=started, partial=partial)
     values: dict[str, object] = {}
     if started and job.started_at is None:
         values["started_at"] = now

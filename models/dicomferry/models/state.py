@@ -118,10 +118,13 @@ class Tally:
         return self.total - self.succeeded - self.warning - self.failed - self.skipped - self.cancelled
 
 
-def derive_job(tally: Tally, *, planned: bool, chunks: Mapping[ChunkState, int], started: bool) -> JobState:
+def derive_job(
+    tally: Tally, *, planned: bool, chunks: Mapping[ChunkState, int], started: bool, partial: bool = False
+) -> JobState:
     """The job's state as its items and chunks have it.
 
     `chunks` counts the job's chunks by state. `planned` is False while a plan is still to be finished.
+    `partial` says that a failed item left something that is kept, as the matches of a find that broke off.
     A job ends only when nothing is pending, running or held; what was skipped never counts against it.
     """
     if chunks.get(ChunkState.RUNNING):
@@ -134,5 +137,5 @@ def derive_job(tally: Tally, *, planned: bool, chunks: Mapping[ChunkState, int],
         return JobState.CANCELLED
     arrived = tally.succeeded + tally.warning
     if not arrived:
-        return JobState.FAILED
+        return JobState.INCOMPLETE if partial else JobState.FAILED
     return JobState.INCOMPLETE if tally.failed or tally.pending else JobState.SUCCEEDED

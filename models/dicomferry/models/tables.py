@@ -359,7 +359,7 @@ class MatchRow(Base):
     """One answer to a C-FIND. Those of an item's last attempt count; a new attempt replaces them."""
 
     __tablename__ = "match"
-    __table_args__ = (UniqueConstraint("item_id", "fence", "number"),)
+    __table_args__ = (UniqueConstraint("item_id", "number"),)
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
     item_id: Mapped[int] = mapped_column(ForeignKey("item.id"))

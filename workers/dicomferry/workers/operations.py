@@ -9,7 +9,9 @@ from dicomferry.models import dimse_status
 from dicomferry.models.database import AnyRow
 from dicomferry.models.dimse_status import Answer, Rule
 from dicomferry.models.remote import Remote
+from dicomferry.models.spec import Spec
 from dicomferry.workers.heartbeat import Heartbeat
+from dicomferry.workers.recorder import Recorder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,24 +26,45 @@ class Answered:
     sent_as: str | None = None
 
 
-Operation = Callable[[Remote, Sequence[AnyRow], Iterator[AnyRow], Heartbeat], Iterator[Answered]]
-"""(remote, all items that may come, the items one by one, heartbeat). The next item is pulled only after the answer to
-the last was taken, so the item pulled last is the one in flight when an exception escapes."""
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What an attempt hands to its operation.
+
+    `rows` are all items that may come, `feed` gives them one by one and ends when a stop is asked for. The next item is
+    pulled only after the answer to the last was taken, so the item pulled last is the one in flight when an exception
+    escapes. An operation that ends without having answered it was stopped in the middle of it. `record` is for rows of
+    the operation's own.
+    """
+
+    remote: Remote
+    spec: Spec
+    rows: Sequence[AnyRow]
+    feed: Iterator[AnyRow]
+    heart: Heartbeat
+    record: Recorder
+
+    def local(self, row: AnyRow, rule: Rule, reason: str, detail: str | None = None) -> Answered:
+        """An answer that no peer gave, with the advice for its reason."""
+        answer = Answer(rule=rule, reason=reason, advice=dimse_status.for_local(reason), clause="")
+        return Answered(item_id=row.id, answer=answer, detail=detail)
 
 
-def echo(remote: Remote, _rows: Sequence[AnyRow], feed: Iterator[AnyRow], heart: Heartbeat) -> Iterator[Answered]:
+Operation = Callable[[Work], Iterator[Answered]]
+
+
+def echo(work: Work) -> Iterator[Answered]:
     """One C-ECHO an item."""
     from dicomferry.workers.dimse.echo import echo as send_echo
 
-    for row in feed:
-        result = send_echo(remote, progress=heart.progress)
+    for row in work.feed:
+        result = send_echo(work.remote, progress=work.heart.progress)
         detail = f"TCP {result.tcp_ms:.1f} ms, association {result.association_ms:.1f} ms, echo {result.echo_ms:.1f} ms"
         yield Answered(
             item_id=row.id, answer=dimse_status.for_status("echo", result.status), status=result.status, detail=detail
         )
 
 
-def store(remote: Remote, rows: Sequence[AnyRow], feed: Iterator[AnyRow], heart: Heartbeat) -> Iterator[Answered]:
+def store(work: Work) -> Iterator[Answered]:
     """C-STORE of local files."""
     from dicomferry.workers.dimse.store import LocalInstance, send
 
@@ -55,15 +78,15 @@ def store(remote: Remote, rows: Sequence[AnyRow], feed: Iterator[AnyRow], heart:
             row.sop_instance_uid,
             row.transfer_syntax_uid,
         )
-        for row in feed
+        for row in work.feed
     )
-    pairs = list(dict.fromkeys((row.sop_class_uid, row.transfer_syntax_uid) for row in rows))
+    pairs = list(dict.fromkeys((row.sop_class_uid, row.transfer_syntax_uid) for row in work.rows))
     answers = send(
-        remote,
+        work.remote,
         instances,
         pairs,
-        progress=heart.progress,
-        on_open=lambda association: heart.on_abort(association.abort),
+        progress=work.heart.progress,
+        on_open=lambda association: work.heart.on_abort(association.abort),
     )
     for answer in answers:
         if answer.status is not None:
@@ -81,4 +104,11 @@ def store(remote: Remote, rows: Sequence[AnyRow], feed: Iterator[AnyRow], heart:
         )
 
 
-OPERATIONS: Mapping[str, Operation] = {"echo": echo, "store": store}
+def find(work: Work) -> Iterator[Answered]:
+    """One C-FIND an item, its matches recorded as they come."""
+    from dicomferry.workers.inquiry import find as ask
+
+    return ask(work)
+
+
+OPERATIONS: Mapping[str, Operation] = {"echo": echo, "store": store, "find": find}

@@ -15,12 +15,14 @@ from dicomferry.models.dimse_status import Answer, Rule
 from dicomferry.models.errors import DicomferryError, DimseError, LeaseLost, OutOfReach
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.presence import Worker
+from dicomferry.models.remote import Remote
 from dicomferry.models.retry import Decision
 from dicomferry.models.settings import Settings
 from dicomferry.models.state import AttemptEnd, ItemState
 from dicomferry.workers import plan
 from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.operations import OPERATIONS, Answered
+from dicomferry.workers.operations import OPERATIONS, Answered, Work
+from dicomferry.workers.recorder import Recorder
 
 RECORD_ITEMS = 100
 RECORD_SECONDS = 0.5
@@ -169,7 +171,7 @@ class _Attempt:
     answered: int = 0
     refusals: int = 0
 
-    def run(self, remote: object) -> None:
+    def run(self, remote: Remote) -> None:
         """Send what is pending, record what comes of it, end the attempt."""
         database = self.environment.database
         rows = plan_store.pending_items(database, self.held.chunk_id)
@@ -192,16 +194,25 @@ class _Attempt:
         fault, detail, end = self._converse(remote, rows)
         self._end(fault, detail, end)
 
-    def _converse(self, remote: object, rows: Sequence[AnyRow]) -> tuple[Answer | None, str | None, AttemptEnd]:
+    def _converse(self, remote: Remote, rows: Sequence[AnyRow]) -> tuple[Answer | None, str | None, AttemptEnd]:
         """Run the operation until it is through or at fault: (fault, sentence, how the attempt ends)."""
         if not rows:
             return None, None, AttemptEnd.COMPLETED
-        answers = OPERATIONS[self.held.kind](remote, rows, self._feed(), self.heart)  # type: ignore[arg-type]
+        work = Work(
+            remote=remote,
+            spec=self.held.spec,
+            rows=rows,
+            feed=self._feed(),
+            heart=self.heart,
+            record=Recorder(self.environment.database, self.held, self.heart),
+        )
+        answers = OPERATIONS[self.held.kind](work)
         try:
             for answered in answers:
                 fault = self._take(answered)
                 if fault is not None:
                     return fault, answered.detail, AttemptEnd.ERROR
+            self._put_back()
         except (LeaseLost, OutOfReach):
             raise
         except DimseError as error:
@@ -220,6 +231,17 @@ class _Attempt:
         if self.waiting:
             return None, None, AttemptEnd.CANCELLED if self.heart.signals.cancel else AttemptEnd.INTERRUPTED
         return None, None, AttemptEnd.COMPLETED
+
+    def _put_back(self) -> None:
+        """An operation that was asked to stop in the middle of an item ends without an answer to it."""
+        self.heart.require_lease()
+        row = self.in_flight
+        if row is None:
+            return
+        if not self.heart.stop:
+            raise RuntimeError(f"{self.held.kind} ended without an answer to item {row.id}")
+        self.in_flight = None
+        self.waiting.appendleft(row)
 
     def _feed(self) -> Iterator[AnyRow]:
         """The items one by one, until there are no more or a stop is asked for."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from dicomferry.models import query
 from dicomferry.models.errors import ContextNotAccepted, DimseFailure
@@ -12,20 +13,34 @@ from dicomferry.models.query import UNIQUE, Key, Level
 from dicomferry.workers.dimse import find, identifier
 from dicomferry.workers.dimse.association import Association, Stop
 from dicomferry.workers.dimse.find import Match, never
-from dicomferry.workers.dimse.identifier import Answer
+from dicomferry.workers.dimse.identifier import Answer, Attributes
 
 
 @dataclass(frozen=True)
 class Found:
-    """A match, decoded. `uppers` are the unique keys of the levels above that the query asked with, by level."""
+    """A match, decoded. `uppers` are the unique keys of the levels above that the query asked with, by level;
+    `inherited` is what was asked of those levels and answered there.
+    """
 
     match: Match
     answer: Answer
     uppers: Mapping[Level, str]
+    inherited: Mapping[str, Any]
 
     def unique(self, level: Level) -> str | None:
         """The match's unique key of a level, its own or the one that it was asked with."""
         return self.answer.first(UNIQUE[level]) or self.uppers.get(level)
+
+    def attributes(self) -> Attributes:
+        """The match's attributes, and those of the levels above that it does not repeat, in ascending order."""
+        if not self.uppers and not self.inherited:
+            return self.answer.attributes
+        own = {tag: element for tag, element in self.answer.attributes.items() if len(element) > 1}
+        asked = {
+            f"{UNIQUE[level]:08X}": {"vr": identifier.vr_of(UNIQUE[level]), "Value": [value]}
+            for level, value in self.uppers.items()
+        }
+        return dict(sorted({**self.answer.attributes, **asked, **self.inherited, **own}.items()))
 
 
 Ask = Callable[[Level | None, Sequence[Key]], Iterable[tuple[Match, Answer]]]
@@ -48,7 +63,7 @@ def asker(association: Association, model_uid: str, *, stop: Stop = never) -> As
 def walk(ask: Ask, root: str, level: Level, keys: Sequence[Key], *, whole: bool = False) -> Iterator[Found]:
     """What one query of a level would find, with the levels above walked where the keys leave them open.
 
-    `whole`: one relational query. Only the unique keys of the levels above are held in memory.
+    `whole`: one relational query. Of the levels above, only what was asked for is held in memory.
     """
     known = {
         upper: value
@@ -59,20 +74,30 @@ def walk(ask: Ask, root: str, level: Level, keys: Sequence[Key], *, whole: bool 
 
 
 def _walk(
-    ask: Ask, root: str, steps: Sequence[query.Step], known: Mapping[Level, str], whole: bool = False
+    ask: Ask,
+    root: str,
+    steps: Sequence[query.Step],
+    known: Mapping[Level, str],
+    whole: bool = False,
+    inherited: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Found]:
     step, *rest = steps
     ordered = query.levels(root)
     uppers = {upper: known[upper] for upper in ordered[: ordered.index(step.level)] if upper in known and not whole}
     keys = [*((f"{UNIQUE[upper]:08X}", value) for upper, value in uppers.items()), *step.keys]
-    answers = (Found(match, answer, uppers) for match, answer in ask(step.level, keys))
+    answers = (Found(match, answer, uppers, inherited) for match, answer in ask(step.level, keys))
     if not rest:
         yield from answers
         return
     # The next query has to wait for this one's last answer: what goes on is remembered first.
-    uids = list(dict.fromkeys(uid for found in answers if (uid := found.unique(step.level))))
-    for uid in uids:
-        yield from _walk(ask, root, rest, {**known, step.level: uid})
+    asked = {path[:8] for path, _ in step.keys}
+    uppers_found: dict[str, Attributes] = {}
+    for found in answers:
+        uid = found.unique(step.level)
+        if uid:
+            uppers_found[uid] = {tag: element for tag, element in found.answer.attributes.items() if tag in asked}
+    for uid, attributes in uppers_found.items():
+        yield from _walk(ask, root, rest, {**known, step.level: uid}, inherited={**inherited, **attributes})
 
 
 @dataclass(frozen=True)

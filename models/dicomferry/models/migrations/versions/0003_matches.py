@@ -1,4 +1,7 @@
-"""The answers to C-FIND, and what is known of how a remote answers."""
+"""The answers to C-FIND, and what is known of how a remote answers.
+
+Columns are added plainly: a table with rows that others refer to must not be made anew.
+"""
 
 from __future__ import annotations
 
@@ -15,34 +18,32 @@ _BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def upgrade() -> None:
     """One version up."""
-    with op.batch_alter_table("remote", schema=None) as batch_op:
-        batch_op.add_column(
-            sa.Column(
-                "find_cap",
-                sa.Integer(),
-                nullable=True,
-                comment="how many matches it lists at most, where that is known",
-            )
-        )
-        batch_op.add_column(
-            sa.Column(
-                "relational",
-                sa.Boolean(),
-                nullable=False,
-                server_default=sa.false(),
-                comment="takes one query over several levels (PS3.4 C.4.1.2.2.2)",
-            )
-        )
-    with op.batch_alter_table("chunk", schema=None) as batch_op:
-        batch_op.add_column(
-            sa.Column(
-                "matches",
-                sa.Integer(),
-                nullable=False,
-                server_default="0",
-                comment="answers to a C-FIND, those of the last attempt",
-            )
-        )
+    op.add_column(
+        "remote",
+        sa.Column(
+            "find_cap", sa.Integer(), nullable=True, comment="how many matches it lists at most, where that is known"
+        ),
+    )
+    op.add_column(
+        "remote",
+        sa.Column(
+            "relational",
+            sa.Boolean(),
+            nullable=False,
+            server_default=sa.false(),
+            comment="takes one query over several levels (PS3.4 C.4.1.2.2.2)",
+        ),
+    )
+    op.add_column(
+        "chunk",
+        sa.Column(
+            "matches",
+            sa.Integer(),
+            nullable=False,
+            server_default="0",
+            comment="answers to a C-FIND, those of the last attempt",
+        ),
+    )
     op.create_table(
         "match",
         sa.Column("id", _BIG_ID, nullable=False),
@@ -62,15 +63,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["item_id"], ["item.id"], name=op.f("fk_match_item_id_item")),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_match_job_id_job")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_match")),
-        sa.UniqueConstraint("item_id", "fence", "number", name=op.f("uq_match_item_id_fence_number")),
+        sa.UniqueConstraint("item_id", "number", name=op.f("uq_match_item_id_number")),
     )
 
 
 def downgrade() -> None:
     """One version down."""
     op.drop_table("match")
-    with op.batch_alter_table("chunk", schema=None) as batch_op:
-        batch_op.drop_column("matches")
-    with op.batch_alter_table("remote", schema=None) as batch_op:
-        batch_op.drop_column("relational")
-        batch_op.drop_column("find_cap")
+    op.drop_column("chunk", "matches")
+    op.drop_column("remote", "relational")
+    op.drop_column("remote", "find_cap")
