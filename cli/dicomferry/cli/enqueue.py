@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from dicomferry.cli import options
+from dicomferry.cli import options, words
 from dicomferry.cli.commands import Group, note
+from dicomferry.cli.queries import find
+from dicomferry.cli.retrieves import get, move, retrieve
 from dicomferry.models.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class JobOptions(TypedDict):
 
 @click.group(cls=Group)
 def submit() -> None:
-    """Queue a job: an echo, or files to store.
+    """Queue a job: an echo, files to store, or what is to be retrieved.
 
     The job's id alone goes to stdout; hints and progress go to stderr.
     REMOTE is a name from the address book, or AET@host:port.
@@ -45,15 +47,26 @@ def echo(remote: str, **how: Unpack[JobOptions]) -> None:
     """Queue one C-ECHO to REMOTE."""
     from dicomferry.models.spec import EchoSpec
 
-    _submit(EchoSpec(), remote, **how)
+    enqueue(EchoSpec(), remote, **how)
 
 
 @submit.command()
 @options.remote_argument
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
+@click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path())
 @click.option("--recursive", "-r", is_flag=True, help="Take the folders inside a folder as well.")
+@click.option(
+    "--from-job", metavar="ID", type=options.JobType(), help="Send what this retrieve asked for and the archive has."
+)
+@click.option("--verify", is_flag=True, help="Afterwards look by C-FIND whether REMOTE lists each instance.")
 @options.job_options
-def store(remote: str, paths: Sequence[str], recursive: bool, **how: Unpack[JobOptions]) -> None:
+def store(
+    remote: str,
+    paths: Sequence[str],
+    recursive: bool,
+    from_job: str | None,
+    verify: bool,
+    **how: Unpack[JobOptions],
+) -> None:
     """Queue files to be stored at REMOTE.
 
     A PATH is a file or a folder. Of a folder the files that lie directly in it are sent; with -r those in the
@@ -61,7 +74,14 @@ def store(remote: str, paths: Sequence[str], recursive: bool, **how: Unpack[JobO
     """
     from dicomferry.models.spec import StoreSpec
 
-    _submit(StoreSpec(paths=tuple(_absolute(path) for path in paths), recursive=recursive), remote, **how)
+    if bool(paths) == bool(from_job):
+        raise UsageError("what is to be sent? Give PATH..., or --from-job ID for what that retrieve brought")
+    given = _retrieved(from_job) if from_job else tuple(_absolute(path) for path in paths)
+    enqueue(StoreSpec(paths=given, recursive=recursive, verify=verify), remote, **how)
+
+
+for _command in (find, move, get, retrieve):
+    submit.add_command(_command)
 
 
 def _absolute(path: str) -> str:
@@ -78,7 +98,27 @@ def _absolute(path: str) -> str:
     return os.fsdecode(whole)
 
 
-def _submit(what: Spec, remote: str, **how: Unpack[JobOptions]) -> None:
+def _retrieved(job: str) -> tuple[str, ...]:
+    """The files of what a retrieve asked for, as far as they are in the archive; raises NotFound, UsageError."""
+    from dicomferry.cli import record
+    from dicomferry.models import job_view, retrieve_store
+    from dicomferry.models.spec import RETRIEVES
+
+    settings = record.settings()
+    database = record.for_jobs(settings)
+    job_id = job_view.resolve_id(database, job)
+    found = job_view.show(database, job_id)
+    if found["kind"] not in RETRIEVES:
+        raise UsageError(f"job {job_id} is no retrieve, but {found['kind']}: --from-job sends what a retrieve brought")
+    names = {row["path"] for row in retrieve_store.instances(database, job_id) if row["path"]}
+    if not names:
+        raise UsageError(f"nothing that job {job_id} asked for is in the archive; nothing was submitted")
+    if found["state"] != "succeeded":
+        note(f"job {job_id} is {found['state']}: {words.plural(len(names), 'instance')} of it so far")
+    return tuple(str(settings.archive / name) for name in sorted(names))
+
+
+def enqueue(what: Spec, remote: str, **how: Unpack[JobOptions]) -> None:
     """Write the job down, print its id, wait if that was asked for."""
     if how["timeout"] is not None and not how["wait"]:
         raise UsageError("--timeout says how long --wait waits: give both")

@@ -22,13 +22,17 @@ class EchoSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSpec:
-    """C-STORE of files and of what lies in folders. Paths are absolute, as `os.fsdecode` gives them."""
+    """C-STORE of files and of what lies in folders. Paths are absolute, as `os.fsdecode` gives them.
+
+    `verify` asks for each instance at the remote afterwards, by C-FIND.
+    """
 
     kind: ClassVar[str] = "store"
     lane: ClassVar[str] = "bulk"
     planned: ClassVar[bool] = True
     paths: tuple[str, ...]
     recursive: bool = False
+    verify: bool = False
 
     @property
     def roots(self) -> tuple[bytes, ...]:
@@ -62,7 +66,7 @@ class MoveSpec:
     """C-MOVE of what each of `identifiers` matches at `level`, to the AE title `destination`; None is ourselves.
 
     Keys are resolved by C-FIND, unless they are the unique key of the level. `refetch` asks also for what lies in the
-    archive.
+    archive. `columns` are those of the CSV file that are no keys, `remarks` what stands there for each identifier.
     """
 
     kind: ClassVar[str] = "move"
@@ -73,6 +77,8 @@ class MoveSpec:
     root: str = "study"
     destination: str | None = None
     refetch: bool = False
+    columns: tuple[str, ...] = ()
+    remarks: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +92,8 @@ class GetSpec:
     level: str = "study"
     root: str = "study"
     refetch: bool = False
+    columns: tuple[str, ...] = ()
+    remarks: tuple[tuple[str, ...], ...] = ()
 
     @property
     def destination(self) -> None:
