@@ -45,10 +45,10 @@ def _ours(installation: Installation, up: Up, folder: Path) -> Measured:
     assert done.returncode == 0, done.stderr
     job = installation.json("jobs", "show", "last")
     assert job["items"]["succeeded"] == INSTANCES
-    return Measured(job["rate_instances_per_s"], rss_mb=_memory(up.roles()))
+    return Measured(job["rate_instances_per_s"], rss_mb=memory(up.roles()))
 
 
-def _memory(roles: Roles) -> dict[str, float]:
+def memory(roles: Roles) -> dict[str, float]:
     """Megabytes of each process; the pool's shared pages count in each."""
     pids = {"up": roles.up, "broker": roles.broker, "worker role": roles.worker, "celery": roles.celery}
     pids |= {f"pool {number}": pid for number, pid in enumerate(roles.pool)}

@@ -9,6 +9,7 @@ import click
 
 from dicomferry.cli import options, render, words
 from dicomferry.cli.commands import Group, note
+from dicomferry.cli.matches import matches
 from dicomferry.cli.render import Row
 from dicomferry.models.state import ItemState, JobState
 
@@ -20,7 +21,7 @@ _JOB_COLUMNS = (
     "id", "kind", "remote", "remote_address", "destination", "label", "priority", "state", "reason", "reason_text",
     "planned", "verified", "expectation", "submitted_at", "started_at", "finished_at", "not_before", "attempts",
     "items_total", "items_pending", "items_succeeded", "items_warning", "items_failed", "items_skipped",
-    "items_cancelled", "expected", "received", "missing", "surplus", "bytes", "rate_instances_per_s",
+    "items_cancelled", "matches", "expected", "received", "missing", "surplus", "bytes", "rate_instances_per_s",
 )  # fmt: skip
 _ITEM_COLUMNS = (
     "kind", "row", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "path", "size", "state", "status",
@@ -103,6 +104,7 @@ def show(job: str, as_json: bool) -> None:
             ("advice", found["reason_text"]),
             ("next try", words.when(found["not_before"])),
             ("items", ", ".join(counted) + ("" if found["planned"] else " so far; more are being looked for")),
+            ("matches", words.number(found["matches"]) if found["matches"] is not None else None),
             ("sent", words.size(found["bytes"]) if found["bytes"] else None),
             ("proof", {"uids": "per instance", "counts": "numbers only"}.get(found["verified"])),
             ("priority", found["priority"]),
@@ -129,6 +131,8 @@ def _next_step(job: Row) -> str | None:
         return f"go on with `dicomferry jobs release {job_id}`"
     if job["state"] in ("pending", "running"):
         return f"follow it with `dicomferry jobs wait {job_id}`"
+    if job["matches"]:
+        return f"see `dicomferry jobs matches {job_id}`"
     return None
 
 
@@ -149,6 +153,9 @@ def items(job: str, state: str | None, limit: int | None, form: str | None) -> N
 def _item_lines(found: Iterable[Row]) -> None:
     for item in found:
         render.line(f"{item['state']:<9}  {words.item_line(item)}")
+
+
+jobs.add_command(matches)
 
 
 @jobs.command()

@@ -19,7 +19,7 @@ from dicomferry.models.errors import UsageError
 _F = TypeVar("_F", bound=Callable[..., Any])
 _COLUMNS = (
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
-    "max_associations", "max_moves", "max_uids", "prefer_syntax", "timeouts",
+    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts",
 )  # fmt: skip
 _TIMEOUTS = ("connect", "acse", "first_answer", "store_answer", "progress")
 _CHARSET = re.compile(r"(ISO_IR \d+|ISO 2022 IR \d+|GB18030|GBK)?(\\(ISO 2022 IR \d+))*")
@@ -45,6 +45,12 @@ def _remote_options(function: _F) -> _F:
         click.option("--max-moves", metavar="N", type=click.IntRange(min=1), help="Moves at once, at most (else 1)."),
         click.option(
             "--max-uids", metavar="N", type=click.IntRange(min=1), help="UIDs in a request, at most (else 100)."
+        ),
+        click.option("--find-cap", metavar="N", type=click.IntRange(min=0), help="Matches it lists at most, if known."),
+        click.option(
+            "--relational/--hierarchical",
+            default=None,
+            help="Whether it takes one query over several levels (else: each level apart).",
         ),
         click.option(
             "--prefer-syntax",
@@ -81,6 +87,10 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
     for key in ("max_associations", "max_moves", "max_uids"):
         if given[key] is not None:
             values[key] = given[key]
+    if given["find_cap"] is not None:
+        values["find_cap"] = given["find_cap"] or None
+    if given["relational"] is not None:
+        values["relational"] = given["relational"]
     timeouts = {key: given[key] for key in _TIMEOUTS if given[key] is not None}
     if timeouts:
         values["timeouts"] = timeouts
@@ -215,6 +225,8 @@ def show(name: str, as_json: bool) -> None:
             ("associations at most", str(found["max_associations"])),
             ("moves at most", str(found["max_moves"])),
             ("UIDs in a request", str(found["max_uids"])),
+            ("matches at most", str(found["find_cap"]) if found["find_cap"] else None),
+            ("queries", "over several levels" if found["relational"] else None),
             ("preferred syntax", found["prefer_syntax"]),
             *timeouts,
         ]

@@ -150,6 +150,11 @@ def tell_end(database: Database, job: Document, say: Callable[[str], None]) -> N
         say(end_sentence(database, job))
     for item in job_view.items(database, job["id"], state=ItemState.FAILED, limit=FAILED_SHOWN):
         say(f"  {words.item_line(item)}")
+    if job["kind"] == "find":
+        for item in job_view.items(database, job["id"], state=ItemState.WARNING, limit=FAILED_SHOWN):
+            say(f"  {words.item_line(item)}")
+        if job["matches"]:
+            say(f"see them with `dicomferry jobs matches {job['id']}`")
     if job["items"]["failed"] > FAILED_SHOWN:
         more = job["items"]["failed"] - FAILED_SHOWN
         say(f"  and {words.number(more)} more: `dicomferry jobs items {job['id']} --state failed`")

@@ -65,6 +65,11 @@ def plural(count: int, noun: str) -> str:
     return f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
+def matches(count: int) -> str:
+    """`1 match`, `2 matches`."""
+    return f"{number(count)} match{'' if count == 1 else 'es'}"
+
+
 def title(job: Document) -> str:
     """The AE title of a job's remote."""
     return str(job["remote_address"]).partition("@")[0]
@@ -84,6 +89,8 @@ def sentence(job: Document, *, already_there: int = 0) -> str:
     parts = []
     if job["kind"] == "echo":
         parts.append(_echoed(job))
+    elif job["kind"] == "find":
+        parts.append(_found(job))
     elif not items["total"]:
         parts.append("nothing to send" if job["planned"] else f"{job['state']} before anything was found")
     else:
@@ -108,6 +115,14 @@ def _echoed(job: Document) -> str:
     if job["state"] == "cancelled":
         return f"cancelled before {title(job)} was asked"
     return f"the echo of {title(job)} {job['state']}" + (f": {job['reason']}" if job["reason"] else "")
+
+
+def _found(job: Document) -> str:
+    found = f"{matches(job['matches'])} at {title(job)}"
+    if job["state"] == "succeeded":
+        return found + (f", {job['reason']}" if job["reason"] else "")
+    left = f", {found} so far" if job["matches"] else ""
+    return f"the find {job['state']}" + (f": {job['reason']}" if job["reason"] else "") + left
 
 
 def item_line(item: Document) -> str:

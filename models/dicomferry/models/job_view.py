@@ -243,6 +243,7 @@ def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, A
             "skipped": numbers.skipped,
             "cancelled": numbers.cancelled,
         },
+        "matches": ledger.matches(connection, row.id) if row.kind == "find" else None,
         "expected": expected,
         "received": delivered if expected is not None else None,
         "missing": expected - delivered if expected is not None else None,

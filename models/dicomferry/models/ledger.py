@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.retry import Decision
+from dicomferry.models.spec import RETRIEVES
 from dicomferry.models.state import (
     FINAL_JOB_STATES,
     JOB_TRANSITIONS,
@@ -26,6 +27,7 @@ from dicomferry.models.tables import ChunkRow, EventRow, ItemRow, JobRow
 
 RELEASE = "release it when it may go on"
 """Advice for what a person held."""
+_ARRIVED = (ItemState.SUCCEEDED, ItemState.WARNING)
 _TALLY = ("total", "succeeded", "warning", "failed", "skipped", "cancelled")
 
 
@@ -92,9 +94,11 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
     if new is not job.state:
         values["state"] = step(JOB_TRANSITIONS, job.state, new)
         if new in FINAL_JOB_STATES:
-            values |= {"finished_at": now, "reason": _reason(connection, job_id, new, numbers)}
+            values |= {"finished_at": now, "reason": _reason(connection, job_id, job.kind, new, numbers)}
             if job.kind == "store":
                 values["verified"] = "uids" if numbers.succeeded + numbers.warning else "none"
+            elif job.kind in RETRIEVES:
+                values["verified"] = _verified(connection, job_id)
             add_event(
                 connection,
                 job_id,
@@ -109,28 +113,44 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
     return new
 
 
+def _verified(connection: Connection, job_id: int) -> str:
+    """How sure a retrieve is: as sure as the request that is least so."""
+    depths = connection.execute(
+        sa.select(ItemRow.expectation)
+        .where(ItemRow.job_id == job_id, ItemRow.kind == "request", ItemRow.state.in_(_ARRIVED))
+        .distinct()
+    ).scalars()
+    words = {"images": "uids", "counts": "counts"}
+    found = {words.get(depth or "", "none") for depth in depths}
+    return next((word for word in ("none", "counts", "uids") if word in found), "none")
+
+
 def _sentence(state: JobState, numbers: Tally) -> str:
     parts = [f"{getattr(numbers, name)} {name}" for name in _TALLY[1:] if getattr(numbers, name)]
     return f"{state}: " + (", ".join(parts) or "no items")
 
 
-def _reason(connection: Connection, job_id: int, state: JobState, numbers: Tally) -> str | None:
-    """Why a job ended as it did: the commonest reason of a chunk's failed items stands for all."""
+def _reason(connection: Connection, job_id: int, kind: str, state: JobState, numbers: Tally) -> str | None:
+    """Why a job ended as it did: the commonest reason of a chunk's failed items stands for all.
+
+    A find that succeeded says what it was warned of: that it may not have seen everything.
+    """
     if state is JobState.SUCCEEDED:
-        return None
+        return _commonest(connection, job_id, ItemState.WARNING) if kind == "find" and numbers.warning else None
     if state is JobState.CANCELLED:
         return "cancelled"
-    if not numbers.failed:
-        return "nothing to do"
+    return _commonest(connection, job_id, ItemState.FAILED) if numbers.failed else "nothing to do"
+
+
+def _commonest(connection: Connection, job_id: int, state: ItemState) -> str | None:
+    """The reason of most items in this state of the chunk that has most of them."""
+    number = getattr(ChunkRow, state.value)
     chunk_id = connection.execute(
-        sa.select(ChunkRow.id)
-        .where(ChunkRow.job_id == job_id, ChunkRow.failed > 0)
-        .order_by(ChunkRow.failed.desc())
-        .limit(1)
+        sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id, number > 0).order_by(number.desc()).limit(1)
     ).scalar_one()
     reason: str | None = connection.execute(
         sa.select(ItemRow.reason)
-        .where(ItemRow.chunk_id == chunk_id, ItemRow.state == ItemState.FAILED)
+        .where(ItemRow.chunk_id == chunk_id, ItemRow.state == state)
         .group_by(ItemRow.reason)
         .order_by(sa.func.count().desc())
         .limit(1)

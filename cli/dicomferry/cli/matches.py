@@ -1,0 +1,125 @@
+"""`dicomferry jobs matches`: what a find found, streamed as table, JSON, DICOM JSON, CSV."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any
+
+import click
+
+from dicomferry.cli import options, render, words
+from dicomferry.cli.commands import Command, note
+from dicomferry.cli.render import Row
+from dicomferry.models import query
+from dicomferry.models.errors import UsageError
+from dicomferry.models.query import UNIQUE, Key, Level
+
+MEASURED = 200
+"""Rows that set the widths of a table's columns."""
+WIDEST = 60
+_HIDDEN = (f"{query.LEVEL:08X}",)
+
+
+@click.command(cls=Command)
+@options.job_argument
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@click.option("--dicom-json", "dicom_json", is_flag=True, help="Print the DICOM JSON model (PS3.18 F).")
+@options.form_options
+def matches(job: str, limit: int | None, dicom_json: bool, form: str | None) -> None:
+    """List what a find found: a column for each key that was asked for."""
+    from dicomferry.cli import record
+    from dicomferry.models import job_view, match_store
+    from dicomferry.workers import keys
+
+    if dicom_json and form:
+        raise UsageError(f"--dicom-json or --{form}, not both")
+    database = record.for_jobs(record.settings())
+    job_id = job_view.resolve_id(database, job)
+    spec = match_store.spec_of(database, job_id)
+    paths = _paths(None if spec.worklist else Level(spec.level), spec.keys)
+    names = [keys.spelled(path) for path in paths]
+    flawed = 0
+
+    def attributes() -> Iterator[Mapping[str, Any]]:
+        nonlocal flawed
+        for row in match_store.listing(database, job_id, limit=limit):
+            flawed += row.flaw is not None
+            yield json.loads(row.attributes)
+
+    if dicom_json:
+        render.rows(attributes(), "json", columns=(), text=_nothing)
+    elif form in ("json", "jsonl"):
+        absent = dict.fromkeys(name for name, path in zip(names, paths, strict=True) if "." not in path)
+        render.rows((absent | _by_keyword(one) for one in attributes()), form, columns=(), text=_nothing)
+    else:
+        cells = (dict(zip(names, (_text(one, path) for path in paths), strict=True)) for one in attributes())
+        render.rows(cells, form, columns=names, text=lambda rows: _table(names, rows))
+    if flawed:
+        note(f"{words.matches(flawed)} with text that cannot be read in the character set that it came with")
+
+
+def _nothing(_rows: Iterable[Row]) -> None:
+    """These forms are not for reading."""
+
+
+def _paths(level: Level | None, asked: Sequence[Key]) -> list[str]:
+    """The columns: the unique key of the level, then what was asked for, in that order."""
+    own = [f"{UNIQUE[level]:08X}"] if level else []
+    return list(dict.fromkeys([*own, *(path for path, _ in asked)]))
+
+
+def _by_keyword(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword -> value: one value alone, several as a list, none as null; a name as text; a sequence as a list."""
+    from dicomferry.workers.keys import DICTIONARY
+
+    return {
+        DICTIONARY.keyword(int(tag, 16)): _plain(element) for tag, element in attributes.items() if tag not in _HIDDEN
+    }
+
+
+def _plain(element: Mapping[str, Any]) -> Any:
+    values = element.get("Value", [])
+    if element["vr"] == "SQ":
+        return [_by_keyword(item) for item in values]
+    if element["vr"] == "PN":
+        values = [_name(value) if value else None for value in values]
+    if "InlineBinary" in element:
+        return element["InlineBinary"]
+    return values if len(values) > 1 else values[0] if values else None
+
+
+def _name(groups: Mapping[str, str]) -> str:
+    parts = [groups.get(group, "") for group in ("Alphabetic", "Ideographic", "Phonetic")]
+    return "=".join(parts).rstrip("=")
+
+
+def _text(attributes: Mapping[str, Any], path: str) -> str:
+    """What stands at a path, several values with a backslash between them as in DICOM."""
+    *sequences, (tag, _) = query.steps_of(path)
+    for sequence, number in sequences:
+        items = attributes.get(f"{sequence:08X}", {}).get("Value", [])
+        if number >= len(items):
+            return ""
+        attributes = items[number]
+    element = attributes.get(f"{tag:08X}")
+    value = _plain(element) if element else None
+    if isinstance(value, list):
+        if element and element["vr"] == "SQ":
+            return json.dumps(value, ensure_ascii=False) if value else ""
+        return "\\".join("" if one is None else str(one) for one in value)
+    return "" if value is None else str(value)
+
+
+def _table(names: Sequence[str], rows: Iterable[Row]) -> None:
+    """Columns as wide as the first rows need, so that nothing has to be held."""
+    stream = iter([words.printable(row[name]) for name in names] for row in rows)
+    first = list(islice(stream, MEASURED))
+    if not first:
+        note("nothing was found")
+        return
+    headings = [name.rpartition(".")[2] for name in names]
+    widths = [min(WIDEST, max(map(len, column))) for column in zip(headings, *first, strict=True)]
+    for cells in chain([headings], first, stream):
+        render.line("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())
