@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
+from dicomferry.models import pairing
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.job_view import moment
 from dicomferry.models.tables import ArrivalRow, InstanceRow
@@ -33,6 +34,9 @@ class Arrival:
     originator_ae_title: str | None
     originator_message_id: int | None
     at: datetime
+    job_id: int | None = None
+    """The retrieve that asked for it, where that is known when it comes; else the record finds out."""
+    move_id: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +57,31 @@ class Received:
 
 
 def record(database: Database, batch: Sequence[Received]) -> None:
-    """Write rows for what lies in the archive; what has its rows already keeps them. Durable. Raises OutOfReach."""
-    database.write(lambda connection: _record(connection, batch), durable=True)
+    """Write rows for what lies in the archive; what has its rows already keeps them. Durable. Raises OutOfReach.
+
+    Each arrival is paired with the retrieve that asked for it, and what that waits for is brought to its end.
+    """
+
+    def work(connection: Connection) -> None:
+        came = [_came(received) for received in batch]
+        pairs, items = pairing.pair(connection, came)
+        _record(connection, batch, pairs)
+        pairing.settle(connection, items, database.now(connection))
+
+    database.write(work, durable=True)
 
 
-def _record(connection: Connection, batch: Sequence[Received]) -> None:
+def _came(received: Received) -> pairing.Came:
+    arrival = received.arrival
+    return pairing.Came(
+        sop_instance_uid=received.sop_instance_uid,
+        study_instance_uid=received.study_instance_uid,
+        originator_ae_title=arrival.originator_ae_title if arrival else None,
+        originator_message_id=arrival.originator_message_id if arrival else None,
+    )
+
+
+def _record(connection: Connection, batch: Sequence[Received], pairs: Sequence[pairing.Pair | None]) -> None:
     files = {received.path: received for received in batch}
     known = _ids(connection, files)
     fresh = [files[path] for path in files if path not in known]
@@ -66,14 +90,20 @@ def _record(connection: Connection, batch: Sequence[Received]) -> None:
         known = _ids(connection, files)
         _settle(connection, (received.sop_instance_uid for received in fresh))
     arrivals = [
-        {"instance_id": known[received.path], "job_id": None, **asdict(received.arrival)}
-        for received in batch
+        {"instance_id": known[received.path], **asdict(received.arrival), **_asked_by(received.arrival, found)}
+        for received, found in zip(batch, pairs, strict=True)
         if received.arrival and received.path in known
     ]
     if arrivals:
         for row in arrivals:
             row["originator_ae_title"] = (row["originator_ae_title"] or "")[:16] or None
         connection.execute(_insert(connection, ArrivalRow), arrivals)
+
+
+def _asked_by(arrival: Arrival, found: pairing.Pair | None) -> dict[str, int | None]:
+    if arrival.job_id is not None or found is None:
+        return {"job_id": arrival.job_id, "move_id": arrival.move_id}
+    return {"job_id": found.job_id, "move_id": found.move_id}
 
 
 def _instance(received: Received) -> dict[str, Any]:

@@ -7,7 +7,7 @@ the chunk. Locks are taken in one order everywhere: worker, job, remote, chunk, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -171,19 +171,24 @@ def finish(
     finished_items: int = 0,
     detail: str | None = None,
     planned: bool = False,
+    last: Callable[[Connection], object] | None = None,
+    values: Mapping[str, object] | None = None,
 ) -> None:
     """End the attempt: its last outcomes, its end, the chunk's next state and the job's, in one transaction.
 
     `decision` is None where the attempt was interrupted; then the chunk goes back to pending, or where its job was
     cancelled or held meanwhile, to that, and the attempt ended as cancelled or interrupted, whatever `end` says.
     `finished_items` counts those that this attempt brought to an end, `planned` says that this was the plan and that
-    it is complete. Raises LeaseLost.
+    it is complete. `last` may write more of this chunk's items first, in the same transaction, `values` are set on the
+    chunk. Raises LeaseLost.
     """
 
     def work(connection: Connection) -> None:
-        cancel, hold = fence(connection, held)
+        cancel, hold = fence(connection, held, **(values or {}))
         now = database.now(connection)
         write_outcomes(connection, held.chunk_id, outcomes)
+        if last:
+            last(connection)
         if planned:
             connection.execute(sa.update(JobRow).where(JobRow.id == held.job_id).values(planned=True))
             numbers = ledger.tally(connection, held.job_id)

@@ -1,0 +1,112 @@
+"""The associations that were asked of the storage SCP: whether an archive that was to send to us came at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.presence import SILENT_AFTER
+from dicomferry.models.state import ChunkState
+from dicomferry.models.tables import CallRow, ChunkRow, WorkerRow
+
+KEPT_DAYS = 7
+NO_SCP = "storage SCP is not running"
+"""Why a move waits that would come to us."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One association, as far as it is known now; `moved_at` is when it carried data last."""
+
+    association: str
+    calling_ae_title: str
+    called_ae_title: str
+    address: str
+    at: datetime
+    accepted: bool
+    why: str | None = None
+    refused: tuple[str, ...] = ()
+    moved_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+def record(database: Database, calls: Sequence[Call]) -> None:
+    """Write calls down, or what became of them since. Raises OutOfReach."""
+
+    def work(connection: Connection) -> None:
+        for call in calls:
+            values = {
+                "association": call.association,
+                "calling_ae_title": call.calling_ae_title[:16],
+                "called_ae_title": call.called_ae_title[:16],
+                "address": call.address[:64],
+                "at": call.at,
+                "accepted": call.accepted,
+                "why": call.why,
+                "refused": list(call.refused),
+            }
+            later = {"moved_at": call.moved_at, "ended_at": call.ended_at}
+            connection.execute(_upsert(connection, values | later, later))
+
+    if calls:
+        database.write(work)
+
+
+def _upsert(connection: Connection, values: Mapping[str, Any], later: Mapping[str, Any]) -> sa.Executable:
+    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    statement = make(CallRow).values(**values)
+    return statement.on_conflict_do_update(index_elements=["association"], set_=dict(later))
+
+
+def begin(database: Database) -> None:
+    """A storage SCP has begun: what its forerunner left open is over, what waited for one is due, old calls go."""
+
+    def work(connection: Connection) -> None:
+        now = database.now(connection)
+        connection.execute(sa.update(CallRow).where(CallRow.ended_at.is_(None)).values(ended_at=now))
+        connection.execute(sa.delete(CallRow).where(CallRow.at < now - timedelta(days=KEPT_DAYS)))
+        waiting = sa.and_(ChunkRow.state == ChunkState.PENDING, ChunkRow.reason == NO_SCP)
+        ids = connection.execute(sa.select(ChunkRow.id).where(waiting).order_by(ChunkRow.id).with_for_update())
+        due = [row.id for row in ids]
+        for first in range(0, len(due), 500):
+            connection.execute(
+                sa.update(ChunkRow).where(ChunkRow.id.in_(due[first : first + 500])).values(not_before=now)
+            )
+
+    database.write(work)
+
+
+def living_scps(database: Database) -> frozenset[int]:
+    """The storage SCPs that gave a sign of life lately; one that was restarted is another."""
+
+    def work(connection: Connection) -> frozenset[int]:
+        since = database.now(connection) - timedelta(seconds=SILENT_AFTER)
+        query = sa.select(WorkerRow.id).where(
+            WorkerRow.role == "scp", WorkerRow.ended_at.is_(None), WorkerRow.seen_at >= since
+        )
+        return frozenset(connection.execute(query).scalars())
+
+    return database.read(work)
+
+
+def last_call(database: Database) -> int:
+    """The number of the last association that was asked of the storage SCP; 0 where there is none."""
+    query = sa.select(sa.func.max(CallRow.id))
+    return int(database.read(lambda connection: connection.execute(query).scalar()) or 0)
+
+
+def calls_after(database: Database, call_id: int) -> Sequence[AnyRow]:
+    """The associations that were asked of the storage SCP after this one, and those that are still open."""
+    query = (
+        sa.select(CallRow.__table__)
+        .where(sa.or_(CallRow.id > call_id, sa.and_(CallRow.ended_at.is_(None), CallRow.accepted)))
+        .order_by(CallRow.id)
+    )
+    return database.read(lambda connection: connection.execute(query).all())

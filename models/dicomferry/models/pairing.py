@@ -1,0 +1,215 @@
+"""Which retrieve asked for what arrives, and what an arrival means for items that nobody is working on.
+
+All of it runs inside the transaction that records the arrivals. Locks are taken as everywhere, jobs before chunks
+before items, and several of one kind in the order of their ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dicomferry.models import ledger
+from dicomferry.models.database import AnyRow
+from dicomferry.models.state import (
+    FINAL_JOB_STATES,
+    GOOD_ITEM_STATES,
+    ITEM_TRANSITIONS,
+    ChunkState,
+    ItemState,
+    step,
+)
+from dicomferry.models.tables import ChunkRow, ItemRow, JobRow, MoveRow
+
+NOT_DELIVERED = "not delivered"
+GONE = "gone at source"
+LATE = frozenset({NOT_DELIVERED, GONE})
+"""Reasons of failed items that an arrival makes good."""
+NOT_YET = "not delivered yet"
+"""Why the chunk of a retrieve waits for its next round."""
+STRAGGLE_SECONDS = 10.0
+"""While something still arrives for a chunk that waits, its next round begins no sooner than so long after that."""
+_MOST_KEYS = 500
+
+
+@dataclass(frozen=True)
+class Came:
+    """What of an arrival tells who asked for it."""
+
+    sop_instance_uid: str
+    study_instance_uid: str | None
+    originator_ae_title: str | None
+    originator_message_id: int | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The retrieve that asked for an arrival, and its C-MOVE or C-GET where that is known."""
+
+    job_id: int
+    move_id: int | None
+
+
+def pair(connection: Connection, came: Sequence[Came]) -> tuple[list[Pair | None], list[AnyRow]]:
+    """(the retrieve of each arrival, None for one that nobody asked for; the items that they may bring to an end).
+
+    An originator pairs only if the instance's study fits that move; else the UID decides, if a retrieve that runs or
+    waits expects it. The jobs of the items are locked: `settle` is to follow.
+    """
+    expecting: dict[str, list[AnyRow]] = {}
+    for row in _expecting(connection, {one.sop_instance_uid for one in came}):
+        expecting.setdefault(row.sop_instance_uid, []).append(row)
+    moves = _moves(connection, {one.originator_message_id for one in came if one.originator_message_id})
+    pairs = [_by_originator(one, moves) or _by_uid(expecting.get(one.sop_instance_uid, ())) for one in came]
+    touched = [row for rows in expecting.values() for row in rows if _is_open(row)]
+    jobs = sorted({row.job_id for row in touched})
+    for part in _parts(jobs):
+        connection.execute(sa.select(JobRow.id).where(JobRow.id.in_(part)).order_by(JobRow.id).with_for_update())
+    return pairs, touched
+
+
+def _expecting(connection: Connection, uids: Iterable[str]) -> Iterator[AnyRow]:
+    """The items that name these UIDs, of retrieves that come to us."""
+    for part in _parts(sorted(uids)):
+        yield from connection.execute(
+            sa.select(
+                ItemRow.id,
+                ItemRow.sop_instance_uid,
+                ItemRow.job_id,
+                ItemRow.chunk_id,
+                ItemRow.state,
+                ItemRow.reason,
+                ChunkRow.state.label("chunk_state"),
+                JobRow.state.label("job_state"),
+            )
+            .join(ChunkRow, ChunkRow.id == ItemRow.chunk_id)
+            .join(JobRow, JobRow.id == ItemRow.job_id)
+            .where(
+                ItemRow.sop_instance_uid.in_(part),
+                ItemRow.request_id.is_not(None),
+                ItemRow.is_first,
+                JobRow.destination.is_(None),
+            )
+        )
+
+
+def _moves(connection: Connection, message_ids: Iterable[int]) -> Mapping[tuple[int, str], list[AnyRow]]:
+    """The moves with these message ids by id and our AE title, the newest first."""
+    found: dict[tuple[int, str], list[AnyRow]] = {}
+    for part in _parts(sorted(message_ids)):
+        for row in connection.execute(
+            sa.select(MoveRow.id, MoveRow.job_id, MoveRow.message_id, MoveRow.ae_title, MoveRow.study_instance_uid)
+            .where(MoveRow.message_id.in_(part), MoveRow.method == "move", MoveRow.destination.is_(None))
+            .order_by(MoveRow.id.desc())
+        ):
+            found.setdefault((row.message_id, row.ae_title), []).append(row)
+    return found
+
+
+def _by_originator(one: Came, moves: Mapping[tuple[int, str], list[AnyRow]]) -> Pair | None:
+    if one.originator_message_id is None:
+        return None
+    for row in moves.get((one.originator_message_id, one.originator_ae_title or ""), ()):
+        if row.study_instance_uid in (None, one.study_instance_uid):
+            return Pair(row.job_id, row.id)
+    return None
+
+
+def _by_uid(rows: Sequence[AnyRow]) -> Pair | None:
+    """The item that waits for it: of a chunk that runs, else of one that waits, else of a retrieve that gave up."""
+    ranked = [(_rank(row), row.job_id) for row in rows]
+    best = min(ranked, default=(9, 0))
+    return Pair(best[1], None) if best[0] < 9 else None
+
+
+def _rank(row: AnyRow) -> int:
+    alive = row.job_state not in FINAL_JOB_STATES
+    if alive and row.state is ItemState.PENDING:
+        return 0 if row.chunk_state is ChunkState.RUNNING else 1
+    if row.state is ItemState.FAILED and row.reason in LATE:
+        return 2
+    return 3 if alive else 9
+
+
+def _is_open(row: AnyRow) -> bool:
+    return row.state is ItemState.PENDING or (row.state is ItemState.FAILED and row.reason in LATE)
+
+
+def settle(connection: Connection, items: Sequence[AnyRow], now: datetime) -> None:
+    """Bring items whose instance is archived now to their end, unless an attempt is at work on them: that one sees it.
+
+    `items` are those that `pair` gave, in the same transaction. A request whose last instance came is made good, its
+    job derived again, a chunk that waited for nothing else is due at once.
+    """
+    if not items:
+        return
+    idle: set[int] = set()
+    for part in _parts(sorted({row.chunk_id for row in items})):
+        chunks = connection.execute(
+            sa.select(ChunkRow.id, ChunkRow.state).where(ChunkRow.id.in_(part)).order_by(ChunkRow.id).with_for_update()
+        ).all()
+        idle.update(row.id for row in chunks if row.state in (ChunkState.PENDING, ChunkState.HELD, ChunkState.DONE))
+    changed: dict[int, int] = {}
+    for part in _parts([row.id for row in items if row.chunk_id in idle]):
+        for row in connection.execute(
+            sa.select(ItemRow.id, ItemRow.state, ItemRow.reason, ItemRow.chunk_id, ItemRow.job_id).where(
+                ItemRow.id.in_(part)
+            )
+        ).all():
+            if not _is_open(row):
+                continue
+            step(ITEM_TRANSITIONS, row.state, ItemState.SUCCEEDED)
+            late = row.state is ItemState.FAILED
+            connection.execute(
+                sa.update(ItemRow)
+                .where(ItemRow.id == row.id)
+                .values(state=ItemState.SUCCEEDED, reason="arrived late" if late else None, detail=None, status=None)
+            )
+            changed[row.chunk_id] = row.job_id
+    for chunk_id in sorted(changed):
+        _settle_chunk(connection, chunk_id, changed[chunk_id], now)
+    for job_id in sorted(set(changed.values())):
+        ledger.derive(connection, job_id, now)
+
+
+def _settle_chunk(connection: Connection, chunk_id: int, job_id: int, now: datetime) -> None:
+    """Its requests, its numbers, and when it is due."""
+    waiting = connection.execute(
+        sa.select(sa.func.count()).where(
+            ItemRow.chunk_id == chunk_id, ItemRow.request_id.is_not(None), ItemRow.state == ItemState.PENDING
+        )
+    ).scalar_one()
+    bad = sa.select(ItemRow.request_id).where(
+        ItemRow.chunk_id == chunk_id,
+        ItemRow.request_id.is_not(None),
+        ItemRow.state.not_in(list(GOOD_ITEM_STATES)),
+    )
+    healed = connection.execute(
+        sa.update(ItemRow)
+        .where(
+            ItemRow.chunk_id == chunk_id,
+            ItemRow.kind == "request",
+            ItemRow.state == ItemState.FAILED,
+            ItemRow.expectation == "images",
+            ItemRow.id.not_in(bad),
+        )
+        .values(state=ItemState.SUCCEEDED, reason="arrived late", detail=None, status=None)
+    ).rowcount
+    ledger.recount(connection, chunk_id)
+    if healed:
+        ledger.add_event(connection, job_id, now, "arrived", f"chunk {chunk_id}: what had been given up came after all")
+    due = sa.and_(ChunkRow.id == chunk_id, ChunkRow.state == ChunkState.PENDING, ChunkRow.reason == NOT_YET)
+    if waiting:
+        later = now + timedelta(seconds=STRAGGLE_SECONDS)
+        connection.execute(sa.update(ChunkRow).where(due, ChunkRow.not_before < later).values(not_before=later))
+    else:
+        connection.execute(sa.update(ChunkRow).where(due).values(not_before=now))
+
+
+def _parts(values: Sequence[object]) -> Iterator[Sequence[object]]:
+    for first in range(0, len(values), _MOST_KEYS):
+        yield values[first : first + _MOST_KEYS]

@@ -1,0 +1,386 @@
+"""What an attempt at a retrieve reads and writes: what is expected, what was asked for, what is here.
+
+Every write is fenced: it raises LeaseLost once somebody else has the chunk.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dicomferry.models import lease, ledger, target
+from dicomferry.models.claim import Claim
+from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.outcome import Outcome
+from dicomferry.models.rounds import Ask, Missing, Series
+from dicomferry.models.state import GOOD_ITEM_STATES, ItemState
+from dicomferry.models.tables import ArrivalRow, ChunkRow, InstanceRow, ItemRow, MoveRow
+from dicomferry.models.target import Target
+
+MESSAGE_IDS = 65_535
+_MOST_KEYS = 500
+_BATCH = 1000
+ALREADY_HERE = "already here"
+GREW = "grew at source"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An instance that the peer says it has."""
+
+    uid: str
+    sop_class_uid: str | None
+    study: str | None
+    series: str | None
+
+
+@dataclass(frozen=True)
+class State:
+    """The request of a chunk as the record has it. `row` is its item."""
+
+    row: AnyRow
+    targets: tuple[Target, ...]
+    rounds: int
+
+
+def state(database: Database, chunk_id: int) -> State:
+    """The request of a chunk."""
+
+    def work(connection: Connection) -> State:
+        row = connection.execute(
+            sa.select(ItemRow.__table__).where(ItemRow.chunk_id == chunk_id, ItemRow.kind == "request")
+        ).one()
+        rounds = connection.execute(sa.select(ChunkRow.round).where(ChunkRow.id == chunk_id)).scalar_one()
+        return State(row, tuple(map(target.from_json, row.targets or ())), rounds)
+
+    return database.read(work)
+
+
+# --- what is expected -------------------------------------------------------------------------------------------------
+
+
+def expect(
+    database: Database,
+    held: Claim,
+    request_id: int,
+    listed: Sequence[Listed],
+    *,
+    targets: Sequence[Target],
+    expectation: str,
+    expected: int | None,
+    refetch: bool,
+    reason: str | None = None,
+) -> int:
+    """Write items for what the peer lists, and that the request expects them; how many are new to it.
+
+    One that another request of the job has is `skipped`, one that is archived `succeeded`, unless it is to be fetched
+    again. May be repeated: what is there stays.
+    """
+    new = 0
+    for first in range(0, len(listed), _BATCH):
+        batch = listed[first : first + _BATCH]
+        new += lease.fenced(
+            database,
+            held,
+            lambda connection, batch=batch: _expect(connection, held, request_id, batch, refetch),  # type: ignore[misc]
+        )
+
+    def work(connection: Connection) -> None:
+        connection.execute(
+            sa.update(ItemRow)
+            .where(ItemRow.id == request_id)
+            .values(
+                expectation=expectation, expected=expected, targets=[one.to_json() for one in targets], reason=reason
+            )
+        )
+
+    lease.fenced(database, held, work)
+    return new
+
+
+def _expect(connection: Connection, held: Claim, request_id: int, batch: Sequence[Listed], refetch: bool) -> int:
+    known: dict[str, int | None] = {}
+    mine: set[str] = set()
+    here: set[str] = set()
+    uids = sorted({one.uid for one in batch})
+    for first in range(0, len(uids), _MOST_KEYS):
+        part = uids[first : first + _MOST_KEYS]
+        rows = connection.execute(
+            sa.select(ItemRow.sop_instance_uid, ItemRow.request_id, ItemRow.is_first).where(
+                ItemRow.job_id == held.job_id, ItemRow.sop_instance_uid.in_(part)
+            )
+        )
+        for row in rows:
+            if row.request_id == request_id:
+                mine.add(row.sop_instance_uid)
+            if row.is_first:
+                known[row.sop_instance_uid] = row.request_id
+        if not refetch:
+            here.update(
+                connection.execute(
+                    sa.select(InstanceRow.sop_instance_uid).where(
+                        InstanceRow.sop_instance_uid.in_(part), InstanceRow.is_current
+                    )
+                ).scalars()
+            )
+    values: list[dict[str, Any]] = []
+    for one in batch:
+        if one.uid in mine:
+            continue
+        mine.add(one.uid)
+        found: dict[str, Any] = {"state": ItemState.PENDING, "reason": None, "is_first": True}
+        if one.uid in known:
+            found = {"state": ItemState.SKIPPED, "reason": "duplicate", "is_first": False}
+        elif one.uid in here:
+            found |= {"state": ItemState.SUCCEEDED, "reason": ALREADY_HERE}
+        values.append(
+            {
+                "job_id": held.job_id,
+                "chunk_id": held.chunk_id,
+                "kind": "instance",
+                "request_id": request_id,
+                "sop_class_uid": one.sop_class_uid,
+                "sop_instance_uid": one.uid,
+                "study_instance_uid": one.study,
+                "series_instance_uid": one.series,
+                **found,
+            }
+        )
+    if values:
+        connection.execute(sa.insert(ItemRow), values)
+        ledger.recount(connection, held.chunk_id)
+    return len(values)
+
+
+def missing(database: Database, chunk_id: int) -> list[Missing]:
+    """The expected instances of a chunk that are not here yet."""
+
+    def work(connection: Connection) -> list[Missing]:
+        query = (
+            sa.select(
+                ItemRow.id,
+                ItemRow.study_instance_uid,
+                ItemRow.series_instance_uid,
+                ItemRow.sop_instance_uid,
+                ItemRow.charges,
+            )
+            .where(_awaited(chunk_id))
+            .order_by(ItemRow.id)
+        )
+        return [Missing(*row._tuple()) for row in connection.execute(query) if row.sop_instance_uid]
+
+    return database.read(work)
+
+
+def totals(database: Database, chunk_id: int) -> dict[Series, int]:
+    """How many instances of each (study, series) the chunk's request names."""
+
+    def work(connection: Connection) -> dict[Series, int]:
+        columns = (ItemRow.study_instance_uid, ItemRow.series_instance_uid)
+        query = (
+            sa.select(*columns, sa.func.count())
+            .where(ItemRow.chunk_id == chunk_id, ItemRow.request_id.is_not(None))
+            .group_by(*columns)
+        )
+        return {(study, series): number for study, series, number in connection.execute(query)}
+
+    return database.read(work)
+
+
+def _awaited(chunk_id: int) -> sa.ColumnElement[bool]:
+    return sa.and_(ItemRow.chunk_id == chunk_id, ItemRow.request_id.is_not(None), ItemRow.state == ItemState.PENDING)
+
+
+# --- what is here -----------------------------------------------------------------------------------------------------
+
+
+def arrived(connection: Connection, held: Claim, *, refetch: bool) -> list[int]:
+    """The items of the chunk that wait for what lies in the archive now; with `refetch` only what came for this job."""
+    here = sa.select(InstanceRow.id).where(
+        InstanceRow.sop_instance_uid == ItemRow.sop_instance_uid, InstanceRow.removed_at.is_(None)
+    )
+    if refetch:
+        here = here.join(ArrivalRow, ArrivalRow.instance_id == InstanceRow.id).where(ArrivalRow.job_id == held.job_id)
+    else:
+        here = here.where(InstanceRow.is_current)
+    return list(connection.execute(sa.select(ItemRow.id).where(_awaited(held.chunk_id), here.exists())).scalars())
+
+
+def settle(connection: Connection, chunk_id: int, items: Sequence[int]) -> None:
+    """These items are here."""
+    lease.write_outcomes(connection, chunk_id, [Outcome(item_id=item, state=ItemState.SUCCEEDED) for item in items])
+
+
+def mark_arrived(database: Database, held: Claim, *, refetch: bool) -> int:
+    """Bring to their end the items whose instance is here; how many those were."""
+    found = database.read(lambda connection: arrived(connection, held, refetch=refetch))
+    if found:
+        lease.fenced(database, held, lambda connection: settle(connection, held.chunk_id, found))
+    return len(found)
+
+
+def archived(database: Database, held: Claim, one: Target, *, refetch: bool, after: int | None = None) -> list[Listed]:
+    """What lies in the archive of a target. With `refetch` only what came for this job.
+
+    `after` names the last arrival before the target was asked for: then only what came later and for no other job.
+    """
+
+    def work(connection: Connection) -> list[Listed]:
+        query = sa.select(
+            InstanceRow.sop_instance_uid,
+            InstanceRow.sop_class_uid,
+            InstanceRow.study_instance_uid,
+            InstanceRow.series_instance_uid,
+        ).where(InstanceRow.removed_at.is_(None), InstanceRow.is_current)
+        if one.study:
+            query = query.where(InstanceRow.study_instance_uid == one.study)
+        if one.series:
+            query = query.where(InstanceRow.series_instance_uid == one.series)
+        if one.images:
+            query = query.where(InstanceRow.sop_instance_uid.in_(one.images))
+        if refetch or after is not None or not one.study:
+            ours = sa.select(ArrivalRow.id).where(ArrivalRow.instance_id == InstanceRow.id)
+            if after is None:
+                ours = ours.where(ArrivalRow.job_id == held.job_id)
+            else:
+                mine = [ArrivalRow.job_id == held.job_id]
+                if one.study:
+                    mine.append(ArrivalRow.job_id.is_(None))
+                ours = ours.where(ArrivalRow.id > after, sa.or_(*mine))
+            query = query.where(ours.exists())
+        return [Listed(*row) for row in connection.execute(query.distinct())]
+
+    return database.read(work)
+
+
+def last_arrival(database: Database, job_id: int | None = None) -> int:
+    """The number of the last arrival, of all or of a job; 0 where there is none."""
+
+    def work(connection: Connection) -> int:
+        query = sa.select(sa.func.max(ArrivalRow.id))
+        if job_id is not None:
+            query = query.where(ArrivalRow.job_id == job_id)
+        return int(connection.execute(query).scalar() or 0)
+
+    return database.read(work)
+
+
+def arrived_within(database: Database, job_id: int, seconds: float) -> bool:
+    """Whether something came for this job within the last `seconds`."""
+
+    def work(connection: Connection) -> bool:
+        since = database.now(connection) - timedelta(seconds=seconds)
+        query = sa.select(ArrivalRow.id).where(ArrivalRow.job_id == job_id, ArrivalRow.at >= since)
+        return connection.execute(query.limit(1)).first() is not None
+
+    return database.read(work)
+
+
+# --- what was asked for -----------------------------------------------------------------------------------------------
+
+
+def begin_move(
+    database: Database,
+    held: Claim,
+    request_id: int,
+    ask: Ask,
+    *,
+    rounds: int,
+    method: str,
+    ae_title: str,
+    destination: str | None,
+) -> tuple[int, int]:
+    """Write down that a C-MOVE or C-GET is about to be asked; its id and its message id (PS3.7 9.1.4)."""
+    one = ask.target
+
+    def work(connection: Connection) -> tuple[int, int]:
+        values = {
+            "job_id": held.job_id,
+            "chunk_id": held.chunk_id,
+            "item_id": request_id,
+            "fence": held.fence,
+            "round": rounds,
+            "method": method,
+            "message_id": 0,
+            "ae_title": ae_title,
+            "destination": destination,
+            "level": one.level.value,
+            "study_instance_uid": one.study,
+            "series_instance_uid": one.series,
+            "asked": len(one.images) or None,
+            "asked_at": database.now(connection),
+        }
+        key: int = connection.execute(sa.insert(MoveRow).values(**values).returning(MoveRow.id)).scalar_one()
+        message_id = (key - 1) % MESSAGE_IDS + 1
+        connection.execute(sa.update(MoveRow).where(MoveRow.id == key).values(message_id=message_id))
+        return key, message_id
+
+    return lease.fenced(database, held, work)
+
+
+def end_move(database: Database, held: Claim, move_id: int, values: Mapping[str, Any]) -> None:
+    """Write down how it ended: its final answer, or why there is none."""
+
+    def work(connection: Connection) -> None:
+        connection.execute(
+            sa.update(MoveRow).where(MoveRow.id == move_id).values(answered_at=database.now(connection), **values)
+        )
+
+    lease.fenced(database, held, work)
+
+
+def moves_of(database: Database, chunk_id: int) -> Sequence[AnyRow]:
+    """The C-MOVEs and C-GETs of a chunk, oldest first."""
+    query = sa.select(MoveRow.__table__).where(MoveRow.chunk_id == chunk_id).order_by(MoveRow.id)
+    return database.read(lambda connection: connection.execute(query).all())
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+def close(
+    connection: Connection,
+    held: Claim,
+    request_id: int,
+    *,
+    failure: Outcome | None = None,
+    missing_as: Callable[[AnyRow], Outcome] | None = None,
+    reason: str | None = None,
+) -> None:
+    """Bring the request to its end if nothing of it is pending. Runs with the chunk's row locked.
+
+    `missing_as` gives the outcome of each instance that is still pending; `failure` is the request's own where its
+    instances do not decide it; `reason` goes with a success.
+    """
+    if missing_as is not None:
+        rows = connection.execute(sa.select(ItemRow.__table__).where(_awaited(held.chunk_id))).all()
+        lease.write_outcomes(connection, held.chunk_id, [missing_as(row) for row in rows])
+    states: Counter[ItemState] = Counter()
+    reasons: Counter[str] = Counter()
+    for row in connection.execute(
+        sa.select(ItemRow.state, ItemRow.reason, sa.func.count().label("number"))
+        .where(ItemRow.chunk_id == held.chunk_id, ItemRow.request_id == request_id)
+        .group_by(ItemRow.state, ItemRow.reason)
+    ):
+        states[row.state] += row.number
+        if row.state is ItemState.FAILED:
+            reasons[row.reason or "incomplete"] += row.number
+    if states[ItemState.PENDING] and failure is None:
+        return
+    if failure is not None:
+        outcome = failure
+    elif all(one in GOOD_ITEM_STATES for one, number in states.items() if number):
+        outcome = Outcome(item_id=request_id, state=ItemState.SUCCEEDED, reason=reason)
+    else:
+        worst = reasons.most_common(1)[0][0] if reasons else "incomplete"
+        bad = sum(reasons.values())
+        outcome = Outcome(
+            item_id=request_id, state=ItemState.FAILED, reason=worst, detail=f"{bad} of {sum(states.values())} missing"
+        )
+    lease.write_outcomes(connection, held.chunk_id, [outcome])
