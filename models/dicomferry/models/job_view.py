@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +13,8 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import dimse_status, ledger
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
-from dicomferry.models.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState
+from dicomferry.models.spec import RETRIEVES
+from dicomferry.models.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState, Tally
 from dicomferry.models.tables import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow, RemoteRow
 
 EVENTS_SHOWN = 50
@@ -31,6 +33,7 @@ _ITEM_COLUMNS = (
     ItemRow.detail,
     ItemRow.sent_as,
     ItemRow.tries,
+    ItemRow.identifier,
 )
 
 
@@ -208,8 +211,7 @@ def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, A
         sa.select(sa.func.coalesce(sa.func.sum(ChunkRow.sent_bytes), 0)).where(ChunkRow.job_id == row.id)
     ).scalar_one()
     waiting = None if row.state in FINAL_JOB_STATES else _waiting(connection, row.id)
-    delivered = numbers.succeeded + numbers.warning
-    expected = numbers.total - numbers.skipped if row.kind == "store" else None
+    balance = _balance(connection, row, numbers)
     seconds = ((row.finished_at or now) - row.started_at).total_seconds() if row.started_at else 0.0
     reason = row.reason if waiting is None else waiting.reason
     advice = waiting.advice if waiting is not None else dimse_status.advice_for(row.kind, None, row.reason)
@@ -218,7 +220,7 @@ def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, A
         "kind": row.kind,
         "remote": row.remote,
         "remote_address": f"{row.remote_ae_title}@{row.remote_host}:{row.remote_port}",
-        "destination": None,
+        "destination": row.destination,
         "label": row.label,
         "priority": {0: "low", 1: "normal", 2: "high"}[row.priority],
         "state": row.state.value,
@@ -226,7 +228,7 @@ def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, A
         "reason_text": advice,
         "planned": row.planned,
         "verified": row.verified,
-        "expectation": None,
+        "expectation": balance.expectation,
         "submitted_at": moment(row.submitted_at),
         "started_at": moment(row.started_at),
         "finished_at": moment(row.finished_at),
@@ -244,13 +246,37 @@ def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, A
             "cancelled": numbers.cancelled,
         },
         "matches": ledger.matches(connection, row.id) if row.kind == "find" else None,
-        "expected": expected,
-        "received": delivered if expected is not None else None,
-        "missing": expected - delivered if expected is not None else None,
-        "surplus": 0 if expected is not None else None,
+        "expected": balance.expected,
+        "received": balance.received,
+        "missing": balance.missing,
+        "surplus": balance.surplus,
+        "conflicts": balance.conflicts,
         "bytes": int(sent_bytes),
-        "rate_instances_per_s": round(delivered / seconds, 1) if seconds > 0 and row.kind == "store" else None,
+        "rate_instances_per_s": round(balance.received / seconds, 1) if seconds > 0 and balance.received else None,
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Balance:
+    """What was expected of a job and what came of it; None where the question has no meaning."""
+
+    expectation: str | None = None
+    expected: int | None = None
+    received: int | None = None
+    missing: int | None = None
+    surplus: int | None = None
+    conflicts: int | None = None
+
+
+def _balance(connection: Connection, row: AnyRow, numbers: Tally) -> _Balance:
+    if row.kind in RETRIEVES:
+        from dicomferry.models import retrieve_store  # which takes its times from here
+
+        return _Balance(**asdict(retrieve_store.numbers_in(connection, row.id)))
+    if row.kind != "store":
+        return _Balance()
+    delivered, expected = numbers.succeeded + numbers.warning, numbers.total - numbers.skipped
+    return _Balance(expected=expected, received=delivered, missing=expected - delivered, surplus=0)
 
 
 def _waiting(connection: Connection, job_id: int) -> AnyRow | None:
@@ -287,4 +313,5 @@ def _item(service: str, row: AnyRow) -> dict[str, Any]:
         "advice": dimse_status.advice_for(service, row.status, reason),
         "sent_as": row.sent_as,
         "attempts": row.tries,
+        "identifier": [list(key) for key in row.identifier] if row.identifier is not None else None,
     }
