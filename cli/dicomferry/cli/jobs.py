@@ -11,6 +11,8 @@ from dicomferry.cli import options, render, words
 from dicomferry.cli.commands import Group, note
 from dicomferry.cli.matches import matches
 from dicomferry.cli.render import Row
+from dicomferry.models.errors import UsageError
+from dicomferry.models.spec import RETRIEVES
 from dicomferry.models.state import ItemState, JobState
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ _JOB_COLUMNS = (
     "id", "kind", "remote", "remote_address", "destination", "label", "priority", "state", "reason", "reason_text",
     "planned", "verified", "expectation", "submitted_at", "started_at", "finished_at", "not_before", "attempts",
     "items_total", "items_pending", "items_succeeded", "items_warning", "items_failed", "items_skipped",
-    "items_cancelled", "matches", "expected", "received", "missing", "surplus", "bytes", "rate_instances_per_s",
+    "items_cancelled", "matches", "expected", "received", "missing", "surplus", "conflicts", "bytes",
+    "rate_instances_per_s",
 )  # fmt: skip
 _ITEM_COLUMNS = (
     "kind", "row", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "path", "size", "state", "status",
@@ -86,7 +89,7 @@ def _job_table(found: Iterable[Row]) -> None:
 @options.json_option
 def show(job: str, as_json: bool) -> None:
     """Show one job on one screen."""
-    from dicomferry.cli import wait
+    from dicomferry.cli import retrieve_words, wait
     from dicomferry.models import job_view
 
     _, database, job_id = _open(job)
@@ -95,7 +98,10 @@ def show(job: str, as_json: bool) -> None:
         render.document(found)
         return
     address = f" ({found['remote_address']})" if found["remote"] != found["remote_address"] else ""
-    render.line(f"job {job_id}: {found['kind']} to {found['remote']}{address}, {found['state']}")
+    retrieve = found["kind"] in RETRIEVES
+    where = f"from {found['remote']}{address}" if retrieve else f"to {found['remote']}{address}"
+    onward = f" to {found['destination']}" if found["destination"] else ""
+    render.line(f"job {job_id}: {found['kind']} {where}{onward}, {found['state']}")
     counted = [f"{words.number(number)} {state}" for state, number in found["items"].items() if number]
     render.pairs(
         [
@@ -105,8 +111,9 @@ def show(job: str, as_json: bool) -> None:
             ("next try", words.when(found["not_before"])),
             ("items", ", ".join(counted) + ("" if found["planned"] else " so far; more are being looked for")),
             ("matches", words.number(found["matches"]) if found["matches"] is not None else None),
-            ("sent", words.size(found["bytes"]) if found["bytes"] else None),
-            ("proof", {"uids": "per instance", "counts": "numbers only"}.get(found["verified"])),
+            *(retrieve_words.screen(database, found) if retrieve else ()),
+            ("received" if retrieve else "sent", words.size(found["bytes"]) if found["bytes"] else None),
+            ("proof", {"uids": "per instance", "counts": "numbers only", "none": "none"}.get(found["verified"] or "")),
             ("priority", found["priority"]),
             ("submitted", words.when(found["submitted_at"])),
             ("started", words.when(found["started_at"])),
@@ -247,18 +254,32 @@ def release(job: str, as_json: bool) -> None:
 
 @jobs.command()
 @options.job_argument
-@click.option("--csv", "form", flag_value="csv", default="csv", help="Print CSV (so it does without this, too).")
-@click.option("--json", "form", flag_value="json", help="Print JSON.")
-def report(job: str, form: str) -> None:
-    """Print one row for each item: what it was, what came of it and why."""
+@click.option(
+    "--by", type=click.Choice(["request", "study", "instance"]), help="Of a retrieve: one row for each; study."
+)
+@click.option("--missing", is_flag=True, help="Of a retrieve: only what is not complete.")
+@options.form_options
+def report(job: str, by: str | None, missing: bool, form: str | None) -> None:
+    """Account for a job: what was asked for, what came of it and why.
+
+    Of a retrieve: a table by study, or all of it with --json. Its CSV may be given back to --from-csv. Of any other
+    job: CSV, one row for each item.
+    """
     from dicomferry.models import job_view
 
     _, database, job_id = _open(job)
+    if job_view.show(database, job_id)["kind"] in RETRIEVES:
+        from dicomferry.cli import retrieve_report
+
+        retrieve_report.show(database, job_id, by=by, form=form, missing=missing)
+        return
+    if by or missing:
+        raise UsageError(f"job {job_id} is no retrieve: leave out --by and --missing")
     found = (
         {column: item["size" if column == "bytes" else column] for column in _REPORT_COLUMNS}
         for item in job_view.items(database, job_id)
     )
-    render.rows(found, form, columns=_REPORT_COLUMNS, text=_item_lines)
+    render.rows(found, form or "csv", columns=_REPORT_COLUMNS, text=_item_lines)
 
 
 def _open(job: str, *, rings: bool = False) -> tuple[Settings, Database, int]:

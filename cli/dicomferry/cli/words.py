@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from dicomferry.models.spec import RETRIEVES
+
 Document = Mapping[str, Any]
 
 
@@ -91,6 +93,10 @@ def sentence(job: Document, *, already_there: int = 0) -> str:
         parts.append(_echoed(job))
     elif job["kind"] == "find":
         parts.append(_found(job))
+    elif job["kind"] in RETRIEVES:
+        from dicomferry.cli import retrieve_words
+
+        parts += retrieve_words.parts(job)
     elif not items["total"]:
         parts.append("nothing to send" if job["planned"] else f"{job['state']} before anything was found")
     else:
@@ -127,11 +133,19 @@ def _found(job: Document) -> str:
 
 def item_line(item: Document) -> str:
     """Which item it is, what came of it, and what to do about it."""
-    name = item["path"] or item["sop_instance_uid"] or "the request"
+    name = item["path"] or item["sop_instance_uid"] or _request_name(item)
     words = [text for text in (item["reason"], item["detail"]) if text]
     status = f" ({item['status']})" if item["status"] else ""
     text = printable(name) + (f": {printable('; '.join(words))}" if words else "") + status
     return text + (f"; {item['advice']}" if item["advice"] else "")
+
+
+def _request_name(item: Document) -> str:
+    if not item.get("identifier"):
+        return "the request"
+    from dicomferry.cli import retrieve_words
+
+    return retrieve_words.request_name(item["identifier"], item["row"])
 
 
 def waiting_line(job: Document, now: datetime) -> str:

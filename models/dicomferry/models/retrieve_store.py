@@ -9,10 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from dicomferry.models import spec
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.job_view import moment
+from dicomferry.models.spec import GetSpec, MoveSpec, Retrieve
 from dicomferry.models.state import ItemState
-from dicomferry.models.tables import ArrivalRow, InstanceRow, ItemRow, MoveRow
+from dicomferry.models.tables import ArrivalRow, InstanceRow, ItemRow, JobRow, MoveRow
 
 DEPTHS = ("unknown", "counts", "images")
 """What a peer told of what is to come, from nothing to all of it."""
@@ -100,6 +102,15 @@ def _surplus(job_id: int) -> sa.Select[str, str, str | None, str | None, str]:
             InstanceRow.series_instance_uid,
         )
     )
+
+
+def spec_of(database: Database, job_id: int) -> Retrieve:
+    """What a retrieve was asked for. Raises OutOfReach."""
+    query = sa.select(JobRow.kind, JobRow.spec).where(JobRow.id == job_id)
+    row = database.read(lambda connection: connection.execute(query).one())
+    found = spec.from_json(row.kind, row.spec)
+    assert isinstance(found, MoveSpec | GetSpec), f"job {job_id} is {row.kind}"
+    return found
 
 
 def surplus(database: Database, job_id: int) -> Iterator[dict[str, Any]]:

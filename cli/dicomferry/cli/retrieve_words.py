@@ -1,0 +1,133 @@
+"""A retrieve in words: what was expected, what is here, what is missing, and what was done about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from dicomferry.cli import words
+from dicomferry.cli.words import Document, number, plural, printable
+
+if TYPE_CHECKING:
+    from dicomferry.models.database import Database
+
+PROOFS = {"uids": "proven", "counts": "here by number only", "none": "here, proven by nothing"}
+_EXPECTATIONS = {
+    "images": "each instance, as C-FIND lists them",
+    "counts": "numbers only: the remote lists no instances",
+    "unknown": "nothing: the remote answers no query",
+}
+_ROUNDS = ("at first", "at first", "in lists", "one by one")
+MISSING_SHOWN = 5
+
+
+def proof(job: Document) -> str:
+    """`proven`, or what there is instead of a proof."""
+    return PROOFS.get(job["verified"] or "", "here")
+
+
+def balance(job: Document) -> str:
+    """`900 of 900 proven from PACS1`, in the sentence about a job's end."""
+    there = f" at {job['destination']}" if job["destination"] else ""
+    received, expected = job["received"] or 0, job["expected"]
+    if expected is None:
+        return f"{number(received)} {proof(job)}{there}, from {words.title(job)}"
+    return f"{number(received)} of {number(expected)} {proof(job)}{there}, from {words.title(job)}"
+
+
+def parts(job: Document) -> Iterator[str]:
+    """The pieces of the sentence about a job's end."""
+    if job["expected"] is None and not job["received"] and not job["items"]["total"]:
+        yield f"{job['state']} before anything was asked for"
+        return
+    ended = "cancelled, " if job["state"] == "cancelled" else ""
+    yield ended + balance(job).replace(" proven, from ", " proven from ")
+    for name in ("missing", "surplus", "conflicts"):
+        if job[name]:
+            yield f"{number(job[name])} {'in conflict' if name == 'conflicts' else name}"
+    if job["items"]["pending"]:
+        yield f"{number(job['items']['pending'])} left to do"
+
+
+def screen(database: Database, job: Document) -> list[tuple[str, str | None]]:
+    """Names and values for `jobs show`: requests, instances, proof, what is missing and what was done about it."""
+    from dicomferry.models import retrieve_store
+
+    requests = Counter(request["state"] for request in retrieve_store.requests(database, job["id"]))
+    moves = retrieve_store.moves(database, job["id"])
+    return [
+        ("requests", ", ".join(f"{number(count)} {state}" for state, count in sorted(requests.items())) or None),
+        ("instances", _instances(job)),
+        ("known", _EXPECTATIONS.get(job["expectation"] or "")),
+        ("asked", _asked(moves)),
+        ("answers", _answers(moves)),
+        *[("missing" if not place else "", text) for place, text in enumerate(missing_lines(database, job))],
+    ]
+
+
+def _instances(job: Document) -> str | None:
+    found = [(job["expected"], "expected"), (job["received"], "here"), (job["missing"], "missing")]
+    found += [(job["surplus"] or None, "surplus"), (job["conflicts"] or None, "in conflict")]
+    return ", ".join(f"{number(count)} {name}" for count, name in found if count is not None) or None
+
+
+def _asked(moves: Sequence[Document]) -> str | None:
+    """How often, how, and in which round: `C-MOVE 6 times at first, twice in lists`."""
+    if not moves:
+        return None
+    rounds = Counter((move["method"], move["round"]) for move in moves)
+    return ", ".join(
+        f"C-{method.upper()} {plural(count, 'time')} {_ROUNDS[min(place, 3)]}"
+        for (method, place), count in sorted(rounds.items())
+    )
+
+
+def _answers(moves: Sequence[Document]) -> str | None:
+    """The final answers by number: `0x0000 5 times, none once (aborted)`."""
+    found = Counter((move["status"], move["reason"]) for move in moves)
+    return (
+        ", ".join(
+            f"{status or 'none'}{f' ({printable(reason)})' if reason else ''} {plural(count, 'time')}"
+            for (status, reason), count in found.most_common()
+        )
+        or None
+    )
+
+
+def missing_lines(database: Database, job: Document) -> list[str]:
+    """Some instances that did not come, each with its reason, and how many more there are."""
+    from dicomferry.models import retrieve_store
+
+    if not job["missing"]:
+        return []
+    absent = (row for row in retrieve_store.instances(database, job["id"]) if is_missing(row))
+    shown = [_missing(row) for row in islice(absent, MISSING_SHOWN)]
+    more = job["missing"] - len(shown)
+    if more > 0:
+        shown.append(f"and {number(more)} more: `dicomferry jobs report {job['id']} --by instance`")
+    return shown
+
+
+def is_missing(row: Document) -> bool:
+    """Whether an instance of the report did not come; one that another request has is not missing."""
+    return row["state"] not in ("succeeded", "warning", "skipped")
+
+
+def _missing(row: Document) -> str:
+    told = [text for text in (row["reason"], row["detail"], row["status"]) if text]
+    return printable(f"{row['sop_instance_uid']}: {', '.join(told) or 'not here yet'}")
+
+
+def request_name(identifier: Iterable[Sequence[str]], row: int | None) -> str:
+    """`row 5: AccessionNumber=007`."""
+    from dicomferry.workers import keys
+
+    named = ", ".join(f"{keys.spelled(path)}={_shortened(value)}" for path, value in identifier)
+    return f"row {row}: {named}" if row is not None else named or "the request"
+
+
+def _shortened(value: Any) -> str:
+    first, _, rest = str(value).partition("\\")
+    return f"{first} and {number(rest.count(chr(92)) + 1)} more" if rest else first

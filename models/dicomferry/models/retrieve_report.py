@@ -1,0 +1,215 @@
+"""The report of a retrieve, for whoever has to account for it: study by study, instance by instance.
+
+A key of a row that is a DICOM keyword names what it holds, so that a report may be given back as a list of requests.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dicomferry.models import retrieve_store, target
+from dicomferry.models.database import Database
+from dicomferry.models.job_view import moment
+from dicomferry.models.state import GOOD_ITEM_STATES
+from dicomferry.models.tables import ArrivalRow, InstanceRow, ItemRow, MoveRow
+
+Row = dict[str, Any]
+_Of = Callable[[str | None], Row]
+
+
+def studies(database: Database, job_id: int) -> list[Row]:
+    """One row per study, in the order in which they were asked for; what came of no study that was named comes last.
+
+    `expected` and `missing` are None where the remote does not say how many there are. Raises OutOfReach.
+    """
+    rows: dict[str | None, Row] = {}
+
+    def of(study: str | None) -> Row:
+        return rows.setdefault(study, _empty_study(study))
+
+    def work(connection: Connection) -> None:
+        _count_items(connection, job_id, of)
+        _count_moves(connection, job_id, of)
+        _count_arrivals(connection, job_id, of)
+
+    database.read(work)
+    for found in retrieve_store.surplus(database, job_id):
+        of(found["study_instance_uid"])["surplus"] += 1
+    for row in rows.values():
+        if row["expected"] is not None:
+            row["missing"] = max(0, row["expected"] - row["received"])
+    return list(rows.values())
+
+
+def _empty_study(study: str | None) -> Row:
+    return {
+        "StudyInstanceUID": study, "rows": [], "expected": 0, "received": 0, "missing": None, "surplus": 0,
+        "conflicts": 0, "arrivals": 0, "bytes": 0, "attempts": 0, "statuses": {}, "asked_at": None,
+        "first_arrival": None, "last_arrival": None,
+    }  # fmt: skip
+
+
+def _count_items(connection: Connection, job_id: int, of: _Of) -> None:
+    request = ItemRow.__table__.alias("request")
+    good = sa.func.sum(sa.case((ItemRow.state.in_(list(GOOD_ITEM_STATES)), 1), else_=0))
+    named = connection.execute(
+        sa.select(
+            ItemRow.study_instance_uid, request.c.row, request.c.expectation, sa.func.count().label("total"),
+            good.label("good"),
+        )
+        .join(request, request.c.id == ItemRow.request_id)
+        .where(ItemRow.job_id == job_id, ItemRow.is_first)
+        .group_by(ItemRow.study_instance_uid, request.c.row, request.c.expectation)
+        .order_by(sa.func.min(ItemRow.id))
+    )  # fmt: skip
+    for found in named:
+        row = of(found.study_instance_uid)
+        row["received"] += int(found.good)
+        _note_row(row, found.row)
+        if found.expectation == "images":
+            row["expected"] += int(found.total)
+    asked = sa.select(ItemRow.targets, ItemRow.expectation, ItemRow.row)
+    for request_row in connection.execute(
+        asked.where(ItemRow.job_id == job_id, ItemRow.kind == "request", ItemRow.expectation != "images")
+    ):
+        for one in map(target.from_json, request_row.targets or ()):
+            row = of(one.study)
+            _note_row(row, request_row.row)
+            if one.count is None or request_row.expectation == "unknown" or row["expected"] is None:
+                row["expected"] = None
+            else:
+                row["expected"] += one.count
+
+
+def _note_row(study: Row, row: int | None) -> None:
+    if row is not None and row not in study["rows"]:
+        study["rows"].append(row)
+
+
+def _count_moves(connection: Connection, job_id: int, of: _Of) -> None:
+    query = (
+        sa.select(
+            MoveRow.study_instance_uid, MoveRow.status, sa.func.count().label("number"),
+            sa.func.min(MoveRow.asked_at).label("asked_at"),
+        )
+        .where(MoveRow.job_id == job_id)
+        .group_by(MoveRow.study_instance_uid, MoveRow.status)
+    )  # fmt: skip
+    for found in connection.execute(query):
+        row = of(found.study_instance_uid)
+        row["attempts"] += found.number
+        name = "none" if found.status is None else f"0x{found.status:04X}"
+        row["statuses"] = dict(Counter(row["statuses"]) + Counter({name: found.number}))
+        row["asked_at"] = min(filter(None, (row["asked_at"], moment(found.asked_at))))
+
+
+def _count_arrivals(connection: Connection, job_id: int, of: _Of) -> None:
+    query = (
+        sa.select(
+            InstanceRow.study_instance_uid,
+            sa.func.count().label("number"),
+            sa.func.sum(InstanceRow.size).label("bytes"),
+            sa.func.sum(sa.case((ArrivalRow.outcome == "conflict", 1), else_=0)).label("conflicts"),
+            sa.func.min(ArrivalRow.at).label("first"),
+            sa.func.max(ArrivalRow.at).label("last"),
+        )
+        .join(InstanceRow, InstanceRow.id == ArrivalRow.instance_id)
+        .where(ArrivalRow.job_id == job_id)
+        .group_by(InstanceRow.study_instance_uid)
+    )
+    for found in connection.execute(query):
+        of(found.study_instance_uid).update(
+            arrivals=found.number,
+            bytes=int(found.bytes),
+            conflicts=int(found.conflicts),
+            first_arrival=moment(found.first),
+            last_arrival=moment(found.last),
+        )
+
+
+def instances(database: Database, job_id: int) -> Iterator[Row]:
+    """One row per instance that was expected, then one per instance that came besides. Raises OutOfReach."""
+    arrived = (
+        sa.select(
+            InstanceRow.sop_instance_uid.label("uid"),
+            sa.func.count().label("number"),
+            sa.func.sum(sa.case((ArrivalRow.outcome == "conflict", 1), else_=0)).label("conflicts"),
+            sa.func.min(ArrivalRow.at).label("first"),
+            sa.func.max(ArrivalRow.at).label("last"),
+        )
+        .join(InstanceRow, InstanceRow.id == ArrivalRow.instance_id)
+        .where(ArrivalRow.job_id == job_id)
+        .group_by(InstanceRow.sop_instance_uid)
+        .subquery()
+    )
+    request = ItemRow.__table__.alias("request")
+    query = (
+        sa.select(
+            ItemRow.__table__,
+            request.c.row.label("request_row"),
+            InstanceRow.path.label("file"),
+            InstanceRow.size.label("file_size"),
+            InstanceRow.transfer_syntax_uid.label("file_syntax"),
+            arrived.c.number, arrived.c.conflicts, arrived.c.first, arrived.c.last,
+        )
+        .join(request, request.c.id == ItemRow.request_id)
+        .outerjoin(
+            InstanceRow,
+            sa.and_(
+                InstanceRow.sop_instance_uid == ItemRow.sop_instance_uid,
+                InstanceRow.is_current,
+                InstanceRow.removed_at.is_(None),
+            ),
+        )
+        .outerjoin(arrived, arrived.c.uid == ItemRow.sop_instance_uid)
+        .where(ItemRow.job_id == job_id)
+        .order_by(ItemRow.request_id, ItemRow.id)
+    )  # fmt: skip
+    with database.stream() as connection:
+        for row in connection.execute(query):
+            yield {
+                "row": row.request_row,
+                "StudyInstanceUID": row.study_instance_uid,
+                "SeriesInstanceUID": row.series_instance_uid,
+                "SOPInstanceUID": row.sop_instance_uid,
+                "sop_class": row.sop_class_uid,
+                "transfer_syntax": row.file_syntax,
+                "expected": True,
+                "received": row.state in GOOD_ITEM_STATES,
+                "state": row.state.value,
+                "status": None if row.status is None else f"0x{row.status:04X}",
+                "reason": row.reason,
+                "detail": row.detail,
+                "attempts": row.tries,
+                "arrivals": row.number or 0,
+                "conflicts": int(row.conflicts or 0),
+                "first_arrival": moment(row.first),
+                "last_arrival": moment(row.last),
+                "bytes": row.file_size,
+                "file": row.file,
+            }
+    for found in retrieve_store.surplus(database, job_id):
+        yield {
+            **dict.fromkeys(INSTANCE_KEYS),
+            "StudyInstanceUID": found["study_instance_uid"],
+            "SeriesInstanceUID": found["series_instance_uid"],
+            "SOPInstanceUID": found["sop_instance_uid"],
+            "sop_class": found["sop_class_uid"],
+            "expected": False,
+            "received": True,
+            "state": "surplus",
+            "file": found["path"],
+        }
+
+
+INSTANCE_KEYS = (
+    "row", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "sop_class", "transfer_syntax", "expected",
+    "received", "state", "status", "reason", "detail", "attempts", "arrivals", "conflicts", "first_arrival",
+    "last_arrival", "bytes", "file",
+)  # fmt: skip
+STUDY_KEYS = tuple(_empty_study(None))
