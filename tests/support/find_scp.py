@@ -125,30 +125,33 @@ class FindScp:
                 thread.start()
 
     def _converse(self, line: QrLine) -> None:
-        try:
-            with line.socket, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                line.expect(peer.RQ)
-                self.associations += 1
-                line.socket.sendall(peer.acceptance(line, self.choose))
-                asked = line.request.presentation_context_definition_list
-                chosen = [self.choose(str(one.abstract_syntax), [str(s) for s in one.transfer_syntax]) for one in asked]
-                line.contexts = {
-                    int(one.context_id or 0): (str(one.abstract_syntax), answer[1] if answer else "")
-                    for one, answer in zip(asked, chosen, strict=True)
-                }
+        with line.socket, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                self._open(line)
                 while True:
                     self._serve(line, read_message(line))
-        except Released:
-            self.endings.append("released")
-            with contextlib.suppress(OSError):
-                line.socket.sendall(peer.release_pdu(peer.RELEASE_RP))
-        except Hung:
-            self.endings.append("aborted")
-        except (OSError, AssertionError):
-            self.endings.append("hung up")
-        except BaseException as error:
-            self.failure = error
+            except Released:
+                self.endings.append("released")
+                with contextlib.suppress(OSError):
+                    line.socket.sendall(peer.release_pdu(peer.RELEASE_RP))
+            except Hung:
+                self.endings.append("aborted")
+            except (OSError, AssertionError):
+                self.endings.append("hung up")
+            except BaseException as error:
+                self.failure = error
+
+    def _open(self, line: QrLine) -> None:
+        line.expect(peer.RQ)
+        self.associations += 1
+        line.socket.sendall(peer.acceptance(line, self.choose))
+        asked = line.request.presentation_context_definition_list
+        chosen = [self.choose(str(one.abstract_syntax), [str(s) for s in one.transfer_syntax]) for one in asked]
+        line.contexts = {
+            int(one.context_id or 0): (str(one.abstract_syntax), answer[1] if answer else "")
+            for one, answer in zip(asked, chosen, strict=True)
+        }
 
     def _serve(self, line: QrLine, message: Message) -> None:
         kind = int(message.command.CommandField)

@@ -90,17 +90,17 @@ class Dictionary(Protocol):
 
 def find_model(root: Root | str, *, worklist: bool = False) -> str:
     """The SOP class of a C-FIND."""
-    return WORKLIST_MODEL if worklist else _MODELS[Root(root)]
+    return WORKLIST_MODEL if worklist else f"{_MODELS[Root(root)]}.1"
 
 
 def move_model(root: Root | str) -> str:
     """The SOP class of a C-MOVE."""
-    return _MODELS[Root(root)][:-1] + "2"
+    return f"{_MODELS[Root(root)]}.2"
 
 
 def get_model(root: Root | str) -> str:
     """The SOP class of a C-GET."""
-    return _MODELS[Root(root)][:-1] + "3"
+    return f"{_MODELS[Root(root)]}.3"
 
 
 def levels(root: Root | str) -> tuple[Level, ...]:

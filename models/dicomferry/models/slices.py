@@ -32,21 +32,33 @@ class Slice:
         """Two slices that are this one together; None for one minute. Halves of a day share the minute between them:
         whether a time is part of a range that ends with it, archives do not agree on.
         """
+        day = timedelta(days=1)
         if self.first < self.last:
             middle = self.first + (self.last - self.first) // 2
             return (
                 Slice(self.first, middle, open_start=self.open_start),
-                Slice(middle + timedelta(days=1), self.last, open_end=self.open_end),
+                Slice(middle + day, self.last, open_end=self.open_end),
             )
+        if self.open_start:
+            before = self.first - day
+            return Slice(before, before, open_start=True), replace(self, open_start=False)
+        if self.open_end:
+            after = self.last + day
+            return replace(self, open_end=False), Slice(after, after, open_end=True)
         if self.end - self.begin <= 1:
             return None
         minute = (self.begin + self.end) // 2
-        return Slice(self.first, self.last, end=minute, begin=self.begin), replace(self, begin=minute)
+        return replace(self, end=minute), replace(self, begin=minute)
+
+    @property
+    def is_day(self) -> bool:
+        """Whether it is one day, or a part of one."""
+        return self.first == self.last and not (self.open_start or self.open_end)
 
     @property
     def keys(self) -> tuple[Key, ...]:
         """StudyDate, and StudyTime where it is less than a day."""
-        if self.first == self.last:
+        if self.is_day:
             days = f"{self.first:%Y%m%d}"
         else:
             start = "" if self.open_start else f"{self.first:%Y%m%d}"
@@ -65,12 +77,11 @@ class Slice:
         day = (study_date or "").replace(".", "").replace("-", "")
         if not re.fullmatch(r"\d{8}", day):
             return False
-        several = self.first < self.last
-        after = (several and self.open_start) or day >= f"{self.first:%Y%m%d}"
-        return after and ((several and self.open_end) or day <= f"{self.last:%Y%m%d}")
+        after = self.open_start or day >= f"{self.first:%Y%m%d}"
+        return after and (self.open_end or day <= f"{self.last:%Y%m%d}")
 
     def __str__(self) -> str:
-        text = f"{self.first:%Y-%m-%d}" + (f" to {self.last:%Y-%m-%d}" if self.first < self.last else "")
+        text = f"{self.first:%Y-%m-%d}" + ("" if self.is_day else f" to {self.last:%Y-%m-%d}")
         times = (f"{minute // 60:02}:{minute % 60:02}" for minute in (self.begin, self.end))
         return text if (self.begin, self.end) == (0, DAY_MINUTES) else f"{text} {' to '.join(times)}"
 

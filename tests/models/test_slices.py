@@ -1,0 +1,109 @@
+"""Halving by date and time loses nothing that has a date, and comes to an end."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dicomferry.models import slices
+from dicomferry.models.errors import UsageError
+from dicomferry.models.query import Key
+from dicomferry.models.slices import Slice
+
+TODAY = date(2026, 11, 22)
+DATE, TIME = "00080020", "00080030"
+
+
+def matches(keys: tuple[Key, ...], day: str, clock: str) -> bool:
+    """As an archive matches ranges, both ends included."""
+    for path, held in ((DATE, day), (TIME, clock)):
+        value = dict(keys).get(path, "")
+        first, between, last = value.partition("-")
+        if value and not (first <= held and (not last or held <= last) if between else held == value):
+            return False
+    return True
+
+
+days = st.dates(date(1899, 12, 1), date(2026, 12, 20))
+clocks = st.times().map(lambda time: time.strftime("%H%M%S"))
+
+
+@given(days, clocks, st.data())
+def test_halves_are_the_whole(day: date, clock: str, data: st.DataObject) -> None:
+    """A study that a slice finds, one of its halves finds, down to the minute."""
+    part, held = slices.whole((), TODAY), (f"{day:%Y%m%d}", clock)
+    for _ in range(60):
+        halves = part.halves()
+        if halves is None:
+            assert part.is_day and part.end - part.begin == 1
+            return
+        inside = [half for half in halves if matches(half.keys, *held)]
+        assert inside, (part, halves)
+        part = data.draw(st.sampled_from(inside))
+        assert part.holds(held[0])
+
+
+def test_the_number_of_halvings_is_bounded() -> None:
+    """From a century to one minute in fewer than thirty steps."""
+    part, steps = slices.whole(((DATE, "19300101-20291231"),), TODAY), 0
+    while halves := part.halves():
+        part, steps = halves[1], steps + 1
+    assert steps < 30
+
+
+def test_bounds_overlap_in_time_and_not_in_days() -> None:
+    """Whether a range's last second belongs to it, archives do not agree on; about days they do."""
+    first, second = Slice(date(2026, 1, 1), date(2026, 1, 4)).halves() or ()
+    assert (first.last, second.first) == (date(2026, 1, 2), date(2026, 1, 3))
+    early, late = Slice(TODAY, TODAY).halves() or ()
+    assert dict(early.keys)[TIME] == "-120000"
+    assert dict(late.keys)[TIME] == "120000-"
+
+
+@pytest.mark.parametrize(
+    ("value", "first", "last", "open_start", "open_end"),
+    [
+        ("", slices.EARLIEST, TODAY + timedelta(days=1), True, True),
+        ("20260101", date(2026, 1, 1), date(2026, 1, 1), False, False),
+        ("20260101-20260131", date(2026, 1, 1), date(2026, 1, 31), False, False),
+        ("20260101-", date(2026, 1, 1), TODAY + timedelta(days=1), False, True),
+        ("-20260131", slices.EARLIEST, date(2026, 1, 31), True, False),
+    ],
+)
+def test_what_is_asked_for(value: str, first: date, last: date, open_start: bool, open_end: bool) -> None:
+    """The first query is the one that was asked for."""
+    part = slices.whole(((DATE, value),), TODAY)
+    assert part == Slice(first, last, open_start=open_start, open_end=open_end)
+    assert dict(part.keys)[DATE] == value
+
+
+@pytest.mark.parametrize("keys", [((DATE, "2026*"),), ((DATE, "20260101\\20260102"),), ((DATE, "20261301"),)])
+def test_dates_that_are_no_range(keys: tuple[Key, ...]) -> None:
+    """What cannot be halved is refused."""
+    with pytest.raises(UsageError):
+        slices.whole(keys, TODAY)
+
+
+def test_a_time_of_ones_own() -> None:
+    """Halving needs StudyTime."""
+    with pytest.raises(UsageError, match="StudyTime"):
+        slices.whole(((TIME, "1200-"),), TODAY)
+
+
+def test_an_answer_outside_of_its_slice_is_seen() -> None:
+    """So an archive that does not match on StudyDate is found out."""
+    part = Slice(date(2026, 1, 1), date(2026, 1, 31))
+    assert part.holds("20260101") and part.holds("2026.01.31")
+    assert not part.holds("20251231") and not part.holds(None) and not part.holds("")
+    assert slices.whole((), TODAY).holds(None)
+    assert Slice(date(1900, 1, 1), date(1950, 1, 1), open_start=True).holds("18800101")
+
+
+def test_a_slice_in_words() -> None:
+    """As the reason of a job names it."""
+    assert str(Slice(TODAY, TODAY)) == "2026-11-22"
+    assert str(Slice(TODAY, TODAY, begin=0, end=1)) == "2026-11-22 00:00 to 00:01"
+    assert str(Slice(date(2026, 1, 1), TODAY)) == "2026-01-01 to 2026-11-22"
