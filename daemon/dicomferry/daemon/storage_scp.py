@@ -12,7 +12,7 @@ import time
 import uuid
 
 from dicomferry.daemon.stop_signal import StopSignal
-from dicomferry.models import presence, schema, telemetry
+from dicomferry.models import call_store, presence, schema, telemetry
 from dicomferry.models import settings as settings_module
 from dicomferry.models.database import Database
 from dicomferry.models.errors import ConfigurationError, DicomferryError, DimseError
@@ -20,7 +20,9 @@ from dicomferry.models.remote import host_and_port
 from dicomferry.models.settings import Settings
 from dicomferry.workers import archive_check, parent
 from dicomferry.workers.admission import Admission
+from dicomferry.workers.admission import public_host as public_host
 from dicomferry.workers.archive import OWN, Archive
+from dicomferry.workers.call_log import CallLog, Entry
 from dicomferry.workers.dimse import acceptance
 from dicomferry.workers.dimse.acceptance import Rejection, Request
 from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, Waits
@@ -45,13 +47,20 @@ class StorageScp:
     """A listener and its connections. `serve` is for the main thread."""
 
     def __init__(
-        self, settings: Settings, archive: Archive, indexer: Indexer, admission: Admission, waits: Waits
+        self,
+        settings: Settings,
+        archive: Archive,
+        indexer: Indexer,
+        admission: Admission,
+        waits: Waits,
+        calls: CallLog,
     ) -> None:
         self._settings = settings
         self._archive = archive
         self._indexer = indexer
         self._admission = admission
         self._waits = waits
+        self._calls = calls
         self._lock = threading.Lock()
         self._connections: dict[_Connection, None] = {}
         self._listener: socket.socket | None = None
@@ -152,7 +161,8 @@ class _Connection:
         self._address = address
         self._token = uuid.uuid4().hex
         self._stores = 0
-        self._layer = UpperLayer(sock, address)
+        self._call: Entry | None = None
+        self._layer = UpperLayer(sock, address, self._moved)
         self.acceptor = Acceptor(self._layer, self, scp._waits)
 
     def run(self) -> None:
@@ -167,6 +177,7 @@ class _Connection:
             why = "our own fault"
         finally:
             self._scp._forget(self)
+            self._scp._calls.ended(self._token)
         if self.acceptor.request is not None:
             log.info("association ended", association=self._token, stores=self._stores, why=why)
         elif why and "was closed" not in why:
@@ -199,8 +210,23 @@ class _Connection:
                 called_ae_title=request.called_ae_title,
                 address=self._address,
             )
+            scp._calls.rejected(
+                self._token,
+                calling=caller,
+                called=request.called_ae_title,
+                address=self._address,
+                why=f"{rejection.text} ({rejection.result}/{rejection.source}/{rejection.reason}); {allow}",
+            )
             return rejection
         self._layer.peer = f"{caller}@{self._address}"
+        answers = acceptance.negotiate(request.contexts)
+        self._call = scp._calls.begin(
+            self._token,
+            calling=caller,
+            called=request.called_ae_title,
+            address=self._address,
+            refused=tuple(dict.fromkeys(answer.abstract_syntax for answer in answers if not answer.accepted)),
+        )
         log.info(
             "association accepted",
             association=self._token,
@@ -209,6 +235,10 @@ class _Connection:
             address=self._address,
         )
         return None
+
+    def _moved(self, _bytes: int) -> None:
+        if self._call is not None:
+            self._call.moved = True
 
     def prefer(self, request: Request) -> str | None:
         """The caller's remote decides."""
@@ -236,16 +266,6 @@ def take_port(settings: Settings) -> socket.socket:
         raise ConfigurationError(f"{text}; set scp.port (DICOMFERRY_SCP__PORT), or end what is using it") from None
 
 
-def public_host(settings: Settings) -> str:
-    """What to tell others as our host: the address that was set, else the one that this machine calls others from."""
-    if settings.scp.host not in ("0.0.0.0", "::"):
-        return settings.scp.host
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # a documentation address; connecting a datagram socket sends nothing
-        return str(probe.getsockname()[0])
-    return socket.gethostname()
-
-
 def run(settings: Settings) -> int:
     """Be the storage SCP until TERM; the exit code. Raises ConfigurationError, OutOfReach before it has begun."""
     parent.end_with_parent()
@@ -267,15 +287,19 @@ def run(settings: Settings) -> int:
         admission = Admission(database.impatient())
         admission.reload()
         waits = Waits(acse=settings.timeouts.acse, progress=settings.timeouts.progress)
-        scp = StorageScp(settings, archive, indexer, admission, waits)
+        calls = CallLog(database.impatient())
+        scp = StorageScp(settings, archive, indexer, admission, waits, calls)
         acceptance.prepare()
         scp.listen()
         indexer.start()
         worker = presence.register(database, "scp", slots=scp.most_associations)
+        call_store.begin(database)
+        calls.start()
         log.info("storage SCP listens", host=settings.scp.host, port=settings.scp.port, archive=str(archive.root))
         parent.tell_ready()
         _stand(scp, database.impatient(), worker, admission, stop)
         scp.drain(stop)
+        calls.close(RELEASE_SECONDS)
         if not indexer.close(INDEX_SECONDS):
             log.warning("files without a row are indexed at the next start", files=indexer.waiting)
         journal.close()

@@ -13,8 +13,9 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.presence import SILENT_AFTER
+from dicomferry.models.retry import Decision
 from dicomferry.models.state import ChunkState
-from dicomferry.models.tables import CallRow, ChunkRow, WorkerRow
+from dicomferry.models.tables import CallRow, ChunkRow, JobRow, WorkerRow
 
 KEPT_DAYS = 7
 NO_SCP = "storage SCP is not running"
@@ -81,6 +82,25 @@ def begin(database: Database) -> None:
             )
 
     database.write(work)
+
+
+def put_off(connection: Connection, decision: Decision) -> None:
+    """Moves that would come to us wait along: one of them has found out that there is no storage SCP."""
+    to_us = sa.select(JobRow.id).where(JobRow.destination.is_(None))
+    condition = sa.and_(
+        ChunkRow.state == ChunkState.PENDING,
+        ChunkRow.kind == "move",
+        ChunkRow.not_before < decision.at,
+        ChunkRow.job_id.in_(to_us),
+    )
+    ids = connection.execute(sa.select(ChunkRow.id).where(condition).order_by(ChunkRow.id).with_for_update())
+    due = [row.id for row in ids]
+    for first in range(0, len(due), 500):
+        connection.execute(
+            sa.update(ChunkRow)
+            .where(ChunkRow.id.in_(due[first : first + 500]))
+            .values(not_before=decision.at, reason=decision.reason, advice=decision.advice)
+        )
 
 
 def living_scps(database: Database) -> frozenset[int]:

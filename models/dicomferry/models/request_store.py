@@ -173,7 +173,10 @@ def missing(database: Database, chunk_id: int) -> list[Missing]:
             .where(_awaited(chunk_id))
             .order_by(ItemRow.id)
         )
-        return [Missing(*row._tuple()) for row in connection.execute(query) if row.sop_instance_uid]
+        return [
+            Missing(key, study, series, uid or "", charges)
+            for key, study, series, uid, charges in connection.execute(query)
+        ]
 
     return database.read(work)
 
@@ -280,6 +283,35 @@ def arrived_within(database: Database, job_id: int, seconds: float) -> bool:
         return connection.execute(query.limit(1)).first() is not None
 
     return database.read(work)
+
+
+def add_archived(database: Database, held: Claim, request_id: int, found: Sequence[Listed]) -> None:
+    """Make items of what lies in the archive for a request whose instances nobody has listed; what is there stays."""
+    known = database.read(
+        lambda connection: set(
+            connection.execute(
+                sa.select(ItemRow.sop_instance_uid).where(
+                    ItemRow.chunk_id == held.chunk_id, ItemRow.request_id == request_id
+                )
+            ).scalars()
+        )
+    )
+    new = [one for one in found if one.uid not in known]
+    for first in range(0, len(new), _BATCH):
+        batch = new[first : first + _BATCH]
+        lease.fenced(
+            database,
+            held,
+            lambda connection, batch=batch: _expect(connection, held, request_id, batch, refetch=False),  # type: ignore[misc]
+        )
+
+
+def came(database: Database, chunk_id: int) -> int:
+    """How many instances of the chunk's request are here, those of another request of the job included."""
+    query = sa.select(sa.func.count()).where(
+        ItemRow.chunk_id == chunk_id, ItemRow.request_id.is_not(None), ItemRow.state.in_(list(GOOD_ITEM_STATES))
+    )
+    return int(database.read(lambda connection: connection.execute(query).scalar_one()))
 
 
 # --- what was asked for -----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from dicomferry.models import remote_store, telemetry
 from dicomferry.models.database import Database
 from dicomferry.models.errors import DicomferryError
+from dicomferry.models.settings import Settings
 
 log = telemetry.logger(__name__)
 
@@ -99,6 +100,16 @@ def gather(senders: Iterable[remote_store.Sender], look_up: Callable[[str], list
             except ValueError:
                 ae_titles.setdefault(entry, sender.prefer_syntax)
     return Callers(ae_titles, addresses, tuple(networks), moves)
+
+
+def public_host(settings: Settings) -> str:
+    """What to tell others as our host: the address that was set, else the one that this machine calls others from."""
+    if settings.scp.host not in ("0.0.0.0", "::"):
+        return settings.scp.host
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # a documentation address; connecting a datagram socket sends nothing
+        return str(probe.getsockname()[0])
+    return socket.gethostname()
 
 
 class Admission:

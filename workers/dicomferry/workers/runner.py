@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dicomferry.models import claim, dimse_status, lease, plan_store, remote_store, retry, telemetry
@@ -14,12 +13,13 @@ from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.dimse_status import Answer, Rule
 from dicomferry.models.errors import DicomferryError, DimseError, LeaseLost, OutOfReach
 from dicomferry.models.outcome import Outcome
-from dicomferry.models.presence import Worker
 from dicomferry.models.remote import Remote
-from dicomferry.models.retry import Decision
-from dicomferry.models.settings import Settings
+from dicomferry.models.spec import RETRIEVES
 from dicomferry.models.state import AttemptEnd, ItemState
-from dicomferry.workers import plan
+from dicomferry.workers import plan, retrieve, retrieve_plan
+from dicomferry.workers.environment import STUCK as STUCK
+from dicomferry.workers.environment import Environment as Environment
+from dicomferry.workers.environment import decide, internal, sentence
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.operations import OPERATIONS, Answered, Work
 from dicomferry.workers.recorder import Recorder
@@ -31,25 +31,15 @@ LARGE_BYTES = 16 << 20
 CONGESTION_PAUSES = (0.5, 2.0, 5.0)
 """Seconds to wait, within an association, after the first, second ... refusal for lack of resources in a row."""
 
-STUCK = Answer(
-    rule=Rule.BROKEN,
-    reason="no progress",
-    advice="nothing moved for so long that the association was aborted from here: look at both sides' logs",
-    clause="",
-)
+Try = Callable[[Environment, Claim, Heartbeat, Remote], None]
+ATTEMPTS: Mapping[str, Try] = dict.fromkeys(RETRIEVES, retrieve.run)
+"""What tries a chunk of a kind that is not items in, one answer per item out."""
+PLANS: Mapping[str, Callable[[Database, Claim, Heartbeat, Callable[[], object]], bool]] = {
+    "store": plan.run,
+    **dict.fromkeys(RETRIEVES, retrieve_plan.run),
+}
 
 log = telemetry.logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Environment:
-    """What running chunks takes. `ring` wakes a worker for a lane and never raises."""
-
-    settings: Settings
-    database: Database
-    worker: Worker
-    ring: Callable[[str], object]
-    jitter: Callable[[], float] = random.random
 
 
 def run_next(environment: Environment, lane: str) -> bool:
@@ -97,7 +87,7 @@ def _run(environment: Environment, held: Claim) -> None:
             if held.kind == PLAN:
                 _plan(environment, held, heart)
             else:
-                _Attempt(environment, held, heart).run(remote)
+                ATTEMPTS.get(held.kind, _attempt)(environment, held, heart, remote)
     except LeaseLost as error:
         # The sweep has ended this attempt, or will; whoever has the chunk now goes on with it.
         log.warning("attempt given up", error=str(error))
@@ -110,48 +100,21 @@ def _run(environment: Environment, held: Claim) -> None:
 def _plan(environment: Environment, held: Claim, heart: Heartbeat) -> None:
     database = environment.database
     try:
-        planned = plan.run(database, held, heart, ring=lambda: environment.ring(held.spec.lane))
+        planned = PLANS[held.spec.kind](database, held, heart, lambda: environment.ring(held.spec.lane))
     except DicomferryError:
         raise
     except Exception as error:
         log.exception("plan failed")
         now = database.read(database.now)
-        decision = _decide(environment, held, _internal(error), left=1, progressed=False, now=now)
-        lease.finish(database, held, end=AttemptEnd.ERROR, decision=decision, detail=_sentence(error))
+        decision = decide(environment, held, internal(error), left=1, progressed=False, now=now)
+        lease.finish(database, held, end=AttemptEnd.ERROR, decision=decision, detail=sentence(error))
         return
     end = AttemptEnd.COMPLETED if planned or not heart.stop else AttemptEnd.INTERRUPTED
     lease.finish(database, held, end=end, decision=None, planned=planned)
 
 
-def _decide(
-    environment: Environment, held: Claim, fault: Answer | None, *, left: int, progressed: bool, now: object
-) -> Decision:
-    reason = fault.reason if fault else None
-    return retry.decide_chunk(
-        fault,
-        left=left,
-        progressed=progressed,
-        barren=held.barren,
-        same_before=lease.ended_alike(environment.database, held, reason) if held.barren else 0,
-        waiting_since=held.waiting_since,
-        now=now,  # type: ignore[arg-type]
-        jitter=environment.jitter(),
-        policy=environment.settings.retry.value(),
-    )
-
-
-def _internal(error: Exception) -> Answer:
-    return Answer(
-        rule=Rule.BROKEN,
-        reason="internal error",
-        advice="a fault of this program: please report what the worker's log says",
-        clause="",
-    )
-
-
-def _sentence(error: BaseException) -> str:
-    text = str(error) if isinstance(error, DicomferryError) else f"{type(error).__name__}: {error}"
-    return plan.printable(text) or type(error).__name__
+def _attempt(environment: Environment, held: Claim, heart: Heartbeat, remote: Remote) -> None:
+    _Attempt(environment, held, heart).run(remote)
 
 
 @dataclass
@@ -183,7 +146,7 @@ class _Attempt:
             except Exception as error:
                 log.exception("items could not be examined")
                 self.waiting.extend(rows)
-                self._end(_internal(error), _sentence(error), AttemptEnd.ERROR)
+                self._end(internal(error), sentence(error), AttemptEnd.ERROR)
                 return
             self.buffered += decided
             self.finished += len(decided)
@@ -218,11 +181,11 @@ class _Attempt:
         except DimseError as error:
             self.heart.require_lease()
             fault = STUCK if self.heart.gave_up else dimse_status.for_error(error)
-            return self._broken(fault, _sentence(error)), _sentence(error), AttemptEnd.ERROR
+            return self._broken(fault, sentence(error)), sentence(error), AttemptEnd.ERROR
         except Exception as error:
             log.exception("attempt failed")
             self.heart.require_lease()
-            return self._broken(_internal(error), _sentence(error)), _sentence(error), AttemptEnd.ERROR
+            return self._broken(internal(error), sentence(error)), sentence(error), AttemptEnd.ERROR
         finally:
             self.heart.on_abort(None)
             close = getattr(answers, "close", None)
@@ -328,7 +291,7 @@ class _Attempt:
         interrupted = end in (AttemptEnd.INTERRUPTED, AttemptEnd.CANCELLED)
         decision = None
         if not interrupted:
-            decision = _decide(
+            decision = decide(
                 self.environment,
                 self.held,
                 fault,

@@ -115,7 +115,8 @@ class Expectation:
     """What a retrieve of `level` and `keys` is expected to bring, listed by the peer: iterate, then read the rest.
 
     After the iteration `depth` is `images` (all that there is was listed), `counts` (the peer does not list images;
-    `count` is how many it says there are) or `unknown`; `why` is the reason for anything less than `images`. `count` is
+    `count` is how many it says there are) or `unknown`; `why` is the reason for anything less than `images`,
+    `error` the refusal behind it. `count` is
     None where the peer gave no numbers, `availabilities` holds every word of (0008,0056) that came.
 
     A peer that refuses the query, or a level of it, is told of in `depth` and `why`. Iterating raises FindStopped,
@@ -124,6 +125,7 @@ class Expectation:
 
     depth: Literal["images", "counts", "unknown"] = "unknown"
     why: str | None = None
+    error: DimseFailure | ContextNotAccepted | None = None
     count: int | None = None
     listed: int = 0
 
@@ -142,7 +144,7 @@ class Expectation:
         try:
             tops = list(walk(self._ask, root, level, self._with_returns(level, self._keys)))
         except (DimseFailure, ContextNotAccepted) as error:
-            self.why = str(error)
+            self.why, self.error = str(error), error
             return
         if level is Level.IMAGE:
             self.depth = "images"
@@ -156,7 +158,7 @@ class Expectation:
             for top in tops:
                 yield from self._below(top)
         except (DimseFailure, ContextNotAccepted) as error:
-            self.why = str(error)
+            self.why, self.error = str(error), error
         else:
             if self.listed or not self.count:
                 self.depth = "images"

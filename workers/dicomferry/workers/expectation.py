@@ -1,0 +1,173 @@
+"""What a retrieve is expected to bring: asked of the archive by C-FIND before anything is moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from dicomferry.models import dimse_status, query, target
+from dicomferry.models.dimse_status import Rule
+from dicomferry.models.errors import ContextNotAccepted, DimseFailure
+from dicomferry.models.query import Key, Level
+from dicomferry.models.remote import Remote
+from dicomferry.models.request_store import Listed
+from dicomferry.models.target import Target
+from dicomferry.workers.dimse import find, walk
+from dicomferry.workers.dimse.association import Association, open_association
+from dicomferry.workers.fault import Fault
+from dicomferry.workers.heartbeat import Heartbeat
+
+_DEPTHS = ("unknown", "counts", "images")
+
+
+@dataclass
+class Listing:
+    """What the archive says it has. `depth` is the least that it told of any target, `why` the reason for less than
+    images. `absent` are images that were asked for by their UID and are not listed.
+    """
+
+    targets: list[Target] = field(default_factory=list)
+    depth: str = "images"
+    why: str | None = None
+    instances: list[Listed] = field(default_factory=list)
+    absent: list[Listed] = field(default_factory=list)
+    availabilities: set[str] = field(default_factory=set)
+
+    @property
+    def expected(self) -> int | None:
+        """How many instances there are to be; None where nobody says."""
+        if self.depth == "images":
+            return len({one.uid for one in (*self.instances, *self.absent)})
+        if self.depth == "counts":
+            return sum(one.count or 0 for one in self.targets)
+        return None
+
+
+@contextmanager
+def inquiry(remote: Remote, root: str, heart: Heartbeat) -> Iterator[Association]:
+    """An association for C-FIND, which the heartbeat can break."""
+    proposal = find.proposal(query.find_model(root))
+    with open_association(remote, [proposal], progress=heart.progress) as association:
+        heart.on_abort(association.abort)
+        try:
+            yield association
+        finally:
+            heart.on_abort(None)
+
+
+def ask(remote: Remote, root: str, level: str, keys: Sequence[Key], heart: Heartbeat, *, insist: bool) -> Listing:
+    """What is there of an identifier.
+
+    An archive that does not answer queries, or not down to the images, is taken at its word (`depth`); with `insist`
+    its answer must be that it cannot, not only that it could not just now. Raises Fault where the identifier cannot be
+    resolved, DimseError and FindStopped as the queries do.
+    """
+    with inquiry(remote, root, heart) as association:
+        targets = target.from_keys(level, keys)
+        if targets is None:
+            targets = _resolve(association, root, Level(level), keys, lambda: heart.stop)
+        return _listing(association, root, targets, lambda: heart.stop, insist=insist)
+
+
+def again(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat) -> Listing:
+    """The same for targets that are known. Raises what `ask` does."""
+    with inquiry(remote, root, heart) as association:
+        return _listing(association, root, targets, lambda: heart.stop, insist=False)
+
+
+def is_unchanged(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat) -> bool:
+    """Whether the archive gives the numbers that it gave before; False where it gives none. Raises what `ask` does."""
+    if any(one.images or one.count is None for one in targets):
+        return False
+    with inquiry(remote, root, heart) as association:
+        asked = walk.asker(association, query.find_model(root), stop=lambda: heart.stop)
+        for one in targets:
+            wanted = (f"{query.RELATED_INSTANCES[one.level]:08X}", "")
+            try:
+                found = list(walk.walk(asked, root, one.level, (*one.keys(root), wanted)))
+            except (DimseFailure, ContextNotAccepted):
+                return False
+            counts = [answer.answer.first(query.RELATED_INSTANCES[one.level]) for answer in found]
+            if counts != [str(one.count)]:
+                return False
+    return True
+
+
+def _resolve(
+    association: Association, root: str, level: Level, keys: Sequence[Key], stop: Callable[[], bool]
+) -> list[Target]:
+    """The targets that the keys match. Raises Fault where the archive refuses the query."""
+    try:
+        found = list(walk.walk(walk.asker(association, query.find_model(root), stop=stop), root, level, keys))
+    except (DimseFailure, ContextNotAccepted) as error:
+        raise _refusal(error) from error
+    targets: dict[Target, list[str]] = {}
+    for match in found:
+        values = {one: match.unique(one) for one in query.levels(root)}
+        if not values[level]:
+            continue
+        one = Target(
+            patient_id=values.get(Level.PATIENT),
+            study=values[Level.STUDY] if level is not Level.PATIENT else None,
+            series=values[Level.SERIES] if level in (Level.SERIES, Level.IMAGE) else None,
+        )
+        images = targets.setdefault(one, [])
+        if level is Level.IMAGE and values[level]:
+            images.append(str(values[level]))
+    return [replace(one, images=tuple(dict.fromkeys(images))) for one, images in targets.items()]
+
+
+def _refusal(error: DimseFailure | ContextNotAccepted) -> Fault:
+    if isinstance(error, DimseFailure):
+        return Fault(dimse_status.for_status("find", error.status), str(error), error.status)
+    answer = dimse_status.for_status("find", 0x0122)
+    return Fault(replace(answer, rule=Rule.FINAL), str(error))
+
+
+def _listing(
+    association: Association, root: str, targets: Sequence[Target], stop: Callable[[], bool], *, insist: bool
+) -> Listing:
+    listing = Listing()
+    for one in targets:
+        parts = list(_parts(one, association.remote.max_uids))
+        listed: list[Listed] = []
+        count: int | None = 0
+        for part in parts:
+            found = walk.Expectation(association, root, part.level, part.keys(root), stop=stop)
+            listed += _of(part, found)
+            if found.error and insist and _may_pass(found.error):
+                raise _refusal(found.error)
+            listing.availabilities |= found.availabilities
+            listing.depth = min(listing.depth, found.depth, key=_DEPTHS.index)
+            listing.why = listing.why or found.why
+            count = None if found.count is None or count is None else count + found.count
+        uids = {image.uid for image in listed}
+        listing.instances += listed
+        listing.absent += [Listed(uid, None, one.study, one.series) for uid in one.images if uid not in uids]
+        listing.targets.append(replace(one, count=count))
+    return listing
+
+
+def _parts(one: Target, most: int) -> Iterator[Target]:
+    if not one.images:
+        yield one
+    for first in range(0, len(one.images), most):
+        yield replace(one, images=one.images[first : first + most])
+
+
+def _of(one: Target, found: Iterable[walk.Instance]) -> Iterator[Listed]:
+    """What is listed of a target; an archive that does not keep to the keys is not believed."""
+    for image in found:
+        study = image.study_instance_uid or one.study
+        series = image.series_instance_uid or one.series
+        foreign = (one.study and study != one.study) or (one.series and series != one.series)
+        if not foreign and (not one.images or image.sop_instance_uid in one.images):
+            yield Listed(image.sop_instance_uid, image.sop_class_uid, study, series)
+
+
+def _may_pass(error: DimseFailure | ContextNotAccepted) -> bool:
+    """Whether the archive may answer another time."""
+    if not isinstance(error, DimseFailure):
+        return False
+    return dimse_status.for_status("find", error.status).rule in (Rule.CONGESTED, Rule.AGAIN)

@@ -1,0 +1,70 @@
+"""Whose fault it is that nothing came: what the archive said, held against what our storage SCP saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dicomferry.models import call_store, dimse_status
+from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.dimse_status import Answer, Rule
+from dicomferry.workers.admission import Callers
+
+
+class Fault(Exception):
+    """What ends an attempt before its work is done: the answer that decides how it goes on, and a sentence."""
+
+    def __init__(self, answer: Answer, detail: str | None = None, status: int | None = None) -> None:
+        super().__init__(detail or answer.reason)
+        self.answer = answer
+        self.detail = detail
+        self.status = status
+
+
+class Stopped(Exception):
+    """Cancel, hold or drain was asked for."""
+
+
+def local(rule: Rule, reason: str, advice: str | None = None) -> Answer:
+    """An answer that no peer gave."""
+    return Answer(rule=rule, reason=reason, advice=advice or dimse_status.for_local(reason), clause="")
+
+
+def seen_from(database: Database, callers: Callers, after: int) -> tuple[list[AnyRow], list[AnyRow]]:
+    """(associations of this remote that our storage SCP took, rejected ones of anybody) since call `after`.
+
+    Those that were open already count: some archives keep one for the next time. Whoever is rejected is not known, so
+    it may have been this remote under a name that we do not know.
+    """
+    rows = call_store.calls_after(database, after)
+    taken = [row for row in rows if row.accepted and callers.knows(row.calling_ae_title, row.address)]
+    return taken, [row for row in rows if not row.accepted and row.id > after]
+
+
+def why_nothing_came(database: Database, callers: Callers, after: int, us: str) -> Fault | None:
+    """The fault, if our storage SCP saw no association from there since call `after`; `us` is AE title and address."""
+    taken, rejected = seen_from(database, callers, after)
+    if taken:
+        return None
+    if rejected:
+        row = rejected[-1]
+        detail = f"our storage SCP rejected {row.calling_ae_title!r} from {row.address}: {row.why}"
+        return Fault(local(Rule.DOUBTFUL, "archive was rejected here"), detail)
+    advice = (
+        f"no association came from there: its administrator has to enter {us} as a destination, and the firewall has "
+        "to be open from there to here; then release"
+    )
+    return Fault(local(Rule.DOUBTFUL, "archive cannot reach us", advice), f"it was to send to {us}, and nobody called")
+
+
+def refused_classes(rows: Sequence[AnyRow]) -> frozenset[str]:
+    """The SOP classes that our storage SCP refused in these associations."""
+    return frozenset(uid for row in rows for uid in row.refused or ())
+
+
+def moved_at(database: Database, callers: Callers) -> object:
+    """Something that changes whenever an association from this remote carried data."""
+    rows = call_store.calls_after(database, 1 << 62)
+    return max(
+        (row.moved_at for row in rows if row.moved_at and callers.knows(row.calling_ae_title, row.address)),
+        default=None,
+    )

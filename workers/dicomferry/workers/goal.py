@@ -1,0 +1,119 @@
+"""What a retrieve is after, and how far it is: instance by instance where the archive lists them, else by number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dicomferry.models import request_store, rounds
+from dicomferry.models.claim import Claim
+from dicomferry.models.database import Database
+from dicomferry.models.request_store import State
+from dicomferry.models.rounds import Ask, Limits
+from dicomferry.workers.dimse.retrieval import Report
+
+
+class Goal(Protocol):
+    """How far a request is. Its methods read and write the record; they raise LeaseLost and OutOfReach."""
+
+    def mark(self) -> int:
+        """Write down what has come; how much of it is new."""
+
+    def is_reached(self) -> bool:
+        """Whether everything is here, as of the last `mark`."""
+
+    def asks(self, fineness: int, limits: Limits) -> list[Ask]:
+        """The requests that bring what is missing."""
+
+    def has(self, ask: Ask) -> bool:
+        """Whether all that a request was to bring is here, as of the last `mark`."""
+
+    def hear(self, ask: Ask, report: Report) -> None:
+        """The archive's final answer to a request."""
+
+
+@dataclass
+class Listed:
+    """The archive has listed the instances: each is an item."""
+
+    database: Database
+    held: Claim
+    state: State
+    refetch: bool
+    max_uids: int
+    missing: list[rounds.Missing] = field(default_factory=list)
+
+    def mark(self) -> int:
+        """Bring to their end the items whose instance is here."""
+        came = request_store.mark_arrived(self.database, self.held, refetch=self.refetch)
+        if came or not self.missing:
+            self.missing = request_store.missing(self.database, self.held.chunk_id)
+        return came
+
+    def is_reached(self) -> bool:
+        """No item waits."""
+        return not self.missing
+
+    def asks(self, fineness: int, limits: Limits) -> list[Ask]:
+        """As few as will do."""
+        return rounds.asks(
+            self.state.targets,
+            self.missing,
+            request_store.totals(self.database, self.held.chunk_id),
+            fineness=fineness,
+            max_uids=self.max_uids,
+            limits=limits,
+        )
+
+    def has(self, ask: Ask) -> bool:
+        """None of its items waits."""
+        return {one.item_id for one in self.missing}.isdisjoint(ask.items)
+
+    def hear(self, ask: Ask, report: Report) -> None:
+        """What it says of numbers proves nothing that the items do not."""
+
+
+@dataclass
+class Blind:
+    """The archive tells a number (`counts`), or nothing at all: what has come is counted."""
+
+    database: Database
+    held: Claim
+    state: State
+    refetch: bool
+    max_uids: int
+    after: int
+    """The last arrival of anybody before this attempt: what comes later and belongs to nobody may be ours."""
+    came: int = 0
+    reports: dict[Ask, Report] = field(default_factory=dict)
+
+    def mark(self) -> int:
+        """Make items of what has come."""
+        before = self.came
+        counted = self.state.row.expectation == "counts"
+        for one in self.state.targets:
+            after = None if counted else self.after
+            found = request_store.archived(self.database, self.held, one, refetch=self.refetch, after=after)
+            request_store.add_archived(self.database, self.held, self.state.row.id, found)
+        self.came = request_store.came(self.database, self.held.chunk_id)
+        return self.came - before
+
+    def is_reached(self) -> bool:
+        """The number that was told is here; where none was, each answer was a success and its number is here."""
+        if self.state.row.expectation == "counts":
+            return self.came >= (self.state.row.expected or 0)
+        told = self.reports.values()
+        good = all(report.status == 0 and not report.failed for report in told)
+        return bool(told) and good and 0 < self.came >= sum(report.completed or 0 for report in told)
+
+    def asks(self, fineness: int, limits: Limits) -> list[Ask]:
+        """Each target as it is."""
+        return rounds.blind(self.state.targets, fineness=fineness, max_uids=self.max_uids, limits=limits)
+
+    def has(self, ask: Ask) -> bool:
+        """Nobody can tell before the answer."""
+        return False
+
+    def hear(self, ask: Ask, report: Report) -> None:
+        """Its number is what is to be here."""
+        self.reports[ask] = report

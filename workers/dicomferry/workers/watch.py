@@ -1,0 +1,114 @@
+"""Seeing a request through: what moves is told from what stands still by answers, arrivals and bytes."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+
+from dicomferry.models import request_store
+from dicomferry.models.errors import DimseError, DimseTimeout
+from dicomferry.models.remote import Remote
+from dicomferry.models.rounds import Ask
+from dicomferry.workers import fault
+from dicomferry.workers.admission import Callers
+from dicomferry.workers.dimse.retrieval import Report, Retrieval
+from dicomferry.workers.environment import Environment
+from dicomferry.workers.fault import Stopped
+from dicomferry.workers.goal import Goal
+from dicomferry.workers.heartbeat import Heartbeat
+
+POLL_SECONDS = 0.25
+LOOK_SECONDS = 0.5
+"""How often the record is asked what has come; less often where that takes long."""
+LOOK_SHARE = 10
+CANCEL_SECONDS = 30.0
+"""How long the last answer to a request that we cancelled is waited for (PS3.4 C.4.2.3.1 sets no limit)."""
+
+
+@dataclass
+class Watch:
+    """Watches over the requests of one attempt. `came` counts what has become known to be here meanwhile."""
+
+    environment: Environment
+    job_id: int
+    remote: Remote
+    heart: Heartbeat
+    goal: Goal
+    callers: Callers
+    came: int = 0
+    _signs: tuple[object, ...] = field(default=())
+    _next_look: float = 0.0
+
+    def follow(self, retrieval: Retrieval, ask: Ask) -> Report | None:
+        """The final answer; None where there is none although all that was asked for has come.
+
+        Raises Stopped after the request was cancelled, DimseTimeout when nothing moved for too long (then it was
+        cancelled as well), and what `poll` raises.
+        """
+        clock, waits = self.environment.clock, self.remote.timeouts
+        self.look(now=True)
+        done = stores = 0
+        last, phase, limit = clock(), "first_answer", waits.first_answer
+        while True:
+            report = retrieval.poll(POLL_SECONDS)
+            self.heart.progress(0)
+            self.heart.require_lease()
+            if report is not None and report.is_final:
+                return report
+            moved = self.look() or retrieval.stores > stores
+            stores = retrieval.stores
+            if report is not None and report.done > done:
+                done, moved = report.done, True
+            if moved:
+                last, phase, limit = clock(), "progress", waits.progress
+            if self.heart.stop:
+                self._break_off(retrieval)
+                raise Stopped
+            if clock() - last >= limit:
+                self._break_off(retrieval)
+                self.look(now=True)
+                if self.goal.has(ask):
+                    return None
+                raise DimseTimeout(phase, limit)
+
+    def _break_off(self, retrieval: Retrieval) -> None:
+        """C-CANCEL, then on to the last answer, if it comes. What arrives meanwhile is welcome."""
+        clock = self.environment.clock
+        until = clock() + CANCEL_SECONDS
+        with contextlib.suppress(DimseError):
+            retrieval.cancel()
+            while clock() < until:
+                report = retrieval.poll(POLL_SECONDS)
+                self.heart.progress(0)
+                if report is not None and report.is_final:
+                    return
+
+    def settle(self) -> None:
+        """Until all is here, or nothing came for `timeouts.quiet`. Raises Stopped."""
+        clock, quiet = self.environment.clock, self.remote.timeouts.quiet
+        last = clock()
+        self.look(now=True)
+        while not self.goal.is_reached() and clock() - last < quiet:
+            self.environment.sleep(min(POLL_SECONDS, quiet))
+            self.heart.progress(0)
+            self.heart.require_lease()
+            if self.heart.stop:
+                raise Stopped
+            if self.look():
+                last = clock()
+
+    def look(self, *, now: bool = False) -> bool:
+        """Write down what has come, if it is time to (or `now`); whether anything moved since the last time."""
+        clock = self.environment.clock
+        began = clock()
+        if not now and began < self._next_look:
+            return False
+        new = self.goal.mark()
+        database = self.environment.database
+        signs = (request_store.last_arrival(database, self.job_id), fault.moved_at(database, self.callers))
+        moved = bool(new) or (bool(self._signs) and signs != self._signs)
+        self.came += new
+        self._signs = signs
+        ended = clock()
+        self._next_look = ended + max(LOOK_SECONDS, LOOK_SHARE * (ended - began))
+        return moved
