@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ TODAY = date(2026, 3, 1)
 class Few:
     """A dictionary of a few words."""
 
-    WORDS = {
+    WORDS: ClassVar[dict[str, tuple[int, str]]] = {
         "PatientID": (0x00100020, "LO"),
         "StudyDate": (0x00080020, "DA"),
         "ScheduledProcedureStepSequence": (0x00400100, "SQ"),

@@ -287,20 +287,30 @@ class _Reader:
         if not raw:
             return []
         if raw.isascii() and b"\x1b" not in raw:
-            text = raw.decode()
-        else:
-            text, whole = charset.decode(raw, name=vr == "PN")
-            if not whole:
-                self.flaws.append(f"{tag:08X} is not in {charset.terms or 'ASCII'}")
-        if vr in _WHOLE:
-            return [text]
-        parts = text.split("\\") if "\\" in text else [text]
-        if vr == "PN":
-            return [_person_name(part) for part in parts]
-        stripped = (part.strip(" \0") for part in parts)
-        if vr in ("IS", "DS"):
-            return [_number(part, vr) if part else None for part in stripped]
-        return [part or None for part in stripped]
+            return _values(vr, raw.decode())
+        text, whole = charset.decode(raw, name=vr == "PN")
+        if whole:
+            return _values(vr, text)
+        self.flaws.append(f"{tag:08X} is not in {charset.terms or 'ASCII'}")
+        return [_shown(value) for value in _values(vr, text)]
+
+
+def _values(vr: str, text: str) -> list[Any]:
+    if vr in _WHOLE:
+        return [text]
+    parts = text.split("\\") if "\\" in text else [text]
+    if vr == "PN":
+        return [_person_name(part) for part in parts]
+    stripped = [part.strip(" \0") for part in parts]
+    if vr in ("IS", "DS"):
+        return [_number(part, vr) if part else None for part in stripped]
+    return [part or None for part in stripped]
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: characters.shown(group) for name, group in value.items()}
+    return characters.shown(value) if isinstance(value, str) else value
 
 
 def _size(vr: str) -> int:
