@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import find, receive, send, through_queue, walk
+from benchmarks import find, receive, retrieve, send, through_queue, walk
 
-ROWS = {"send": send.run, "receive": receive.run, "find": find.run, "queue": through_queue.run, "walk": walk.run}
+ROWS = {
+    "send": send.run,
+    "receive": receive.run,
+    "find": find.run,
+    "retrieve": retrieve.run,
+    "queue": through_queue.run,
+    "walk": walk.run,
+}
 
 
 def main() -> None:

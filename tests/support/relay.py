@@ -13,11 +13,15 @@ PIECE = 16384
 
 
 class Relay:
-    """Passes bytes on to `port`, at most `rate` of them a second towards it over all connections (None: no limit)."""
+    """Passes bytes on to `port`, at most `rate` of them a second towards it over all connections (None: no limit).
 
-    def __init__(self, port: int, rate: float | None = None) -> None:
+    `back` limits what comes back instead.
+    """
+
+    def __init__(self, port: int, rate: float | None = None, *, back: bool = False) -> None:
         self.target = port
         self.rate = rate
+        self.back = back
         self.most_open = 0
         self._open = 0
         self._due = time.monotonic()
@@ -49,15 +53,15 @@ class Relay:
                 self._sockets |= {near, far}
                 self._open += 1
                 self.most_open = max(self.most_open, self._open)
-            for source, sink, slowly in ((near, far, True), (far, near, False)):
-                thread = threading.Thread(target=self._pump, args=(source, sink, slowly), daemon=True)
+            for source, sink, forth in ((near, far, True), (far, near, False)):
+                thread = threading.Thread(target=self._pump, args=(source, sink, forth), daemon=True)
                 thread.start()
                 self._threads.append(thread)
 
-    def _pump(self, source: socket.socket, sink: socket.socket, slowly: bool) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, forth: bool) -> None:
         try:
             while piece := source.recv(PIECE):
-                if slowly:
+                if forth is not self.back:
                     self._wait_for(len(piece))
                 sink.sendall(piece)
             sink.shutdown(socket.SHUT_WR)
@@ -65,7 +69,7 @@ class Relay:
             for end in (source, sink):
                 with suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
-        if slowly:
+        if forth:
             with self._lock:
                 self._open -= 1
 

@@ -1,0 +1,174 @@
+"""What archives do instead of what they should, and how a retrieve ends for each: state, reason, counts, proof.
+
+docs/misbehaviour.md says the same to people, and is held against this table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dicomferry.workers import watch
+from support import samples
+from support.misbehaviour import NAMED
+from support.qr_catalogue import Catalogue
+from support.qr_peer import QrPeer
+from support.retrieving import STUDY, TITLE, Site, archived, site
+from support.samples import Sample
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "misbehaviour.md"
+COUNT = 20
+"""Instances of the study that is asked for: 12 and 8 in two series."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How the job ends. `reason` is that of the job while it is held, else of the instances that failed, or, where
+    there are none, of the request.
+    """
+
+    state: str = "succeeded"
+    reason: str | None = None
+    received: int = COUNT
+    expected: int | None = COUNT
+    failed: int = 0
+    surplus: int = 0
+    expectation: str | None = "images"
+    verified: str | None = "uids"
+
+
+def nothing_known(reason: str) -> Ending:
+    """Held before anything could be asked."""
+    return Ending(state="held", reason=reason, received=0, expected=None, expectation=None, verified=None)
+
+
+GOOD = Ending()
+UNREACHED = Ending(state="held", reason="archive cannot reach us", received=0, verified=None)
+ONE_SHORT = Ending(state="incomplete", reason="not delivered", received=COUNT - 1, failed=1, verified=None)
+
+ENDINGS: dict[str, Ending] = {
+    "success with zero sub-operations": UNREACHED,
+    "success, no counters, nothing sent": UNREACHED,
+    "success with all failed": UNREACHED,
+    "counters missing": GOOD,
+    "counters that decrease": GOOD,
+    "0xB000 with everything there": GOOD,
+    "0xA702 with everything there": GOOD,
+    "a status that the Standard does not have": UNREACHED,
+    "0xA801: does not know our AE title": Ending(
+        state="held", reason="move destination unknown", received=0, verified=None
+    ),
+    "0xA701 always": UNREACHED,
+    "0xA701 at first": GOOD,
+    "0xC000, no association made": UNREACHED,
+    "all failed, no association made": UNREACHED,
+    "IMAGE level of C-MOVE refused": GOOD,
+    "lists of UIDs refused": GOOD,
+    "IMAGE level of C-FIND refused": Ending(expectation="counts", verified="counts"),
+    "C-FIND refused, C-MOVE accepted": Ending(expectation="unknown", verified="none", expected=None),
+    "C-FIND has no presentation context": Ending(expectation="unknown", verified="none", expected=None),
+    "the association is refused: called AE title": nothing_known("called AE title not recognized"),
+    "the association is refused at first: busy": GOOD,
+    "TCP accepts only": nothing_known("no answer"),
+    "aborts midway": GOOD,
+    "aborts at one instance": Ending(state="incomplete", reason="aborted", received=COUNT - 1, failed=1, verified=None),
+    "pending for ever": Ending(state="held", reason="no progress", received=0, verified=None),
+    "pending for ever, until it is cancelled": Ending(state="held", reason="no progress", received=0, verified=None),
+    "silent, and deaf to C-CANCEL": Ending(state="held", reason="no progress", received=0, verified=None),
+    "the final answer never comes, everything arrived": GOOD,
+    "slow but alive": GOOD,
+    "the final answer before the stores": GOOD,
+    "drops every tenth sub-operation": GOOD,
+    "one instance never comes": ONE_SHORT,
+    "one instance never comes, success said": ONE_SHORT,
+    "one instance comes only when it is asked for alone": GOOD,
+    "one instance is gone by then": Ending(
+        state="incomplete", reason="gone at source", received=COUNT - 1, failed=1, verified=None
+    ),
+    "duplicates": GOOD,
+    "other patients' objects as well": Ending(surplus=3),
+    "a different study than the one asked for": Ending(
+        state="failed", reason="not delivered", received=0, failed=COUNT, surplus=4, verified=None
+    ),
+    "grows at the source between": Ending(received=COUNT + 3, expected=COUNT + 3),
+    "nothing matches": Ending(
+        state="failed", reason="no match", received=0, expected=0, expectation=None, verified=None
+    ),
+    "a wrong calling AE title": GOOD,
+    "no move originator": GOOD,
+    "a wrong calling AE title, and no move originator": GOOD,
+    "a transfer syntax that our SCP refuses": Ending(
+        state="incomplete", reason="context refused here", received=COUNT - 1, failed=1, verified=None
+    ),
+    "an instance under another UID": ONE_SHORT,
+}
+FEW = {"pending for ever", "pending for ever, until it is cancelled", "silent, and deaf to C-CANCEL", "0xA701 always"}
+"""Those that cost seconds a request; three instances show the same."""
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Site]:
+    with site() as running:
+        yield running
+
+
+def catalogue(folder: Path, name: str, count: int) -> tuple[list[Sample], list[Sample], list[Sample]]:
+    """(the study that is asked for, another patient's, what comes to the first one later)."""
+
+    def made(study: str, series: int, first: int, number: int, patient: str) -> list[Sample]:
+        return [
+            samples.instance(
+                folder / f"{study}-{series}-{one}.dcm", study=(name, study), series=series, number=one, size=8,
+                patient_id=patient,
+            )
+            for one in range(first, first + number)
+        ]  # fmt: skip
+
+    first = count * 3 // 5
+    asked = made("asked", 1, 1, first, "P1") + made("asked", 2, 1, count - first, "P1")
+    return asked, made("other", 1, 1, 4, "P2"), made("asked", 2, 100, 3, "P1")
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_each_misbehaviour_has_its_ending(
+    name: str, here: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None hangs; nothing that did not come is called here; what came is neither lost nor doubted; the reason says
+    whose fault it is.
+    """
+    monkeypatch.setattr(watch, "CANCEL_SECONDS", 1.0)
+    ending = ENDINGS[name]
+    count = 3 if name in FEW else COUNT
+    asked, other, later = catalogue(tmp_path, name, count)
+    with QrPeer(
+        Catalogue([*asked, *other]), manners=NAMED[name], destinations={TITLE: here.scp.port}, later=later
+    ) as peer:
+        job_id = here.move(peer.address, (STUDY, asked[0].study_instance_uid))
+        job = here.drive(job_id)
+    told = here.story(job_id)
+    less = COUNT - count
+    failed = here.reasons(job_id) or {here.request(job_id)["reason"]}
+    assert (job["state"], {job["reason"]} if job["state"] == "held" else failed) == (
+        ending.state, {ending.reason}
+    ), told  # fmt: skip
+    assert (job["expectation"], job["verified"]) == (ending.expectation, ending.verified), told
+    expected = ending.expected and ending.expected - less
+    received = ending.received and ending.received - less
+    assert (job["received"], job["expected"], job["surplus"]) == (received, expected, ending.surplus), told
+    instances = [item for item in here.items(job_id) if item["kind"] == "instance"]
+    assert sum(item["state"] == "failed" for item in instances) == ending.failed, told
+    came = set(archived(here.scp)) & samples.uids([*asked, *later])
+    assert len(came) == received, told
+    here.check(job_id)
+
+
+def test_every_misbehaviour_is_written_down() -> None:
+    """docs/misbehaviour.md has a line for each, with the state and the reason that this table has."""
+    lines = re.findall(r"^\| (.+?) \| (\w+) \| (.*?) \|", DOCUMENT.read_text(), re.MULTILINE)
+    written = {name: (state, reason.strip("`") or None) for name, state, reason in lines if name in NAMED}
+    assert set(ENDINGS) == set(NAMED)
+    assert written == {name: (ending.state, ending.reason) for name, ending in ENDINGS.items()}
