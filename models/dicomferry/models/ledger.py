@@ -114,10 +114,13 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
 
 
 def _verified(connection: Connection, job_id: int) -> str:
-    """How sure a retrieve is: as sure as the request that is least so."""
+    """How sure a retrieve is of what it has: as the request that is least so, of those that brought anything."""
+    brought = sa.select(ItemRow.request_id).where(
+        ItemRow.job_id == job_id, ItemRow.request_id.is_not(None), ItemRow.state.in_(_ARRIVED)
+    )
     depths = connection.execute(
         sa.select(ItemRow.expectation)
-        .where(ItemRow.job_id == job_id, ItemRow.kind == "request", ItemRow.state.in_(_ARRIVED))
+        .where(ItemRow.job_id == job_id, ItemRow.kind == "request", ItemRow.id.in_(brought))
         .distinct()
     ).scalars()
     words = {"images": "uids", "counts": "counts"}

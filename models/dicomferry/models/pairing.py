@@ -48,9 +48,12 @@ class Came:
 
 @dataclass(frozen=True)
 class Pair:
-    """The retrieve that asked for an arrival, and its C-MOVE or C-GET where that is known."""
+    """The retrieve that asked for an arrival, and the C-MOVE or C-GET that brought it, where they are known.
 
-    job_id: int
+    With a move alone it came along with that, and nobody asked for it.
+    """
+
+    job_id: int | None
     move_id: int | None
 
 
@@ -64,7 +67,7 @@ def pair(connection: Connection, came: Sequence[Came]) -> tuple[list[Pair | None
     for row in _expecting(connection, {one.sop_instance_uid for one in came}):
         expecting.setdefault(row.sop_instance_uid, []).append(row)
     moves = _moves(connection, {one.originator_message_id for one in came if one.originator_message_id})
-    pairs = [_by_originator(one, moves) or _by_uid(expecting.get(one.sop_instance_uid, ())) for one in came]
+    pairs = [_pair(one, moves, expecting.get(one.sop_instance_uid, ())) for one in came]
     touched = [row for rows in expecting.values() for row in rows if _is_open(row)]
     jobs = sorted({row.job_id for row in touched})
     for part in _parts(jobs):
@@ -110,20 +113,20 @@ def _moves(connection: Connection, message_ids: Iterable[int]) -> Mapping[tuple[
     return found
 
 
-def _by_originator(one: Came, moves: Mapping[tuple[int, str], list[AnyRow]]) -> Pair | None:
-    if one.originator_message_id is None:
-        return None
-    for row in moves.get((one.originator_message_id, one.originator_ae_title or ""), ()):
+def _pair(one: Came, moves: Mapping[tuple[int, str], list[AnyRow]], expecting: Sequence[AnyRow]) -> Pair | None:
+    """By the originator; else by the item that waits for it: of a chunk that runs, else of one that waits, else of a
+    retrieve that gave up.
+    """
+    named: Sequence[AnyRow] = ()
+    if one.originator_message_id is not None:
+        named = moves.get((one.originator_message_id, one.originator_ae_title or ""), ())
+    for row in named:
         if row.study_instance_uid in (None, one.study_instance_uid):
             return Pair(row.job_id, row.id)
-    return None
-
-
-def _by_uid(rows: Sequence[AnyRow]) -> Pair | None:
-    """The item that waits for it: of a chunk that runs, else of one that waits, else of a retrieve that gave up."""
-    ranked = [(_rank(row), row.job_id) for row in rows]
-    best = min(ranked, default=(9, 0))
-    return Pair(best[1], None) if best[0] < 9 else None
+    rank, job_id = min(((_rank(row), row.job_id) for row in expecting), default=(9, 0))
+    if rank < 9:
+        return Pair(job_id, None)
+    return Pair(None, named[0].id) if named else None
 
 
 def _rank(row: AnyRow) -> int:

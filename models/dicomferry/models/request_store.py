@@ -383,12 +383,11 @@ def close(
     *,
     failure: Outcome | None = None,
     missing_as: Callable[[AnyRow], Outcome] | None = None,
-    reason: str | None = None,
 ) -> None:
     """Bring the request to its end if nothing of it is pending. Runs with the chunk's row locked.
 
     `missing_as` gives the outcome of each instance that is still pending; `failure` is the request's own where its
-    instances do not decide it; `reason` goes with a success.
+    instances do not decide it.
     """
     if missing_as is not None:
         rows = connection.execute(sa.select(ItemRow.__table__).where(_awaited(held.chunk_id))).all()
@@ -408,7 +407,7 @@ def close(
     if failure is not None:
         outcome = failure
     elif all(one in GOOD_ITEM_STATES for one, number in states.items() if number):
-        outcome = Outcome(item_id=request_id, state=ItemState.SUCCEEDED, reason=reason)
+        outcome = Outcome(item_id=request_id, state=ItemState.SUCCEEDED)
     else:
         worst = reasons.most_common(1)[0][0] if reasons else "incomplete"
         bad = sum(reasons.values())

@@ -82,6 +82,12 @@ def numbers_in(connection: Connection, job_id: int) -> Numbers:
     )
 
 
+def _came_for(job_id: int) -> sa.ColumnElement[bool]:
+    """What was asked for by a job, and what came along with its moves."""
+    moves = sa.select(MoveRow.id).where(MoveRow.job_id == job_id)
+    return sa.or_(ArrivalRow.job_id == job_id, ArrivalRow.move_id.in_(moves))
+
+
 def _surplus(job_id: int) -> sa.Select[str, str, str | None, str | None, str]:
     """The instances that came for a job although no item of it names them."""
     named = sa.select(ItemRow.sop_instance_uid).where(ItemRow.job_id == job_id, ItemRow.sop_instance_uid.is_not(None))
@@ -94,7 +100,7 @@ def _surplus(job_id: int) -> sa.Select[str, str, str | None, str | None, str]:
             sa.func.min(InstanceRow.path).label("path"),
         )
         .join(ArrivalRow, ArrivalRow.instance_id == InstanceRow.id)
-        .where(ArrivalRow.job_id == job_id, InstanceRow.sop_instance_uid.not_in(named))
+        .where(_came_for(job_id), InstanceRow.sop_instance_uid.not_in(named))
         .group_by(
             InstanceRow.sop_instance_uid,
             InstanceRow.sop_class_uid,

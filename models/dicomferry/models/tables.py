@@ -282,6 +282,7 @@ class ArrivalRow(Base):
         UniqueConstraint("association", "number"),
         Index("ix_arrival_instance_id", "instance_id"),
         Index("ix_arrival_job_id", "job_id"),
+        Index("ix_arrival_move_id", "move_id"),
     )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     instance_id: Mapped[int] = mapped_column(ForeignKey("instance.id"))

@@ -165,14 +165,12 @@ class _Attempt:
                 request_store.arrived(connection, self.held, refetch=self.spec.refetch) if listed else (),
             )
             if end.failure or listed or (whole and self.state.row.expectation):
-                grew = self.state.row.reason == request_store.GREW
                 request_store.close(
                     connection,
                     self.held,
                     self.request_id,
                     failure=end.failure,
                     missing_as=end.lost.outcome if end.lost else None,
-                    reason=request_store.GREW if grew else None,
                 )
             if end.decision and end.decision.reason == call_store.NO_SCP:
                 call_store.put_off(connection, end.decision)
@@ -418,10 +416,13 @@ class _Attempt:
         try:
             self.line = self.line or self._open()
             report = self.watch.follow(self.line.ask(ask.target, message_id, move_id), ask)
-        except (Stopped, DimseError) as error:
-            if not isinstance(error, Stopped):
-                self.heart.require_lease()
-            why = "broken off" if isinstance(error, Stopped) else dimse_status.for_error(error).reason
+        except (Stopped, Fault, DimseError) as error:
+            self.heart.require_lease()
+            why: str | None = "broken off"
+            if isinstance(error, Fault):
+                why = error.answer.reason
+            elif isinstance(error, DimseError):
+                why = dimse_status.for_error(error).reason
             self._answered(move_id, {"reason": why, "comment": printable(str(error)) or None})
             raise
         if report is None:
@@ -487,12 +488,14 @@ class _Attempt:
             uids = {one.item_id: one.uid for one in request_store.missing(self.database, self.held.chunk_id)}
             self._fail((uids[item] for item in ask.items if item in uids), answer.reason, text)
             self.watch.look(now=True)
-        if answer.rule is Rule.CONGESTED:
+        if answer.rule is Rule.CONGESTED and not report.done:
             raise Fault(answer, text, report.status)
 
     def _whose_fault(self) -> None:
-        """Raise Fault if nobody called our storage SCP; its rows come a moment late."""
+        """Raise Fault if nobody called our storage SCP, and never has for this job; its rows come a moment late."""
         assert self.watch
+        if request_store.last_arrival(self.database, self.held.job_id):
+            return
         until = self.environment.clock() + GRACE_SECONDS
         while True:
             found = fault.why_nothing_came(self.database, self.callers, self.call_mark, self.us)

@@ -6,14 +6,14 @@ import contextlib
 from dataclasses import dataclass, field
 
 from dicomferry.models import request_store
-from dicomferry.models.errors import DimseError, DimseTimeout
+from dicomferry.models.errors import DimseError
 from dicomferry.models.remote import Remote
 from dicomferry.models.rounds import Ask
 from dicomferry.workers import fault
 from dicomferry.workers.admission import Callers
 from dicomferry.workers.dimse.retrieval import Report, Retrieval
-from dicomferry.workers.environment import Environment
-from dicomferry.workers.fault import Stopped
+from dicomferry.workers.environment import STUCK, Environment
+from dicomferry.workers.fault import Fault, Stopped
 from dicomferry.workers.goal import Goal
 from dicomferry.workers.heartbeat import Heartbeat
 
@@ -42,8 +42,8 @@ class Watch:
     def follow(self, retrieval: Retrieval, ask: Ask) -> Report | None:
         """The final answer; None where there is none although all that was asked for has come.
 
-        Raises Stopped after the request was cancelled, DimseTimeout when nothing moved for too long (then it was
-        cancelled as well), and what `poll` raises.
+        Raises Stopped after the request was cancelled, Fault when nothing moved for too long (then it was cancelled as
+        well), and what `poll` raises.
         """
         clock, waits = self.environment.clock, self.remote.timeouts
         self.look(now=True)
@@ -69,7 +69,7 @@ class Watch:
                 self.look(now=True)
                 if self.goal.has(ask):
                     return None
-                raise DimseTimeout(phase, limit)
+                raise Fault(STUCK, f"no sub-operation, no arrival and no data within {limit:g} s ({phase})")
 
     def _break_off(self, retrieval: Retrieval) -> None:
         """C-CANCEL, then on to the last answer, if it comes. What arrives meanwhile is welcome."""

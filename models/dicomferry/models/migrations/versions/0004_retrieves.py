@@ -74,6 +74,7 @@ def upgrade() -> None:
             "move_id", sa.Integer(), nullable=True, comment="the C-MOVE or C-GET that brought it, where that is known"
         ),
     )
+    op.create_index("ix_arrival_move_id", "arrival", ["move_id"])
     op.create_table(
         "move",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -147,6 +148,7 @@ def downgrade() -> None:
         op.drop_index(name, table_name="move")
     op.drop_table("move")
     op.drop_index("ix_item_expected", table_name="item", sqlite_where=_EXPECTED, postgresql_where=_EXPECTED)
+    op.drop_index("ix_arrival_move_id", table_name="arrival")
     op.drop_column("arrival", "move_id")
     for name in ("expected", "expectation", "targets", "identifier", "request_id"):
         op.drop_column("item", name)
