@@ -262,6 +262,7 @@ def test_fuzzed_bytes_disturb_nobody(scp: StorageScp) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_many_fuzzed_bytes_disturb_nobody(scp: StorageScp) -> None:
     """5,000 of them."""
     _run_fuzz(scp, 5000)

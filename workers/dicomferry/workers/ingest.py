@@ -35,6 +35,8 @@ MOST_OF_ONE_UID = 1000
 
 _UID = re.compile(r"(?!\.*$)[0-9A-Za-z.\-]{1,128}")
 _LAWFUL = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
+_NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM)
+"""Something of that name is there, but no file that could be compared: a link, a pipe, somebody else's."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -246,8 +248,10 @@ class Ingest:
             theirs = self._archive.open_file(folder, name)
         except FileNotFoundError:
             return None
-        except OSError:
-            return Relation.CONFLICT
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return Relation.CONFLICT
+            raise
         try:
             return compare(draft.fd, theirs)
         finally:
