@@ -27,6 +27,8 @@ PACKAGES = {
     "movescu": "dcmtk",
     "findscu": "dcmtk",
     "getscu": "dcmtk",
+    "dcmsend": "dcmtk",
+    "gdcmscu": "libgdcm-tools",
     "Orthanc": "orthanc",
     "redis-server": "redis-server",
     "postgres": "postgresql",
