@@ -65,7 +65,7 @@ _STORE: Sequence[_Row] = (
     _row(0x0107, 0x0107, Rule.WARNING, "attribute list error", "stored; the archive did not know some attributes", "PS3.7 C.4.1"),
     _row(0x0111, 0x0111, Rule.WARNING, "already there", "the archive has this SOP Instance UID already; contents were not compared", "PS3.7 C.5.6"),
     _row(0x0116, 0x0116, Rule.WARNING, "attribute value out of range", "stored; the archive found a value out of range", "PS3.7 C.4.1"),
-    _row(0xA700, 0xA7FF, Rule.CONGESTED, "out of resources", "the archive has no room or no time: check its disk and its limits", "PS3.4 B.2.3"),
+    _row(0xA700, 0xA7FF, Rule.CONGESTED, "out of resources", "the archive has no room or no time: check its disk and its limits; some answer so to an object that lacks an attribute which they need (such as Patient ID): their log says which", "PS3.4 B.2.3"),
     _row(0xA900, 0xA9FF, Rule.FINAL, "data set does not match SOP class", "the archive refuses this object as malformed; check it with a validator", "PS3.4 B.2.3"),
     _row(0xC000, 0xCFFF, Rule.FINAL, "cannot understand", "the archive cannot parse this object; its log says which attribute", "PS3.4 B.2.3"),
     _row(0x0105, 0x0106, Rule.FINAL, "invalid attribute", "the archive refuses an attribute or value of this object", "PS3.7 C.5.11"),
