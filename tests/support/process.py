@@ -28,6 +28,7 @@ PACKAGES = {
     "findscu": "dcmtk",
     "getscu": "dcmtk",
     "dcmsend": "dcmtk",
+    "dcmcjpeg": "dcmtk",
     "gdcmscu": "libgdcm-tools",
     "Orthanc": "orthanc",
     "redis-server": "redis-server",

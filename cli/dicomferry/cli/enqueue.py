@@ -52,8 +52,11 @@ def echo(remote: str, **how: Unpack[JobOptions]) -> None:
 @options.remote_argument
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
 @click.option("--recursive", "-r", is_flag=True, help="Take the folders inside a folder as well.")
+@click.option(
+    "--transcode", is_flag=True, help="Send a decompressed copy where REMOTE takes a compressed file in no other way."
+)
 @options.job_options
-def store(remote: str, paths: Sequence[str], recursive: bool, **how: Unpack[JobOptions]) -> None:
+def store(remote: str, paths: Sequence[str], recursive: bool, transcode: bool, **how: Unpack[JobOptions]) -> None:
     """Queue files to be stored at REMOTE.
 
     A PATH is a file or a folder. Of a folder the files that lie directly in it are sent; with -r those in the
@@ -61,7 +64,8 @@ def store(remote: str, paths: Sequence[str], recursive: bool, **how: Unpack[JobO
     """
     from dicomferry.models.spec import StoreSpec
 
-    _submit(StoreSpec(paths=tuple(_absolute(path) for path in paths), recursive=recursive), remote, **how)
+    spec = StoreSpec(paths=tuple(_absolute(path) for path in paths), recursive=recursive, transcode=transcode)
+    _submit(spec, remote, **how)
 
 
 def _absolute(path: str) -> str:

@@ -121,7 +121,7 @@ _ABORTED = Answer(rule=Rule.BROKEN, reason="aborted", advice="the connection bro
 _MUTE = Answer(rule=Rule.AWAY, reason="no answer", advice="they accept connections and say nothing: is it a DICOM port, is the service healthy?", clause="PS3.8 9.1.4")
 _SILENT = Answer(rule=Rule.BROKEN, reason="went silent", advice="they stopped answering in mid-transfer: is the service healthy? timeouts.store_answer bounds the wait", clause="PS3.7 9")
 _VIOLATION = Answer(rule=Rule.BROKEN, reason="protocol violation", advice="they answered what the Standard does not allow here; please report it to their vendor", clause="PS3.7 9")
-_REFUSED = Answer(rule=Rule.FINAL, reason="context refused", advice="they do not take this SOP class in this transfer syntax; ask them to, or convert the file", clause="PS3.8 9.3.3.2")
+_REFUSED = Answer(rule=Rule.FINAL, reason="context refused", advice="they do not take this SOP class in this transfer syntax; ask them to, or submit a compressed file with --transcode", clause="PS3.8 9.3.3.2")
 _FAILURE = Answer(rule=Rule.BROKEN, reason="failure", advice="their log says why", clause="PS3.7 C")
 # fmt: on
 
@@ -166,7 +166,8 @@ _LOCAL: dict[str, str] = {
     "bad uid": "a UID has characters that no UID may have, or is too long to be kept: repair the file",
     "no uid": "the data set names no SOP class or no SOP instance: repair the file",
     "odd length": "the data set has an odd length, which no encoding allows: repair the file",
-    "context refused": "they do not take this SOP class in this transfer syntax; ask them to, or convert the file",
+    "context refused": "they do not take this SOP class in this transfer syntax; ask them to, or submit a compressed file with --transcode",
+    "no decoder": "install what decompresses it beside the workers (`pip install 'dicomferry[transcode]'`), then retry",
     "not transcodable": "they take another transfer syntax only, and the file cannot be converted: convert it by hand",
     "worker died twice on it": "sending this file ended a worker process twice: look at the file and the worker's log",
 }

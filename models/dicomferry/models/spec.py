@@ -20,13 +20,17 @@ class EchoSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSpec:
-    """C-STORE of files and of what lies in folders. Paths are absolute, as `os.fsdecode` gives them."""
+    """C-STORE of files and of what lies in folders. Paths are absolute, as `os.fsdecode` gives them.
+
+    `transcode`: a peer that takes a compressed file only uncompressed gets a decompressed copy.
+    """
 
     kind: ClassVar[str] = "store"
     lane: ClassVar[str] = "bulk"
     planned: ClassVar[bool] = True
     paths: tuple[str, ...]
     recursive: bool = False
+    transcode: bool = False
 
     @property
     def roots(self) -> tuple[bytes, ...]:

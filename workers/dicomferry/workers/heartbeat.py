@@ -55,6 +55,11 @@ class Heartbeat:
         self._thread.join()
 
     @property
+    def held(self) -> Claim:
+        """The claim that it keeps."""
+        return self._held
+
+    @property
     def stop(self) -> bool:
         """Whether the attempt is to end between two items."""
         return self._stop.is_set()

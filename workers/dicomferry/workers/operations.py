@@ -9,6 +9,7 @@ from dicomferry.models import dimse_status
 from dicomferry.models.database import AnyRow
 from dicomferry.models.dimse_status import Answer, Rule
 from dicomferry.models.remote import Remote
+from dicomferry.models.spec import StoreSpec
 from dicomferry.workers.heartbeat import Heartbeat
 
 
@@ -57,11 +58,13 @@ def store(remote: Remote, rows: Sequence[AnyRow], feed: Iterator[AnyRow], heart:
         )
         for row in feed
     )
+    asked = heart.held.spec
     pairs = list(dict.fromkeys((row.sop_class_uid, row.transfer_syntax_uid) for row in rows))
     answers = send(
         remote,
         instances,
         pairs,
+        transcode=isinstance(asked, StoreSpec) and asked.transcode,
         progress=heart.progress,
         on_open=lambda association: heart.on_abort(association.abort),
     )
