@@ -198,6 +198,18 @@ def test_a_closed_pipe_ends_a_listing_quietly(desk: Desk) -> None:
     assert listing.returncode == 141
 
 
+@pytest.mark.parametrize(
+    "words", [("jobs",), ("jobs", "show", "1"), ("jobs", "--csv"), ("--help",), ("status", "--json")]
+)
+@pytest.mark.parametrize("where", [">&-", ">/dev/full", ">/dev/full <&-"])
+def test_output_that_cannot_be_written_is_told(words: tuple[str, ...], where: str, desk: Desk) -> None:
+    """Closed or full: one line that says so and exit 1, instead of a silence that looks like an empty list."""
+    desk.echo_job()
+    done = subprocess.run(["sh", "-c", f'exec "$@" {where}', "sh", *SCRIPT, *words], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("dicomferry: cannot write to standard output: ") and done.stderr.count("\n") == 1
+
+
 def test_ctrl_c_leaves_the_job_queued(desk: Desk) -> None:
     """Exit 130; it is said that the job goes on and how to look at it."""
     job_id = desk.echo_job()

@@ -12,7 +12,7 @@ import click
 
 from dicomferry.cli import options
 from dicomferry.cli.commands import Group, note
-from dicomferry.models.errors import UsageError
+from dicomferry.models.errors import OutputFailed, UsageError
 
 if TYPE_CHECKING:
     from dicomferry.models.spec import Spec
@@ -91,7 +91,6 @@ def _submit(what: Spec, remote: str, **how: Unpack[JobOptions]) -> None:
     from dicomferry.workers import submit as queue
 
     settings = record.settings()
-    record.check_broker(settings)
     database = record.for_writing(settings)
     remote_id = remote_store.resolve_id(database, remote)
     done = queue.submit(
@@ -103,11 +102,15 @@ def _submit(what: Spec, remote: str, **how: Unpack[JobOptions]) -> None:
         priority=how["priority"],
         not_before=how["not_before"],
     )
-    if not how["as_json"]:
-        render.line(str(done.job_id))
-    elif not how["wait"]:
-        render.document(job_view.show(database, done.job_id))
-    sys.stdout.flush()
+    try:
+        if not how["as_json"]:
+            render.line(str(done.job_id))
+        elif not how["wait"]:
+            render.document(job_view.show(database, done.job_id))
+        sys.stdout.flush()
+    except (OutputFailed, BrokenPipeError):
+        note(f"job {done.job_id} is recorded, though its id could not be printed")
+        raise
     idle = not wait.workers_alive(database)
     if done.warning and (settings.broker_url or not idle):
         note(done.warning)
