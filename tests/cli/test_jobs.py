@@ -70,6 +70,31 @@ def test_the_table_is_for_people(desk: Desk) -> None:
     assert all(line == line.rstrip() for line in told.splitlines())
 
 
+@pytest.mark.parametrize("words", [("jobs", "list"), ("jobs", "items", "1"), ("jobs", "report", "1")])
+def test_one_form_at_a_time(words: tuple[str, ...], desk: Desk) -> None:
+    """Exit 2 for two, instead of one of them."""
+    desk.echo_job()
+    told = desk.run(*words, "--json", "--csv", code=2)
+    assert "--json and --csv: choose one" in told.stderr and told.stdout == ""
+    desk.run(*words, "--json", "--json")
+
+
+@pytest.mark.parametrize("number", ["0", "9" * 20, "many"])
+def test_a_limit_is_a_number_that_the_record_can_count_to(number: str, desk: Desk) -> None:
+    """Exit 2 and one line."""
+    desk.echo_job()
+    for words in (("jobs", "list"), ("jobs", "items", "1")):
+        told = desk.run(*words, "--limit", number, code=2).stderr
+        assert told.startswith("dicomferry: ") and "--limit" in told and told.count("\n") == 1
+
+
+def test_a_label_cannot_break_the_table(desk: Desk) -> None:
+    """Its line breaks and control characters are shown as escapes: one job, one line."""
+    desk.planned_job(1, label="a\nb\r\x1b[31m\t")
+    assert len(desk.run("jobs").stdout.splitlines()) == 2
+    assert "a\\nb\\r\\x1b[31m\\t" in desk.run("jobs").stdout
+
+
 def test_items_have_their_keys(desk: Desk) -> None:
     """Status as 0xC000, reason and advice beside it; the states can be chosen."""
     desk.store_job([SUCCEEDED, REFUSED, ALREADY_THERE])
@@ -104,7 +129,7 @@ def test_a_path_that_is_no_utf8_is_shown_all_the_same(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("command", ["show", "items", "events", "wait", "cancel", "retry", "hold", "release", "report"])
-@pytest.mark.parametrize("job", ["99", "seven", "-"])
+@pytest.mark.parametrize("job", ["99", "seven", "-", str(2**31), str(2**63), "9" * 5000])
 def test_no_such_job_is_wrong_usage(command: str, job: str, desk: Desk) -> None:
     """Exit 2, one line on stderr, nothing on stdout, not even the beginning of a list."""
     desk.echo_job()

@@ -43,7 +43,7 @@ def jobs() -> None:
 
 @jobs.command("list")
 @click.option("--state", type=click.Choice([state.value for state in JobState]), help="Only jobs in this state.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=options.Number(), default=50, show_default=True, help="At most so many.")
 @options.form_options
 def list_(state: str | None, limit: int, form: str | None) -> None:
     """List jobs, the newest first."""
@@ -135,7 +135,7 @@ def _next_step(job: Row) -> str | None:
 @jobs.command()
 @options.job_argument
 @click.option("--state", type=click.Choice([state.value for state in ItemState]), help="Only items in this state.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@click.option("--limit", type=options.Number(), help="At most so many.")
 @options.form_options
 def items(job: str, state: str | None, limit: int | None, form: str | None) -> None:
     """List a job's items: one for each instance or request, with reason and advice."""
@@ -173,7 +173,7 @@ def _event_line(event: Row) -> str:
 
 @jobs.command()
 @options.job_argument
-@click.option("--timeout", metavar="S", type=click.FloatRange(min=0), help="Wait at most so many seconds.")
+@click.option("--timeout", metavar="S", type=options.Seconds(), help="Wait at most so many seconds.")
 @options.json_option
 def wait(job: str, timeout: float | None, as_json: bool) -> None:
     """Wait for the end of a job; the exit code tells how it ended."""
@@ -205,7 +205,7 @@ def retry(job: str, as_json: bool) -> None:
     """Try again what an ended job did not finish; what arrived is not sent twice."""
     from dicomferry.models import job_store
 
-    settings, database, job_id = _open(job, rings=True)
+    settings, database, job_id = _open(job)
     number = job_store.retry(database, job_id)
     _ring(settings, database, job_id)
     told = f"{words.plural(number, 'item')} tried again" if number else "the search for files goes on"
@@ -232,7 +232,7 @@ def release(job: str, as_json: bool) -> None:
     """Let a held job go on."""
     from dicomferry.models import job_store
 
-    settings, database, job_id = _open(job, rings=True)
+    settings, database, job_id = _open(job)
     job_store.release(database, job_id)
     _ring(settings, database, job_id)
     _tell(database, job_id, f"released; follow with `dicomferry jobs wait {job_id}`", as_json)
@@ -240,9 +240,9 @@ def release(job: str, as_json: bool) -> None:
 
 @jobs.command()
 @options.job_argument
-@click.option("--csv", "form", flag_value="csv", default="csv", help="Print CSV (so it does without this, too).")
-@click.option("--json", "form", flag_value="json", help="Print JSON.")
-def report(job: str, form: str) -> None:
+@options.form_option("csv", "Print CSV (so it does without this, too).")
+@options.form_option("json", "Print JSON.")
+def report(job: str, form: str | None) -> None:
     """Print one row for each item: what it was, what came of it and why."""
     from dicomferry.models import job_view
 
@@ -251,17 +251,15 @@ def report(job: str, form: str) -> None:
         {column: item["size" if column == "bytes" else column] for column in _REPORT_COLUMNS}
         for item in job_view.items(database, job_id)
     )
-    render.rows(found, form, columns=_REPORT_COLUMNS, text=_item_lines)
+    render.rows(found, form or "csv", columns=_REPORT_COLUMNS, text=_item_lines)
 
 
-def _open(job: str, *, rings: bool = False) -> tuple[Settings, Database, int]:
-    """The settings, the database, and the id of the job that was meant. `rings`: the broker will be needed."""
+def _open(job: str) -> tuple[Settings, Database, int]:
+    """The settings, the database, and the id of the job that was meant."""
     from dicomferry.cli import record
     from dicomferry.models import job_view
 
     settings = record.settings()
-    if rings:
-        record.check_broker(settings)
     database = record.for_jobs(settings)
     return settings, database, job_view.resolve_id(database, job)
 

@@ -122,7 +122,7 @@ class _Up:
         if self._settings.broker_url:
             from dicomferry.workers import tasks  # only here: it brings all of Celery along
 
-            url = lanes.check_broker_url(self._settings.broker_url)
+            url = lanes.kombu_url(self._settings.broker_url)
             tasks.require_broker(url)
             self._say(f"broker    {hide_password(url)} (broker_url)")
             return url

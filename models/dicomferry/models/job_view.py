@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import dimse_status, ledger
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
+from dicomferry.models.remote import MOST, host_and_port
 from dicomferry.models.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState
 from dicomferry.models.tables import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow, RemoteRow
 
@@ -43,7 +44,13 @@ def resolve_id(database: Database, text: str) -> int:
         return int(newest)
     if not text.isdecimal():
         raise UsageError(f"{text!r} is not a job id: a number, or `last`")
+    if len(text) > len(str(MOST)) or int(text) > MOST:
+        raise _no_job(text)
     return int(text)
+
+
+def _no_job(job_id: int | str) -> NotFound:
+    return NotFound(f"no job {job_id}; see `dicomferry jobs list`")
 
 
 def show(database: Database, job_id: int) -> dict[str, Any]:
@@ -52,7 +59,7 @@ def show(database: Database, job_id: int) -> dict[str, Any]:
     def work(connection: Connection) -> dict[str, Any]:
         row = connection.execute(_jobs().where(JobRow.id == job_id)).one_or_none()
         if row is None:
-            raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
+            raise _no_job(job_id)
         document = _documents(database, connection, [row])[0]
         document["events"] = _events(connection, job_id, EVENTS_SHOWN)
         return document
@@ -106,7 +113,7 @@ def items(
     with database.stream() as connection:
         kind = connection.execute(sa.select(JobRow.kind).where(JobRow.id == job_id)).scalar_one_or_none()
         if kind is None:
-            raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
+            raise _no_job(job_id)
         chunks = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id).order_by(ChunkRow.id)
         if state and state is not ItemState.PENDING:
             # Chunks know their numbers, so those without such an item are not even looked at.
@@ -145,7 +152,7 @@ def events(database: Database, job_id: int) -> list[dict[str, Any]]:
 
     def work(connection: Connection) -> list[dict[str, Any]]:
         if not connection.execute(sa.select(JobRow.id).where(JobRow.id == job_id)).first():
-            raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
+            raise _no_job(job_id)
         return _events(connection, job_id, None)
 
     return database.read(work)
@@ -217,7 +224,7 @@ def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, A
         "id": row.id,
         "kind": row.kind,
         "remote": row.remote,
-        "remote_address": f"{row.remote_ae_title}@{row.remote_host}:{row.remote_port}",
+        "remote_address": f"{row.remote_ae_title}@{host_and_port(row.remote_host, row.remote_port)}",
         "destination": None,
         "label": row.label,
         "priority": {0: "low", 1: "normal", 2: "high"}[row.priority],
