@@ -138,9 +138,10 @@ class _Up:
     def _stand(self) -> None:
         while not self._stop.wait(TICK_SECONDS):
             for child in self._children:
-                if child.keep_up():
-                    self._say(f"{child.name} had ended and was started again, process {child.pid}")
-                    if self._broker and child is self._broker.child:
+                change = child.keep_up()
+                if change:
+                    self._say(f"{child.name} {change}")
+                    if self._broker and child is self._broker.child and child.is_running:
                         self._broker.announce()
 
     def _drain(self) -> None:

@@ -6,6 +6,7 @@ Run as a program, this is a Celery worker; its settings come from the environmen
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 
@@ -130,6 +131,7 @@ def main() -> None:
     parent.end_with_parent()
     loaded = settings_module.load()
     telemetry.configure("worker", quiet=("celery.worker.strategy", "celery.app.trace"))
+    logging.captureWarnings(True)
     signals.setup_logging.connect(lambda **_: None, weak=False)
     pid = os.getpid()
     signals.worker_process_init.connect(lambda **_: parent.end_with(pid), weak=False)
@@ -138,6 +140,7 @@ def main() -> None:
     register(app)
     app.worker_main(
         [
+            "--quiet",
             "worker",
             f"--queues={lanes.QUICK},{lanes.BULK}",
             "--pool=prefork",
