@@ -170,6 +170,15 @@ def test_idle_associations_and_slow_ones_disturb_nobody(scp: StorageScp) -> None
     until(lambda: scp.indexed() == 21, "all are indexed")
 
 
+def test_an_association_that_says_nothing_is_aborted() -> None:
+    """After `scp.idle` seconds between two messages; one that is used lives on until then."""
+    uid, data = instance(1)
+    with storage_scp(scp__idle=0.5) as scp, association(scp.port) as caller:
+        assert caller.store(uid, data).Status == 0
+        caller.abort_heard()
+        assert caller.ended()
+
+
 def test_the_limit_on_associations(scp: StorageScp) -> None:
     """One too many: 2/3/2; when one ends, its place is free again."""
     with ExitStack() as stack:

@@ -105,6 +105,7 @@ class ScpSettings(_Section):
     host: str = "0.0.0.0"
     port: Annotated[int, Field(ge=1, le=65535)] = 11112
     accept: Literal["known", "any"] = "known"
+    idle: Seconds = 600.0
     archive: Path | None = None
     reserve_bytes: Annotated[int, Field(ge=0)] = 1024**3
     flush: bool = True
