@@ -142,6 +142,7 @@ def test_echo_that_is_rejected(desk: Desk) -> None:
         told = desk.run("remote", "echo", f"PACS1@127.0.0.1:{peer.port}", code=1).stdout.splitlines()
     assert told[1] == "  TCP          ok"
     assert told[2].startswith("  association  failed: ") and "their side must add our AE title" in told[2]
+    assert "release" not in told[2] and "remote set" not in told[2]  # there is no job, and no entry in the book
     assert told[3] == "  C-ECHO       not reached"
 
 

@@ -160,7 +160,7 @@ def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "open_file", no_file)
     found = walk(tmp_path)
     assert [each.state for each in found] == [ItemState.FAILED, ItemState.FAILED, ItemState.PENDING]
-    assert [each.reason for each in found] == ["unreadable", "unreadable", None]
+    assert [each.reason for each in found] == ["unreadable", "unreadable folder", None]
     assert found[0].detail == "Permission denied"
     for place, each in enumerate(found):
         assert names(walk(tmp_path, after=each.path), tmp_path) == ["a", "b", "d"][place + 1 :]
@@ -212,7 +212,7 @@ def test_deep_tree(tmp_path: Path) -> None:
     finally:
         os.chdir(before)
     found = only(walk(tmp_path))
-    assert (found.state, found.reason) == (ItemState.FAILED, "unreadable")
+    assert (found.state, found.reason) == (ItemState.FAILED, "unreadable folder")
     # Cleaning up by path would meet the same limit.
     os.chdir(tmp_path)
     try:

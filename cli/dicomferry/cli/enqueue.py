@@ -86,8 +86,9 @@ def _submit(what: Spec, remote: str, **how: Unpack[JobOptions]) -> None:
     """Write the job down, print its id, wait if that was asked for."""
     if how["timeout"] is not None and not how["wait"]:
         raise UsageError("--timeout says how long --wait waits: give both")
-    from dicomferry.cli import record, render, wait
+    from dicomferry.cli import record, render, wait, words
     from dicomferry.models import job_view, remote_store
+    from dicomferry.models.database import hide_password
     from dicomferry.workers import submit as queue
 
     settings = record.settings()
@@ -113,7 +114,7 @@ def _submit(what: Spec, remote: str, **how: Unpack[JobOptions]) -> None:
         raise
     idle = not wait.workers_alive(database)
     if done.warning and (settings.broker_url or not idle):
-        note(done.warning)
+        note(words.not_rung(done.job_id, hide_password(settings.broker_url), done.warning))
     if how["wait"]:
         wait.leave(wait.follow(database, done.job_id, timeout=how["timeout"], as_json=how["as_json"]))
     if idle:

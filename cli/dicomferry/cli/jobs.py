@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from dicomferry.models.settings import Settings
 
 _JOB_COLUMNS = (
-    "id", "kind", "remote", "remote_address", "destination", "label", "priority", "state", "reason", "reason_text",
-    "planned", "verified", "expectation", "submitted_at", "started_at", "finished_at", "not_before", "attempts",
-    "items_total", "items_pending", "items_succeeded", "items_warning", "items_failed", "items_skipped",
+    "id", "kind", "remote", "remote_address", "destination", "label", "priority", "state", "reason", "detail",
+    "reason_text", "planned", "verified", "expectation", "submitted_at", "started_at", "finished_at", "not_before",
+    "attempts", "items_total", "items_pending", "items_succeeded", "items_warning", "items_failed", "items_skipped",
     "items_cancelled", "expected", "received", "missing", "surplus", "bytes", "rate_instances_per_s",
 )  # fmt: skip
 _ITEM_COLUMNS = (
@@ -31,6 +31,7 @@ _REPORT_COLUMNS = (
     "advice", "attempts", "bytes",
 )  # fmt: skip
 _EVENT_COLUMNS = ("at", "kind", "text")
+_REASONS_SHOWN = 3
 
 
 @click.group(cls=Group, default="list")
@@ -71,7 +72,7 @@ def _job_table(found: Iterable[Row]) -> None:
             words.number(job["items"]["succeeded"] + job["items"]["warning"]),
             words.number(job["items"]["failed"]),
             words.when(job["submitted_at"]),
-            job["reason"],
+            words.reason(job),
             job["label"],
         )
         for job in listed
@@ -95,14 +96,16 @@ def show(job: str, as_json: bool) -> None:
         return
     address = f" ({found['remote_address']})" if found["remote"] != found["remote_address"] else ""
     render.line(f"job {job_id}: {found['kind']} to {found['remote']}{address}, {found['state']}")
+    several = _several_failures(database, job_id) if found["finished_at"] else None
     counted = [f"{words.number(number)} {state}" for state, number in found["items"].items() if number]
     render.pairs(
         [
             ("label", found["label"]),
-            ("reason", found["reason"]),
-            ("advice", found["reason_text"]),
+            ("reason", several or words.reason(found)),
+            # One advice is not for several reasons; what to do where nothing was found is said at the end.
+            ("advice", None if several or found["reason"] == "nothing to do" else found["reason_text"]),
             ("next try", words.when(found["not_before"])),
-            ("items", ", ".join(counted) + ("" if found["planned"] else " so far; more are being looked for")),
+            ("items", (", ".join(counted) or "none") + ("" if found["planned"] else _SEARCH[found["state"]])),
             ("sent", words.size(found["bytes"]) if found["bytes"] else None),
             ("proof", {"uids": "per instance", "counts": "numbers only"}.get(found["verified"])),
             ("priority", found["priority"]),
@@ -116,20 +119,47 @@ def show(job: str, as_json: bool) -> None:
         render.line(_event_line(event))
     if found["finished_at"]:
         render.line(wait.end_sentence(database, found))
-    step = _next_step(found)
-    if step:
+    for step in _next_steps(database, found):
         render.line(step)
 
 
-def _next_step(job: Row) -> str | None:
+_SEARCH = {
+    "pending": " so far; more are being looked for",
+    "running": " so far; more are being looked for",
+    "held": " so far; the search goes on when the job is released",
+    "cancelled": " so far; the search for more was stopped",
+}
+
+
+def _several_failures(database: Database, job_id: int) -> str | None:
+    """`2 cannot understand (0xC000), 1 truncated`, where there is more than one reason."""
+    from dicomferry.models import job_view
+
+    found = job_view.failures(database, job_id)
+    if len(found) < 2:
+        return None
+    top = [
+        f"{words.number(number)} {reason or 'failed'}" + (f" (0x{status:04X})" if status is not None else "")
+        for status, reason, number in found[:_REASONS_SHOWN]
+    ]
+    rest = sum(number for _, _, number in found[_REASONS_SHOWN:])
+    return ", ".join([*top, f"{words.number(rest)} for other reasons"] if rest else top)
+
+
+def _next_steps(database: Database, job: Row) -> Iterator[str]:
+    from dicomferry.cli import wait
+
     job_id = job["id"]
     if job["items"]["failed"]:
-        return f"see `dicomferry jobs items {job_id} --state failed`"
-    if job["state"] == "held":
-        return f"go on with `dicomferry jobs release {job_id}`"
-    if job["state"] in ("pending", "running"):
-        return f"follow it with `dicomferry jobs wait {job_id}`"
-    return None
+        yield f"see `dicomferry jobs items {job_id} --state failed`"
+    if job["finished_at"]:
+        step = wait.after_the_end(database, job)
+    elif job["state"] == "held":
+        step = f"go on with `dicomferry jobs release {job_id}`"
+    else:
+        step = f"follow it with `dicomferry jobs wait {job_id}`"
+    if step:
+        yield step
 
 
 @jobs.command()
@@ -267,11 +297,12 @@ def _open(job: str) -> tuple[Settings, Database, int]:
 def _ring(settings: Settings, database: Database, job_id: int) -> None:
     """Tell the workers that there is work; without a broker they find it a little later by themselves."""
     from dicomferry.models import job_view
+    from dicomferry.models.database import hide_password
     from dicomferry.workers import submit
 
     warning = submit.ring(settings, _lane(job_view.show(database, job_id)["kind"]))
     if warning:
-        note(warning)
+        note(words.not_rung(job_id, hide_password(settings.broker_url), warning))
 
 
 def _lane(kind: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import dimse_status, ledger
+from dicomferry.models import dimse_status, ledger, spec
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.remote import MOST, host_and_port
@@ -17,6 +17,8 @@ from dicomferry.models.state import FINAL_JOB_STATES, ChunkState, ItemState, Job
 from dicomferry.models.tables import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow, RemoteRow
 
 EVENTS_SHOWN = 50
+_ATTEMPTS_TIMED = 5000
+"""Reading the times of more attempts takes too long for a look at a job: then its whole time counts, pauses included."""
 _ITEM_COLUMNS = (
     ItemRow.id,
     ItemRow.kind,
@@ -62,6 +64,10 @@ def show(database: Database, job_id: int) -> dict[str, Any]:
             raise _no_job(job_id)
         document = _documents(database, connection, [row])[0]
         document["events"] = _events(connection, job_id, EVENTS_SHOWN)
+        what = spec.from_json(row.kind, row.spec)
+        roots = what.roots if isinstance(what, spec.StoreSpec) else ()
+        document["paths"] = [path_text(root) for root in roots]
+        document["recursive"] = isinstance(what, spec.StoreSpec) and what.recursive
         return document
 
     return database.read(work)
@@ -147,6 +153,23 @@ def reasons(database: Database, job_id: int, state: ItemState) -> dict[str, int]
     return database.read(work)
 
 
+def failures(database: Database, job_id: int) -> list[tuple[int | None, str | None, int]]:
+    """(DIMSE status, reason, number) of a job's failed items, the commonest first."""
+
+    def work(connection: Connection) -> list[tuple[int | None, str | None, int]]:
+        chunks = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id, ChunkRow.failed > 0)
+        number = sa.func.count().label("number")
+        query = (
+            sa.select(ItemRow.status, ItemRow.reason, number)
+            .where(ItemRow.chunk_id.in_(chunks), ItemRow.state == ItemState.FAILED)
+            .group_by(ItemRow.status, ItemRow.reason)
+            .order_by(number.desc(), ItemRow.reason)
+        )
+        return [(row.status, row.reason, row.number) for row in connection.execute(query)]
+
+    return database.read(work)
+
+
 def events(database: Database, job_id: int) -> list[dict[str, Any]]:
     """The whole history of a job, oldest first; raises NotFound."""
 
@@ -192,6 +215,7 @@ def _jobs() -> sa.Select[Any]:
     return sa.select(
         JobRow.__table__,
         RemoteRow.name.label("remote"),
+        RemoteRow.in_book,
         RemoteRow.ae_title.label("remote_ae_title"),
         RemoteRow.host.label("remote_host"),
         RemoteRow.port.label("remote_port"),
@@ -217,9 +241,18 @@ def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, A
     waiting = None if row.state in FINAL_JOB_STATES else _waiting(connection, row.id)
     delivered = numbers.succeeded + numbers.warning
     expected = numbers.total - numbers.skipped if row.kind == "store" else None
-    seconds = ((row.finished_at or now) - row.started_at).total_seconds() if row.started_at else 0.0
+    attempts = connection.execute(
+        sa.select(sa.func.count()).select_from(AttemptRow).where(AttemptRow.job_id == row.id)
+    ).scalar_one()
+    seconds = 0.0
+    if row.kind == "store" and delivered and attempts <= _ATTEMPTS_TIMED:
+        seconds = _busy_seconds(connection, row.id, now)
+    elif row.kind == "store" and row.started_at:
+        seconds = ((row.finished_at or now) - row.started_at).total_seconds()
     reason = row.reason if waiting is None else waiting.reason
     advice = waiting.advice if waiting is not None else dimse_status.advice_for(row.kind, None, row.reason)
+    if advice and not row.in_book:
+        advice = dimse_status.without_entry(advice)
     return {
         "id": row.id,
         "kind": row.kind,
@@ -230,6 +263,7 @@ def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, A
         "priority": {0: "low", 1: "normal", 2: "high"}[row.priority],
         "state": row.state.value,
         "reason": reason,
+        "detail": _detail(connection, row.id, reason) if waiting is not None and reason else None,
         "reason_text": advice,
         "planned": row.planned,
         "verified": row.verified,
@@ -238,9 +272,7 @@ def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, A
         "started_at": moment(row.started_at),
         "finished_at": moment(row.finished_at),
         "not_before": moment(waiting.not_before) if waiting is not None and waiting.not_before > now else None,
-        "attempts": connection.execute(
-            sa.select(sa.func.count()).select_from(AttemptRow).where(AttemptRow.job_id == row.id)
-        ).scalar_one(),
+        "attempts": attempts,
         "items": {
             "total": numbers.total,
             "pending": numbers.pending,
@@ -255,7 +287,7 @@ def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, A
         "missing": expected - delivered if expected is not None else None,
         "surplus": 0 if expected is not None else None,
         "bytes": int(sent_bytes),
-        "rate_instances_per_s": round(delivered / seconds, 1) if seconds > 0 and row.kind == "store" else None,
+        "rate_instances_per_s": round(delivered / seconds, 1) if seconds > 0 else None,
     }
 
 
@@ -274,6 +306,39 @@ def _waiting(connection: Connection, job_id: int) -> AnyRow | None:
     return connection.execute(
         chunks.where(ChunkRow.state == ChunkState.PENDING).order_by(ChunkRow.not_before, ChunkRow.id).limit(1)
     ).one_or_none()
+
+
+def _detail(connection: Connection, job_id: int, reason: str) -> str | None:
+    """What exactly was met when this reason was found, such as who refused the connection."""
+    found: str | None = connection.execute(
+        sa.select(AttemptRow.detail)
+        .where(AttemptRow.job_id == job_id, AttemptRow.reason == reason)
+        .order_by(AttemptRow.id.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return found
+
+
+def _busy_seconds(connection: Connection, job_id: int, now: datetime) -> float:
+    """How long attempts ran, those at the same time counted once.
+
+    Waiting for a remote, or for somebody to say `retry`, tells nothing of how fast it goes.
+    """
+    end = sa.func.coalesce(AttemptRow.ended_at, sa.literal(now, AttemptRow.ended_at.type))
+    order = (AttemptRow.started_at, AttemptRow.id)
+    busy_until = sa.func.max(end).over(order_by=order, rows=(None, -1))
+    spans = (
+        sa.select(AttemptRow.started_at.label("start"), end.label("end"), busy_until.label("busy_until"))
+        .where(AttemptRow.job_id == job_id)
+        .subquery()
+    )
+    start = sa.case((spans.c.busy_until > spans.c.start, spans.c.busy_until), else_=spans.c.start)
+    if connection.dialect.name == "sqlite":
+        seconds = (sa.func.julianday(spans.c.end) - sa.func.julianday(start)) * 86_400
+    else:
+        seconds = sa.extract("epoch", spans.c.end - start)
+    total = connection.execute(sa.select(sa.func.sum(seconds)).where(spans.c.end > start)).scalar_one()
+    return float(total or 0.0)
 
 
 def _item(service: str, row: AnyRow) -> dict[str, Any]:

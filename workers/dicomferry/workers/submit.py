@@ -45,10 +45,10 @@ def ring(settings: Settings, lane: str) -> str | None:
         from dicomferry.workers import tasks
 
         bell = tasks.doorbell(settings)
-        answer.append(bell.ring(lane) if bell else "no broker is running; start one with `dicomferry up`")
+        answer.append(bell.ring(lane) if bell else "none is running; start one with `dicomferry up`")
 
     # In a thread, because looking up a host name has no time limit of its own.
     thread = threading.Thread(target=work, name="ring", daemon=True)
     thread.start()
     thread.join(RING_SECONDS)
-    return answer[0] if answer else f"the broker did not answer within {RING_SECONDS:g} s"
+    return answer[0] if answer else f"nothing within {RING_SECONDS:g} s"
