@@ -48,8 +48,9 @@ class Shelf:
             now = datetime.now(UTC)
             self.arrivals += 1
             arrival = Arrival(
-                association="a", number=self.arrivals, outcome="stored", calling_ae_title="MOD1", called_ae_title="FERRY",
-                address="127.0.0.1", message_id=1, originator_ae_title=None, originator_message_id=None, at=now,
+                association="a", number=self.arrivals, outcome="stored",
+                calling_ae_title="MOD1", called_ae_title="FERRY", address="127.0.0.1", message_id=1,
+                originator_ae_title=None, originator_message_id=None, at=now,
             )  # fmt: skip
             row = Received(
                 path=str(path.relative_to(self.root)), size=path.stat().st_size, stored_at=now,
