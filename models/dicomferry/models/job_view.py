@@ -18,7 +18,7 @@ from dicomferry.models.tables import AttemptRow, ChunkRow, EventRow, ItemRow, Jo
 
 EVENTS_SHOWN = 50
 _ATTEMPTS_TIMED = 5000
-"""Reading the times of more attempts takes too long for a look at a job: then its whole time counts, pauses included."""
+"""The times of more attempts take too long to read for a look at a job: then its whole time counts, with its pauses."""
 _ITEM_COLUMNS = (
     ItemRow.id,
     ItemRow.kind,

@@ -167,7 +167,7 @@ class _Walk:
         try:
             status = os.stat(path)
         except OSError as error:
-            return _no_status(path, error)
+            return _failed(path, error, "unreadable folder") if kind == stat.S_IFDIR else _no_status(path, error)
         if stat.S_ISDIR(status.st_mode):
             return self._enter((*parent, name), path, status) if self._recursive else None
         return _look(path) if stat.S_ISREG(status.st_mode) else _not_a_file(path)
