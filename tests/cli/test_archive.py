@@ -83,7 +83,7 @@ def test_an_empty_home_has_an_empty_archive(desk: Desk) -> None:
     """Looking makes nothing: no file, no table; the forms for programs are empty and whole."""
     assert desk.json("archive", "list") == []
     result = desk.run("archive")
-    assert (result.stdout, result.stderr) == ("", "nothing was received yet\n")
+    assert (result.stdout, result.stderr) == ("", "the archive is empty\n")
     assert desk.run("archive", "list", "--paths").stdout == ""
     assert not desk.file.exists()
 

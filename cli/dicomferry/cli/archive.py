@@ -52,7 +52,7 @@ def list_(job: str | None, study: str | None, paths: bool, form: str | None) -> 
         for row in found:
             render.line(str(settings.archive / row["path"]))
         return
-    nothing = "the archive has nothing of that" if study or job else "nothing was received yet"
+    nothing = "the archive has nothing of that" if study or job else "the archive is empty"
     render.rows(found, form, columns=_COLUMNS, text=lambda rows: _table(rows, nothing))
 
 
