@@ -47,7 +47,7 @@ check: $(VENV)/.dev ## format, lint, types, import rules
 peers:
 	@tests/support/install-peers $(PEERS)
 
-bench: $(VENV)/.dev ## speed against DCMTK (BENCH="send queue walk --rounds 5")
+bench: $(VENV)/.dev ## speed against DCMTK, Orthanc and others (BENCH="send far walk --rounds 5")
 	PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)
 
 lock: $(LOCKENV)/bin/uv ## resolve the lock files again (UPGRADE=--upgrade for newer versions)

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import receive, send, through_queue, walk
+from benchmarks import far, others, receive, send, through_queue, walk
 
-ROWS = {"send": send.run, "receive": receive.run, "queue": through_queue.run, "walk": walk.run}
+ROWS = {
+    "send": send.run,
+    "receive": receive.run,
+    "queue": through_queue.run,
+    "far": far.run,
+    "others": others.run,
+    "walk": walk.run,
+}
 
 
 def main() -> None:
