@@ -169,7 +169,7 @@ _LOCAL: dict[str, str] = {
     "no uid": "the data set names no SOP class or no SOP instance: repair the file",
     "odd length": "the data set has an odd length, which no encoding allows: repair the file",
     "context refused": "they do not take this SOP class in this transfer syntax; ask them to, or submit a compressed file with --transcode",
-    "no decoder": "install what decompresses it beside the workers (`pip install 'dicomferry[transcode]'`), then retry",
+    "no decoder": "install what decompresses it where the workers run (`pip install 'dicomferry[transcode]'`), start them anew, then retry",
     "not transcodable": "they take another transfer syntax only, and the file cannot be converted: convert it by hand",
     "worker died twice on it": "sending this file ended a worker process twice: look at the file and the worker's log",
 }
