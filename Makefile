@@ -5,7 +5,7 @@ PYTHON  ?= python3
 VENV    ?= .venv
 BIN     := $(VENV)/bin
 LOCKENV := .venv-lock
-PEERS   := dcmtk orthanc redis-server postgresql
+PEERS   := dcmtk orthanc redis-server postgresql libgdcm-tools
 # pytest arguments; most tests wait more than they compute. For example: make test PYTEST="-x tests/models"
 PYTEST  ?= -n 3 --dist worksteal
 
@@ -47,13 +47,13 @@ check: $(VENV)/.dev ## format, lint, types, import rules
 peers:
 	@tests/support/install-peers $(PEERS)
 
-bench: $(VENV)/.dev ## speed against DCMTK (BENCH="send queue walk --rounds 5")
+bench: $(VENV)/.dev ## speed against DCMTK, Orthanc and others (BENCH="send far walk --rounds 5")
 	PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)
 
 lock: $(LOCKENV)/bin/uv ## resolve the lock files again (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) --extra postgres pyproject.toml -o requirements.lock
 	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | $(COMPILE) - -o requirements-build.lock
-	$(COMPILE) --extra postgres --extra dev -c requirements.lock -c requirements-build.lock \
+	$(COMPILE) --extra postgres --extra transcode --extra dev -c requirements.lock -c requirements-build.lock \
 	    pyproject.toml -o requirements-dev.lock
 
 clean: ## remove the environments, caches and builds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import find, receive, retrieve, send, through_queue, walk
+from benchmarks import far, find, others, receive, retrieve, send, through_queue, walk
 
 ROWS = {
     "send": send.run,
@@ -12,6 +12,8 @@ ROWS = {
     "find": find.run,
     "retrieve": retrieve.run,
     "queue": through_queue.run,
+    "far": far.run,
+    "others": others.run,
     "walk": walk.run,
 }
 

@@ -14,7 +14,8 @@ SIZES = {"MR": 128, "CT": 512, "XL": 4096}
 def folder(kind: str, number: int, *, per_folder: int = 1000) -> Path:
     """`number` images of one kind."""
     path = WORK / f"{kind}-{number}"
-    done = path / ".done"
+    # Beside the folder: storescu sends nothing at all from one with a file in it that is not DICOM.
+    done = WORK / f"{kind}-{number}.done"
     if not done.exists():
         size = SIZES[kind]
         modality = "MR" if kind == "MR" else "CT"

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import data
-from benchmarks.harness import WORK, Measured, Row, interleave
+from benchmarks.harness import WORK, Measured, Row, Run, interleave
 from benchmarks.receivers import ENVIRONMENT, sink
 from support.peers import Orthanc, StoreScp
 from support.scp import StorageScp
@@ -27,20 +27,20 @@ SENDERS = 4
 def run(rounds: int) -> None:
     """All rows, for images of 32 KB and of 0.5 MB."""
     for kind, number in NUMBERS.items():
-        folders = _shares(kind, number, SENDERS)
-        whole = _shares(kind, number, 1)
+        folders = shares(kind, number, SENDERS)
+        whole = shares(kind, number, 1)
         interleave(
-            Row(f"SCP {kind} 1 sender", "/s", "Orthanc", 2.5), _ours(whole, number), _orthanc(whole, number), rounds
+            Row(f"SCP {kind} 1 sender", "/s", "Orthanc", 2.5), ours(whole, number), _orthanc(whole, number), rounds
         )
         row = Row(f"SCP {kind} {SENDERS} senders", "/s", "Orthanc", 3.0)
-        interleave(row, _ours(folders, number), _orthanc(folders, number), rounds)
+        interleave(row, ours(folders, number), _orthanc(folders, number), rounds)
         row = Row(f"SCP {kind} 1 sender, limit", "/s", "stream + flush loop", 0.8)
-        interleave(row, _ours(whole, number), lambda whole=whole, number=number: _limit(whole[0], number), rounds)  # type: ignore[misc]
+        interleave(row, ours(whole, number), lambda whole=whole, number=number: _limit(whole[0], number), rounds)  # type: ignore[misc]
         row = Row(f"SCP {kind} 1 sender, flush off", "/s", "storescp +B +xa", 1.0)
-        interleave(row, _ours(whole, number, flush=False), _storescp(whole, number), rounds)
+        interleave(row, ours(whole, number, flush=False), _storescp(whole, number), rounds)
 
 
-def _shares(kind: str, number: int, senders: int) -> list[Path]:
+def shares(kind: str, number: int, senders: int) -> list[Path]:
     """The same images as one folder for each sender."""
     files = data.files(kind, number)
     folders = [WORK / f"{kind}-{number}-share{n}of{senders}" for n in range(senders)]
@@ -68,7 +68,9 @@ def _send(port: int, folders: list[Path], number: int, pid: int) -> Measured:
     return Measured(number / seconds, cpu, {"receiver": process.memory_info().rss / 1e6})
 
 
-def _ours(folders: list[Path], number: int, *, flush: bool = True):  # type: ignore[no-untyped-def]
+def ours(folders: list[Path], number: int, *, flush: bool = True) -> Run:
+    """Our storage SCP with an archive of its own, started anew for each run."""
+
     def once() -> Measured:
         archive = _fresh()
         with StorageScp(scp__flush=flush, scp__archive=archive) as scp:

@@ -24,13 +24,14 @@ def run(rounds: int, pdu: str = "16384") -> None:
             argv = ["storescu", "-pdu", pdu, "-R", "+sd", "+r", "127.0.0.1", str(port), str(paths[0].parent.parent)]
             interleave(
                 row,
-                lambda paths=paths, port=port: _ours(paths, port),  # type: ignore[misc]
+                lambda paths=paths, port=port: ours(paths, port),  # type: ignore[misc]
                 lambda argv=argv, number=number: timed_process(argv, number, receivers.ENVIRONMENT),  # type: ignore[misc]
                 rounds,
             )
 
 
-def _ours(paths: list[Path], port: int) -> Measured:
+def ours(paths: list[Path], port: int) -> Measured:
+    """These files over one association, without a queue."""
     remote = Remote(name="sink", ae_title="ANY-SCP", host="127.0.0.1", port=port, calling_ae_title="BENCH")
     instances = [_instance(path) for path in paths]
     pairs = [(instances[0].sop_class_uid, instances[0].transfer_syntax_uid)]

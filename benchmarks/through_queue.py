@@ -31,7 +31,7 @@ def run(rounds: int) -> None:
                 row = Row(f"through the queue, {INSTANCES} MR, {associations} associations", "/s", "storescu", target)
                 interleave(
                     row,
-                    lambda: _ours(installation, up, folder),
+                    lambda: submitted(installation, up, "sink", folder, INSTANCES),
                     lambda: timed_process(argv, INSTANCES, receivers.ENVIRONMENT),
                     rounds,
                 )
@@ -39,12 +39,12 @@ def run(rounds: int) -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _ours(installation: Installation, up: Up, folder: Path) -> Measured:
+def submitted(installation: Installation, up: Up, remote: str, folder: Path, number: int) -> Measured:
     """The rate that `jobs show` gives, from the job's start to its end, and the memory of each process."""
-    done = installation.run("submit", "store", "sink", os.fspath(folder), "-r", "--wait")
+    done = installation.run("submit", "store", remote, os.fspath(folder), "-r", "--wait")
     assert done.returncode == 0, done.stderr
     job = installation.json("jobs", "show", "last")
-    assert job["items"]["succeeded"] == INSTANCES
+    assert job["items"]["succeeded"] == number
     return Measured(job["rate_instances_per_s"], rss_mb=memory(up.roles()))
 
 

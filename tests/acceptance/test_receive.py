@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from pydicom import dcmread
-from pydicom.encaps import encapsulate
 
 from dicomferry.workers import archive_check
 from support import samples
 from support.compare import assert_same_object
 from support.installation import until
+from support.objects import OBJECTS, enormous, mixed, tiny
 from support.peers import DcmQrScp, Orthanc, require
 from support.samples import Sample
 from support.scp import StorageScp, storage_scp
@@ -27,50 +28,6 @@ AET = "FERRY"
 def scp() -> Iterator[StorageScp]:
     with storage_scp() as server:
         yield server
-
-
-def opaque(path: Path, syntax: str) -> Sample:
-    """Encapsulated pixels that no decoder here has to understand."""
-    ds = samples.dataset(SOPInstanceUID=samples.uid("opaque", syntax))
-    ds.PixelData = encapsulate([os.urandom(5000)])
-    ds["PixelData"].VR = "OB"
-    ds["PixelData"].is_undefined_length = True
-    return samples.write(path, ds, syntax)
-
-
-def shipped(name: str) -> Callable[[Path], Sample]:
-    return lambda path: samples._shipped(path, name, name)
-
-
-def video(syntax: str) -> Callable[[Path], Sample]:
-    return lambda path: opaque(path, syntax)
-
-
-# Name -> (how it is made, how storescu is to be told to propose its syntax).
-OBJECTS: dict[str, tuple[Callable[[Path], Sample], str]] = {
-    "explicit": (samples.mr_instance, "--propose-little"),
-    "uncompressed": (lambda path: samples.instance(path, "CT", size=32), "--propose-uncompr"),
-    "implicit": (samples.implicit, "--propose-implicit"),
-    "big endian": (samples.big_endian, "--propose-big"),
-    "deflated": (samples.deflated, "--propose-deflated"),
-    "rle": (samples.rle, "--propose-rle"),
-    "jpeg baseline": (samples.jpeg_baseline, "--propose-jpeg8"),
-    "jpeg extended": (shipped("JPGExtended.dcm"), "--propose-jpeg12"),
-    "jpeg lossless": (video("1.2.840.10008.1.2.4.70"), "--propose-lossless"),
-    "jpeg-ls": (shipped("MR_small_jpeg_ls_lossless.dcm"), "--propose-jls-lossless"),
-    "jpeg-ls lossy": (shipped("JPEGLSNearLossless_16.dcm"), "--propose-jls-lossy"),
-    "jpeg 2000": (samples.jpeg2000, "--propose-j2k-lossless"),
-    "jpeg 2000 lossy": (video("1.2.840.10008.1.2.4.91"), "--propose-j2k-lossy"),
-    "mpeg 2": (video("1.2.840.10008.1.2.4.100"), "--propose-mpeg2"),
-    "mpeg 2 high": (video("1.2.840.10008.1.2.4.101"), "--propose-mpeg2-high"),
-    "mpeg 4": (video("1.2.840.10008.1.2.4.102"), "--propose-mpeg4"),
-    "mpeg 4 bd": (video("1.2.840.10008.1.2.4.103"), "--propose-mpeg4-bd"),
-    "mpeg 4 2d": (video("1.2.840.10008.1.2.4.104"), "--propose-mpeg4-2-2d"),
-    "mpeg 4 3d": (video("1.2.840.10008.1.2.4.105"), "--propose-mpeg4-2-3d"),
-    "mpeg 4 stereo": (video("1.2.840.10008.1.2.4.106"), "--propose-mpeg4-2-st"),
-    "hevc": (video("1.2.840.10008.1.2.4.107"), "--propose-hevc"),
-    "hevc 10": (video("1.2.840.10008.1.2.4.108"), "--propose-hevc10"),
-}
 
 
 def run(*command: object) -> str:
@@ -119,12 +76,6 @@ def test_folders_from_storescu(scp: StorageScp, tmp_path: Path, options: tuple[s
     sent = samples.make_tree(tmp_path, 60, 20)
     run(require("storescu"), "-aec", AET, *options, "+sd", "+r", "127.0.0.1", scp.port, tmp_path)
     check(scp, sent)
-
-
-def mixed(folder: Path) -> list[Sample]:
-    """One of each, and a private class. Orthanc does not take pydicom's JPEG-LS sample: it lacks a patient's id."""
-    made = [make(folder / f"{name}.dcm") for name, (make, _) in OBJECTS.items() if name != "jpeg-ls lossy"]
-    return [*made, samples.private_sop_class(folder / "private.dcm")]
 
 
 def test_mixed_syntaxes_from_dcmsend(scp: StorageScp, tmp_path: Path) -> None:
@@ -176,17 +127,73 @@ def test_from_a_mover(scp: StorageScp, tmp_path: Path) -> None:
     assert set(scp.rows("SELECT originator_ae_title FROM arrival")) == {("ASKER",)}
 
 
+def test_from_orthanc_as_a_mover(scp: StorageScp, tmp_path: Path) -> None:
+    """C-MOVE to us by an archive with every syntax in it: all arrive in the one that they lie there in."""
+    sent = mixed(tmp_path)
+    with Orthanc(modalities={AET: scp.port}) as orthanc:
+        for sample in sent:
+            orthanc.upload(sample.path.read_bytes())
+        for study in {sample.study_instance_uid for sample in sent}:
+            run(
+                require("movescu"), "-S", "-aet", "ASKER", "-aec", orthanc.aet, "-aem", AET, "-k", "0008,0052=STUDY",
+                "-k", f"0020,000D={study}", "127.0.0.1", orthanc.port,
+            )  # fmt: skip
+    check(scp, sent)
+    assert set(scp.rows("SELECT originator_ae_title FROM arrival")) == {("ASKER",)}
+
+
+def test_from_gdcmscu(scp: StorageScp, tmp_path: Path) -> None:
+    """GDCM's sender, a folder and a file. Version 3.0.21 aborts at the end of every good association, its process and
+    all: what arrived is what counts.
+    """
+    gdcmscu = require("gdcmscu")
+    sent = samples.make_tree(tmp_path / "tree", 12, 4)
+    alone = samples.rle(tmp_path / "rle.dcm")
+    for what in (("-r", "-i", tmp_path / "tree"), (alone.path,)):
+        command = [gdcmscu, "--store", "--aetitle", "GDCM", "--call", AET, "127.0.0.1", str(scp.port), *what]
+        subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+    check(scp, [*sent, alone])
+
+
 def test_an_echo_from_dcmtk(scp: StorageScp) -> None:
     """C-ECHO."""
     run(require("echoscu"), "-aec", AET, "127.0.0.1", scp.port)
 
 
 def test_a_tiny_object_and_a_large_one(scp: StorageScp, tmp_path: Path) -> None:
-    """From some hundred bytes to fifty megabytes."""
-    small = samples.write(tmp_path / "small.dcm", samples.dataset(size=1, SOPInstanceUID=samples.uid("small")))
+    """From three hundred bytes to fifty megabytes."""
+    small = tiny(tmp_path / "small.dcm")
+    assert small.path.stat().st_size < 600
     large = samples.write(tmp_path / "large.dcm", samples.dataset(size=5000, SOPInstanceUID=samples.uid("large")))
-    run(require("storescu"), "-aec", AET, "127.0.0.1", scp.port, small.path, large.path)
+    run(require("storescu"), "-xf", *profile(tmp_path, small), "-aec", AET, "127.0.0.1", scp.port, small.path)
+    run(require("storescu"), "-aec", AET, "127.0.0.1", scp.port, large.path)
     check(scp, [small, large])
+
+
+def profile(folder: Path, sample: Sample) -> tuple[Path, str]:
+    """What makes storescu propose a class that it does not propose by itself."""
+    lines = [
+        "[[TransferSyntaxes]]", "[S]", f"TransferSyntax1 = {sample.transfer_syntax_uid}",
+        "[[PresentationContexts]]", "[C]", f"PresentationContext1 = {sample.sop_class_uid}\\S",
+        "[[Profiles]]", "[P]", "PresentationContexts = C",
+    ]  # fmt: skip
+    path = folder / "storescu.cfg"
+    path.write_text("\n".join(lines) + "\n", encoding="ascii")
+    return path, "P"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_an_object_of_a_gigabyte(scp: StorageScp, tmp_path: Path) -> None:
+    """It passes through one buffer, and lies there byte for byte as long as it was."""
+    sample = enormous(tmp_path / "gigabyte.dcm")
+    before = psutil.Process(scp.pid).memory_info().rss
+    run(require("storescu"), "-R", "-aec", AET, "127.0.0.1", scp.port, sample.path)
+    assert psutil.Process(scp.pid).memory_info().rss - before < 20e6
+    until(lambda: scp.indexed() == 1, "it is indexed")
+    (file,) = scp.files
+    assert file.stem == sample.sop_instance_uid and file.stat().st_size > 1 << 30
+    assert archive_check.verify(scp.archive, scp.database).damaged == 0
 
 
 def test_four_senders_at_once(scp: StorageScp, tmp_path: Path) -> None:

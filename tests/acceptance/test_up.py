@@ -1,5 +1,6 @@
 """`dicomferry up`: what it starts in which order, what it says, and how it ends."""
 
+import json
 import os
 import shutil
 import signal
@@ -176,7 +177,7 @@ def test_a_role_that_was_killed_comes_back(install: Install, storescp: StoreScp)
         kill(first.celery)
         until(lambda: up.roles().celery not in (None, first.celery), "Celery is back")
         kill(first.worker)
-        until(lambda: up.said("worker had ended and was started again"), "the worker is back")
+        until(lambda: up.said("worker was started again"), "the worker is back")
         kill(first.broker)
         until(lambda: up.output.count("started again") == 2, "the broker is back")
         assert up.said("broker")
@@ -218,6 +219,30 @@ def test_a_broker_that_cannot_start_ends_it(install: Install) -> None:
     assert "manifest" in done.stdout + done.stderr
     assert "ready" not in done.stdout
     installation.wait_gone()
+
+
+@pytest.mark.long
+def test_a_worker_by_hand_follows_the_embedded_broker(install: Install) -> None:
+    """`up` again means a broker at another place: the worker beside it begins anew there. The log is JSON alone."""
+    installation, _ = install()
+    log = installation.home / "log" / "dicomferry.log"
+
+    def connected() -> int:
+        """How many workers have reported that they reached the broker that is there now."""
+        note = json.loads((installation.home / "run" / "broker.json").read_text())
+        return log.read_text().count(f"Connected to {note['url']}")
+
+    first = installation.start_up()
+    first.wait_ready()
+    worker = installation.start("worker", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: connected() == 2, "the worker by hand has the broker")
+    first.terminate()
+    assert first.wait() == 0
+    with installation.up():
+        until(lambda: connected() == 2, "it has the new one")
+        worker.terminate()
+        assert worker.wait(60) == 0
+    assert all(json.loads(line) for line in log.read_text().splitlines())
 
 
 # --- brokers by URL -----------------------------------------------------------------------------------------

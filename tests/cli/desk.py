@@ -26,7 +26,7 @@ from dicomferry.models.state import AttemptEnd, ItemState
 SUCCEEDED = (ItemState.SUCCEEDED, None, 0x0000)
 ALREADY_THERE = (ItemState.WARNING, "already there", 0x0111)
 REFUSED = (ItemState.FAILED, "cannot understand", 0xC000)
-What = tuple[ItemState, str | None, int]
+What = tuple[ItemState, str | None, int | None]
 
 
 class Desk:
@@ -135,20 +135,27 @@ class Desk:
         return held
 
     def finish(
-        self, held: Claim, outcomes: Sequence[Outcome] = (), *, planned: bool = False, decision: Decision | None = None
+        self,
+        held: Claim,
+        outcomes: Sequence[Outcome] = (),
+        *,
+        planned: bool = False,
+        decision: Decision | None = None,
+        detail: str | None = None,
     ) -> None:
         """The end of an attempt."""
         end = AttemptEnd.COMPLETED if decision is None else AttemptEnd.ERROR
         lease.finish(
             self.database, held, end=end, decision=decision, outcomes=outcomes,
-            finished_items=len(outcomes), planned=planned,
+            finished_items=len(outcomes), planned=planned, detail=detail,
         )  # fmt: skip
 
-    def wait_for_remote(self, held: Claim, seconds: float = 600) -> None:
+    def wait_for_remote(self, held: Claim, seconds: float = 600, *, detail: str | None = None) -> None:
         """The attempt found the remote unreachable."""
         now = datetime.now(UTC)
         self.finish(
             held,
+            detail=detail,
             decision=Decision(
                 next=retry.Next.RETRY,
                 at=now + timedelta(seconds=seconds),

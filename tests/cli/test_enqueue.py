@@ -49,6 +49,19 @@ def test_the_first_submit_makes_the_database(desk: Desk) -> None:
     assert desk.json("jobs", "show", "1")["remote"] == "PACS1@127.0.0.1:104"
 
 
+def test_a_job_whose_id_cannot_be_printed_is_named(desk: Desk) -> None:
+    """It is recorded all the same: the id goes to stderr, and the exit code says that something is wrong."""
+    assert desk.remote_id
+    words = [sys.executable, "-m", "dicomferry.cli.main", "submit", "echo", "pacs1"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "job 1 is recorded, though its id could not be printed",
+        "dicomferry: cannot write to standard output: no space left on device",
+    ]
+
+
 def test_json_prints_the_document(desk: Desk) -> None:
     """The same as jobs show, with what was asked for."""
     assert desk.remote_id
@@ -102,7 +115,10 @@ def test_an_unknown_remote_is_refused(desk: Desk, files: Path) -> None:
         ("--priority", "urgent"),
         ("--not-before", "soon"),
         ("--wait", "--timeout", "-1"),
+        ("--wait", "--timeout", "nan"),
+        ("--wait", "--timeout", "inf"),
         ("--label", os.fsdecode(b"\xff")),
+        ("--label", "x" * 201),
     ],
 )
 def test_nonsense_is_refused(words: tuple[str, ...], desk: Desk) -> None:

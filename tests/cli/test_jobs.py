@@ -9,8 +9,10 @@ import json
 import pytest
 
 from dicomferry.models import job_store, plan_store, presence
+from dicomferry.models.retry import Decision, Next
+from dicomferry.models.state import ItemState
 
-from .desk import ALREADY_THERE, REFUSED, SUCCEEDED, Desk
+from .desk import ALREADY_THERE, REFUSED, SUCCEEDED, Desk, What
 
 JOB_KEYS = {
     "id", "kind", "remote", "destination", "label", "state", "reason", "reason_text", "planned", "verified",
@@ -70,6 +72,31 @@ def test_the_table_is_for_people(desk: Desk) -> None:
     assert all(line == line.rstrip() for line in told.splitlines())
 
 
+@pytest.mark.parametrize("words", [("jobs", "list"), ("jobs", "items", "1"), ("jobs", "report", "1")])
+def test_one_form_at_a_time(words: tuple[str, ...], desk: Desk) -> None:
+    """Exit 2 for two, instead of one of them."""
+    desk.echo_job()
+    told = desk.run(*words, "--json", "--csv", code=2)
+    assert "--json and --csv: choose one" in told.stderr and told.stdout == ""
+    desk.run(*words, "--json", "--json")
+
+
+@pytest.mark.parametrize("number", ["0", "9" * 20, "many"])
+def test_a_limit_is_a_number_that_the_record_can_count_to(number: str, desk: Desk) -> None:
+    """Exit 2 and one line."""
+    desk.echo_job()
+    for words in (("jobs", "list"), ("jobs", "items", "1")):
+        told = desk.run(*words, "--limit", number, code=2).stderr
+        assert told.startswith("dicomferry: ") and "--limit" in told and told.count("\n") == 1
+
+
+def test_a_label_cannot_break_the_table(desk: Desk) -> None:
+    """Its line breaks and control characters are shown as escapes: one job, one line."""
+    desk.planned_job(1, label="a\nb\r\x1b[31m\t")
+    assert len(desk.run("jobs").stdout.splitlines()) == 2
+    assert "a\\nb\\r\\x1b[31m\\t" in desk.run("jobs").stdout
+
+
 def test_items_have_their_keys(desk: Desk) -> None:
     """Status as 0xC000, reason and advice beside it; the states can be chosen."""
     desk.store_job([SUCCEEDED, REFUSED, ALREADY_THERE])
@@ -104,7 +131,7 @@ def test_a_path_that_is_no_utf8_is_shown_all_the_same(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("command", ["show", "items", "events", "wait", "cancel", "retry", "hold", "release", "report"])
-@pytest.mark.parametrize("job", ["99", "seven", "-"])
+@pytest.mark.parametrize("job", ["99", "seven", "-", str(2**31), str(2**63), "9" * 5000])
 def test_no_such_job_is_wrong_usage(command: str, job: str, desk: Desk) -> None:
     """Exit 2, one line on stderr, nothing on stdout, not even the beginning of a list."""
     desk.echo_job()
@@ -118,8 +145,47 @@ def test_show_for_people_ends_with_the_next_step(desk: Desk) -> None:
     told = desk.run("jobs", "show", "1").stdout
     assert told.startswith("job 1: store to pacs1 (PACS1@127.0.0.1:104), incomplete\n")
     assert "1 of 2 proven at PACS1, 1 failed" in told
-    assert told.rstrip().endswith("see `dicomferry jobs items 1 --state failed`")
+    assert "see `dicomferry jobs items 1 --state failed`\n`dicomferry jobs retry 1` alone would end the same" in told
     assert "\x1b" not in told and len(told.splitlines()) < 30
+
+
+def test_show_names_the_commonest_reasons_with_their_numbers(desk: Desk) -> None:
+    """Not one for all; the rarest are summed up."""
+    kinds = [("truncated", None), ("conflict", None), ("changed", None), ("bad uid", None)]
+    failed: list[What] = [(ItemState.FAILED, reason, status) for reason, status in kinds]
+    desk.store_job([SUCCEEDED, REFUSED, REFUSED, *failed])
+    told = desk.run("jobs", "show", "1").stdout
+    assert "  reason     2 cannot understand (0xC000), 1 bad uid, 1 changed, 2 for other reasons\n" in told
+    assert "  advice " not in told
+
+
+@pytest.mark.parametrize("verb", ["hold", "cancel"])
+def test_nobody_looks_for_the_files_of_a_job_that_was_stopped(verb: str, desk: Desk) -> None:
+    """What was found by then is not said to be all, nor that more is being looked for."""
+    desk.unplanned_job()
+    desk.run("jobs", verb, "1")
+    told = desk.run("jobs", "show", "1").stdout
+    assert "being looked for" not in told and "so far; the search" in told
+
+
+def test_an_address_gets_advice_that_can_be_followed(desk: Desk) -> None:
+    """`remote set` is for the address book only."""
+    decision = Decision(next=Next.HOLD, reason="x", advice="ours must be the one (remote set --calling)")
+    for address in ("pacs1", "PACS1@h:104"):
+        assert desk.remote_id
+        desk.run("submit", "echo", address)
+        desk.finish(desk.claim("quick"), decision=decision)
+    assert desk.json("jobs", "show", "1")["reason_text"] == "ours must be the one (remote set --calling)"
+    assert desk.json("jobs", "show", "2")["reason_text"].endswith("(in the address book: remote add --calling)")
+
+
+def test_a_job_that_waits_says_what_exactly_was_met(desk: Desk) -> None:
+    """The refused address, the unknown host: in the list, on its screen and in its document."""
+    desk.planned_job(1)
+    desk.wait_for_remote(desk.claim(), detail="h:104: connection refused")
+    assert desk.json("jobs", "show", "1")["detail"] == "h:104: connection refused"
+    for words in (("jobs",), ("jobs", "show", "1")):
+        assert "unreachable: h:104: connection refused" in desk.run(*words).stdout
 
 
 def test_events_are_the_whole_history(desk: Desk) -> None:

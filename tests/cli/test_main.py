@@ -198,7 +198,19 @@ def test_a_closed_pipe_ends_a_listing_quietly(desk: Desk) -> None:
     assert listing.returncode == 141
 
 
-def test_ctrl_c_leaves_the_job_queued(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [(("jobs",), ">&-"), (("jobs", "--csv"), ">/dev/full"), (("--help",), ">/dev/full"), (("status",), ">&- <&-")],
+)
+def test_output_that_cannot_be_written_is_told(words: tuple[str, ...], where: str, desk: Desk) -> None:
+    """Closed or full: one line that says so and exit 1, instead of a silence that looks like an empty list."""
+    desk.echo_job()
+    done = subprocess.run(["sh", "-c", f'exec "$@" {where}', "sh", *SCRIPT, *words], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("dicomferry: cannot write to standard output: ") and done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_leaves_the_job_alone(desk: Desk) -> None:
     """Exit 130; it is said that the job goes on and how to look at it."""
     job_id = desk.echo_job()
     with subprocess.Popen(
@@ -210,7 +222,11 @@ def test_ctrl_c_leaves_the_job_queued(desk: Desk) -> None:
         told = waiting.stderr.read()
         assert waiting.stdout.read() == ""
     assert waiting.returncode == 130
-    assert told.startswith("job 1 stays queued") and "dicomferry jobs wait 1" in told and told.count("\n") == 1
+    assert (
+        told.startswith("job 1 goes on without you; `dicomferry jobs wait 1`")
+        and "jobs cancel 1" in told
+        and told.count("\n") == 1
+    )
 
 
 def test_output_to_a_pipe_has_no_colour(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

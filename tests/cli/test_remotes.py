@@ -76,6 +76,10 @@ def test_set_changes_what_is_given_and_nothing_else(desk: Desk) -> None:
         ("p", "PACS1@h:104", "--prefer-syntax", "jpeg"),
         ("p", "PACS1@h:104", "--max-moves", "0"),
         ("p", "PACS1@h:104", "--connect", "-1"),
+        ("p", "PACS1@h:104", "--connect", "nan"),
+        ("p", "PACS1@h:104", "--connect", "inf"),
+        ("p", "PACS1@h:104", "--max-associations", "9" * 20),
+        ("p", "PACS1@h:" + "9" * 5000),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_written(words: tuple[str, ...], desk: Desk) -> None:
@@ -138,6 +142,7 @@ def test_echo_that_is_rejected(desk: Desk) -> None:
         told = desk.run("remote", "echo", f"PACS1@127.0.0.1:{peer.port}", code=1).stdout.splitlines()
     assert told[1] == "  TCP          ok"
     assert told[2].startswith("  association  failed: ") and "their side must add our AE title" in told[2]
+    assert "release" not in told[2] and "remote set" not in told[2]  # there is no job, and no entry in the book
     assert told[3] == "  C-ECHO       not reached"
 
 
@@ -169,6 +174,12 @@ def test_the_completion_script_names_the_program(shell: str, desk: Desk) -> None
         subprocess.run(["bash", "-n"], input=told, text=True, check=True)
 
 
+def test_a_shell_that_was_left_out_is_asked_for_in_plain_words(desk: Desk) -> None:
+    """The library's own text has tabs and line breaks in it."""
+    told = desk.run("completion", code=2).stderr
+    assert "Choose from: bash, zsh, fish (see" in told and "\\t" not in told
+
+
 def _offered(desk: Desk, words: str) -> list[str]:
     told = desk.run(
         _DICOMFERRY_COMPLETE="bash_complete", COMP_WORDS=f"dicomferry {words}", COMP_CWORD=str(words.count(" ") + 1)
@@ -191,6 +202,16 @@ def test_completion_never_fails(desk: Desk) -> None:
     desk.home.mkdir(parents=True)
     (desk.home / "dicomferry.toml").write_text("nonsense")
     assert _offered(desk, "jobs show ") == ["last"]
+
+
+def test_an_ipv6_address_has_its_brackets(desk: Desk) -> None:
+    """Host and port cannot be told apart without them."""
+    desk.run("remote", "add", "six", "SIX@[::1]:104", "--no-probe")
+    desk.run("submit", "echo", "six")
+    job = desk.json("jobs", "show", "1")
+    assert job["remote_address"] == "SIX@[::1]:104"
+    for words in (("remote", "list"), ("remote", "show", "six"), ("jobs", "show", "1")):
+        assert "[::1]:104" in desk.run(*words).stdout
 
 
 def test_list_in_every_form(desk: Desk) -> None:

@@ -111,6 +111,15 @@ def test_the_next_step_looks_at_held_jobs_first(desk: Desk) -> None:
     assert "1 job held" in advise(desk.json("status"), remotes=1)
 
 
+def test_while_nothing_runs_that_is_the_first_thing_to_mend(desk: Desk) -> None:
+    """A held job can wait as long as the others wait for a worker."""
+    job_store.hold(desk.database, desk.echo_job())
+    desk.echo_job()
+    assert "start one with `dicomferry up`" in advise(desk.json("status"), remotes=1)
+    assert desk.worker
+    assert "1 job held" in advise(desk.json("status"), remotes=1)
+
+
 def test_every_setting_has_its_origin(desk: Desk) -> None:
     """Default, file, environment or flag; sections by their own variable or as JSON; passwords hidden."""
     desk.home.mkdir(parents=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from dicomferry.cli.wait import NO_WORKER, Watch
 from dicomferry.cli.words import Document
 from dicomferry.models import job_store, presence
 from dicomferry.models.errors import OutOfReach
+from dicomferry.models.state import ItemState
 
 from .desk import ALREADY_THERE, REFUSED, SUCCEEDED, Desk
 
@@ -27,7 +29,8 @@ def job(state: str = "running", **values: Any) -> dict[str, Any]:
     items = {"total": 10, "pending": 10, "succeeded": 0, "warning": 0, "failed": 0, "skipped": 0, "cancelled": 0}
     return {
         "id": 7, "kind": "store", "remote": "pacs1", "remote_address": "PACS1@h:104", "state": state, "reason": None,
-        "reason_text": None, "not_before": None, "planned": True, "bytes": 0, "items": items | values.pop("items", {}),
+        "detail": None, "reason_text": None, "not_before": None, "planned": True, "bytes": 0,
+        "items": items | values.pop("items", {}),
     } | values  # fmt: skip
 
 
@@ -103,12 +106,14 @@ def test_every_end_ends_it_and_so_does_held(state: str) -> None:
 
 def test_a_reason_is_told_once_with_the_next_try() -> None:
     """`pacs1: unreachable ..., next try in 10 s; Ctrl-C leaves the job queued`, not at each look."""
-    waiting = job("pending", reason="unreachable", reason_text="is the host up?", not_before="2026-11-22T02:00:10.000Z")
+    waiting = job("pending", reason="unreachable", detail="h:104: connection refused", reason_text="is the host up?")
+    waiting |= {"not_before": "2026-11-22T02:00:10.000Z"}
     other = job("pending", reason="rejected for now", not_before="2026-11-22T02:00:20.000Z")
     bench = Bench([waiting, waiting, job(), waiting, other, waiting, job("succeeded")])
     bench.watch.run()
     assert bench.shown.said == [
-        "pacs1: unreachable (is the host up?), next try in 10 s; Ctrl-C leaves the job queued",
+        "pacs1: unreachable: h:104: connection refused (is the host up?), next try in 10 s; "
+        "Ctrl-C leaves the job queued",
         "pacs1: rejected for now, next try in 20 s; Ctrl-C leaves the job queued",
     ]
 
@@ -204,7 +209,28 @@ def test_waiting_for_an_incomplete_job_names_five_failures(desk: Desk) -> None:
     assert [line.split(":")[0] for line in told[1:6]] == [f"  /data/000{index}.dcm" for index in range(3, 8)]
     assert all("cannot understand (0xC000); the archive" in line for line in told[1:6])
     assert told[6] == "  and 2 more: `dicomferry jobs items 1 --state failed`"
-    assert "dicomferry jobs retry 1" in told[7] and len(told) == 8
+    assert told[7] == "`dicomferry jobs retry 1` alone would end the same way: first do what is said of each item"
+    assert len(told) == 8
+
+
+def test_a_retry_is_offered_where_it_may_help(desk: Desk) -> None:
+    """One item that may go better the next time is enough."""
+    desk.store_job([SUCCEEDED, REFUSED, (ItemState.FAILED, "processing failure", 0x0110)])
+    told = desk.run("jobs", "wait", "1", code=1).stdout
+    assert told.endswith("what is missing is tried again with `dicomferry jobs retry 1`\n")
+
+
+@pytest.mark.parametrize("inner", [True, False])
+def test_nothing_to_send_names_where_it_looked(inner: bool, desk: Desk, tmp_path: Path) -> None:
+    """With -r where the folder has folders inside that were not looked into."""
+    folder = tmp_path / "images"
+    (folder / "inside" if inner else folder).mkdir(parents=True)
+    assert desk.remote_id
+    desk.run("submit", "store", "pacs1", folder)
+    desk.finish(desk.claim(), planned=True)
+    for told in (desk.run("jobs", "wait", "1", code=1).stdout, desk.run("jobs", "show", "1").stdout):
+        last = told.splitlines()[-1]
+        assert last.startswith(f"no DICOM file was found in {folder}") and ("submit again with -r" in last) == inner
 
 
 def test_waiting_for_a_held_job_ends_at_once(desk: Desk) -> None:

@@ -46,7 +46,8 @@ def _job(state: str, kind: str = "store", **values: Any) -> dict[str, Any]:
     items = {"total": 0, "pending": 0, "succeeded": 0, "warning": 0, "failed": 0, "skipped": 0, "cancelled": 0}
     return {
         "id": 7, "kind": kind, "remote": "pacs1", "remote_address": "PACS1@10.0.0.5:104", "state": state,
-        "reason": None, "reason_text": None, "planned": True, "expected": None, "received": None,
+        "reason": None, "detail": None, "reason_text": None, "attempts": 1,
+        "planned": True, "expected": None, "received": None,
         "submitted_at": "2026-11-22T02:00:00.000Z", "started_at": "2026-11-22T02:00:00.000Z",
         "finished_at": "2026-11-22T02:00:41.000Z", "rate_instances_per_s": None, "not_before": None,
         "items": items | values.pop("items", {}),
@@ -79,7 +80,22 @@ def _job(state: str, kind: str = "store", **values: Any) -> dict[str, Any]:
             "job 7: 4 of 9 proven at PACS1, 5 left to do",
         ),
         (_job("failed", expected=0, received=0), "job 7: nothing to send, 41 s"),
+        (
+            _job("failed", items={"total": 2, "skipped": 2}, expected=0, received=0),
+            "job 7: nothing to send, 2 skipped, 41 s",
+        ),
         (_job("cancelled", planned=False), "job 7: cancelled before anything was found, 41 s"),
+        (
+            _job("cancelled", planned=False, items={"total": 1000, "succeeded": 1000}, expected=1000, received=1000),
+            "job 7: cancelled after 1,000 instances were found (the search for more was stopped), "
+            "1,000 proven at PACS1, 41 s",
+        ),
+        (
+            _job("held", planned=False, items={"total": 9, "succeeded": 9}, expected=9, received=9, finished_at=None),
+            "job 7: 9 instances found so far, 9 proven at PACS1",
+        ),
+        (_job("cancelled", "echo", attempts=0), "job 7: cancelled before PACS1 was asked, 41 s"),
+        (_job("cancelled", "echo", attempts=2), "job 7: cancelled before PACS1 answered, 41 s"),
         (_job("succeeded", "echo"), "job 7: PACS1 answered, 41 s"),
         (_job("failed", "echo", reason="refused"), "job 7: the echo of PACS1 failed: refused, 41 s"),
         (_job("held", "echo", reason="rejected", finished_at=None), "job 7: the echo of PACS1 held: rejected"),
@@ -104,6 +120,13 @@ def test_an_item_says_what_and_what_to_do() -> None:
     assert words.item_line(item) == "/a\\x1b.dcm: refused; disk\\nfull (0xA700); check its disk"
     bare = dict.fromkeys(item) | {"state": "pending"}
     assert words.item_line(bare) == "the request"
+
+
+def test_where_nothing_was_found_is_named() -> None:
+    """The paths, a few of many; -r where folders were not looked into."""
+    job = _job("failed", paths=["/a", "/b", "/c", "/d", "/e"])
+    assert words.nothing_found(job, inside=False) == "no DICOM file was found in /a, /b, /c and 2 paths more"
+    assert words.nothing_found(job | {"paths": ["/a"]}, inside=True).endswith("submit again with -r")
 
 
 def test_a_job_with_a_start_time_says_when() -> None:

@@ -356,6 +356,7 @@ def test_a_url_that_is_of_no_use_is_named(url: str, words: str) -> None:
         ("postgresql+psycopg://me:se%40cret:x@host:5432/db", "postgresql+psycopg://me:***@host:5432/db"),
         ("postgresql://:secret@host/db", "postgresql://:***@host/db"),
         ("postgresql://host/db?user=me&password=secret&sslmode=require", "postgresql://host/db?user=me&password=***&sslmode=require"),
+        ("postgresql://me:se/c@ret@host/db", "postgresql://me:***@host/db"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
         ("sqlite:////home/me/dicomferry.db", "sqlite:////home/me/dicomferry.db"),
         ("not a url", "not a url"),

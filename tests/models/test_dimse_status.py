@@ -151,8 +151,8 @@ def test_every_association_result_is_whole() -> None:
 
 
 LOCAL = [
-    "not DICOM", "DICOMDIR", "duplicate", "unreadable", "truncated", "changed", "conflict", "meta mismatch",
-    "syntax mismatch", "odd length", "context refused", "not transcodable", "worker died twice on it",
+    "not DICOM", "DICOMDIR", "duplicate", "unreadable", "unreadable folder", "truncated", "changed", "conflict",
+    "meta mismatch", "syntax mismatch", "odd length", "context refused", "not transcodable", "worker died twice on it",
 ]  # fmt: skip
 
 

@@ -89,6 +89,24 @@ def _jobs(site: Site) -> list[int]:
     return [succeeded, failed, incomplete, cancelled, refused, running, site.echo(), site.submit_store()]
 
 
+def test_the_rate_is_that_of_the_time_in_which_attempts_ran(site: Site) -> None:
+    """Neither a wait nor the time until somebody said `retry` counts, nor the same second twice."""
+    job = site.store(2, 2)
+    one, two = site.claim(), site.claim()
+    site.clock.move(2)
+    failed = [Outcome(item_id=row.item_id, state=ItemState.FAILED, reason="aborted") for row in site.outcomes(two)]
+    site.finish(one, outcomes=site.outcomes(one, status=0), finished_items=2)
+    site.finish(two, outcomes=failed, finished_items=2)
+    assert job_view.show(site.database, job)["rate_instances_per_s"] == pytest.approx(2 / 2, abs=0.01)
+    site.clock.move(3600)
+    job_store.retry(site.database, job)
+    site.clock.move(3600)
+    held = site.claim()
+    site.clock.move(2)
+    site.finish(held, outcomes=site.outcomes(held, status=0), finished_items=2)
+    assert job_view.show(site.database, job)["rate_instances_per_s"] == pytest.approx(4 / 4, abs=0.01)
+
+
 def test_every_key_is_there_in_every_state(site: Site) -> None:
     """Null, never absent: in show, in the list, and always the same keys in the same order."""
     jobs = _jobs(site)
@@ -103,7 +121,7 @@ def test_every_key_is_there_in_every_state(site: Site) -> None:
     assert len(shapes) == 1
     for document in job_view.listing(site.database):
         _whole(document, events=False)
-        assert set(document) | {"events"} == set(next(iter(shapes)))
+        assert set(document) | {"events", "paths", "recursive"} == set(next(iter(shapes)))
 
 
 def test_the_document_of_a_store_that_ended(site: Site) -> None:
@@ -126,7 +144,7 @@ def test_the_document_of_a_store_that_ended(site: Site) -> None:
     assert document["submitted_at"] == "2026-11-22T02:00:00.000Z"
     assert document["finished_at"] == "2026-11-22T02:00:03.000Z"
     assert document["not_before"] is None
-    assert document["rate_instances_per_s"] == pytest.approx(2 / 3, abs=0.05)
+    assert document["rate_instances_per_s"] == pytest.approx(2 / 2, abs=0.05)
     kinds = [event["kind"] for event in document["events"]]
     assert kinds[0] == "submitted" and kinds[-1] == "ended"
     assert {"at", "kind", "text"} == set(document["events"][0])

@@ -65,6 +65,10 @@ def test_a_name_is_taken_once(database: Database) -> None:
         ("a", "PACS1@host:104", {"max_associations": 0}),
         ("a", "PACS1@host:104", {"max_moves": -1}),
         ("a", "PACS1@host:104", {"max_uids": 0}),
+        ("a", "PACS1@host:104", {"max_associations": 2**31}),
+        ("a", "PACS1@host:104", {"timeouts": {"connect": float("nan")}}),
+        ("a", "PACS1@host:104", {"timeouts": {"connect": float("inf")}}),
+        ("a", "PACS1@host:104", {"timeouts": {"connect": -1.0}}),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_written(

@@ -94,10 +94,10 @@ def test_success_and_warning_end_an_item() -> None:
 
 
 def test_lack_of_resources_charges_an_item_only_where_others_got_through() -> None:
-    """A remote that takes nothing at all is at fault itself; where it takes others, an item has three tries."""
-    assert decide_item(NO_ROOM, charges=2, progressed=False) == (ItemState.PENDING, 2)
-    assert decide_item(NO_ROOM, charges=0, progressed=True) == (ItemState.PENDING, 1)
-    assert decide_item(NO_ROOM, charges=2, progressed=True) == (ItemState.FAILED, 3)
+    """A remote that takes nothing is at fault itself; where it refuses this one alone, the item has three tries."""
+    assert decide_item(NO_ROOM, charges=2, to_blame=False) == (ItemState.PENDING, 2)
+    assert decide_item(NO_ROOM, charges=0, to_blame=True) == (ItemState.PENDING, 1)
+    assert decide_item(NO_ROOM, charges=2, to_blame=True) == (ItemState.FAILED, 3)
 
 
 # --- chunks
@@ -205,7 +205,7 @@ def test_every_sequence_of_answers_comes_to_an_end(answers: list[Answer], number
         progressed, fault, congested = False, None, 0
         for item in sorted(charges, key=lambda item: (charges[item], item)):
             answer = next(feed)
-            state, after = decide_item(answer, charges=charges[item], progressed=progressed)
+            state, after = decide_item(answer, charges=charges[item], to_blame=progressed)
             assert after <= retry.MAX_CHARGES
             if after > charges[item]:
                 key = (item, answer.rule)

@@ -69,12 +69,18 @@ def _message(home: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "key"), [("prot = 1", "prot"), ("[timeouts]\nconect = 1", "timeouts.conect"), ("[scpp]\nport=1", "scpp")]
+    ("text", "key", "hint"),
+    [
+        ("prot = 1", "prot", ""),
+        ("wokers = 1", "wokers", "; did you mean workers?"),
+        ("[timeouts]\nconect = 1", "timeouts.conect", "; did you mean timeouts.connect?"),
+        ("[scpp]\nport=1", "scpp", "; did you mean scp?"),
+    ],
 )
-def test_an_unknown_key_in_the_file_is_named_with_the_file(home: Path, text: str, key: str) -> None:
-    """A typing error never goes unnoticed."""
+def test_an_unknown_key_in_the_file_is_named_with_the_file(home: Path, text: str, key: str, hint: str) -> None:
+    """A typing error never goes unnoticed, and the nearest key is offered."""
     path = _write(home, text)
-    assert _message(home) == f"{key} in {path}: no such setting"
+    assert _message(home) == f"{key} in {path}: no such setting{hint}"
 
 
 def test_an_unknown_key_of_a_table_in_the_environment_is_named_with_its_variable(
@@ -82,7 +88,8 @@ def test_an_unknown_key_of_a_table_in_the_environment_is_named_with_its_variable
 ) -> None:
     """A typing error never goes unnoticed there either."""
     monkeypatch.setenv("DICOMFERRY_TIMEOUTS__CONECT", "5")
-    assert _message(home) == "timeouts.conect in environment DICOMFERRY_TIMEOUTS__CONECT: no such setting"
+    hint = "did you mean DICOMFERRY_TIMEOUTS__CONNECT?"
+    assert _message(home) == f"timeouts.conect in environment DICOMFERRY_TIMEOUTS__CONECT: no such setting; {hint}"
 
 
 BAD: list[tuple[str, Any]] = [
@@ -94,6 +101,19 @@ BAD: list[tuple[str, Any]] = [
     ("timeouts.connect", 0),
     ("timeouts.connect", -1),
     ("retry.give_up_after", "never"),
+    ("retry.max_delay", 1e300),
+    ("database_url", "nonsense"),
+    ("database_url", "mysql://host/name"),
+    ("database_url", "postgresql://host:port/name"),
+    ("broker_url", "amqp://localhost"),
+    ("broker_url", "http://localhost:6379"),
+    ("broker_url", "localhost:6379"),
+    ("broker_url", "redis"),
+    ("broker_url", "redis://host:port/0"),
+    ("broker_url", "redis://h:70000"),
+    ("broker_url", "redis://[::1"),
+    ("broker_url", "unix://"),
+    ("broker_url", "unix://socket"),
 ]
 
 
@@ -110,6 +130,32 @@ def test_a_bad_value_is_named_with_its_place(
     variable = "DICOMFERRY_" + key.replace(".", "__").upper()
     monkeypatch.setenv(variable, str(value))
     assert _message(home).startswith(f"{key} in environment {variable}: ")
+
+
+@pytest.mark.parametrize("key", ["lease_seconds", "timeouts.connect", "retry.give_up_after"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_seconds_are_numbers(home: Path, key: str, value: str) -> None:
+    """TOML knows nan and inf; nobody waits for so long."""
+    section, _, name = key.rpartition(".")
+    path = _write(home, (f"[{section}]\n" if section else "") + f"{name} = {value}\n")
+    assert _message(home).startswith(f"{key} in {path}: ")
+
+
+@pytest.mark.parametrize(
+    ("key", "url"),
+    [
+        ("database_url", "mysql://me:secret@host/name"),
+        ("database_url", "postgresql://me:secret@host:port/name"),
+        ("database_url", "me:secret@host"),
+        ("broker_url", "amqp://me:secret@host"),
+        ("broker_url", "redis://:secret@host:port"),
+        ("broker_url", "redis://:secret@[::1"),
+    ],
+)
+def test_a_bad_url_is_refused_without_its_password(home: Path, key: str, url: str) -> None:
+    """The message goes to terminals and logs."""
+    _write(home, f'{key} = "{url}"\n')
+    assert "secret" not in _message(home)
 
 
 def test_all_wrong_keys_are_named_at_once(home: Path) -> None:

@@ -195,9 +195,9 @@ class Installation:
 
     # --- jobs ---
 
-    def submit(self, *arguments: object) -> int:
+    def submit(self, *arguments: object, code: int | None = 0) -> int:
         """Submit a job and give its id, which is all that stdout holds."""
-        return int(self.run("submit", *arguments).stdout)
+        return int(self.run("submit", *arguments, code=code).stdout)
 
     def show(self, job_id: int) -> dict[str, Any]:
         shown: dict[str, Any] = self.json("jobs", "show", job_id)

@@ -1,6 +1,7 @@
 """The real peers: DCMTK's storescp and dcmqrscp, and Orthanc."""
 
 import json
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,6 +16,7 @@ __all__ = [
     "DcmQrScp",
     "Orthanc",
     "PostgresCluster",
+    "PynetdicomScp",
     "RedisServer",
     "StoreScp",
     "find",
@@ -70,6 +72,25 @@ class StoreScp(Server):
     def associations(self) -> int:
         """How many associations were accepted."""
         return self.log.read_text(errors="replace").count("I: Association Acknowledged")
+
+
+class PynetdicomScp(Server):
+    """pynetdicom's own storescp app: every standard storage class, every transfer syntax that it knows."""
+
+    binary = "env"
+
+    def __init__(self, *options: str, port: int | None = None) -> None:
+        super().__init__(port)
+        self.options = options
+        self.received_folder = self.folder / "received"
+
+    def command(self) -> list[str]:
+        output = ["-od", str(self.received_folder)]
+        return [sys.executable, "-m", "pynetdicom", "storescp", "-ba", LOOPBACK, *output, *self.options, str(self.port)]
+
+    def received(self) -> dict[str, Path]:
+        """SOP Instance UID -> file."""
+        return {path.name.partition(".")[2]: path for path in self.received_folder.glob("*")}
 
 
 class DcmQrScp(Server):

@@ -3,7 +3,9 @@
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -15,12 +17,14 @@ PIECE = 16384
 class Relay:
     """Passes bytes on to `port`, at most `rate` of them a second towards it over all connections (None: no limit).
 
-    `back` limits what comes back instead.
+    `back` limits what comes back instead. With `delay` each byte is that many seconds on its way, in either direction:
+    a line of twice that round trip.
     """
 
-    def __init__(self, port: int, rate: float | None = None, *, back: bool = False) -> None:
+    def __init__(self, port: int, rate: float | None = None, delay: float = 0.0, *, back: bool = False) -> None:
         self.target = port
         self.rate = rate
+        self.delay = delay
         self.back = back
         self.most_open = 0
         self._open = 0
@@ -60,7 +64,7 @@ class Relay:
 
     def _pump(self, source: socket.socket, sink: socket.socket, forth: bool) -> None:
         try:
-            while piece := source.recv(PIECE):
+            for piece in self._late(source) if self.delay else iter(lambda: source.recv(PIECE), b""):
                 if forth is not self.back:
                     self._wait_for(len(piece))
                 sink.sendall(piece)
@@ -72,6 +76,30 @@ class Relay:
         if forth:
             with self._lock:
                 self._open -= 1
+
+    def _late(self, source: socket.socket) -> Iterator[bytes]:
+        """What `source` says, each piece `delay` after it was said; any number may be on its way."""
+        line: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
+
+        def read() -> None:
+            piece = b"at least once"
+            while piece:
+                try:
+                    piece = source.recv(PIECE)
+                except OSError:
+                    piece = b""
+                line.put((time.monotonic() + self.delay, piece))
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        while True:
+            due, piece = line.get()
+            left = due - time.monotonic()
+            if left > 0:
+                time.sleep(left)
+            if not piece:
+                return
+            yield piece
 
     def _wait_for(self, number: int) -> None:
         """Take this many bytes' time from the shared budget."""

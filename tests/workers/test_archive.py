@@ -42,6 +42,13 @@ def everything(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_folder_is_held_open_while_it_is_used(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even when other threads push it out of the list of open folders at once."""
+    monkeypatch.setattr(archives, "_MOST_FOLDERS", 0)
+    assert put(archive, "1/2", "3.dcm")
+    os.close(archive.open_file("1/2", "3.dcm"))
+
+
 @pytest.mark.parametrize(
     ("study", "series", "instance", "expected"),
     [

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach
 from dicomferry.models.instance_store import Received
-from dicomferry.workers import archive_check, ingest
+from dicomferry.workers import archive_check, ingest, same_instance
 from dicomferry.workers.archive import OWN, Archive
 from dicomferry.workers.dimse.acceptance import Request
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
@@ -267,6 +267,25 @@ def test_another_content_under_one_uid(site: Site, change: dict[str, object], sy
     assert [Path(path).name for path in site.files] == [f"{UID}.dcm", f"{UID}~2.dcm"]
     assert outcomes(site) == ["stored", "conflict", "duplicate"]
     assert [row.relation for row in site.waiting[:2]] == ["first", "conflict"]
+
+
+def test_ever_new_contents_under_one_uid_do_not_get_dearer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first few are parsed; further ones are kept all the same, and the same bytes are known again."""
+    monkeypatch.setattr(ingest, "MOST_PARSED", 2)
+    parsed: list[int] = []
+    read = same_instance._read
+
+    def counted(fd: int) -> tuple[Dataset, int]:
+        parsed.append(fd)
+        return read(fd)
+
+    monkeypatch.setattr(same_instance, "_read", counted)
+    names = [f"Other^{number}" for number in range(5)]
+    for name in (*names, names[-1]):
+        assert site.receive(encoded(PatientName=name), UID) == Answer(0)
+    assert outcomes(site) == ["stored", "conflict", "conflict", "conflict", "conflict", "duplicate"]
+    # Two files a comparison: none, one, then two comparisons each.
+    assert len(parsed) == 2 * (0 + 1 + 2 + 2 + 2 + 2)
 
 
 def test_another_transfer_syntax_of_the_same(site: Site, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -160,7 +160,7 @@ def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "open_file", no_file)
     found = walk(tmp_path)
     assert [each.state for each in found] == [ItemState.FAILED, ItemState.FAILED, ItemState.PENDING]
-    assert [each.reason for each in found] == ["unreadable", "unreadable", None]
+    assert [each.reason for each in found] == ["unreadable", "unreadable folder", None]
     assert found[0].detail == "Permission denied"
     for place, each in enumerate(found):
         assert names(walk(tmp_path, after=each.path), tmp_path) == ["a", "b", "d"][place + 1 :]
@@ -200,30 +200,38 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
     assert all(each.header for each in found)
 
 
-def test_deep_tree(tmp_path: Path) -> None:
-    """Depth meets neither the interpreter's limit nor a crash where a path is longer than the system takes."""
+DEPTH = 2100
+
+
+@pytest.fixture
+def deep_tree(tmp_path: Path) -> Iterator[Path]:
+    """A tree of DEPTH folders with a file at its end, taken away step by step: by path, cleaning up meets the same
+    limit as reading, and what is left breaks every later run.
+    """
     before = os.getcwd()
     os.chdir(tmp_path)
     try:
-        for _ in range(2100):
+        for _ in range(DEPTH):
             os.mkdir("d")
             os.chdir("d")
         Path("file").write_bytes(instance())
-    finally:
         os.chdir(before)
-    found = only(walk(tmp_path))
-    assert (found.state, found.reason) == (ItemState.FAILED, "unreadable")
-    # Cleaning up by path would meet the same limit.
-    os.chdir(tmp_path)
-    try:
-        for _ in range(2100):
+        yield tmp_path
+        os.chdir(tmp_path)
+        for _ in range(DEPTH):
             os.chdir("d")
         os.unlink("file")
-        for _ in range(2100):
+        for _ in range(DEPTH):
             os.chdir("..")
             os.rmdir("d")
     finally:
         os.chdir(before)
+
+
+def test_deep_tree(deep_tree: Path) -> None:
+    """Depth meets neither the interpreter's limit nor a crash where a path is longer than the system takes."""
+    found = only(walk(deep_tree))
+    assert (found.state, found.reason) == (ItemState.FAILED, "unreadable folder")
 
 
 def test_resume_lists_nothing_before_the_cursor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -338,7 +338,7 @@ def test_a_deep_tree(site: Inline, bench: Bench, deep: Path) -> None:
     rows = site.items(job_id)
     assert [row.state for row in rows].count("succeeded") == 2
     (failed,) = (row for row in rows if row.state == "failed")
-    assert (failed.reason, failed.detail) == ("unreadable", "File name too long")
+    assert (failed.reason, failed.detail) == ("unreadable folder", "File name too long")
     assert set(bench.stores) == samples.uids([bottom, good])
 
 

@@ -305,6 +305,24 @@ def test_out_of_resources_for_ever_is_held(site: Inline) -> None:
     assert site.tally(job_id) == Tally(total=5, succeeded=5)
 
 
+@pytest.mark.parametrize("refused", [{1}, {3}, {10}, {2, 3, 4, 5, 6, 7, 8, 9}, {1, 4, 10}])
+def test_objects_that_are_refused_for_want_of_resources_for_ever(
+    site: Inline, monkeypatch: pytest.MonkeyPatch, refused: set[int]
+) -> None:
+    """Some archives refuse a malformed object so: it has three tries, where the others are taken."""
+    monkeypatch.setattr("dicomferry.workers.heartbeat.Heartbeat.pause", lambda *_: None)
+    files = site.mr(10)
+    never = {files[number - 1].sop_instance_uid for number in refused}
+    with Bench(answer=lambda store: 0xA700 if store.uid in never else 0) as bench:
+        job_id = site.store(bench.address)
+        assert site.drain(job_id) is JobState.INCOMPLETE
+    assert site.tally(job_id) == Tally(total=10, succeeded=10 - len(never), failed=len(never))
+    failed = [row for row in site.items(job_id) if row.state == "failed"]
+    assert {row.sop_instance_uid for row in failed} == never
+    assert {(row.status, row.reason, row.charges) for row in failed} == {(0xA700, "out of resources", 3)}
+    assert len(bench.stores) <= 10 + 3 * len(never) + 6
+
+
 def test_an_archive_that_fills_up_in_the_middle(site: Inline) -> None:
     """What was taken stays taken; the rest waits for room and fails nobody."""
     site.mr(9)

@@ -83,13 +83,6 @@ def test_a_wrong_password(site: Inline) -> None:
     assert result.warning is not None and "password" in result.warning
 
 
-def test_a_broker_url_that_makes_no_sense(site: Inline) -> None:
-    """Even a setting that is wrong costs no job: the id, and a warning that names the setting."""
-    result = submitted(site, "amqp://localhost")
-    assert recorded(site, result)
-    assert result.warning is not None and "broker_url" in result.warning
-
-
 def test_a_living_broker(site: Inline, redis_server: RedisServer) -> None:
     """One message in the lane's queue and no warning; a long queue is not made longer."""
     for _ in range(20):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pydicom
 import pydicom.data
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from pydicom.filereader import read_dataset
 
 from dicomferry.models.errors import UnusableFile
@@ -28,6 +30,8 @@ from dicomferry.workers.part10 import (
     read_header,
 )
 from dicomferry.workers.transcode import decompress, reencode
+from support import samples as made
+from support.process import require
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 SAMPLES = Path(pydicom.data.__file__).parent
@@ -225,15 +229,15 @@ def test_large_data_sets_leave_memory(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_refusals() -> None:
-    """Compressed sources, files that pydicom cannot parse, and missing decoders are "not transcodable"."""
+    """Compressed sources are not re-encoded unasked; a target that is no plain syntax is a fault of the caller."""
     compressed = sample("JPEG2000.dcm")
     header = read_header(compressed)
+    with pytest.raises(UnusableFile) as caught:
+        reencode(compressed, header, EXPLICIT_LE)
+    assert caught.value.reason == "not transcodable"
     for call in (reencode, decompress):
-        with pytest.raises(UnusableFile) as caught:
-            call(compressed, header, EXPLICIT_LE)
-        assert caught.value.reason == "not transcodable"
-    with pytest.raises(ValueError):
-        reencode(compressed, header, DEFLATED_LE)
+        with pytest.raises(ValueError):
+            call(compressed, header, DEFLATED_LE)
 
 
 @pytest.mark.parametrize(
@@ -260,11 +264,144 @@ def test_decompress_of_uncompressed() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_decompress(target: str) -> None:
-    """With a decoder there is the instance comes out uncompressed, under its own SOP Instance UID."""
-    pytest.importorskip("numpy", reason="pydicom decompresses only with numpy")
-    rle, plain = sample("MR_small_RLE.dcm"), sample("MR_small.dcm")
-    with decompress(rle, read_header(rle), target) as file:
+@pytest.mark.parametrize("name", ["MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"])
+def test_decompress(name: str, target: str) -> None:
+    """A lossless image gives the very pixels that went into it, under its own SOP Instance UID; all else stays."""
+    path, plain = sample(name), pydicom.dcmread(os.fsdecode(sample("MR_small.dcm")))
+    with decompress(path, read_header(path), target) as file:
         data_set = parsed(file.read(), target)
-    assert data_set.PixelData == pydicom.dcmread(os.fsdecode(plain)).PixelData
-    assert data_set.SOPInstanceUID == read_header(rle).sop_instance_uid
+    assert data_set.PixelData == plain.PixelData
+    assert data_set.SOPInstanceUID == read_header(path).sop_instance_uid
+    before = pydicom.dcmread(os.fsdecode(path))
+    tags = [tag for tag in before if tag.tag.element and tag.keyword != "PixelData"]
+    assert [data_set[element.tag].value for element in tags] == [element.value for element in tags]
+
+
+@pytest.mark.parametrize("process", ["+e1", "+el"])
+def test_jpeg_lossless(tmp_path: Path, process: str) -> None:
+    """JPEG Lossless (.70 and .57), as DCMTK compresses it, comes back bit for bit."""
+    source = made.write(tmp_path / "plain", made.dataset())
+    path = tmp_path / "compressed"
+    subprocess.run([require("dcmcjpeg"), process, source.path, path], check=True)
+    header = read_header(os.fsencode(path))
+    assert header.transfer_syntax_uid in ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+    with decompress(os.fsencode(path), header) as file:
+        assert parsed(file.read(), EXPLICIT_LE).PixelData == pydicom.dcmread(source.path).PixelData
+
+
+def test_lossy_jpeg(tmp_path: Path) -> None:
+    """JPEG Baseline becomes RGB of the size that the image says, and goes on saying that it was compressed lossily."""
+    path = made.jpeg_baseline(tmp_path / "jpeg").path
+    ds = pydicom.dcmread(path)
+    ds.LossyImageCompression, ds.LossyImageCompressionRatio = "01", "7.5"
+    ds.save_as(path)
+    with decompress(os.fsencode(path), read_header(os.fsencode(path))) as file:
+        copy = parsed(file.read(), EXPLICIT_LE)
+    assert len(copy.PixelData) == ds.Rows * ds.Columns * 3
+    assert (copy.PhotometricInterpretation, copy.PlanarConfiguration) == ("RGB", 0)
+    assert (copy.LossyImageCompression, copy.LossyImageCompressionRatio) == ("01", 7.5)
+
+
+def test_colours_of_lossless_images_are_not_converted(tmp_path: Path) -> None:
+    """YCbCr stays YCbCr where nothing was lost: turning it into RGB would round."""
+    path = tmp_path / "ybr"
+    ds = pydicom.dcmread(os.fsdecode(sample("SC_rgb_rle.dcm")))
+    ds.PhotometricInterpretation = "YBR_FULL"
+    ds.save_as(path)
+    plain = pydicom.dcmread(os.fsdecode(sample("SC_rgb_rle.dcm"))).pixel_array.tobytes()
+    with decompress(os.fsencode(path), read_header(os.fsencode(path))) as file:
+        copy = parsed(file.read(), EXPLICIT_LE)
+    assert (copy.PhotometricInterpretation, copy.PixelData) == ("YBR_FULL", plain)
+
+
+def test_frames_and_their_tables(tmp_path: Path) -> None:
+    """All frames in order, without the tables of where each fragment begins (PS3.3 C.7.6.3)."""
+    source = sample("SC_rgb_rle_2frame.dcm")
+    path = tmp_path / "frames"
+    ds = pydicom.dcmread(os.fsdecode(source))
+    plain = ds.pixel_array.tobytes()
+    frames = list(generate_frames(ds.PixelData, number_of_frames=2))
+    ds.PixelData, ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths = encapsulate_extended(frames)
+    ds.save_as(path)
+    with decompress(os.fsencode(path), read_header(os.fsencode(path))) as file:
+        copy = parsed(file.read(), EXPLICIT_LE)
+    assert (copy.NumberOfFrames, copy.PixelData) == (2, plain)
+    assert "ExtendedOffsetTable" not in copy and "ExtendedOffsetTableLengths" not in copy
+
+
+def test_icons_are_decompressed_too(tmp_path: Path) -> None:
+    """No fragment may be left in an uncompressed data set; an icon that was never compressed stays (PS3.5 A.4)."""
+    ds = pydicom.dcmread(os.fsdecode(sample("MR_small_RLE.dcm")))
+    packed, plain = Dataset(), Dataset()
+    for icon in (packed, plain):
+        icon.SamplesPerPixel, icon.PhotometricInterpretation = 1, "MONOCHROME2"
+        icon.Rows, icon.Columns, icon.PixelRepresentation = ds.Rows, ds.Columns, ds.PixelRepresentation
+        icon.BitsAllocated, icon.BitsStored, icon.HighBit = 16, 16, 15
+    pixels = pydicom.dcmread(os.fsdecode(sample("MR_small.dcm"))).PixelData
+    packed.add_new(0x7FE00010, "OB", ds.PixelData)
+    packed["PixelData"].is_undefined_length = True
+    plain.add_new(0x7FE00010, "OW", pixels)
+    ds.IconImageSequence = [packed, plain]
+    path = tmp_path / "icons"
+    ds.save_as(path)
+    with decompress(os.fsencode(path), read_header(os.fsencode(path))) as file:
+        copy = parsed(file.read(), EXPLICIT_LE)
+    assert [icon.PixelData for icon in copy.IconImageSequence] == [pixels, pixels]
+
+
+def test_a_compressed_syntax_without_pixels(tmp_path: Path) -> None:
+    """What has no pixels has nothing to decompress."""
+    ds = made.dataset()
+    del ds.PixelData
+    written = made.write(tmp_path / "bare", ds, "1.2.840.10008.1.2.5")
+    path = os.fsencode(written.path)
+    with decompress(path, read_header(path)) as file:
+        assert parsed(file.read(), EXPLICIT_LE).PatientID == "PAT1"
+
+
+@pytest.mark.parametrize(
+    ("syntax", "reason", "words"),
+    [
+        ("1.2.840.10008.1.2.4.102", "not transcodable", "MPEG-4 AVC/H.264 High Profile / Level 4.1 cannot"),
+        ("1.2.3.4", "not transcodable", "1.2.3.4 cannot be decompressed here"),
+        ("1.2.840.10008.1.2.4.70", "not transcodable", "cannot be written"),
+    ],
+)
+def test_what_cannot_be_decompressed(tmp_path: Path, syntax: str, reason: str, words: str) -> None:
+    """A syntax without a decoder, and pixels that the decoder does not understand: the item's failure says which."""
+    ds = made.dataset()
+    ds.PixelData = encapsulate([b"no image of any kind"])
+    ds["PixelData"].VR = "OB"
+    ds["PixelData"].is_undefined_length = True
+    path = os.fsencode(made.write(tmp_path / "opaque", ds, syntax).path)
+    with pytest.raises(UnusableFile, match=words) as caught:
+        decompress(path, read_header(path))
+    assert caught.value.reason == reason
+
+
+def test_a_decoder_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where installing something would help, the reason is another one and the sentence names the packages."""
+    monkeypatch.setattr("pydicom.pixels.decoders.JPEG2000LosslessDecoder._available", {})
+    lacking = {"pylibjpeg": ("numpy", "pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.0")}
+    monkeypatch.setattr("pydicom.pixels.decoders.JPEG2000LosslessDecoder._unavailable", lacking)
+    path = sample("MR_small_jp2klossless.dcm")
+    with pytest.raises(UnusableFile, match=r"JPEG 2000.*pylibjpeg-openjpeg") as caught:
+        decompress(path, read_header(path))
+    assert caught.value.reason == "no decoder"
+
+
+def test_temporary_files_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever becomes of it, nothing that it wrote meanwhile is left, neither with a name nor with a descriptor."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(transcode, "IN_MEMORY", 100)
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    path = sample("MR_small_RLE.dcm")
+    for target in TARGETS:
+        decompress(path, read_header(path), target).close()
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(Path(os.fsdecode(path)).read_bytes().replace(b"\xfe\xff\x00\xe0", b"\xfe\xff\x00\xe1"))
+    with pytest.raises(UnusableFile):
+        decompress(os.fsencode(damaged), read_header(os.fsencode(damaged)))
+    assert os.listdir(tmp_path) == ["damaged"]
+    if before:
+        assert len(os.listdir("/proc/self/fd")) == before

@@ -52,10 +52,12 @@ def list_(job: str | None, study: str | None, paths: bool, form: str | None) -> 
         for row in found:
             render.line(str(settings.archive / row["path"]))
         return
-    render.rows(found, form, columns=_COLUMNS, text=_table)
+    nothing = "the archive has nothing of that" if study or job else "the archive is empty"
+    render.rows(found, form, columns=_COLUMNS, text=lambda rows: _table(rows, nothing))
 
 
 def _job(database: Database | None, text: str | None) -> int | None:
+    """The id of the job that was meant, None for none; raises NotFound."""
     from dicomferry.cli import record
     from dicomferry.models import job_view
     from dicomferry.models.errors import NotFound
@@ -64,10 +66,11 @@ def _job(database: Database | None, text: str | None) -> int | None:
         return None
     if database is None:
         raise NotFound(record.NO_JOB_YET)
-    return job_view.resolve_id(database, text)
+    job_id: int = job_view.show(database, job_view.resolve_id(database, text))["id"]
+    return job_id
 
 
-def _table(found: Iterable[Row]) -> None:
+def _table(found: Iterable[Row], nothing: str) -> None:
     cells = []
     for row in found:
         remark = row["flaw"] or ("" if row["relation"] == "first" else row["relation"])
@@ -77,7 +80,7 @@ def _table(found: Iterable[Row]) -> None:
     if cells:
         render.table(("path", "size", "from", "stored", "remark"), cells, right=(1,))
     else:
-        note("nothing was received yet")
+        note(nothing)
 
 
 @archive.command()
@@ -109,15 +112,17 @@ def verify(repair: bool, as_json: bool) -> None:
         render.document(numbers | {"problems": problems})
     else:
         render.line(f"{words.plural(found.files, 'file')} in {settings.archive}, {words.number(found.indexed)} indexed")
-        mended = {"unindexed": "indexed now", "missing": "now history"} if repair else {}
+        mended = {"unindexed": "indexed now", "missing": "its row is history now"} if repair else {}
         for kind in ("damaged", "missing", "unindexed", "temporary"):
             named = [path for one, path in found.named if one == kind]
             for path in named[:_SHOWN]:
                 render.line(f"  {kind}: {words.printable(path)}" + (f" ({mended[kind]})" if kind in mended else ""))
             if len(named) > _SHOWN:
                 render.line(f"  and more {kind} ones; --json names {words.number(archive_check.MOST_NAMED)}")
-        if found.unindexed and not repair:
-            note("`dicomferry archive verify --repair` mends the index")
+        if (found.unindexed or found.missing_files or found.temporary) and not repair:
+            note("`dicomferry archive verify --repair` mends the index; it touches no instance")
+        if found.damaged:
+            note("a damaged file cannot be mended here: have it sent again; both will be kept")
     if found.damaged or found.missing_files or (found.unindexed and not repair):
         sys.exit(1)
 
@@ -125,8 +130,12 @@ def verify(repair: bool, as_json: bool) -> None:
 @archive.command()
 @click.option("--study", metavar="UID", type=options.Word(), help="This study.")
 @click.option("--job", metavar="ID", type=options.JobType(), help="What this job brought.")
-def remove(study: str | None, job: str | None) -> None:
-    """Remove the files of a study, or of what a job brought; the rows stay as history."""
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove(study: str | None, job: str | None, yes: bool) -> None:
+    """Remove the files of a study, or of what a job brought; the rows stay as history.
+
+    Says what would go and asks first; where nobody can be asked, --yes has to be given.
+    """
     from dicomferry.models import instance_store
     from dicomferry.models.errors import NotFound
     from dicomferry.workers import archive_check
@@ -135,11 +144,29 @@ def remove(study: str | None, job: str | None) -> None:
     if (study is None) == (job is None):
         raise UsageError("name what to remove: --study UID or --job ID")
     settings, database = _open()
-    paths = instance_store.paths(database, study=study, job_id=_job(database, job))
-    if not paths:
-        raise NotFound(f"the archive has nothing of {f'study {study}' if study else f'job {job}'}")
-    size = archive_check.remove(Archive(settings.archive), database, paths)
-    render.line(f"removed {words.plural(len(paths), 'instance')}, {words.size(size)}")
+    job_id = _job(database, job)
+    instances, studies, size = instance_store.extent(database, study=study, job_id=job_id)
+    if not instances:
+        raise NotFound(f"the archive has nothing of {f'study {study}' if study else f'job {job_id}'}")
+    what = f"{words.plural(instances, 'instance')} of {_studies(studies)}, {words.size(size)}"
+    if not yes:
+        _confirm(what, settings)
+    paths = instance_store.paths(database, study=study, job_id=job_id)
+    freed = archive_check.remove(Archive(settings.archive), database, paths)
+    render.line(f"removed {words.plural(len(paths), 'instance')} of {_studies(studies)}, {words.size(freed)}")
+
+
+def _studies(number: int) -> str:
+    return f"{words.number(number)} {'study' if number == 1 else 'studies'}"
+
+
+def _confirm(what: str, settings: Settings) -> None:
+    """Go on only if a person says yes; raises UsageError where there is none to be asked."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"this would remove {what} from {settings.archive} for good: give --yes")
+    if not click.confirm(f"remove {what} from {settings.archive} for good?", err=True):
+        note("nothing was removed")
+        sys.exit(1)
 
 
 def _open() -> tuple[Settings, Database]:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import click
 
 from dicomferry.cli.words import printable
-from dicomferry.models.errors import DicomferryError
+from dicomferry.models.errors import DicomferryError, OutputFailed
 
 HOME = "dicomferry.home"
 DEBUG = "dicomferry.debug"
@@ -145,7 +145,7 @@ class Root(Group):
         except (click.exceptions.Exit, click.ClickException):
             raise
         except BrokenPipeError:
-            _mute()
+            mute()
             raise click.exceptions.Exit(PIPE_CLOSED) from None
         except KeyboardInterrupt:
             complain("interrupted")
@@ -168,12 +168,13 @@ class Root(Group):
             return super().main(args, prog_name, complete_var, standalone_mode, **extra)
         try:
             code = super().main(args, prog_name, complete_var, False, **extra)
+            sys.stdout.flush()
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = error.exit_code
         except click.UsageError as error:
             where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
-            complain(f"{error.format_message().replace(chr(10), ' ')}{where}")
+            complain(f"{' '.join(error.format_message().split())}{where}")
             code = error.exit_code
         except click.ClickException as error:
             complain(error.format_message())
@@ -181,6 +182,8 @@ class Root(Group):
         except click.Abort:
             complain("interrupted")
             code = INTERRUPTED
+        except OutputFailed as error:
+            code = _explain(error)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -195,7 +198,7 @@ def note(text: str) -> None:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         print(printable(text), file=stream, flush=True)
 
 
@@ -213,8 +216,8 @@ def _explain(error: Exception) -> int:
     return 1
 
 
-def _mute() -> None:
-    """Whoever read our output has gone: nothing more is written, and Python does not mind at its end."""
+def mute() -> None:
+    """Nothing more is written to standard output, and Python does not mind at its end."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

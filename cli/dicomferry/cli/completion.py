@@ -36,6 +36,7 @@ def remotes(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     try:
         from dicomferry.cli import record
         from dicomferry.models import remote_store
+        from dicomferry.models.remote import host_and_port
 
         with ctx.scope():
             database = record.for_reading(record.settings())
@@ -43,7 +44,7 @@ def remotes(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     except Exception:
         return []
     return [
-        CompletionItem(row["name"], help=f"{row['ae_title']}@{row['host']}:{row['port']}")
+        CompletionItem(row["name"], help=f"{row['ae_title']}@{host_and_port(row['host'], row['port'])}")
         for row in listed
         if row["name"].startswith(incomplete)
     ]

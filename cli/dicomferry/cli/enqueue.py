@@ -14,7 +14,7 @@ from dicomferry.cli import options, words
 from dicomferry.cli.commands import Group, note
 from dicomferry.cli.queries import find
 from dicomferry.cli.retrieves import get, move, retrieve
-from dicomferry.models.errors import UsageError
+from dicomferry.models.errors import OutputFailed, UsageError
 
 if TYPE_CHECKING:
     from dicomferry.models.spec import Spec
@@ -55,6 +55,9 @@ def echo(remote: str, **how: Unpack[JobOptions]) -> None:
 @click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path())
 @click.option("--recursive", "-r", is_flag=True, help="Take the folders inside a folder as well.")
 @click.option(
+    "--transcode", is_flag=True, help="Send a decompressed copy where REMOTE takes a compressed file in no other way."
+)
+@click.option(
     "--from-job", metavar="ID", type=options.JobType(), help="Send what this retrieve asked for and the archive has."
 )
 @click.option("--verify", is_flag=True, help="Afterwards look by C-FIND whether REMOTE lists each instance.")
@@ -63,6 +66,7 @@ def store(
     remote: str,
     paths: Sequence[str],
     recursive: bool,
+    transcode: bool,
     from_job: str | None,
     verify: bool,
     **how: Unpack[JobOptions],
@@ -77,7 +81,7 @@ def store(
     if bool(paths) == bool(from_job):
         raise UsageError("what is to be sent? Give PATH..., or --from-job ID for what that retrieve brought")
     given = _retrieved(from_job) if from_job else tuple(_absolute(path) for path in paths)
-    enqueue(StoreSpec(paths=given, recursive=recursive, verify=verify), remote, **how)
+    enqueue(StoreSpec(paths=given, recursive=recursive, transcode=transcode, verify=verify), remote, **how)
 
 
 for _command in (find, move, get, retrieve):
@@ -122,12 +126,12 @@ def enqueue(what: Spec, remote: str, **how: Unpack[JobOptions]) -> None:
     """Write the job down, print its id, wait if that was asked for."""
     if how["timeout"] is not None and not how["wait"]:
         raise UsageError("--timeout says how long --wait waits: give both")
-    from dicomferry.cli import record, render, wait
+    from dicomferry.cli import record, render, wait, words
     from dicomferry.models import job_view, remote_store
+    from dicomferry.models.database import hide_password
     from dicomferry.workers import submit as queue
 
     settings = record.settings()
-    record.check_broker(settings)
     database = record.for_writing(settings)
     remote_id = remote_store.resolve_id(database, remote)
     done = queue.submit(
@@ -139,14 +143,18 @@ def enqueue(what: Spec, remote: str, **how: Unpack[JobOptions]) -> None:
         priority=how["priority"],
         not_before=how["not_before"],
     )
-    if not how["as_json"]:
-        render.line(str(done.job_id))
-    elif not how["wait"]:
-        render.document(job_view.show(database, done.job_id))
-    sys.stdout.flush()
+    try:
+        if not how["as_json"]:
+            render.line(str(done.job_id))
+        elif not how["wait"]:
+            render.document(job_view.show(database, done.job_id))
+        sys.stdout.flush()
+    except (OutputFailed, BrokenPipeError):
+        note(f"job {done.job_id} is recorded, though its id could not be printed")
+        raise
     idle = not wait.workers_alive(database)
     if done.warning and (settings.broker_url or not idle):
-        note(done.warning)
+        note(words.not_rung(done.job_id, hide_password(settings.broker_url), done.warning))
     if how["wait"]:
         wait.leave(wait.follow(database, done.job_id, timeout=how["timeout"], as_json=how["as_json"]))
     if idle:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from dicomferry.models.settings import Settings
 
 _JOB_COLUMNS = (
-    "id", "kind", "remote", "remote_address", "destination", "label", "priority", "state", "reason", "reason_text",
-    "planned", "verified", "expectation", "submitted_at", "started_at", "finished_at", "not_before", "attempts",
-    "items_total", "items_pending", "items_succeeded", "items_warning", "items_failed", "items_skipped",
+    "id", "kind", "remote", "remote_address", "destination", "label", "priority", "state", "reason", "detail",
+    "reason_text", "planned", "verified", "expectation", "submitted_at", "started_at", "finished_at", "not_before",
+    "attempts", "items_total", "items_pending", "items_succeeded", "items_warning", "items_failed", "items_skipped",
     "items_cancelled", "matches", "expected", "received", "missing", "surplus", "conflicts", "bytes",
     "rate_instances_per_s",
 )  # fmt: skip
@@ -35,6 +35,7 @@ _REPORT_COLUMNS = (
     "advice", "attempts", "bytes",
 )  # fmt: skip
 _EVENT_COLUMNS = ("at", "kind", "text")
+_REASONS_SHOWN = 3
 
 
 @click.group(cls=Group, default="list")
@@ -47,7 +48,7 @@ def jobs() -> None:
 
 @jobs.command("list")
 @click.option("--state", type=click.Choice([state.value for state in JobState]), help="Only jobs in this state.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=options.Number(), default=50, show_default=True, help="At most so many.")
 @options.form_options
 def list_(state: str | None, limit: int, form: str | None) -> None:
     """List jobs, the newest first."""
@@ -75,7 +76,7 @@ def _job_table(found: Iterable[Row]) -> None:
             words.number(job["items"]["succeeded"] + job["items"]["warning"]),
             words.number(job["items"]["failed"]),
             words.when(job["submitted_at"]),
-            job["reason"],
+            words.reason(job),
             job["label"],
         )
         for job in listed
@@ -102,14 +103,16 @@ def show(job: str, as_json: bool) -> None:
     where = f"from {found['remote']}{address}" if retrieve else f"to {found['remote']}{address}"
     onward = f" to {found['destination']}" if found["destination"] else ""
     render.line(f"job {job_id}: {found['kind']} {where}{onward}, {found['state']}")
+    several = _several_failures(database, job_id) if found["finished_at"] else None
     counted = [f"{words.number(number)} {state}" for state, number in found["items"].items() if number]
     render.pairs(
         [
             ("label", found["label"]),
-            ("reason", found["reason"]),
-            ("advice", found["reason_text"]),
+            ("reason", several or words.reason(found)),
+            # One advice is not for several reasons; what to do where nothing was found is said at the end.
+            ("advice", None if several or found["reason"] == "nothing to do" else found["reason_text"]),
             ("next try", words.when(found["not_before"])),
-            ("items", ", ".join(counted) + ("" if found["planned"] else " so far; more are being looked for")),
+            ("items", (", ".join(counted) or "none") + ("" if found["planned"] else _SEARCH[found["state"]])),
             ("matches", words.number(found["matches"]) if found["matches"] is not None else None),
             *(retrieve_words.screen(database, found) if retrieve else ()),
             ("received" if retrieve else "sent", words.size(found["bytes"]) if found["bytes"] else None),
@@ -125,28 +128,55 @@ def show(job: str, as_json: bool) -> None:
         render.line(_event_line(event))
     if found["finished_at"]:
         render.line(wait.end_sentence(database, found))
-    step = _next_step(found)
-    if step:
+    for step in _next_steps(database, found):
         render.line(step)
 
 
-def _next_step(job: Row) -> str | None:
+_SEARCH = {
+    "pending": " so far; more are being looked for",
+    "running": " so far; more are being looked for",
+    "held": " so far; the search goes on when the job is released",
+    "cancelled": " so far; the search for more was stopped",
+}
+
+
+def _several_failures(database: Database, job_id: int) -> str | None:
+    """`2 cannot understand (0xC000), 1 truncated`, where there is more than one reason."""
+    from dicomferry.models import job_view
+
+    found = job_view.failures(database, job_id)
+    if len(found) < 2:
+        return None
+    top = [
+        f"{words.number(number)} {reason or 'failed'}" + (f" (0x{status:04X})" if status is not None else "")
+        for status, reason, number in found[:_REASONS_SHOWN]
+    ]
+    rest = sum(number for _, _, number in found[_REASONS_SHOWN:])
+    return ", ".join([*top, f"{words.number(rest)} for other reasons"] if rest else top)
+
+
+def _next_steps(database: Database, job: Row) -> Iterator[str]:
+    from dicomferry.cli import wait
+
     job_id = job["id"]
     if job["items"]["failed"]:
-        return f"see `dicomferry jobs items {job_id} --state failed`"
-    if job["state"] == "held":
-        return f"go on with `dicomferry jobs release {job_id}`"
-    if job["state"] in ("pending", "running"):
-        return f"follow it with `dicomferry jobs wait {job_id}`"
+        yield f"see `dicomferry jobs items {job_id} --state failed`"
+    if job["finished_at"]:
+        step = wait.after_the_end(database, job)
+    elif job["state"] == "held":
+        step = f"go on with `dicomferry jobs release {job_id}`"
+    else:
+        step = f"follow it with `dicomferry jobs wait {job_id}`"
+    if step:
+        yield step
     if job["matches"]:
-        return f"see `dicomferry jobs matches {job_id}`"
-    return None
+        yield f"see `dicomferry jobs matches {job_id}`"
 
 
 @jobs.command()
 @options.job_argument
 @click.option("--state", type=click.Choice([state.value for state in ItemState]), help="Only items in this state.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@click.option("--limit", type=options.Number(), help="At most so many.")
 @options.form_options
 def items(job: str, state: str | None, limit: int | None, form: str | None) -> None:
     """List a job's items: one for each instance or request, with reason and advice."""
@@ -187,7 +217,7 @@ def _event_line(event: Row) -> str:
 
 @jobs.command()
 @options.job_argument
-@click.option("--timeout", metavar="S", type=click.FloatRange(min=0), help="Wait at most so many seconds.")
+@click.option("--timeout", metavar="S", type=options.Seconds(), help="Wait at most so many seconds.")
 @options.json_option
 def wait(job: str, timeout: float | None, as_json: bool) -> None:
     """Wait for the end of a job; the exit code tells how it ended."""
@@ -219,7 +249,7 @@ def retry(job: str, as_json: bool) -> None:
     """Try again what an ended job did not finish; what arrived is not sent twice."""
     from dicomferry.models import job_store
 
-    settings, database, job_id = _open(job, rings=True)
+    settings, database, job_id = _open(job)
     number = job_store.retry(database, job_id)
     _ring(settings, database, job_id)
     told = f"{words.plural(number, 'item')} tried again" if number else "the search for files goes on"
@@ -246,7 +276,7 @@ def release(job: str, as_json: bool) -> None:
     """Let a held job go on."""
     from dicomferry.models import job_store
 
-    settings, database, job_id = _open(job, rings=True)
+    settings, database, job_id = _open(job)
     job_store.release(database, job_id)
     _ring(settings, database, job_id)
     _tell(database, job_id, f"released; follow with `dicomferry jobs wait {job_id}`", as_json)
@@ -282,14 +312,12 @@ def report(job: str, by: str | None, missing: bool, form: str | None) -> None:
     render.rows(found, form or "csv", columns=_REPORT_COLUMNS, text=_item_lines)
 
 
-def _open(job: str, *, rings: bool = False) -> tuple[Settings, Database, int]:
-    """The settings, the database, and the id of the job that was meant. `rings`: the broker will be needed."""
+def _open(job: str) -> tuple[Settings, Database, int]:
+    """The settings, the database, and the id of the job that was meant."""
     from dicomferry.cli import record
     from dicomferry.models import job_view
 
     settings = record.settings()
-    if rings:
-        record.check_broker(settings)
     database = record.for_jobs(settings)
     return settings, database, job_view.resolve_id(database, job)
 
@@ -297,11 +325,12 @@ def _open(job: str, *, rings: bool = False) -> tuple[Settings, Database, int]:
 def _ring(settings: Settings, database: Database, job_id: int) -> None:
     """Tell the workers that there is work; without a broker they find it a little later by themselves."""
     from dicomferry.models import job_view
+    from dicomferry.models.database import hide_password
     from dicomferry.workers import submit
 
     warning = submit.ring(settings, _lane(job_view.show(database, job_id)["kind"]))
     if warning:
-        note(warning)
+        note(words.not_rung(job_id, hide_password(settings.broker_url), warning))
 
 
 def _lane(kind: str) -> str:

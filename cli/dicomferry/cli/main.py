@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 
 import click
 
-from dicomferry.cli.commands import Lazy, Root
+from dicomferry.cli.commands import Lazy, Root, mute
+from dicomferry.models.errors import OutputFailed
 
 _COMMANDS = {
     "up": Lazy("dicomferry.cli.roles:up", "Run everything on this machine: broker, workers and storage SCP."),
@@ -54,7 +58,50 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             # A name that this terminal cannot show must not end a listing.
             stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None or isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout = Output(sys.stdout)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     cli.main(prog_name="dicomferry")
+
+
+class Output(TextIOWrapper):
+    """Standard output that says so when it takes nothing, and takes everything from then on. None: it is closed."""
+
+    def __init__(self, given: TextIOWrapper | None) -> None:
+        if given is None:
+            # Not the next best file that is opened, such as the database, becomes standard output.
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 1)
+            given = os.fdopen(1, "w", closefd=False)
+        super().__init__(
+            given.detach(),
+            given.encoding,
+            given.errors,
+            line_buffering=given.line_buffering,
+            write_through=given.write_through,
+        )
+
+    def write(self, text: str) -> int:
+        """As ever; raises OutputFailed. An empty text is a library's way to find out what kind of file this is."""
+        if text != "":
+            with self._named():
+                super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As ever; raises OutputFailed."""
+        with self._named():
+            super().flush()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            mute()
+            raise OutputFailed(f"cannot write to standard output: {(error.strerror or str(error)).lower()}") from None
 
 
 if __name__ == "__main__":

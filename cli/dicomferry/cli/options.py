@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from math import isnan
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
+
+from dicomferry.models.remote import LONGEST, MOST
 
 if TYPE_CHECKING:
     TextType = click.ParamType[str, Any]
@@ -17,6 +20,7 @@ else:  # older versions of click know no type arguments
     TextType = TimeType = click.ParamType
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_LABEL_LENGTH = 200
 
 
 class Word(TextType):
@@ -32,6 +36,38 @@ class Word(TextType):
         except UnicodeEncodeError:
             self.fail("is not UTF-8 text", param, ctx)
         return text
+
+
+class Label(Word):
+    """A note that still fits a table."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text as it is."""
+        text = super().convert(value, param, ctx)
+        if len(text) > _LABEL_LENGTH:
+            self.fail(f"has {len(text):,} characters; {_LABEL_LENGTH} is the most", param, ctx)
+        return text
+
+
+class Number(click.IntRange):
+    """At least 1 (or `least`), and not more than the record can hold."""
+
+    def __init__(self, least: int = 1) -> None:
+        super().__init__(min=least, max=MOST)
+
+
+class Seconds(click.FloatRange):
+    """How long to wait; a year is for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, max=LONGEST)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; NaN lies in every range, but it is none."""
+        seconds = super().convert(value, param, ctx)
+        if isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
 
 
 class RemoteType(Word):
@@ -105,8 +141,21 @@ def json_option(function: _F) -> _F:
 def form_options(function: _F) -> _F:
     """--json, --jsonl or --csv, for lists; `form` is None for text."""
     for form, text in (("csv", "Print CSV."), ("jsonl", "Print one JSON object a line."), ("json", "Print JSON.")):
-        function = click.option(f"--{form}", "form", flag_value=form, default=None, help=text)(function)
+        function = form_option(form, text)(function)
     return function
+
+
+def form_option(form: str, text: str) -> Callable[[_F], _F]:
+    """One form of output, as the parameter `form`; raises UsageError where another one is asked for as well."""
+
+    def choose(ctx: click.Context, param: click.Parameter, given: bool) -> None:
+        before = ctx.params.setdefault("form", None)
+        if given and before:
+            raise click.UsageError(f"--{before} and --{form}: choose one form of output", ctx)
+        if given:
+            ctx.params["form"] = form
+
+    return click.option(f"--{form}", is_flag=True, expose_value=False, callback=choose, help=text)
 
 
 def job_options(function: _F) -> _F:
@@ -114,8 +163,8 @@ def job_options(function: _F) -> _F:
     for option in reversed(
         (
             click.option("--wait", is_flag=True, help="Wait for the end; the exit code tells how it ended."),
-            click.option("--timeout", metavar="S", type=click.FloatRange(min=0), help="Wait at most so many seconds."),
-            click.option("--label", metavar="TEXT", type=Word(), help="A note of yours, shown with the job."),
+            click.option("--timeout", metavar="S", type=Seconds(), help="Wait at most so many seconds."),
+            click.option("--label", metavar="TEXT", type=Label(), help="A note of yours, shown with the job."),
             click.option(
                 "--priority",
                 type=click.Choice(["low", "normal", "high"]),

@@ -18,6 +18,7 @@ STEPS = ("TCP", "association", "C-ECHO")
 def probe(text: str) -> dict[str, Any]:
     """What came of a C-ECHO to REMOTE, with stable keys; `step` names the one that failed."""
     remote = _resolve(record.settings(), text)
+    by_address = grammar.looks_like_address(text)
     found: dict[str, Any] = {
         "remote": remote.name,
         "address": f"{remote.ae_title}@{remote.address}",
@@ -42,7 +43,7 @@ def probe(text: str) -> dict[str, Any]:
             "step": _step(error),
             "reason": answer.reason,
             "detail": " ".join(str(error).split()),
-            "advice": answer.advice,
+            "advice": _advice(answer, by_address),
         }
     answer = dimse_status.for_status("echo", result.status)
     ok = answer.rule is dimse_status.Rule.DONE
@@ -54,7 +55,7 @@ def probe(text: str) -> dict[str, Any]:
         "echo_ms": round(result.echo_ms, 1),
         "status": f"0x{result.status:04X}",
         "reason": answer.reason,
-        "advice": answer.advice,
+        "advice": _advice(answer, by_address),
         "peer_implementation_name": result.peer_implementation_name or None,
         "peer_max_pdu": result.peer_max_pdu,
     }
@@ -93,6 +94,10 @@ def _resolve(settings: Settings, text: str) -> Remote:
         raise record.no_remote(text)
     remote_id = remote_store.resolve_id(database, text)
     return remote_store.load(database, remote_id, ae_title=settings.ae_title, timeouts=timeouts)
+
+
+def _advice(answer: dimse_status.Answer, by_address: bool) -> str | None:
+    return dimse_status.without_entry(answer.advice) if answer.advice and by_address else answer.advice
 
 
 def _step(error: DimseError) -> str:

@@ -64,13 +64,6 @@ def for_writing(settings: Settings) -> Database:
     return database
 
 
-def check_broker(settings: Settings) -> None:
-    """Raise ConfigurationError for a broker_url that can never work, before anything is written."""
-    from dicomferry.workers import lanes
-
-    lanes.broker_url(settings)
-
-
 def no_remote(name: str) -> NotFound:
     """The error for a name while the address book is empty."""
     return NotFound(

@@ -41,12 +41,10 @@ def _remote_options(function: _F) -> _F:
             help="Other AE titles or addresses that send for it; may be given several times.",
         ),
         click.option("--charset", metavar="CS", type=Word(), help="Its Specific Character Set, such as ISO_IR 100."),
-        click.option("--max-associations", metavar="N", type=click.IntRange(min=1), help="At once, at most (else 4)."),
-        click.option("--max-moves", metavar="N", type=click.IntRange(min=1), help="Moves at once, at most (else 1)."),
-        click.option(
-            "--max-uids", metavar="N", type=click.IntRange(min=1), help="UIDs in a request, at most (else 100)."
-        ),
-        click.option("--find-cap", metavar="N", type=click.IntRange(min=0), help="Matches it lists at most, if known."),
+        click.option("--max-associations", metavar="N", type=options.Number(), help="At once, at most (else 4)."),
+        click.option("--max-moves", metavar="N", type=options.Number(), help="Moves at once, at most (else 1)."),
+        click.option("--max-uids", metavar="N", type=options.Number(), help="UIDs in a request, at most (else 100)."),
+        click.option("--find-cap", metavar="N", type=options.Number(0), help="Matches it lists at most, if known."),
         click.option(
             "--relational/--hierarchical",
             default=None,
@@ -58,11 +56,11 @@ def _remote_options(function: _F) -> _F:
             type=Word(),
             help="What to take of several transfer syntaxes: explicit, implicit, compressed, or a UID.",
         ),
-        click.option("--connect", metavar="S", type=click.FloatRange(min=0), help="Seconds for the TCP connection."),
-        click.option("--acse", metavar="S", type=click.FloatRange(min=0), help="Seconds for the association."),
-        click.option("--first-answer", metavar="S", type=click.FloatRange(min=0), help="Seconds for a first answer."),
-        click.option("--store-answer", metavar="S", type=click.FloatRange(min=0), help="Seconds after an object."),
-        click.option("--progress", metavar="S", type=click.FloatRange(min=0), help="Seconds without any progress."),
+        click.option("--connect", metavar="S", type=options.Seconds(), help="Seconds for the TCP connection."),
+        click.option("--acse", metavar="S", type=options.Seconds(), help="Seconds for the association."),
+        click.option("--first-answer", metavar="S", type=options.Seconds(), help="Seconds for a first answer."),
+        click.option("--store-answer", metavar="S", type=options.Seconds(), help="Seconds after an object."),
+        click.option("--progress", metavar="S", type=options.Seconds(), help="Seconds without any progress."),
         click.option("--no-probe", is_flag=True, help="Do not test the connection now."),
     )
     for option in reversed(listed):

@@ -138,15 +138,16 @@ def _counts(numbers: dict[str, int], none: str) -> str:
 def advise(document: dict[str, Any], remotes: int) -> str:
     """The next step worth taking."""
     jobs = document["jobs"]
-    if jobs["held"]:
+    waiting = jobs["pending"] + jobs["running"]
+    works = any(role["role"] == "worker" for role in document["roles"])
+    if jobs["held"] and (works or not waiting):
         return f"{words.plural(jobs['held'], 'job')} held; why: `dicomferry jobs list --state held`"
     if not remotes and not any(jobs.values()):
         return "add a remote archive: `dicomferry remote add pacs1 AET@HOST:PORT`"
-    if not any(role["role"] == "worker" for role in document["roles"]):
-        waiting = jobs["pending"] + jobs["running"]
+    if not works:
         waits = f"{words.plural(waiting, 'job')} waiting for a worker" if waiting else "no worker is running"
         return f"{waits}: start one with `dicomferry up`"
-    if jobs["running"] or jobs["pending"]:
+    if waiting:
         return "follow the newest job: `dicomferry jobs wait last`"
     if not any(jobs.values()):
         return "test a remote with `dicomferry remote echo NAME`, send files with `dicomferry submit store NAME PATH`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from dicomferry.cli import render, words
 from dicomferry.cli.commands import INTERRUPTED, note
 from dicomferry.cli.progress import Display, display
 from dicomferry.cli.words import Document
-from dicomferry.models import job_view, presence
+from dicomferry.models import dimse_status, job_view, presence
 from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach
 from dicomferry.models.state import FINAL_JOB_STATES, ItemState
@@ -122,8 +123,8 @@ def follow(
             ).run()
     except KeyboardInterrupt:
         note(
-            f"job {job_id} stays queued: `dicomferry jobs wait {job_id}` waits again, "
-            f"`dicomferry jobs cancel {job_id}` ends it"
+            f"job {job_id} goes on without you; `dicomferry jobs wait {job_id}` to look again, "
+            f"`dicomferry jobs cancel {job_id}` to stop it"
         )
         return INTERRUPTED
     if job is None:
@@ -158,8 +159,35 @@ def tell_end(database: Database, job: Document, say: Callable[[str], None]) -> N
     if job["items"]["failed"] > FAILED_SHOWN:
         more = job["items"]["failed"] - FAILED_SHOWN
         say(f"  and {words.number(more)} more: `dicomferry jobs items {job['id']} --state failed`")
-    if job["state"] in ("failed", "incomplete", "cancelled") and job["items"]["total"] > job["items"]["skipped"]:
-        say(f"what is missing is tried again with `dicomferry jobs retry {job['id']}`")
+    step = after_the_end(database, job)
+    if step:
+        say(step)
+
+
+def after_the_end(database: Database, job: Document) -> str | None:
+    """What to do about an ended job, if anything. A retry is offered where it may end otherwise."""
+    if job["reason"] == "nothing to do":
+        return words.nothing_found(job, inside=not job["recursive"] and any(map(_has_folders, job["paths"])))
+    if job["state"] not in ("failed", "incomplete", "cancelled"):
+        return None
+    retry = f"`dicomferry jobs retry {job['id']}`"
+    if not job["planned"]:
+        return f"the search goes on, and what is missing is tried again, with {retry}"
+    failures = job_view.failures(database, job["id"])
+    if job["items"]["cancelled"] or any(
+        dimse_status.retry_helps(job["kind"], status, reason) for status, reason, _ in failures
+    ):
+        return f"what is missing is tried again with {retry}"
+    return f"{retry} alone would end the same way: first do what is said of each item" if failures else None
+
+
+def _has_folders(path: str) -> bool:
+    """Whether there are folders in this one, as far as it can be seen from here."""
+    try:
+        with os.scandir(path) as entries:
+            return any(entry.is_dir() for entry in entries)
+    except OSError:
+        return False
 
 
 def end_sentence(database: Database, job: Document) -> str:

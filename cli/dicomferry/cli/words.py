@@ -97,11 +97,13 @@ def sentence(job: Document, *, already_there: int = 0) -> str:
         from dicomferry.cli import retrieve_words
 
         parts += retrieve_words.parts(job)
-    elif not items["total"]:
-        parts.append("nothing to send" if job["planned"] else f"{job['state']} before anything was found")
+    elif not items["total"] and not job["planned"]:
+        parts.append(f"{job['state']} before anything was found")
+    elif not job["expected"]:
+        parts.append("nothing to send")
+        parts += [f"{number(items['skipped'])} skipped"] * bool(items["skipped"])
     else:
-        ended = "cancelled, " if job["state"] == "cancelled" else ""
-        parts.append(f"{ended}{number(job['received'])} of {number(job['expected'])} proven at {title(job)}")
+        parts += _proven(job)
         parts += [f"{number(items[state])} {state}" for state in ("failed", "cancelled", "skipped") if items[state]]
         warned = items["warning"] - already_there
         parts += [f"{number(already_there)} already there"] * bool(already_there)
@@ -115,11 +117,22 @@ def sentence(job: Document, *, already_there: int = 0) -> str:
     return f"job {job['id']}: {', '.join(parts)}"
 
 
+def _proven(job: Document) -> list[str]:
+    """How many of how many; as long as more may be found, the second number is not the whole."""
+    of, proven = number(job["expected"]), f"{number(job['received'])} proven at {title(job)}"
+    if job["planned"]:
+        ended = "cancelled, " if job["state"] == "cancelled" else ""
+        return [f"{ended}{number(job['received'])} of {of} proven at {title(job)}"]
+    if job["state"] == "cancelled":
+        return [f"cancelled after {of} instances were found (the search for more was stopped)", proven]
+    return [f"{of} instances found so far", proven]
+
+
 def _echoed(job: Document) -> str:
     if job["state"] == "succeeded":
         return f"{title(job)} answered"
     if job["state"] == "cancelled":
-        return f"cancelled before {title(job)} was asked"
+        return f"cancelled before {title(job)} {'answered' if job['attempts'] else 'was asked'}"
     return f"the echo of {title(job)} {job['state']}" + (f": {job['reason']}" if job["reason"] else "")
 
 
@@ -148,6 +161,19 @@ def _request_name(item: Document) -> str:
     return retrieve_words.request_name(item["identifier"], item["row"])
 
 
+def reason(job: Document) -> str | None:
+    """The reason word, and what exactly was met: `unreachable: 10.0.0.5:104: connection refused`."""
+    return f"{job['reason']}: {printable(job['detail'])}" if job["detail"] else job["reason"]
+
+
+def nothing_found(job: Document, *, inside: bool) -> str:
+    """Where no DICOM file was found; `inside`: folders in there were not looked into."""
+    paths = [str(path) for path in job["paths"]]
+    more = f" and {plural(len(paths) - 3, 'path')} more" if len(paths) > 3 else ""
+    hint = "; the folders inside were not looked into: submit again with -r" if inside else ""
+    return f"no DICOM file was found in {', '.join(paths[:3])}{more}{hint}"
+
+
 def waiting_line(job: Document, now: datetime) -> str:
     """Why a job waits, when it goes on, and that nobody has to watch it."""
     due = clock(datetime.fromisoformat(job["not_before"]), now) if job["not_before"] else None
@@ -155,11 +181,19 @@ def waiting_line(job: Document, now: datetime) -> str:
         return f"job {job['id']}: starts {due or 'now'}; Ctrl-C leaves the job queued"
     advice = f" ({job['reason_text']})" if job["reason_text"] else ""
     next_try = f", next try {due}" if due else ""
-    return f"{job['remote']}: {job['reason']}{advice}{next_try}; Ctrl-C leaves the job queued"
+    return f"{job['remote']}: {reason(job)}{advice}{next_try}; Ctrl-C leaves the job queued"
+
+
+def not_rung(job_id: int, url: str, problem: str) -> str:
+    """That the broker could not be told of a job, and that nothing is lost by that. No `url`: the embedded one."""
+    return (
+        f"job {job_id} is recorded, but no worker was woken for it, because the broker {url or 'of `dicomferry up`'} "
+        f"did not answer ({problem.rstrip('.')}); it starts by itself soon after the broker and a worker are there"
+    )
 
 
 def held_line(job: Document) -> str:
     """Why a job is held, and how it goes on."""
-    reason = job["reason"] or "held by a person"
-    advice = f"; {job['reason_text']}" if job["reason_text"] and reason != "held by a person" else ""
-    return f"job {job['id']} is held: {reason}{advice}; go on with `dicomferry jobs release {job['id']}`"
+    why = reason(job) or "held by a person"
+    advice = f"; {job['reason_text']}" if job["reason_text"] and why != "held by a person" else ""
+    return f"job {job['id']} is held: {why}{advice}; go on with `dicomferry jobs release {job['id']}`"

@@ -116,23 +116,30 @@ class Child:
         readable, _, _ = select.select([self._ready_fd], [], [], 0.1)
         return bool(readable) and os.read(self._ready_fd, 1) == b"1"
 
-    def keep_up(self) -> bool:
-        """Restart it if it has ended, after a pause; whether it was restarted now. Raises CannotKeepUp."""
+    def keep_up(self) -> str | None:
+        """Restart it if it has ended, after a pause; what happened now, if anything. Raises CannotKeepUp."""
         if self.is_running:
             if self._quick_ends and time.monotonic() - self._started >= STEADY_SECONDS:
                 self._quick_ends = 0
-            return False
+            return None
         now = time.monotonic()
         if self._start_at is None:
             self.kill()  # what it left behind in its group
             self._quick_ends = self._quick_ends + 1 if now - self._started < STEADY_SECONDS else 0
             if self._quick_ends >= MAX_QUICK_ENDS:
                 raise CannotKeepUp(f"{self.name} ended {self._quick_ends} times in a row\n{self.last_lines()}")
-            self._start_at = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._quick_ends)
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._quick_ends)
+            self._start_at = now + pause
+            return f"ended ({self._how()}); starting it again in {pause:g} s"
         if now < self._start_at:
-            return False
+            return None
         self.start()
-        return True
+        return f"was started again, process {self.pid}"
+
+    def _how(self) -> str:
+        assert self._process is not None
+        code = self._process.returncode
+        return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
     def terminate(self) -> None:
         """Ask it to end in good order."""

@@ -286,7 +286,7 @@ def run(settings: Settings) -> int:
         indexer = Indexer(database.impatient(), journal)
         admission = Admission(database.impatient())
         admission.reload()
-        waits = Waits(acse=settings.timeouts.acse, progress=settings.timeouts.progress)
+        waits = Waits(acse=settings.timeouts.acse, idle=settings.scp.idle, progress=settings.timeouts.progress)
         calls = CallLog(database.impatient())
         scp = StorageScp(settings, archive, indexer, admission, waits, calls)
         acceptance.prepare()

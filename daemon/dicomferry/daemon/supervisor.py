@@ -122,7 +122,7 @@ class _Up:
         if self._settings.broker_url:
             from dicomferry.workers import tasks  # only here: it brings all of Celery along
 
-            url = lanes.check_broker_url(self._settings.broker_url)
+            url = lanes.kombu_url(self._settings.broker_url)
             tasks.require_broker(url)
             self._say(f"broker    {hide_password(url)} (broker_url)")
             return url
@@ -138,9 +138,10 @@ class _Up:
     def _stand(self) -> None:
         while not self._stop.wait(TICK_SECONDS):
             for child in self._children:
-                if child.keep_up():
-                    self._say(f"{child.name} had ended and was started again, process {child.pid}")
-                    if self._broker and child is self._broker.child:
+                change = child.keep_up()
+                if change:
+                    self._say(f"{child.name} {change}")
+                    if self._broker and child is self._broker.child and child.is_running:
                         self._broker.announce()
 
     def _drain(self) -> None:

@@ -25,9 +25,20 @@ log = telemetry.logger(__name__)
 
 
 def run(settings: Settings) -> int:
-    """Be the worker role until TERM; the exit code. Raises ConfigurationError, OutOfReach before it has begun."""
+    """Be the worker role until TERM; the exit code. Raises ConfigurationError, OutOfReach before it has begun.
+
+    The embedded broker of an `up` that is started again listens at another place: then the role begins anew there.
+    """
     parent.end_with_parent()
     telemetry.configure("worker")
+    stop = StopSignal()
+    while (code := _serve(settings, stop)) is None:
+        log.warning("the embedded broker has moved; starting again with it", broker=lanes.broker_url(settings))
+    return code
+
+
+def _serve(settings: Settings, stop: StopSignal) -> int | None:
+    """Be the worker role of one broker until TERM; the exit code, None when the broker is another one now."""
     url = lanes.broker_url(settings)
     if url is None:
         raise ConfigurationError("no broker: set broker_url, or let `dicomferry up` run one with its worker")
@@ -39,7 +50,6 @@ def run(settings: Settings) -> int:
     schema.require_current(database)
     share = share_home(settings.home)
     worker = presence.register(database, "worker", slots=settings.workers)
-    stop = StopSignal()
     environment = os.environ | {
         "DICOMFERRY_HOME": str(settings.home),
         "DICOMFERRY_BROKER_URL": url,
@@ -59,7 +69,7 @@ def run(settings: Settings) -> int:
         child.start()
         if child.wait_ready(START_SECONDS, stop.is_set):
             parent.tell_ready()
-        _stand(database, worker, child, bell, stop)
+        moved = _stand(settings, url, database, worker, child, bell, stop)
         _drain(settings, database, worker, child, stop)
         presence.leave(database, worker)
     except CannotKeepUp as error:
@@ -68,17 +78,25 @@ def run(settings: Settings) -> int:
     finally:
         child.kill()
         os.close(share)
-    return 0
+        database.close()
+    return None if moved else 0
 
 
 def _stand(
-    database: Database, worker: presence.Worker, child: Child, bell: tasks.CeleryDoorbell, stop: StopSignal
-) -> None:
-    """Until a stop is asked for: keep the child up, give signs of life, sweep."""
+    settings: Settings,
+    url: str,
+    database: Database,
+    worker: presence.Worker,
+    child: Child,
+    bell: tasks.CeleryDoorbell,
+    stop: StopSignal,
+) -> bool:
+    """Until a stop is asked for: keep the child up, give signs of life, sweep. True when the broker has moved."""
     beaten = 0.0
     while not stop.wait(sweep.INTERVAL_SECONDS):
-        if child.keep_up():
-            log.warning("worker process restarted", pid=child.pid)
+        change = child.keep_up()
+        if change:
+            log.warning(f"worker process {change}")
         try:
             if time.monotonic() - beaten >= presence.BEAT_SECONDS:
                 presence.beat(database, worker)
@@ -86,6 +104,9 @@ def _stand(
             sweep.sweep(database, worker, bell.ring)
         except DicomferryError as error:
             log.warning("sweep put off", error=str(error))
+        if lanes.broker_url(settings) not in (None, url):
+            return True
+    return False
 
 
 def _drain(settings: Settings, database: Database, worker: presence.Worker, child: Child, stop: StopSignal) -> None:

@@ -166,7 +166,8 @@ class Database:
 
 def hide_password(url: str) -> str:
     """The URL with its password as `***`, in the address and in the query; anything that is no URL unchanged."""
-    hidden = re.sub(r"(?<=://)([^:@/]*):[^/]*@", r"\1:***@", url)
+    # Up to the last @: whoever forgets to quote the @ or / in a password must not see it printed.
+    hidden = re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:***@", url)
     return re.sub(r"(?i)([?&]password=)[^&]*", r"\1***", hidden)
 
 

@@ -5,6 +5,7 @@ Every DIMSE status, association result, abort and time-out is looked up here and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -67,7 +68,7 @@ _STORE: Sequence[_Row] = (
     _row(0x0107, 0x0107, Rule.WARNING, "attribute list error", "stored; the archive did not know some attributes", "PS3.7 C.4.1"),
     _row(0x0111, 0x0111, Rule.WARNING, "already there", "the archive has this SOP Instance UID already; contents were not compared", "PS3.7 C.5.6"),
     _row(0x0116, 0x0116, Rule.WARNING, "attribute value out of range", "stored; the archive found a value out of range", "PS3.7 C.4.1"),
-    _row(0xA700, 0xA7FF, Rule.CONGESTED, "out of resources", "the archive has no room or no time: check its disk and its limits", "PS3.4 B.2.3"),
+    _row(0xA700, 0xA7FF, Rule.CONGESTED, "out of resources", "the archive has no room or no time: check its disk and its limits; some answer so to an object that lacks an attribute which they need (such as Patient ID): their log says which", "PS3.4 B.2.3"),
     _row(0xA900, 0xA9FF, Rule.FINAL, "data set does not match SOP class", "the archive refuses this object as malformed; check it with a validator", "PS3.4 B.2.3"),
     _row(0xC000, 0xCFFF, Rule.FINAL, "cannot understand", "the archive cannot parse this object; its log says which attribute", "PS3.4 B.2.3"),
     _row(0x0105, 0x0106, Rule.FINAL, "invalid attribute", "the archive refuses an attribute or value of this object", "PS3.7 C.5.11"),
@@ -76,7 +77,7 @@ _STORE: Sequence[_Row] = (
     _row(0x0117, 0x0117, Rule.FINAL, "invalid SOP instance", "the archive refuses this SOP Instance UID as malformed", "PS3.7 C.5.13"),
     _row(0x0118, 0x0118, Rule.FINAL, "no such SOP class", "the archive does not know this SOP class", "PS3.7 C.5.15"),
     _row(0x0122, 0x0122, Rule.FINAL, "SOP class not supported", "the archive does not take this SOP class; ask for it to be enabled", "PS3.7 C.5.22"),
-    _row(0x0124, 0x0124, Rule.HOLD, "not authorized", "the archive refuses us: ask its administrator to allow our AE title to store, then release", "PS3.7 C.5.19"),
+    _row(0x0124, 0x0124, Rule.HOLD, "not authorized", "the archive refuses us: ask its administrator to allow our AE title to store", "PS3.7 C.5.19"),
     _row(0x0210, 0x0210, Rule.AGAIN, "duplicate invocation", "the archive mistook this for a message it is working on", "PS3.7 C.5.8"),
     _row(0x0211, 0x0211, Rule.FINAL, "unrecognized operation", "this service is not a storage SCP: check host, port and AE title", "PS3.7 C.5.23"),
     _row(0x0212, 0x0212, Rule.FINAL, "mistyped argument", "the archive found the request malformed; please report this", "PS3.7 C.5.16"),
@@ -88,7 +89,7 @@ _STORE: Sequence[_Row] = (
 _ECHO: Sequence[_Row] = (
     _row(0x0000, 0x0000, Rule.DONE, None, None, "PS3.7 9.1.5.1.4"),
     _row(0x0122, 0x0122, Rule.FINAL, "SOP class not supported", "the peer does not offer Verification", "PS3.7 9.1.5.1.4"),
-    _row(0x0124, 0x0124, Rule.HOLD, "not authorized", "the peer refuses us: ask its administrator to allow our AE title, then release", "PS3.7 C.5.19"),
+    _row(0x0124, 0x0124, Rule.HOLD, "not authorized", "the peer refuses us: ask its administrator to allow our AE title", "PS3.7 C.5.19"),
     _row(0x0210, 0x0210, Rule.AGAIN, "duplicate invocation", "the peer mistook this for a message it is working on", "PS3.7 9.1.5.1.4"),
     _row(0x0211, 0x0211, Rule.FINAL, "unrecognized operation", "the peer does not offer Verification: check host, port and AE title", "PS3.7 9.1.5.1.4"),
     _row(0x0212, 0x0212, Rule.FINAL, "mistyped argument", "the peer found the request malformed; please report this", "PS3.7 9.1.5.1.4"),
@@ -178,19 +179,19 @@ def is_pending(status: int) -> bool:
 _REJECTED: dict[tuple[int, int, int], Answer] = {
     (1, 1, 1): Answer(rule=Rule.SUSPECT, reason="rejected without a reason", advice="their side: is our address allowed there? their log says why", clause="PS3.8 9.3.4"),
     (1, 1, 2): Answer(rule=Rule.HOLD, reason="application context not supported", advice="this port does not speak DICOM as a PACS does: check host and port", clause="PS3.8 9.3.4"),
-    (1, 1, 3): Answer(rule=Rule.HOLD, reason="calling AE title not recognized", advice="their side must add our AE title, or ours must be the one they know us by (remote set --calling); then release", clause="PS3.8 9.3.4"),
-    (1, 1, 7): Answer(rule=Rule.HOLD, reason="called AE title not recognized", advice="our side: they answer to another AE title than the one of this remote (remote set); then release", clause="PS3.8 9.3.4"),
+    (1, 1, 3): Answer(rule=Rule.HOLD, reason="calling AE title not recognized", advice="their side must add our AE title, or ours must be the one they know us by (remote set --calling)", clause="PS3.8 9.3.4"),
+    (1, 1, 7): Answer(rule=Rule.HOLD, reason="called AE title not recognized", advice="our side: they answer to another AE title than the one of this remote (remote set)", clause="PS3.8 9.3.4"),
     (1, 2, 2): Answer(rule=Rule.HOLD, reason="protocol version not supported", advice="this port does not speak DICOM as a PACS does: check host and port", clause="PS3.8 9.3.4"),
 }
 _CONGESTION = Answer(rule=Rule.AWAY, reason="rejected for now", advice="they are at a limit: fewer associations (remote set --max-associations) may help", clause="PS3.8 9.3.4")
-_FOR_GOOD = Answer(rule=Rule.HOLD, reason="rejected", advice="their log says why; then release", clause="PS3.8 9.3.4")
+_FOR_GOOD = Answer(rule=Rule.HOLD, reason="rejected", advice="their log says why", clause="PS3.8 9.3.4")
 _HANGS_UP = Answer(rule=Rule.SUSPECT, reason="connection closed", advice="their side: they hang up before any answer; is our address allowed there?", clause="PS3.8 9.1")
 _UNREACHABLE = Answer(rule=Rule.AWAY, reason="unreachable", advice="is the host up, the port right, and the firewall open from here?", clause="PS3.8 9.1")
 _ABORTED = Answer(rule=Rule.BROKEN, reason="aborted", advice="the connection broke in mid-transfer; their log says why", clause="PS3.8 9.3.8")
 _MUTE = Answer(rule=Rule.AWAY, reason="no answer", advice="they accept connections and say nothing: is it a DICOM port, is the service healthy?", clause="PS3.8 9.1.4")
 _SILENT = Answer(rule=Rule.BROKEN, reason="went silent", advice="they stopped answering in mid-transfer: is the service healthy? timeouts.store_answer bounds the wait", clause="PS3.7 9")
 _VIOLATION = Answer(rule=Rule.BROKEN, reason="protocol violation", advice="they answered what the Standard does not allow here; please report it to their vendor", clause="PS3.7 9")
-_REFUSED = Answer(rule=Rule.FINAL, reason="context refused", advice="they do not take this SOP class in this transfer syntax; ask them to, or convert the file", clause="PS3.8 9.3.3.2")
+_REFUSED = Answer(rule=Rule.FINAL, reason="context refused", advice="they do not take this SOP class in this transfer syntax; ask them to, or submit a compressed file with --transcode", clause="PS3.8 9.3.3.2")
 _FAILURE = Answer(rule=Rule.BROKEN, reason="failure", advice="their log says why", clause="PS3.7 C")
 # fmt: on
 
@@ -235,6 +236,7 @@ _LOCAL: dict[str, str] = {
     "not at the destination": "the archive said that it was sent, and the destination does not list it: look there",
     "not found after success": "the archive took it and does not list it: look there, then retry",
     "nothing to do": "no DICOM file was found there: is the path right, and is -r given for the folders inside?",
+    "unreadable folder": "give the user that runs the workers the right to read it, then submit it again",
     "not DICOM": "left out; nothing to do",
     "DICOMDIR": "left out; its files are sent by themselves",
     "duplicate": "left out; the same object is sent once",
@@ -251,7 +253,8 @@ _LOCAL: dict[str, str] = {
     "bad uid": "a UID has characters that no UID may have, or is too long to be kept: repair the file",
     "no uid": "the data set names no SOP class or no SOP instance: repair the file",
     "odd length": "the data set has an odd length, which no encoding allows: repair the file",
-    "context refused": "they do not take this SOP class in this transfer syntax; ask them to, or convert the file",
+    "context refused": "they do not take this SOP class in this transfer syntax; ask them to, or submit a compressed file with --transcode",
+    "no decoder": "install what decompresses it where the workers run (`pip install 'dicomferry[transcode]'`), start them anew, then retry",
     "not transcodable": "they take another transfer syntax only, and the file cannot be converted: convert it by hand",
     "query not offered": "they do not take this query model: try the other --root",
     "not encodable": "name a character set that they know (remote set --charset), or leave the key out",
@@ -260,6 +263,23 @@ _LOCAL: dict[str, str] = {
     "split not possible": "they do not match on StudyDate: narrow the keys in another way",
     "worker died twice on it": "sending this file ended a worker process twice: look at the file and the worker's log",
 }
+
+
+_MENDED = frozenset({"unreadable", "vanished", "no decoder", "worker died twice on it"})
+"""Reasons of ours that are gone once somebody has done what the advice says."""
+
+
+def retry_helps(service: str, status: int | None, reason: str | None) -> bool:
+    """Whether trying the same item again may end otherwise, without another file or another archive."""
+    if status is not None:
+        return for_status(service, status).rule is not Rule.FINAL
+    return reason in _MENDED or reason in _BY_REASON
+
+
+def without_entry(advice: str) -> str:
+    """The same advice for a remote that is in no address book: there is nothing that `remote set` could change."""
+    entry = re.sub(r"\(remote set (--[a-z-]+)\)", r"(in the address book: remote add \1)", advice)
+    return entry.replace("(remote set)", "(submit again with another AET@host:port)")
 
 
 def for_local(reason: str) -> str | None:

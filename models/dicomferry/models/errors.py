@@ -31,6 +31,10 @@ class OutOfReach(DicomferryError):
     exit_code = 4
 
 
+class OutputFailed(DicomferryError):
+    """Standard output takes nothing: it is closed, or its disk is full."""
+
+
 class IllegalTransition(DicomferryError):
     """A state machine was asked for a step that is not in its table."""
 

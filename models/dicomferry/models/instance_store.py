@@ -228,6 +228,19 @@ def count(database: Database) -> tuple[int, int]:
     return database.read(work)
 
 
+def extent(database: Database, *, study: str | None = None, job_id: int | None = None) -> tuple[int, int, int]:
+    """(instances, studies, bytes) of a study, or of what a job brought; of no known study counts as one study."""
+
+    def work(connection: Connection) -> tuple[int, int, int]:
+        of_study = sa.func.coalesce(InstanceRow.study_instance_uid, "")
+        size = sa.func.coalesce(sa.func.sum(InstanceRow.size), 0)
+        query = sa.select(sa.func.count(), sa.func.count(of_study.distinct()), size)
+        number, studies, total = connection.execute(query.where(*_chosen(study, job_id))).one()
+        return int(number), int(studies), int(total)
+
+    return database.read(work)
+
+
 def unknown(database: Database, paths: Sequence[str]) -> list[str]:
     """Those of `paths` that have no row."""
     known = database.read(lambda connection: _ids(connection, paths))

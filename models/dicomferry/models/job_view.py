@@ -10,14 +10,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import dimse_status, ledger
+from dicomferry.models import dimse_status, ledger, spec
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
+from dicomferry.models.remote import MOST, host_and_port
 from dicomferry.models.spec import RETRIEVES
 from dicomferry.models.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState, Tally
 from dicomferry.models.tables import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow, RemoteRow
 
 EVENTS_SHOWN = 50
+_ATTEMPTS_TIMED = 5000
+"""The times of more attempts take too long to read for a look at a job: then its whole time counts, with its pauses."""
 _ITEM_COLUMNS = (
     ItemRow.id,
     ItemRow.kind,
@@ -46,7 +49,13 @@ def resolve_id(database: Database, text: str) -> int:
         return int(newest)
     if not text.isdecimal():
         raise UsageError(f"{text!r} is not a job id: a number, or `last`")
+    if len(text) > len(str(MOST)) or int(text) > MOST:
+        raise _no_job(text)
     return int(text)
+
+
+def _no_job(job_id: int | str) -> NotFound:
+    return NotFound(f"no job {job_id}; see `dicomferry jobs list`")
 
 
 def show(database: Database, job_id: int) -> dict[str, Any]:
@@ -55,9 +64,13 @@ def show(database: Database, job_id: int) -> dict[str, Any]:
     def work(connection: Connection) -> dict[str, Any]:
         row = connection.execute(_jobs().where(JobRow.id == job_id)).one_or_none()
         if row is None:
-            raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
+            raise _no_job(job_id)
         document = _documents(database, connection, [row])[0]
         document["events"] = _events(connection, job_id, EVENTS_SHOWN)
+        what = spec.from_json(row.kind, row.spec)
+        roots = what.roots if isinstance(what, spec.StoreSpec) else ()
+        document["paths"] = [path_text(root) for root in roots]
+        document["recursive"] = isinstance(what, spec.StoreSpec) and what.recursive
         return document
 
     return database.read(work)
@@ -109,7 +122,7 @@ def items(
     with database.stream() as connection:
         kind = connection.execute(sa.select(JobRow.kind).where(JobRow.id == job_id)).scalar_one_or_none()
         if kind is None:
-            raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
+            raise _no_job(job_id)
         chunks = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id).order_by(ChunkRow.id)
         if state and state is not ItemState.PENDING:
             # Chunks know their numbers, so those without such an item are not even looked at.
@@ -143,12 +156,29 @@ def reasons(database: Database, job_id: int, state: ItemState) -> dict[str, int]
     return database.read(work)
 
 
+def failures(database: Database, job_id: int) -> list[tuple[int | None, str | None, int]]:
+    """(DIMSE status, reason, number) of a job's failed items, the commonest first."""
+
+    def work(connection: Connection) -> list[tuple[int | None, str | None, int]]:
+        chunks = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id, ChunkRow.failed > 0)
+        number = sa.func.count().label("number")
+        query = (
+            sa.select(ItemRow.status, ItemRow.reason, number)
+            .where(ItemRow.chunk_id.in_(chunks), ItemRow.state == ItemState.FAILED)
+            .group_by(ItemRow.status, ItemRow.reason)
+            .order_by(number.desc(), ItemRow.reason)
+        )
+        return [(row.status, row.reason, row.number) for row in connection.execute(query)]
+
+    return database.read(work)
+
+
 def events(database: Database, job_id: int) -> list[dict[str, Any]]:
     """The whole history of a job, oldest first; raises NotFound."""
 
     def work(connection: Connection) -> list[dict[str, Any]]:
         if not connection.execute(sa.select(JobRow.id).where(JobRow.id == job_id)).first():
-            raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
+            raise _no_job(job_id)
         return _events(connection, job_id, None)
 
     return database.read(work)
@@ -188,6 +218,7 @@ def _jobs() -> sa.Select[Any]:
     return sa.select(
         JobRow.__table__,
         RemoteRow.name.label("remote"),
+        RemoteRow.in_book,
         RemoteRow.ae_title.label("remote_ae_title"),
         RemoteRow.host.label("remote_host"),
         RemoteRow.port.label("remote_port"),
@@ -212,19 +243,29 @@ def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, A
     ).scalar_one()
     waiting = None if row.state in FINAL_JOB_STATES else _waiting(connection, row.id)
     balance = _balance(connection, row, numbers)
-    seconds = ((row.finished_at or now) - row.started_at).total_seconds() if row.started_at else 0.0
+    attempts = connection.execute(
+        sa.select(sa.func.count()).select_from(AttemptRow).where(AttemptRow.job_id == row.id)
+    ).scalar_one()
+    seconds = 0.0
+    if balance.received and attempts <= _ATTEMPTS_TIMED:
+        seconds = _busy_seconds(connection, row.id, now)
+    elif balance.received and row.started_at:
+        seconds = ((row.finished_at or now) - row.started_at).total_seconds()
     reason = row.reason if waiting is None else waiting.reason
     advice = waiting.advice if waiting is not None else dimse_status.advice_for(row.kind, None, row.reason)
+    if advice and not row.in_book:
+        advice = dimse_status.without_entry(advice)
     return {
         "id": row.id,
         "kind": row.kind,
         "remote": row.remote,
-        "remote_address": f"{row.remote_ae_title}@{row.remote_host}:{row.remote_port}",
+        "remote_address": f"{row.remote_ae_title}@{host_and_port(row.remote_host, row.remote_port)}",
         "destination": row.destination,
         "label": row.label,
         "priority": {0: "low", 1: "normal", 2: "high"}[row.priority],
         "state": row.state.value,
         "reason": reason,
+        "detail": _detail(connection, row.id, reason) if waiting is not None and reason else None,
         "reason_text": advice,
         "planned": row.planned,
         "verified": row.verified,
@@ -233,9 +274,7 @@ def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, A
         "started_at": moment(row.started_at),
         "finished_at": moment(row.finished_at),
         "not_before": moment(waiting.not_before) if waiting is not None and waiting.not_before > now else None,
-        "attempts": connection.execute(
-            sa.select(sa.func.count()).select_from(AttemptRow).where(AttemptRow.job_id == row.id)
-        ).scalar_one(),
+        "attempts": attempts,
         "items": {
             "total": numbers.total,
             "pending": numbers.pending,
@@ -294,6 +333,39 @@ def _waiting(connection: Connection, job_id: int) -> AnyRow | None:
     return connection.execute(
         chunks.where(ChunkRow.state == ChunkState.PENDING).order_by(ChunkRow.not_before, ChunkRow.id).limit(1)
     ).one_or_none()
+
+
+def _detail(connection: Connection, job_id: int, reason: str) -> str | None:
+    """What exactly was met when this reason was found, such as who refused the connection."""
+    found: str | None = connection.execute(
+        sa.select(AttemptRow.detail)
+        .where(AttemptRow.job_id == job_id, AttemptRow.reason == reason)
+        .order_by(AttemptRow.id.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return found
+
+
+def _busy_seconds(connection: Connection, job_id: int, now: datetime) -> float:
+    """How long attempts ran, those at the same time counted once.
+
+    Waiting for a remote, or for somebody to say `retry`, tells nothing of how fast it goes.
+    """
+    end = sa.func.coalesce(AttemptRow.ended_at, sa.literal(now, AttemptRow.ended_at.type))
+    order = (AttemptRow.started_at, AttemptRow.id)
+    busy_until = sa.func.max(end).over(order_by=order, rows=(None, -1))
+    spans = (
+        sa.select(AttemptRow.started_at.label("start"), end.label("end"), busy_until.label("busy_until"))
+        .where(AttemptRow.job_id == job_id)
+        .subquery()
+    )
+    start = sa.case((spans.c.busy_until > spans.c.start, spans.c.busy_until), else_=spans.c.start)
+    if connection.dialect.name == "sqlite":
+        seconds = (sa.func.julianday(spans.c.end) - sa.func.julianday(start)) * 86_400
+    else:
+        seconds = sa.extract("epoch", spans.c.end - start)
+    total = connection.execute(sa.select(sa.func.sum(seconds)).where(spans.c.end > start)).scalar_one()
+    return float(total or 0.0)
 
 
 def _item(service: str, row: AnyRow) -> dict[str, Any]:

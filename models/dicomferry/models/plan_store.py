@@ -128,13 +128,15 @@ def firsts_of(database: Database, job_id: int, uids: Iterable[str]) -> dict[str,
 
 
 def pending_items(database: Database, chunk_id: int) -> Sequence[AnyRow]:
-    """The items of a chunk that have no outcome yet, those that broke an association before at the end."""
+    """The items of a chunk that have no outcome yet: those that broke an association before at the end, and before
+    them those that were tried at all, so that a remote which refuses a few is asked for the others as well.
+    """
 
     def work(connection: Connection) -> Sequence[AnyRow]:
         return connection.execute(
             sa.select(ItemRow.__table__)
             .where(ItemRow.chunk_id == chunk_id, ItemRow.state == ItemState.PENDING)
-            .order_by(ItemRow.charges, ItemRow.losses, ItemRow.id)
+            .order_by(ItemRow.charges, ItemRow.losses, ItemRow.tries, ItemRow.id)
         ).all()
 
     return database.read(work)

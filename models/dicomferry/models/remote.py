@@ -7,7 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from dicomferry.models.errors import UsageError
 
-_ADDRESS = re.compile(r"(?P<aet>[^@]+)@(?P<host>\[[^\]]+\]|[^:@\[\]]+):(?P<port>\d+)")
+_ADDRESS = re.compile(r"(?P<aet>[^@]+)@(?P<host>\[[^\]]+\]|[^:@\[\]]+):(?P<port>\d{1,9})")
+MOST = 2**31 - 1
+"""The largest number that every database keeps in an INTEGER column: of job ids, limits and counts."""
+LONGEST = 31_536_000.0
+"""Seconds in a year: no wait is longer, and what takes seconds overflows nowhere."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -233,6 +234,9 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("store_address"):
         grammar.parse_address(values["store_address"])
     for key in ("max_associations", "max_moves", "max_uids", "find_cap"):
-        if values.get(key) is not None and values[key] < 1:
-            raise UsageError(f"--{key.replace('_', '-')} {values[key]}: at least 1")
+        if values.get(key) is not None and not 1 <= values[key] <= grammar.MOST:
+            raise UsageError(f"--{key.replace('_', '-')} {values[key]}: 1 to {grammar.MOST}")
+    for key, seconds in values.get("timeouts", {}).items():
+        if not (math.isfinite(seconds) and 0 <= seconds <= grammar.LONGEST):
+            raise UsageError(f"--{key.replace('_', '-')} {seconds}: 0 to {grammar.LONGEST:.0f} seconds")
     return values

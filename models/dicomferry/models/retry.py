@@ -55,12 +55,12 @@ class Decision:
     """Whether whatever else waits for the remote has to wait as well: it is the remote that cannot, not this chunk."""
 
 
-def decide_item(answer: Answer, *, charges: int, progressed: bool = True, again: bool = True) -> tuple[ItemState, int]:
+def decide_item(answer: Answer, *, charges: int, to_blame: bool = True, again: bool = True) -> tuple[ItemState, int]:
     """The item's new state and number of charges after this answer; `pending` means that it is tried again.
 
-    `charges` is what it had before. `progressed` tells whether the remote took any item in this attempt: one that
-    takes nothing at all is at fault itself, so then a refusal for lack of resources charges nobody. `again` tells
-    whether the item's last answer, if there was one, had this reason as well.
+    `charges` is what it had before. `to_blame` tells whether a refusal for lack of resources is this item's alone: a
+    remote that takes nothing is at fault itself, and charges nobody. `again` tells whether the item's last answer, if
+    there was one, had this reason as well.
     """
     match answer.rule:
         case Rule.DONE:
@@ -77,7 +77,7 @@ def decide_item(answer: Answer, *, charges: int, progressed: bool = True, again:
             charges += 1
             return (ItemState.FAILED if charges >= MAX_CHARGES else ItemState.PENDING), charges
         case Rule.CONGESTED:
-            charges += progressed
+            charges += to_blame
             return (ItemState.FAILED if charges >= MAX_CHARGES else ItemState.PENDING), charges
         case Rule.AWAY | Rule.SUSPECT | Rule.DOUBTFUL | Rule.HOLD:
             return ItemState.PENDING, charges

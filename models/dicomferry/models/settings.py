@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
+import sqlalchemy as sa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -19,11 +22,12 @@ from pydantic_settings import (
 )
 
 from dicomferry.models.errors import ConfigurationError, UsageError
-from dicomferry.models.remote import Timeouts, check_ae_title
+from dicomferry.models.remote import LONGEST, Timeouts, check_ae_title
 from dicomferry.models.retry import Policy
 
 FILE_NAME = "dicomferry.toml"
 _PREFIX = "DICOMFERRY_"
+_BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "unix")
 
 
 def _ae_title(text: str) -> str:
@@ -33,8 +37,36 @@ def _ae_title(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
+def _database_url(text: str) -> str:
+    """Unchanged if it may be the record. What was written is not repeated: it may hold a password."""
+    if text:
+        try:
+            backend = sa.make_url(text).get_backend_name()
+        except (sa.exc.ArgumentError, ValueError):
+            raise ValueError("is no database URL; write postgresql://user:password@host/name") from None
+        if backend not in ("sqlite", "postgresql"):
+            raise ValueError(f"{backend} is not supported; use SQLite or PostgreSQL")
+    return text
+
+
+def _broker_url(text: str) -> str:
+    """Unchanged if a Redis client may understand it. What was written is not repeated: it may hold a password."""
+    if text:
+        try:
+            parts = urlsplit(text)
+            _ = parts.port
+        except ValueError:
+            raise ValueError("is no URL: its host or port cannot be read") from None
+        if parts.scheme not in _BROKER_SCHEMES:
+            shown = f"{parts.scheme}:// is not supported" if parts.scheme else "is no URL"
+            raise ValueError(f"{shown}; write redis://, rediss:// or unix:///path of a Redis or Valkey server")
+        if parts.scheme in ("unix", "redis+socket") and not parts.path:
+            raise ValueError("unix:// needs the path of a socket")
+    return text
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -75,6 +107,7 @@ class ScpSettings(_Section):
     host: str = "0.0.0.0"
     port: Annotated[int, Field(ge=1, le=65535)] = 11112
     accept: Literal["known", "any"] = "known"
+    idle: Seconds = 600.0
     archive: Path | None = None
     reserve_bytes: Annotated[int, Field(ge=0)] = 1024**3
     flush: bool = True
@@ -93,10 +126,10 @@ class Settings(BaseSettings):
 
     home: Path
     ae_title: AETitle = "DICOMFERRY"
-    database_url: str = ""
-    broker_url: str = ""
+    database_url: Annotated[str, AfterValidator(_database_url)] = ""
+    broker_url: Annotated[str, AfterValidator(_broker_url)] = ""
     workers: Annotated[int, Field(ge=1, le=256)] = 4
-    lease_seconds: Annotated[float, Field(ge=1)] = 30.0
+    lease_seconds: Annotated[float, Field(ge=1, le=LONGEST, allow_inf_nan=False)] = 30.0
     timeouts: TimeoutSettings = TimeoutSettings()
     retry: RetrySettings = RetrySettings()
     scp: ScpSettings = ScpSettings()
@@ -174,10 +207,26 @@ def _refuse_unknown_variables() -> None:
 def _explain(problem: Any, home: Path) -> str:
     """One sentence for one problem: `scp.prot in FILE: no such setting`."""
     key = ".".join(str(part) for part in problem["loc"])
-    variable = _PREFIX + key.replace(".", "__").upper()
-    where = f"environment {variable}" if variable in os.environ else str(home / FILE_NAME)
-    text = "no such setting" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
-    return f"{key} in {where}: {text}"
+    variable = _variable(key)
+    in_environment = variable in os.environ
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, _known(problem["loc"]), n=1)
+        text = "no such setting"
+        if near:
+            text += f"; did you mean {_variable(near[0]) if in_environment else near[0]}?"
+    else:
+        text = problem["msg"].removeprefix("Value error, ")
+    return f"{key} in {f'environment {variable}' if in_environment else home / FILE_NAME}: {text}"
+
+
+def _variable(key: str) -> str:
+    return _PREFIX + key.replace(".", "__").upper()
+
+
+def _known(path: Sequence[Any]) -> list[str]:
+    """The settings that there are beside the one at this path."""
+    section = type(Settings.model_fields[path[0]].default) if len(path) > 1 else Settings
+    return [".".join((*path[:-1], name)) for name in section.model_fields]
 
 
 def prepare_home(home: Path) -> Path:

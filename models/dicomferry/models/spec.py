@@ -24,6 +24,7 @@ class EchoSpec:
 class StoreSpec:
     """C-STORE of files and of what lies in folders. Paths are absolute, as `os.fsdecode` gives them.
 
+    `transcode`: a peer that takes a compressed file only uncompressed gets a decompressed copy.
     `verify` asks for each instance at the remote afterwards, by C-FIND.
     """
 
@@ -32,6 +33,7 @@ class StoreSpec:
     planned: ClassVar[bool] = True
     paths: tuple[str, ...]
     recursive: bool = False
+    transcode: bool = False
     verify: bool = False
 
     @property

@@ -27,6 +27,8 @@ def configure(role: str, *, level: int = logging.INFO, quiet: Iterable[str] = ()
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    # pydicom's warnings quote values, whoever they name; what matters of them is said in our own words.
+    handler.addFilter(lambda record: record.name.partition(".")[0] != "pydicom")
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 
@@ -42,7 +43,7 @@ class Memory:
 class Bay:
     """Takes connections one after the other, each in a thread; `error` is how the last one ended."""
 
-    def __init__(self, waits: Waits = WAITS) -> None:
+    def __init__(self, waits: Waits = WAITS, tls: ssl.SSLContext | None = None) -> None:
         self.answer = Answer(0)
         self.rejection: Rejection | None = None
         self.preferred: str | None = None
@@ -51,6 +52,7 @@ class Bay:
         self.admitted = 0
         self.acceptor: Acceptor | None = None
         self._waits = waits
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._threads: list[threading.Thread] = []
@@ -60,6 +62,8 @@ class Bay:
         with contextlib.suppress(OSError):
             while True:
                 sock, _ = self._listener.accept()
+                if self._tls:
+                    sock = self._tls.wrap_socket(sock, server_side=True)
                 self.acceptor = Acceptor(UpperLayer(sock, "caller"), self, self._waits)
                 thread = threading.Thread(target=self._serve, args=(self.acceptor,), daemon=True)
                 thread.start()
@@ -100,8 +104,8 @@ class Bay:
 
 
 @contextlib.contextmanager
-def open_bay(waits: Waits = WAITS) -> Iterator[Bay]:
-    bay = Bay(waits)
+def open_bay(waits: Waits = WAITS, tls: ssl.SSLContext | None = None) -> Iterator[Bay]:
+    bay = Bay(waits, tls)
     try:
         yield bay
     finally:

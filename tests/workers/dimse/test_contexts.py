@@ -41,6 +41,20 @@ def test_a_uid_that_fits_no_request_is_not_proposed(pair: tuple[str, str]) -> No
     assert contexts.group([pair]) == []
 
 
+def test_a_compressed_file_to_be_transcoded_proposes_what_it_may_become() -> None:
+    """With `transcode` the second context is asked for as well, and it is chosen where the own syntax is refused."""
+    asked = (Proposal(CT, (JPEG,)), Proposal(CT, (EXPLICIT_LE, IMPLICIT_LE)))
+    assert contexts.proposals_for((CT, JPEG), transcode=True) == asked
+    assert contexts.group([(CT, JPEG), (CT, EXPLICIT_LE)], transcode=True) == [(*asked, Proposal(CT, (EXPLICIT_LE,)))]
+    assert not contexts.serves(asked[:1], (CT, JPEG), transcode=True)
+    answered = _answered(((JPEG,), 4, ""), (BOTH, 0, IMPLICIT_LE))
+    assert contexts.choose(answered, (CT, JPEG), transcode=True).transfer_syntax == IMPLICIT_LE
+    with pytest.raises(ContextNotAccepted):
+        contexts.choose(answered, (CT, JPEG))
+    both = _answered((BOTH, 0, IMPLICIT_LE), ((JPEG,), 0, JPEG))
+    assert contexts.choose(both, (CT, JPEG), transcode=True).transfer_syntax == JPEG
+
+
 def test_pairs_share_the_proposals_of_their_class() -> None:
     """The context for re-encoding is made once a class; order is that of first appearance."""
     (group,) = contexts.group([(CT, EXPLICIT_LE), (MR, JPEG), (CT, IMPLICIT_LE), (CT, EXPLICIT_LE)])

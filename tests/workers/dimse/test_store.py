@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate
 
 from dicomferry.models.errors import (
     AssociationAborted,
@@ -32,6 +35,7 @@ from support.scripted_peer import ScriptedPeer, Step, expect, expect_message, op
 
 ENDING: list[Step] = [expect(peer.RELEASE_RQ), send(peer.release_pdu(peer.RELEASE_RP)), peer.expect_end]
 JPEG = "1.2.840.10008.1.2.4.50"
+RLE = "1.2.840.10008.1.2.5"
 
 
 def local(sample: Sample, item_id: int = 1) -> LocalInstance:
@@ -354,6 +358,26 @@ def test_a_refused_context_is_the_files_answer(tmp_path: Path, answer: peer.Answ
     assert refused.detail is not None
     assert refused.detail.startswith(f"Secondary Capture Image Storage in JPEG Baseline (Process 1): {words}")
     assert "--transcode" in refused.detail
+
+
+def test_a_compressed_file_is_decompressed_where_that_was_asked_for(tmp_path: Path) -> None:
+    """With `transcode`, a peer that refuses the file's syntax gets an uncompressed copy, `sent_as` says so, and what
+    cannot be decompressed fails alone; a peer that takes the file as it is gets it as it is.
+    """
+    rle, (good,) = samples.rle(tmp_path / "rle.dcm"), mr(tmp_path)
+    ds = samples.dataset(SOPInstanceUID=samples.uid("no rle"), PixelData=encapsulate([b"no RLE at all"]))
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    broken = samples.write(tmp_path / "broken.dcm", ds, RLE)
+    items = [local(sample) for sample in (rle, good, broken)]
+    with ScriptedPeer([*opening(only(EXPLICIT_LE)), *answered(0, 0), *ENDING]) as scripted:
+        first, second, third = store.send(scripted.remote(), iter(items), pairs_of(items), transcode=True)
+    assert (first.status, first.sent_as, second.status, second.sent_as) == (0, EXPLICIT_LE, 0, None)
+    assert (third.status, third.reason, third.sent_bytes) == (None, "not transcodable", 0)
+    assert dcmread(str(get_testdata_file("MR_small.dcm"))).PixelData in scripted.only.messages[0][2]
+    with ScriptedPeer([*opening(), *answered(0), *ENDING]) as scripted:
+        (answer,) = store.send(scripted.remote(), iter(items[:1]), pairs_of(items[:1]), transcode=True)
+    assert answer.sent_as is None
+    assert scripted.only.messages[0][2] == data_set(rle.path)
 
 
 def test_a_refused_uncompressed_file_is_not_advised_to_decompress(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -12,20 +14,24 @@ from dicomferry.models.errors import AssociationAborted, DimseTimeout, ProtocolV
 from dicomferry.workers.dimse import upper_layer
 from dicomferry.workers.dimse.upper_layer import PeerClosed, UpperLayer
 from support import scripted_peer as peer
+from support.tls import secured
 
 PATIENCE = peer.PATIENCE
 SOME_PDU = peer.store_rsp(7, 0xA700)
 
 
 class Wire:
-    """An UpperLayer and the raw socket at the other end. `on_progress` runs whenever bytes moved."""
+    """An UpperLayer and the socket at the other end. `on_progress` runs whenever bytes moved."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: bool) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             near = socket.create_connection(listener.getsockname())
             self.far, _ = listener.accept()
         self.far.settimeout(PATIENCE)
         self.far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.tls = tls
+        if tls:
+            near, self.far = secured(near, self.far)
         self.near = near
         self.on_progress: Callable[[], None] = lambda: None
         self.layer = UpperLayer(near, "PEER@host:104", lambda moved: self.on_progress())
@@ -34,9 +40,9 @@ class Wire:
         return self.layer.receive("store_answer", seconds)
 
 
-@pytest.fixture
-def wire() -> Iterator[Wire]:
-    wire = Wire()
+@pytest.fixture(params=["plain", "tls"])
+def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
+    wire = Wire(request.param == "tls")
     yield wire
     wire.layer.close()
     wire.far.close()
@@ -148,7 +154,7 @@ def test_a_closed_connection_tells_whether_anything_was_heard(wire: Wire) -> Non
     with pytest.raises(PeerClosed) as caught:
         wire.receive()
     assert not caught.value.heard
-    other = Wire()
+    other = Wire(wire.tls)
     other.far.sendall(SOME_PDU[:5])
     other.far.close()
     with pytest.raises(PeerClosed) as caught:
@@ -207,6 +213,39 @@ def test_sockets_neither_delay_nor_forget(wire: Wire) -> None:
     """TCP_NODELAY (40 ms an image otherwise) and SO_KEEPALIVE are on."""
     assert wire.near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert wire.near.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_bytes_in_bulk_go_both_ways_unharmed(wire: Wire) -> None:
+    """Many buffers of odd sizes out, as many bytes back in through a small window: nothing lost or turned around."""
+    data = random.Random(5).randbytes(3_000_000)
+    cuts = [0, 12, 100, 16_500, 16_501, 40_000, 700_000, len(data)]
+    got = bytearray()
+
+    def echo() -> None:
+        while len(got) < len(data):
+            got.extend(wire.far.recv(1 << 16))
+        wire.far.sendall(got)
+
+    other = threading.Thread(target=echo)
+    other.start()
+    wire.layer.send([memoryview(data)[a:b] for a, b in pairwise(cuts)], seconds=PATIENCE)
+    back, window = bytearray(), memoryview(bytearray(1000))
+    while len(back) < len(data):
+        back += window[: wire.layer.receive_into(window, "progress", PATIENCE)]
+    other.join()
+    assert got == data and back == data
+
+
+def test_nothing_leaves_in_the_clear_after_an_abort() -> None:
+    """TLS that has ended does not turn into TCP: the other end gets no further byte, and no reset before the abort."""
+    wire = Wire(tls=True)
+    wire.layer.abort()
+    with pytest.raises(OSError):
+        wire.layer._socket.send(b"in the clear")
+    assert wire.far.recv(100) == peer.abort_pdu(0, 0)
+    assert wire.far.recv(100) == b""
+    wire.layer.close()
+    wire.far.close()
 
 
 def test_close_and_abort_may_be_repeated(wire: Wire) -> None:

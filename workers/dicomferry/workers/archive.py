@@ -176,12 +176,15 @@ class Archive:
 
     def settle(self, folder: str) -> None:
         """Every name in the folder is on disk when this returns. Raises OSError."""
-        self._flush(self._open(folder).fd)
+        # Held on to until it is flushed: another thread may put a folder object of its own in this one's place.
+        place = self._open(folder)
+        self._flush(place.fd)
 
     def open_file(self, folder: str, name: str) -> int:
         """A descriptor for reading a file of the archive; never follows a link, never blocks. Raises OSError."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        return os.open(name, flags, dir_fd=self._open(folder).fd)
+        place = self._open(folder)
+        return os.open(name, flags, dir_fd=place.fd)
 
     def _flush(self, fd: int) -> None:
         if self.flush:
@@ -203,7 +206,7 @@ class Archive:
             self._flush(above.fd)
             above = below
         with self._lock:
-            self._folders[folder] = above
+            above = self._folders.setdefault(folder, above)
             if len(self._folders) > _MOST_FOLDERS:
                 self._folders.popitem(last=False)
         return above

@@ -32,9 +32,14 @@ LAST_LOOK = 1024 * 1024
 ROOM_EVERY = 64 * 1024 * 1024
 """After so many bytes of one instance the disk's reserve is looked at again."""
 MOST_OF_ONE_UID = 1000
+MOST_PARSED = 8
+"""Of one UID so many files are compared element by element, the others byte by byte: a sender that puts ever new
+contents under one UID must not make each dearer than the last."""
 
 _UID = re.compile(r"(?!\.*$)[0-9A-Za-z.\-]{1,128}")
 _LAWFUL = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
+_NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM)
+"""Something of that name is there, but no file that could be compared: a link, a pipe, somebody else's."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -225,7 +230,7 @@ class Ingest:
         for number in range(1, MOST_OF_ONE_UID):
             name = file_name(stem, number)
             while True:
-                relation = self._compare(draft, folder, name)
+                relation = self._compare(draft, folder, name, elements=number <= MOST_PARSED)
                 if relation is not None:
                     break
                 if not flushed:
@@ -240,16 +245,18 @@ class Ingest:
                 outcome = relation.value
         raise OSError(errno.EMLINK, "too many files of one SOP Instance UID")
 
-    def _compare(self, draft: Draft, folder: str, name: str) -> Relation | None:
+    def _compare(self, draft: Draft, folder: str, name: str, *, elements: bool) -> Relation | None:
         """What the draft is to the file of that name; None where there is none."""
         try:
             theirs = self._archive.open_file(folder, name)
         except FileNotFoundError:
             return None
-        except OSError:
-            return Relation.CONFLICT
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return Relation.CONFLICT
+            raise
         try:
-            return compare(draft.fd, theirs)
+            return compare(draft.fd, theirs, elements=elements)
         finally:
             os.close(theirs)
 

@@ -167,7 +167,7 @@ class _Walk:
         try:
             status = os.stat(path)
         except OSError as error:
-            return _no_status(path, error)
+            return _failed(path, error, "unreadable folder") if kind == stat.S_IFDIR else _no_status(path, error)
         if stat.S_ISDIR(status.st_mode):
             return self._enter((*parent, name), path, status) if self._recursive else None
         return _look(path) if stat.S_ISREG(status.st_mode) else _not_a_file(path)
@@ -199,7 +199,7 @@ class _Walk:
                         kinds[name] = kind
                     names.append(name)
         except OSError as error:
-            return _failed(path, error)
+            return _failed(path, error, "unreadable folder")
         names.sort(reverse=True)
         if names and names[-1] == least and after is not None and len(after) == depth + 1:
             kinds.pop(names.pop(), None)
@@ -242,8 +242,8 @@ def _look(path: bytes) -> Found:
     return Found(path, size, mtime_ns, ItemState.PENDING, None, None, header)
 
 
-def _failed(path: bytes, error: OSError) -> Found:
-    reason = "vanished" if isinstance(error, FileNotFoundError) else "unreadable"
+def _failed(path: bytes, error: OSError, unreadable: str = "unreadable") -> Found:
+    reason = "vanished" if isinstance(error, FileNotFoundError) else unreadable
     return Found(path, 0, 0, ItemState.FAILED, reason, error.strerror or str(error), None)
 
 

@@ -9,7 +9,7 @@ from dicomferry.models import dimse_status
 from dicomferry.models.database import AnyRow
 from dicomferry.models.dimse_status import Answer, Rule
 from dicomferry.models.remote import Remote
-from dicomferry.models.spec import Spec
+from dicomferry.models.spec import Spec, StoreSpec
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.recorder import Recorder
 
@@ -85,6 +85,7 @@ def store(work: Work) -> Iterator[Answered]:
         work.remote,
         instances,
         pairs,
+        transcode=isinstance(work.spec, StoreSpec) and work.spec.transcode,
         progress=work.heart.progress,
         on_open=lambda association: work.heart.on_abort(association.abort),
     )

@@ -180,7 +180,7 @@ def _look(path: bytes) -> Found:
         if found.path == path:
             return found
         break
-    return Found(path, 0, 0, ItemState.FAILED, "unreadable", "a folder: submit it again to have it walked", None)
+    return Found(path, 0, 0, ItemState.FAILED, "unreadable folder", "a retry walks no folder", None)
 
 
 def _identity(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,6 +133,9 @@ class _Attempt:
     finished: int = 0
     answered: int = 0
     refusals: int = 0
+    """In a row, for lack of resources, of items that are not known to be at fault themselves."""
+    refused_after: dict[int, int] = field(default_factory=dict)
+    """For each item refused for lack of resources, how many others had been answered for good by then."""
 
     def run(self, remote: Remote) -> None:
         """Send what is pending, record what comes of it, end the attempt."""
@@ -153,6 +156,7 @@ class _Attempt:
         self.waiting.extend(rows)
         self.charges = {row.id: row.charges for row in rows}
         self.reasons = {row.id: row.reason for row in rows}
+        self.refused_after = {row.id: 0 for row in rows if self._lacked_resources(row)}
         self.flushed_at = time.monotonic()
         fault, detail, end = self._converse(remote, rows)
         self._end(fault, detail, end)
@@ -223,15 +227,20 @@ class _Attempt:
         row, self.in_flight = self.in_flight, None
         assert row is not None and row.id == answered.item_id
         rule = answered.answer.rule
+        charges = self.charges[row.id]
         state = self._book(row, answered)
-        self.refusals = self.refusals + 1 if rule is Rule.CONGESTED else 0
+        if rule is Rule.CONGESTED:
+            self.refused_after[row.id] = self.answered
+            self.refusals += self.charges[row.id] == charges
+        else:
+            self.refusals = 0
         if state is ItemState.PENDING:
             self.waiting.append(row)
             if rule in (Rule.HOLD, Rule.AWAY, Rule.SUSPECT) or self.refusals >= retry.MAX_CONGESTED_IN_A_ROW:
                 return answered.answer
             if rule is Rule.CONGESTED:
                 self._flush()
-                self.heart.pause(CONGESTION_PAUSES[self.refusals - 1])
+                self.heart.pause(CONGESTION_PAUSES[max(self.refusals - 1, 0)])
         last = self.held.careful and not self.waiting
         if last or len(self.buffered) >= RECORD_ITEMS or time.monotonic() - self.flushed_at >= RECORD_SECONDS:
             self._flush()
@@ -242,7 +251,7 @@ class _Attempt:
         state, charges = retry.decide_item(
             answer,
             charges=self.charges[row.id],
-            progressed=self.answered > 0,
+            to_blame=self._to_blame(row),
             again=self.reasons[row.id] == answer.reason,
         )
         self.charges[row.id], self.reasons[row.id] = charges, answer.reason
@@ -263,6 +272,20 @@ class _Attempt:
             )
         )
         return state
+
+    def _lacked_resources(self, row: AnyRow) -> bool:
+        """Whether that is what the remote said of the item the last time."""
+        return row.status is not None and dimse_status.for_status(self.held.kind, row.status).rule is Rule.CONGESTED
+
+    def _to_blame(self, row: AnyRow) -> bool:
+        """Whether a lack of resources is the item's own: some archives refuse one object so for ever.
+
+        It is where the remote took others since it refused this one, or took others and this one alone is left.
+        """
+        refused_after = self.refused_after.get(row.id)
+        if self.charges[row.id] or (refused_after is not None and self.answered > refused_after):
+            return True
+        return not self.waiting and self.answered > 0
 
     def _broken(self, fault: Answer, detail: str) -> Answer:
         """The conversation ended in an exception: the item in flight is charged where the rule says so."""

@@ -36,14 +36,19 @@ _OF_THE_ENCODING = frozenset(
 )  # fmt: skip
 
 
-def compare(ours: int, theirs: int) -> Relation:
-    """What the file with descriptor `ours` is to the file with descriptor `theirs`. Raises OSError."""
+def compare(ours: int, theirs: int, *, elements: bool = True) -> Relation:
+    """What the file with descriptor `ours` is to the file with descriptor `theirs`. Raises OSError.
+
+    Without `elements` only the same bytes in the same syntax are the same.
+    """
     first, second = (file_meta.decode(os.pread(fd, 64 * 1024, 0)) for fd in (ours, theirs))
     if first is None or second is None:
         return Relation.CONFLICT
     one, other = (meta.values.get(file_meta.TRANSFER_SYNTAX, "") for meta in (first, second))
     if one == other and _equal_bytes(ours, first.data_offset, theirs, second.data_offset):
         return Relation.SAME
+    if not elements:
+        return Relation.CONFLICT
     try:
         return _compare_elements(ours, one, theirs, other)
     except Exception:

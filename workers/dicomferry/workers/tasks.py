@@ -6,6 +6,7 @@ Run as a program, this is a Celery worker; its settings come from the environmen
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 
@@ -127,17 +128,23 @@ def register(app: Celery) -> None:
 
 def main() -> None:
     """Be a Celery worker until TERM; one slot more than `workers`, so that `quick` always finds one."""
+    from celery.apps import worker as celery_worker  # only here: whoever rings needs none of it
+
     parent.end_with_parent()
     loaded = settings_module.load()
     telemetry.configure("worker", quiet=("celery.worker.strategy", "celery.app.trace"))
+    logging.captureWarnings(True)
     signals.setup_logging.connect(lambda **_: None, weak=False)
     pid = os.getpid()
     signals.worker_process_init.connect(lambda **_: parent.end_with(pid), weak=False)
     signals.worker_ready.connect(lambda **_: parent.tell_ready(), weak=False)
+    # What it says of its end by hand would stand between the log's JSON lines.
+    celery_worker.safe_say = lambda *_: None
     app = create(lanes.broker_url(loaded), publisher=False)
     register(app)
     app.worker_main(
         [
+            "--quiet",
             "worker",
             f"--queues={lanes.QUICK},{lanes.BULK}",
             "--pool=prefork",

@@ -11,18 +11,19 @@ import struct
 import tempfile
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, BinaryIO, cast
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from pydicom import dcmread
 from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.tag import BaseTag
+from pydicom.uid import UID
 
 from dicomferry.models.errors import UnusableFile
 from dicomferry.workers.elements import HEADER_SIZES, UNDEFINED, Broken, Ended, describe, walk
@@ -35,6 +36,9 @@ from dicomferry.workers.part10 import (
     Header,
 )
 
+if TYPE_CHECKING:
+    from pydicom.pixels.decoders.base import Decoder
+
 IN_MEMORY = 32 << 20
 """Bytes of a data set that stay in memory; a longer one goes to a temporary file."""
 
@@ -43,6 +47,10 @@ _TWO, _FOUR, _EIGHT = ("AT", "OW", "SS", "US"), ("FL", "OF", "OL", "SL", "UL"), 
 _WORDS = {vr: size for size, vrs in ((2, _TWO), (4, _FOUR), (8, _EIGHT)) for vr in vrs}
 _PADDING = 0xFFFCFFFC
 _PIXEL_REPRESENTATION = 0x00280103
+_PIXEL_DATA = 0x7FE00010
+# Where frames begin and end among fragments (PS3.3 C.7.6.3): without these, no meaning.
+_OF_FRAGMENTS = (0x7FE00001, 0x7FE00002, 0x7FE00003)
+_LOSSY_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 
 
 def reencode(path: bytes, header: Header, target: str) -> BinaryIO:
@@ -65,15 +73,25 @@ def reencode(path: bytes, header: Header, target: str) -> BinaryIO:
 def decompress(path: bytes, header: Header, target: str = EXPLICIT_LE) -> BinaryIO:
     """The file's data set with its pixel data decompressed, in `target`; else as `reencode`.
 
-    The SOP Instance UID stays: what was asked for is this instance at the peer. Which syntaxes can be
-    decompressed depends on the decoders installed beside pydicom. Raises UnusableFile "not transcodable".
+    The SOP Instance UID stays: what was asked for is this instance at the peer. So does what the data set says of
+    lossy compression, which no decompression undoes. Memory holds the compressed object and one frame; the rest
+    goes to temporary files. Raises UnusableFile "no decoder" where one exists but is not installed, "not
+    transcodable"; OSError.
     """
     _check_target(target)
-    if header.transfer_syntax_uid in UNCOMPRESSED:
+    syntax = header.transfer_syntax_uid
+    if syntax in UNCOMPRESSED:
         return reencode(path, header, target)
-    with _explained(target), open(path, "rb") as file:
-        data_set = dcmread(file, force=True)
-        data_set.decompress(generate_instance_uid=False)
+    with _explained(target), open(path, "rb") as file, ExitStack() as pixels:
+        decoder = _decoder(syntax)
+        file.seek(header.data_offset)
+        # Every compressed syntax is Explicit VR Little Endian around its pixels (PS3.5 A.4).
+        data_set = _parsed(file, EXPLICIT_LE, EXPLICIT_LE)
+        for item in _items(data_set):
+            # Icons may be compressed or not, which their length tells (PS3.5 A.4).
+            own = item._dict.get(BaseTag(_PIXEL_DATA))
+            if isinstance(own, RawDataElement) and own.length == UNDEFINED:
+                _unpack(item, decoder, pixels)
         explicit = _written(data_set, EXPLICIT_LE)
         if target == EXPLICIT_LE:
             return explicit
@@ -104,6 +122,52 @@ def _canonical(path: bytes, header: Header) -> BinaryIO:
     with _explained(target), open(path, "rb") as file:
         file.seek(header.data_offset)
         return _written(_parsed(file, syntax, target, canonical=True), target)
+
+
+def _decoder(syntax: str) -> Decoder:
+    """What decompresses this syntax; raises UnusableFile."""
+    from pydicom.pixels import get_decoder
+
+    name = UID(syntax, 0).name
+    try:
+        decoder = get_decoder(UID(syntax, 0))
+    except NotImplementedError:
+        raise UnusableFile("not transcodable", f"{name} cannot be decompressed here") from None
+    if not (decoder.is_available and find_spec("numpy")):
+        lacking = "; ".join(decoder.missing_dependencies) or "numpy"
+        raise UnusableFile("no decoder", f"nothing is installed that decompresses {name} ({lacking})")
+    return decoder
+
+
+def _items(data_set: Dataset) -> Iterator[Dataset]:
+    """The data set itself and the items of its sequences, however deep."""
+    yield data_set
+    for tag, element in list(data_set._dict.items()):
+        if element.VR == "SQ":
+            for item in cast(Any, data_set[tag].value):
+                yield from _items(item)
+
+
+def _unpack(item: Dataset, decoder: Decoder, files: ExitStack) -> None:
+    """Put uncompressed pixels in the place of the compressed ones; `files` closes what they lie in meanwhile."""
+    spool = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    number = 0
+    image: Mapping[str, Any] = {}
+    # Without need colours are left as they are: turning YCbCr into RGB rounds.
+    for frame, image in decoder.iter_array(item, as_rgb=decoder.UID in _LOSSY_JPEG):  # noqa: B007
+        number += 1
+        spool.write(frame.tobytes())
+    if spool.tell() % 2:
+        spool.write(b"\0")
+    if not number or spool.tell() >= UNDEFINED:
+        raise ValueError(f"{number} frames of {spool.tell()} bytes in all")
+    spool.seek(0)
+    for tag in _OF_FRAGMENTS:
+        item._dict.pop(BaseTag(tag), None)
+    item.add(DataElement(_PIXEL_DATA, "OB" if item.BitsAllocated <= 8 else "OW", spool))
+    item.PhotometricInterpretation = image["photometric_interpretation"]
+    if image["samples_per_pixel"] > 1:
+        item.PlanarConfiguration = image["planar_configuration"]
 
 
 def _check_target(target: str) -> None:

@@ -66,9 +66,14 @@ def is_proposable(pair: Pair) -> bool:
     return all(_PROPOSABLE.fullmatch(uid) for uid in pair)
 
 
-def proposals_for(pair: Pair) -> tuple[Proposal, ...]:
-    """The file's own syntax alone, and for an uncompressed file a second context with what it can be
-    re-encoded to.
+def convertible(syntax: str, *, transcode: bool) -> bool:
+    """Whether a file in this syntax may be sent in another one: always where nothing has to be decompressed."""
+    return transcode or syntax in UNCOMPRESSED
+
+
+def proposals_for(pair: Pair, *, transcode: bool = False) -> tuple[Proposal, ...]:
+    """The file's own syntax alone, and a second context with what it may be re-encoded to: an uncompressed file
+    always, a compressed one with `transcode`.
 
     Apart from each other, because a peer that is offered both in one context may choose the other one and so
     force a change of what it would have taken as it is.
@@ -77,10 +82,10 @@ def proposals_for(pair: Pair) -> tuple[Proposal, ...]:
     if not is_proposable(pair):
         return ()
     own = Proposal(sop_class, (syntax,))
-    return (own, Proposal(sop_class, REENCODABLE)) if syntax in UNCOMPRESSED else (own,)
+    return (own, Proposal(sop_class, REENCODABLE)) if convertible(syntax, transcode=transcode) else (own,)
 
 
-def group(pairs: Iterable[Pair], most: int = MOST_PROPOSALS) -> list[tuple[Proposal, ...]]:
+def group(pairs: Iterable[Pair], most: int = MOST_PROPOSALS, *, transcode: bool = False) -> list[tuple[Proposal, ...]]:
     """The proposals of one association after the other, at most `most` each, pairs in order of first
     appearance.
 
@@ -89,34 +94,37 @@ def group(pairs: Iterable[Pair], most: int = MOST_PROPOSALS) -> list[tuple[Propo
     groups: list[tuple[Proposal, ...]] = []
     current: dict[Proposal, None] = {}
     for pair in dict.fromkeys(pairs):
-        new = [proposal for proposal in proposals_for(pair) if proposal not in current]
+        wanted = proposals_for(pair, transcode=transcode)
+        new = [proposal for proposal in wanted if proposal not in current]
         if len(current) + len(new) > most:
             groups.append(tuple(current))
             current = {}
-            new = list(proposals_for(pair))
+            new = list(wanted)
         current.update(dict.fromkeys(new))
     if current:
         groups.append(tuple(current))
     return groups
 
 
-def serves(proposals: Iterable[Proposal], pair: Pair) -> bool:
+def serves(proposals: Iterable[Proposal], pair: Pair, *, transcode: bool = False) -> bool:
     """Whether an association with these proposals settles how (or that not) a file of this pair is sent."""
-    return set(proposals_for(pair)) <= set(proposals)
+    return set(proposals_for(pair, transcode=transcode)) <= set(proposals)
 
 
-def extended(proposals: Sequence[Proposal], pair: Pair, most: int = MOST_PROPOSALS) -> tuple[Proposal, ...]:
+def extended(
+    proposals: Sequence[Proposal], pair: Pair, most: int = MOST_PROPOSALS, *, transcode: bool = False
+) -> tuple[Proposal, ...]:
     """`proposals` and what a pair that was not planned needs as well, or that alone where both are too
     many.
     """
-    new = proposals_for(pair)
+    new = proposals_for(pair, transcode=transcode)
     both = tuple(dict.fromkeys((*proposals, *new)))
     return both if len(both) <= most else new
 
 
-def choose(contexts: Sequence[Context], pair: Pair) -> Context:
-    """The accepted context for a file: its own syntax first, else one to re-encode to if the file is
-    uncompressed.
+def choose(contexts: Sequence[Context], pair: Pair, *, transcode: bool = False) -> Context:
+    """The accepted context for a file: its own syntax first, else one to re-encode to where that is allowed (see
+    `proposals_for`).
 
     The file is to be re-encoded when the returned context's syntax is not its own. Raises ContextNotAccepted
     with the peer's result for the file's own syntax, None where it was never proposed or never answered.
@@ -124,7 +132,7 @@ def choose(contexts: Sequence[Context], pair: Pair) -> Context:
     sop_class, syntax = pair
     of_class = [context for context in contexts if context.abstract_syntax == sop_class]
     accepted = {context.transfer_syntax: context for context in reversed(of_class) if context.accepted}
-    wanted = (syntax, *REENCODABLE) if syntax in UNCOMPRESSED else (syntax,)
+    wanted = (syntax, *REENCODABLE) if convertible(syntax, transcode=transcode) else (syntax,)
     for candidate in wanted:
         if candidate in accepted:
             return accepted[candidate]

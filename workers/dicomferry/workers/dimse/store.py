@@ -72,6 +72,7 @@ def send(
     items: Iterator[LocalInstance],
     pairs: Sequence[Pair],
     *,
+    transcode: bool = False,
     progress: Progress | None = None,
     on_open: OnOpen | None = None,
 ) -> Iterator[StoreAnswer]:
@@ -79,12 +80,13 @@ def send(
 
     `pairs` are the (SOP class UID, transfer syntax UID) that will be met; the first association is opened for
     as many of them as it holds before an item is pulled, another one whenever an item needs contexts that the
-    open one never proposed. `on_open` hears of each. `progress(n)` is called whenever bytes moved, with the
+    open one never proposed. With `transcode` a peer that takes a compressed file only uncompressed gets a
+    decompressed copy. `on_open` hears of each. `progress(n)` is called whenever bytes moved, with the
     bytes of data set among them. Raises what `open_association` raises, AssociationAborted,
     DimseTimeout("progress" while sending, "store_answer" after the last fragment), ProtocolViolation: the
     item pulled last was in flight then. Closing the iterator releases the association.
     """
-    sender = _Sender(remote, pairs, progress, on_open)
+    sender = _Sender(remote, pairs, transcode, progress, on_open)
     try:
         sender.open_first()
         for item in items:
@@ -103,10 +105,16 @@ class _Sender:
     """The association that is open, if any, and the data path over it."""
 
     def __init__(
-        self, remote: Remote, pairs: Sequence[Pair], progress: Progress | None, on_open: OnOpen | None
+        self,
+        remote: Remote,
+        pairs: Sequence[Pair],
+        transcode: bool,
+        progress: Progress | None,
+        on_open: OnOpen | None,
     ) -> None:
         self._remote = remote
-        self._groups = contexts.group(pairs)
+        self._transcode = transcode
+        self._groups = contexts.group(pairs, transcode=transcode)
         self._progress = progress
         self._on_open = on_open
         self._association: Association | None = None
@@ -140,16 +148,17 @@ class _Sender:
 
     def _association_for(self, pair: Pair) -> Association:
         """The open association if it proposed what this pair needs, else another one that does."""
-        if self._association is not None and (pair in self._chosen or contexts.serves(self._proposed, pair)):
+        if self._association is not None and (pair in self._chosen or self._serves(self._proposed, pair)):
             return self._association
         self.release()
-        if contexts.serves(self._proposed, pair):
-            return self._open(self._proposed)
-        for group in self._groups:
-            if contexts.serves(group, pair):
+        for group in (self._proposed, *self._groups):
+            if self._serves(group, pair):
                 return self._open(group)
         # Not in the plan: the file was written anew since, in another syntax.
-        return self._open(contexts.extended(self._proposed, pair))
+        return self._open(contexts.extended(self._proposed, pair, transcode=self._transcode))
+
+    def _serves(self, proposals: tuple[Proposal, ...], pair: Pair) -> bool:
+        return contexts.serves(proposals, pair, transcode=self._transcode)
 
     def send(self, item: LocalInstance) -> StoreAnswer:
         """Send one file; a fault of the file is an answer, any other an exception."""
@@ -164,7 +173,7 @@ class _Sender:
         except UnusableFile as error:
             return _unsent(item, error.reason, str(error))
         except ContextNotAccepted as error:
-            return _unsent(item, "context refused", _refusal(error))
+            return _unsent(item, "context refused", _refusal(error, self._transcode))
         finally:
             os.close(fd)
 
@@ -176,7 +185,7 @@ class _Sender:
         association = self._association_for(pair)
         context = self._chosen.get(pair)
         if context is None:
-            context = self._chosen[pair] = contexts.choose(association.contexts, pair)
+            context = self._chosen[pair] = contexts.choose(association.contexts, pair, transcode=self._transcode)
         sent_as = None if context.transfer_syntax == header.transfer_syntax_uid else context.transfer_syntax
         message_id = association.next_message_id()
         command = _request(header, message_id)
@@ -262,12 +271,12 @@ def _as_planned(item: LocalInstance, fd: int, now: os.stat_result) -> part10.Hea
 
 
 def _reencoded(path: bytes, header: part10.Header, syntax: str) -> tuple[BinaryIO, int]:
-    """The data set in another uncompressed syntax, and its length in bytes."""
+    """The data set in another, uncompressed syntax, decompressed where it has to be, and its length in bytes."""
     # Only here: it brings all of pydicom along.
     from dicomferry.workers import transcode
 
     try:
-        stream = transcode.reencode(path, header, syntax)
+        stream = transcode.decompress(path, header, syntax)
     except OSError as error:
         raise UnusableFile("unreadable", _why(error)) from error
     length = stream.seek(0, os.SEEK_END)
@@ -305,7 +314,7 @@ def _comment(answer: Message) -> str | None:
     return text and "".join(char if char.isprintable() else "?" for char in text)
 
 
-def _refusal(error: ContextNotAccepted) -> str:
+def _refusal(error: ContextNotAccepted, transcode: bool) -> str:
     """Which context was refused and why, for people."""
     from pydicom.uid import UID
 
@@ -314,6 +323,6 @@ def _refusal(error: ContextNotAccepted) -> str:
     syntax = UID(error.transfer_syntax_uid, 0).name
     why = _RESULTS.get(error.result, "refused")
     text = f"{what} in {syntax}: {why}" + (f" (result {error.result})" if error.result is not None else "")
-    if error.transfer_syntax_uid in contexts.UNCOMPRESSED:
+    if contexts.convertible(error.transfer_syntax_uid, transcode=transcode):
         return text
-    return f"{text}; --transcode sends a decompressed copy"
+    return f"{text}; `submit store --transcode` sends a decompressed copy"

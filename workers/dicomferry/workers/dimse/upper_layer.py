@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import select
 import socket
+import ssl
 import struct
 import sys
 import termios
@@ -23,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from dicomferry.models.errors import AssociationAborted, DimseTimeout, ProtocolViolation
+from dicomferry.workers.dimse.tls import TlsStream
 
 # PDU types (PS3.8 9.3.1).
 A_ASSOCIATE_RQ = 0x01
@@ -80,7 +82,7 @@ RELEASE_RP = struct.pack(">BxL4x", A_RELEASE_RP, 4)
 
 
 class UpperLayer:
-    """PDUs over one connected socket, which it owns from now on.
+    """PDUs over one connected socket, plain or TLS after its handshake, which it owns from now on.
 
     `peer` names the other side in every error. `progress(0)` is called whenever bytes have moved. `heard_bytes` counts
     what was received by `receive`.
@@ -94,7 +96,7 @@ class UpperLayer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.peer = peer
         self.heard_bytes = 0
-        self._socket = sock
+        self._socket: socket.socket | TlsStream = TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else sock
         self._progress = progress
         self._input = bytearray()
         self._heard = False
@@ -121,7 +123,7 @@ class UpperLayer:
         self._sending = True
         while views:
             try:
-                sent = self._write(views)
+                sent = self._socket.sendmsg(views)
             except (BlockingIOError, InterruptedError):
                 self._wait_for_room(seconds)
                 continue
@@ -219,13 +221,6 @@ class UpperLayer:
                         break
             self._socket.close()
 
-    def _write(self, views: list[memoryview]) -> int:
-        try:
-            return self._socket.sendmsg(views)
-        except (AttributeError, NotImplementedError):
-            # TLS sockets have no scatter-gather.
-            return self._socket.send(views[0])
-
     def _moved(self) -> None:
         if self._progress is not None:
             self._progress(0)
@@ -322,7 +317,7 @@ class UpperLayer:
         return AssociationAborted(f"{self.peer}: aborted by {who} (source {source}, reason {reason})")
 
 
-def _unacknowledged(sock: socket.socket) -> int:
+def _unacknowledged(sock: socket.socket | TlsStream) -> int:
     """How many bytes lie in the kernel's send buffer or on the way; 0 where the system does not tell."""
     try:
         # SIOCOUTQ, which Linux numbers as TIOCOUTQ (tcp(7)).
