@@ -11,16 +11,15 @@ import threading
 import time
 import uuid
 
+from dicomferry.daemon.port import take_port
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import call_store, presence, schema, telemetry
 from dicomferry.models import settings as settings_module
 from dicomferry.models.database import Database
-from dicomferry.models.errors import ConfigurationError, DicomferryError, DimseError
-from dicomferry.models.remote import host_and_port
+from dicomferry.models.errors import DicomferryError, DimseError
 from dicomferry.models.settings import Settings
 from dicomferry.workers import archive_check, parent
 from dicomferry.workers.admission import Admission
-from dicomferry.workers.admission import public_host as public_host
 from dicomferry.workers.archive import OWN, Archive
 from dicomferry.workers.call_log import CallLog, Entry
 from dicomferry.workers.dimse import acceptance
@@ -252,18 +251,6 @@ class _Connection:
     def leave(self, request: Request) -> None:
         """One place free."""
         self._scp.give_place()
-
-
-def take_port(settings: Settings) -> socket.socket:
-    """A socket that listens where the settings say; raises ConfigurationError."""
-    host, port = settings.scp.host, settings.scp.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=256)
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
-        text = f"the storage SCP cannot listen on {host_and_port(host, port)}: {why}"
-        raise ConfigurationError(f"{text}; set scp.port (DICOMFERRY_SCP__PORT), or end what is using it") from None
 
 
 def run(settings: Settings) -> int:

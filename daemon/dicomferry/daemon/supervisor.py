@@ -6,16 +6,16 @@ import os
 import sys
 from collections.abc import Callable
 
-from dicomferry.daemon import storage_scp
 from dicomferry.daemon.broker import READY_SECONDS, EmbeddedBroker
 from dicomferry.daemon.child import CannotKeepUp, Child
 from dicomferry.daemon.home_lock import no_worker_lives, take_home
+from dicomferry.daemon.port import take_port
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import lease, schema
 from dicomferry.models import settings as settings_module
 from dicomferry.models.database import Database, hide_password
 from dicomferry.models.settings import Settings
-from dicomferry.workers import lanes
+from dicomferry.workers import admission, lanes
 
 WORKER_READY_SECONDS = 90.0
 SCP_READY_SECONDS = 300.0
@@ -34,7 +34,7 @@ def run(settings: Settings, say: Callable[[str], object] = print) -> int:
     lock = take_home(settings.home)
     try:
         _prepare_database(settings)
-        storage_scp.take_port(settings).close()  # a port in use is told before anything is started
+        take_port(settings).close()  # a port in use is told before anything is started
         return _Up(settings, stop, say).run()
     finally:
         os.close(lock)
@@ -113,7 +113,7 @@ class _Up:
         self._say(f"home      {self._settings.home}")
         self._say(f"log       {self._settings.log_file}")
         self._say("ready; Ctrl-C stops. Next, in another terminal: dicomferry submit store REMOTE FOLDER -r --wait")
-        host = storage_scp.public_host(self._settings)
+        host = admission.public_host(self._settings)
         self._say(f"Tell your PACS administrator: AE title {ae_title}, host {host}, port {where.port}")
         return True
 

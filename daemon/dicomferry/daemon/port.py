@@ -1,0 +1,22 @@
+"""The port that the storage SCP listens on; apart from it, because who only tries the port needs nothing of DICOM."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from dicomferry.models.errors import ConfigurationError
+from dicomferry.models.remote import host_and_port
+from dicomferry.models.settings import Settings
+
+
+def take_port(settings: Settings) -> socket.socket:
+    """A socket that listens where the settings say; raises ConfigurationError."""
+    host, port = settings.scp.host, settings.scp.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        text = f"the storage SCP cannot listen on {host_and_port(host, port)}: {why}"
+        raise ConfigurationError(f"{text}; set scp.port (DICOMFERRY_SCP__PORT), or end what is using it") from None
