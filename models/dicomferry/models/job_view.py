@@ -10,17 +10,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import dimse_status, ledger, spec
+from dicomferry.models import dimse_status, job_sums, spec
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
+from dicomferry.models.job_sums import Sums
 from dicomferry.models.remote import MOST, host_and_port
 from dicomferry.models.spec import RETRIEVES
 from dicomferry.models.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState, Tally
 from dicomferry.models.tables import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow, RemoteRow
 
 EVENTS_SHOWN = 50
-_ATTEMPTS_TIMED = 5000
-"""The times of more attempts take too long to read for a look at a job: then its whole time counts, with its pauses."""
+_JOBS_AT_ONCE = 500
 _ITEM_COLUMNS = (
     ItemRow.id,
     ItemRow.kind,
@@ -233,23 +233,21 @@ def _events(connection: Connection, job_id: int, limit: int | None) -> list[dict
 
 def _documents(database: Database, connection: Connection, rows: Sequence[AnyRow]) -> list[dict[str, Any]]:
     now = database.now(connection)
-    return [_document(connection, row, now) for row in rows]
+    documents = []
+    for first in range(0, len(rows), _JOBS_AT_ONCE):
+        some = rows[first : first + _JOBS_AT_ONCE]
+        sums = job_sums.of(connection, [row.id for row in some], now)
+        documents += [_document(connection, row, now, sums) for row in some]
+    return documents
 
 
-def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, Any]:
-    numbers = ledger.tally(connection, row.id)
-    sent_bytes = connection.execute(
-        sa.select(sa.func.coalesce(sa.func.sum(ChunkRow.sent_bytes), 0)).where(ChunkRow.job_id == row.id)
-    ).scalar_one()
+def _document(connection: Connection, row: AnyRow, now: datetime, sums: Sums) -> dict[str, Any]:
+    numbers = sums.items.get(row.id, Tally())
     waiting = None if row.state in FINAL_JOB_STATES else _waiting(connection, row.id)
     balance = _balance(connection, row, numbers)
-    attempts = connection.execute(
-        sa.select(sa.func.count()).select_from(AttemptRow).where(AttemptRow.job_id == row.id)
-    ).scalar_one()
-    seconds = 0.0
-    if balance.received and attempts <= _ATTEMPTS_TIMED:
-        seconds = _busy_seconds(connection, row.id, now)
-    elif balance.received and row.started_at:
+    attempts = sums.attempts.get(row.id, 0)
+    seconds = sums.seconds.get(row.id, 0.0)
+    if attempts > job_sums.ATTEMPTS_TIMED and row.started_at:
         seconds = ((row.finished_at or now) - row.started_at).total_seconds()
     reason = row.reason if waiting is None else waiting.reason
     advice = waiting.advice if waiting is not None else dimse_status.advice_for(row.kind, None, row.reason)
@@ -284,13 +282,13 @@ def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, A
             "skipped": numbers.skipped,
             "cancelled": numbers.cancelled,
         },
-        "matches": ledger.matches(connection, row.id) if row.kind == "find" else None,
+        "matches": sums.matches.get(row.id, 0) if row.kind == "find" else None,
         "expected": balance.expected,
         "received": balance.received,
         "missing": balance.missing,
         "surplus": balance.surplus,
         "conflicts": balance.conflicts,
-        "bytes": int(sent_bytes),
+        "bytes": sums.sent_bytes.get(row.id, 0),
         "rate_instances_per_s": round(balance.received / seconds, 1) if seconds > 0 and balance.received else None,
     }
 
@@ -344,28 +342,6 @@ def _detail(connection: Connection, job_id: int, reason: str) -> str | None:
         .limit(1)
     ).scalar_one_or_none()
     return found
-
-
-def _busy_seconds(connection: Connection, job_id: int, now: datetime) -> float:
-    """How long attempts ran, those at the same time counted once.
-
-    Waiting for a remote, or for somebody to say `retry`, tells nothing of how fast it goes.
-    """
-    end = sa.func.coalesce(AttemptRow.ended_at, sa.literal(now, AttemptRow.ended_at.type))
-    order = (AttemptRow.started_at, AttemptRow.id)
-    busy_until = sa.func.max(end).over(order_by=order, rows=(None, -1))
-    spans = (
-        sa.select(AttemptRow.started_at.label("start"), end.label("end"), busy_until.label("busy_until"))
-        .where(AttemptRow.job_id == job_id)
-        .subquery()
-    )
-    start = sa.case((spans.c.busy_until > spans.c.start, spans.c.busy_until), else_=spans.c.start)
-    if connection.dialect.name == "sqlite":
-        seconds = (sa.func.julianday(spans.c.end) - sa.func.julianday(start)) * 86_400
-    else:
-        seconds = sa.extract("epoch", spans.c.end - start)
-    total = connection.execute(sa.select(sa.func.sum(seconds)).where(spans.c.end > start)).scalar_one()
-    return float(total or 0.0)
 
 
 def _item(service: str, row: AnyRow) -> dict[str, Any]:

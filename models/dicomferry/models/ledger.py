@@ -54,12 +54,16 @@ def recount(connection: Connection, chunk_id: int) -> None:
 
 def tally(connection: Connection, job_id: int) -> Tally:
     """The job's numbers of items: sums over its chunks."""
-    row = connection.execute(
-        sa.select(*(sa.func.coalesce(sa.func.sum(getattr(ChunkRow, name)), 0).label(name) for name in _TALLY)).where(
-            ChunkRow.job_id == job_id
-        )
-    ).one()
-    return Tally(**{name: int(getattr(row, name)) for name in _TALLY})
+    return tallies(connection, [job_id]).get(job_id, Tally())
+
+
+def tallies(connection: Connection, job_ids: Sequence[int]) -> dict[int, Tally]:
+    """The same for several jobs; those without a chunk are left out."""
+    sums = [sa.func.sum(getattr(ChunkRow, name)).label(name) for name in _TALLY]
+    rows = connection.execute(
+        sa.select(ChunkRow.job_id, *sums).where(ChunkRow.job_id.in_(job_ids)).group_by(ChunkRow.job_id)
+    )
+    return {row.job_id: Tally(**{name: int(getattr(row, name)) for name in _TALLY}) for row in rows}
 
 
 def matches(connection: Connection, job_id: int) -> int:
