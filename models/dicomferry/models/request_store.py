@@ -407,7 +407,8 @@ def close(
     if failure is not None:
         outcome = failure
     elif all(one in GOOD_ITEM_STATES for one, number in states.items() if number):
-        outcome = Outcome(item_id=request_id, state=ItemState.SUCCEEDED)
+        grew = connection.execute(sa.select(ItemRow.reason).where(ItemRow.id == request_id)).scalar() == GREW
+        outcome = Outcome(item_id=request_id, state=ItemState.SUCCEEDED, reason=GREW if grew else None)
     else:
         worst = reasons.most_common(1)[0][0] if reasons else "incomplete"
         bad = sum(reasons.values())

@@ -238,7 +238,8 @@ class _Attempt:
                 asking.watch.settle()
             if not asking.goal.is_reached():
                 return self._round_is_over(asking)
-            if not asking.asked or self.state.row.reason == request_store.GREW or not self._has_grown():
+            just_listed = fresh and not asking.asked
+            if just_listed or self.state.row.reason == request_store.GREW or not self._has_grown():
                 return _End()
 
     def _begin(self) -> Asking:
