@@ -188,6 +188,11 @@ def _no_find_context(abstract: str, syntaxes: list[str]) -> Answer:
     return (3 if abstract.endswith(".1") and ".5.1.4.1.2." in abstract else 0), syntaxes[0]
 
 
+def _again_and_again(held: QrPeer, level: str, answers: list[Dataset]) -> list[Dataset] | int:
+    return answers * 5
+
+
+NAMED["lists a study once for each of its images"] = Manners(find=_again_and_again)
 NAMED["IMAGE level of C-FIND refused"] = Manners(find=_no_find_at_image)
 NAMED["C-FIND refused, C-MOVE accepted"] = Manners(find=_no_find)
 NAMED["C-FIND has no presentation context"] = Manners(choose=_no_find_context)
