@@ -18,7 +18,7 @@ from dicomferry.models.database import Database
 from dicomferry.models.errors import ConfigurationError, DicomferryError, DimseError
 from dicomferry.models.remote import host_and_port
 from dicomferry.models.settings import Settings
-from dicomferry.workers import archive_check, parent
+from dicomferry.workers import archive_check, get_line, parent
 from dicomferry.workers.admission import Admission
 from dicomferry.workers.admission import public_host as public_host
 from dicomferry.workers.archive import OWN, Archive
@@ -316,6 +316,7 @@ def _recover(archive: Archive, journal: Journal, database: Database) -> None:
     found = 0
     for folder in journal.read():
         found += archive_check.index(archive, database, archive.files(folder))
+    get_line.take_over(archive, database)
     if drafts or found:
         log.warning("taken over from a process that died", indexed=found, temporary_files_removed=drafts)
 

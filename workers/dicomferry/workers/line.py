@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from dicomferry.models.claim import Claim
 from dicomferry.models.remote import Remote
-from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.target import Target
 from dicomferry.workers.dimse import move
 from dicomferry.workers.dimse.association import Association
 from dicomferry.workers.dimse.retrieval import Retrieval
-from dicomferry.workers.environment import Environment
 from dicomferry.workers.heartbeat import Heartbeat
 
 
@@ -59,19 +56,3 @@ class MoveLine:
         if association is not None:
             self._heart.on_abort(None)
             how(association)
-
-
-class GetLines:
-    """Where C-GET is asked; what it takes to archive what comes is set up at the first request, ended by `close`."""
-
-    def __init__(
-        self, environment: Environment, held: Claim, heart: Heartbeat, remote: Remote, spec: MoveSpec | GetSpec
-    ) -> None:
-        self._parts = environment, held, heart, remote, spec
-
-    def open(self) -> Line:
-        """A line."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """What has come is indexed when this returns."""

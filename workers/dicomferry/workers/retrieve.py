@@ -26,9 +26,10 @@ from dicomferry.workers.asking import Asking, sentence_of
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.environment import STUCK, Environment, decide, internal, sentence
 from dicomferry.workers.fault import Fault, Lost, Stopped, local
+from dicomferry.workers.get_line import GetLine, Store
 from dicomferry.workers.goal import Blind, Listed
 from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.line import GetLines, Line
+from dicomferry.workers.line import Line
 from dicomferry.workers.plan import printable
 from dicomferry.workers.watch import Watch
 
@@ -68,7 +69,7 @@ class _Attempt:
         self.state = request_store.state(self.database, held.chunk_id)
         self.request_id: int = self.state.row.id
         self.asking: Asking | None = None
-        self.get_line = GetLines(environment, held, heart, remote, self.spec)
+        self.store: Store | None = None
         self.callers = admission.Callers()
         self.call_mark = self.arrival_mark = 0
         self.scps: frozenset[int] = frozenset()
@@ -110,7 +111,8 @@ class _Attempt:
         finally:
             self.heart.on_abort(None)
             self._line_ends(lambda line: line.abort())
-            self.get_line.close()
+            if self.store:
+                self.store.close()
         self._finish(end)
 
     def _line_ends(self, how: Callable[[Line], None]) -> None:
@@ -266,11 +268,20 @@ class _Attempt:
                 callers=self.callers,
                 call_mark=self.call_mark,
                 comes_here=self.comes_here,
-                get_line=self.get_line.open,
+                get_line=self._get_line,
             )
         self.asking = asking
         asking.watch.look(now=True)
         return asking
+
+    def _get_line(self) -> Line:
+        """Where C-GET is asked; the archive is opened for it."""
+        self.store = self.store or Store(self.environment.settings, self.database)
+
+        def classes() -> list[str]:
+            return request_store.missing_classes(self.database, self.held.chunk_id)
+
+        return GetLine(self.remote, self.spec.root, self.store, self.held, self.heart, classes)
 
     def _expect(self) -> _End | None:
         """Find out what there is; the end of the attempt where that is nothing."""
