@@ -26,11 +26,12 @@ from .desk import Desk
 
 REMOTE_KEYS = {
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
-    "max_associations", "max_moves", "max_uids", "prefer_syntax", "timeouts",
+    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts",
 }  # fmt: skip
 OPTIONS = (
     "--calling", "US", "--store", "ST@10.0.0.6:105", "--also-from", "GATE", "--also-from", "10.0.0.0/24",
     "--charset", "ISO_IR 100", "--max-associations", "2", "--max-moves", "3", "--max-uids", "50",
+    "--find-cap", "500", "--relational",
     "--prefer-syntax", "implicit", "--connect", "1", "--first-answer", "900.5",
 )  # fmt: skip
 
@@ -43,8 +44,8 @@ def test_all_that_was_said_is_kept(desk: Desk) -> None:
     assert shown == {
         "name": "pacs1", "ae_title": "PACS1", "host": "10.0.0.5", "port": 104, "calling_ae_title": "US",
         "store_address": "ST@10.0.0.6:105", "also_from": ["GATE", "10.0.0.0/24"], "charset": "ISO_IR 100",
-        "max_associations": 2, "max_moves": 3, "max_uids": 50, "prefer_syntax": "implicit",
-        "timeouts": {"connect": 1.0, "first_answer": 900.5},
+        "max_associations": 2, "max_moves": 3, "max_uids": 50, "find_cap": 500, "relational": True,
+        "prefer_syntax": "implicit", "timeouts": {"connect": 1.0, "first_answer": 900.5},
     }  # fmt: skip
     told = desk.run("remote", "show", "pacs1").stdout
     assert "900.5 s" in told and "GATE, 10.0.0.0/24" in told
@@ -54,9 +55,10 @@ def test_set_changes_what_is_given_and_nothing_else(desk: Desk) -> None:
     """An empty text or 0 seconds goes back to the default."""
     desk.run("remote", "add", "pacs1", "PACS1@10.0.0.5:104", *OPTIONS, "--no-probe")
     before = desk.json("remote", "show", "pacs1")
-    desk.run("remote", "set", "pacs1", "OTHER@h:11", "--calling", "", "--connect", "0", "--acse", "2", "--no-probe")
+    changes = ("--calling", "", "--connect", "0", "--acse", "2", "--find-cap", "0", "--hierarchical")
+    desk.run("remote", "set", "pacs1", "OTHER@h:11", *changes, "--no-probe")
     assert desk.json("remote", "show", "pacs1") == before | {
-        "ae_title": "OTHER", "host": "h", "port": 11, "calling_ae_title": None,
+        "ae_title": "OTHER", "host": "h", "port": 11, "calling_ae_title": None, "find_cap": None, "relational": False,
         "timeouts": {"first_answer": 900.5, "acse": 2.0},
     }  # fmt: skip
     assert "nothing to change" in desk.run("remote", "set", "pacs1", code=2).stderr

@@ -42,6 +42,16 @@ def test_text_from_outside_cannot_command_a_terminal() -> None:
     assert words.printable("a\x1b[2Jb\nc") == "a\\x1b[2Jb\\nc"
 
 
+def test_a_find_is_told_by_its_matches() -> None:
+    """How many, where, and what is doubtful about it."""
+    told = words.sentence(_job("succeeded", "find", matches=1234, rate_instances_per_s=None))
+    assert told.startswith("job 7: 1,234 matches at PACS1")
+    told = words.sentence(_job("succeeded", "find", matches=100, reason="maybe truncated", rate_instances_per_s=None))
+    assert "100 matches at PACS1, maybe truncated" in told
+    told = words.sentence(_job("failed", "find", matches=0, reason="unable to process", rate_instances_per_s=None))
+    assert "the find failed: unable to process" in told
+
+
 def _job(state: str, kind: str = "store", **values: Any) -> dict[str, Any]:
     items = {"total": 0, "pending": 0, "succeeded": 0, "warning": 0, "failed": 0, "skipped": 0, "cancelled": 0}
     return {

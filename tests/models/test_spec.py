@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomferry.models import spec
-from dicomferry.models.spec import EchoSpec, StoreSpec
+from dicomferry.models.spec import EchoSpec, FindSpec, StoreSpec
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,11 @@ from dicomferry.models.spec import EchoSpec, StoreSpec
     [
         EchoSpec(),
         StoreSpec(paths=("/data",)),
+        FindSpec(),
+        FindSpec(
+            level="image", root="patient", keys=(("00100010", "*Jérôme*"), ("00400100[0].00080060", "")), split=True
+        ),
+        FindSpec(worklist=True),
         StoreSpec(paths=("/data/a b", "/data/Straße/日本"), recursive=True),
         StoreSpec(paths=(os.fsdecode(b"/data/\xff\xfe.dcm"), os.fsdecode("/data/é".encode("latin-1")))),
     ],

@@ -125,6 +125,14 @@ def test_a_store_with_nothing_to_send_failed() -> None:
         assert derive_job(tally, planned=True, chunks={ChunkState.DONE: 1}, started=True) is JobState.FAILED
 
 
+def test_a_find_that_broke_off_with_matches_is_incomplete() -> None:
+    """What a failed item left and what is kept counts for something; with an item that arrived nothing changes."""
+    failed, both = Tally(total=1, failed=1), Tally(total=2, failed=1, succeeded=1)
+    for tally in (failed, both):
+        state = derive_job(tally, planned=True, chunks={ChunkState.DONE: 1}, started=True, partial=True)
+        assert state is JobState.INCOMPLETE
+
+
 def test_skipped_items_never_count_against_a_job() -> None:
     """Skipped beside arrived is success; a warning is an arrival."""
     tally = Tally(total=3, succeeded=1, warning=1, skipped=1)

@@ -52,6 +52,12 @@ def wanted_uids(retrieval: Retrieval) -> list[str]:
     return [sample.sop_instance_uid for sample in retrieval.wanted]
 
 
+def of_others(retrieval: Retrieval) -> list[Sample]:
+    """Everything that belongs to other studies than what is wanted."""
+    studies = {sample.study_instance_uid for sample in retrieval.wanted}
+    return [sample for sample in retrieval.peer.catalogue.samples if sample.study_instance_uid not in studies]
+
+
 def first_of(held: QrPeer) -> str:
     """The instance with which something is wrong: the third one of the catalogue."""
     return held.catalogue.samples[2].sop_instance_uid
@@ -182,6 +188,11 @@ def _no_find_context(abstract: str, syntaxes: list[str]) -> Answer:
     return (3 if abstract.endswith(".1") and ".5.1.4.1.2." in abstract else 0), syntaxes[0]
 
 
+def _again_and_again(held: QrPeer, level: str, answers: list[Dataset]) -> list[Dataset] | int:
+    return answers * 5
+
+
+NAMED["lists a study once for each of its images"] = Manners(find=_again_and_again)
 NAMED["IMAGE level of C-FIND refused"] = Manners(find=_no_find_at_image)
 NAMED["C-FIND refused, C-MOVE accepted"] = Manners(find=_no_find)
 NAMED["C-FIND has no presentation context"] = Manners(choose=_no_find_context)
@@ -311,19 +322,24 @@ def duplicates(retrieval: Retrieval) -> None:
 
 @named("other patients' objects as well")
 def surplus(retrieval: Retrieval) -> None:
-    wanted = set(wanted_uids(retrieval))
-    others = [sample for sample in retrieval.peer.catalogue.samples if sample.sop_instance_uid not in wanted]
-    retrieval.store(others[:3], report=False)
+    retrieval.store(of_others(retrieval)[:3], report=False)
     retrieval.store()
+    retrieval.hang_up()
+    retrieval.final()
+
+
+@named("more of the study than it lists")
+def unlisted(retrieval: Retrieval) -> None:
+    retrieval.store(retrieval.peer.later, report=False)
+    retrieval.store()
+    retrieval.completed = len(retrieval.wanted)
     retrieval.hang_up()
     retrieval.final()
 
 
 @named("a different study than the one asked for")
 def different_study(retrieval: Retrieval) -> None:
-    wanted = set(wanted_uids(retrieval))
-    others = [sample for sample in retrieval.peer.catalogue.samples if sample.sop_instance_uid not in wanted]
-    retrieval.store(others)
+    retrieval.store(of_others(retrieval))
     retrieval.hang_up()
     retrieval.final()
 
@@ -372,7 +388,8 @@ def anonymous(retrieval: Retrieval) -> None:
 @named("a transfer syntax that our SCP refuses")
 def refused_context(retrieval: Retrieval) -> None:
     one = first_of(retrieval.peer)
-    retrieval.store([_as_jpip(sample) if sample.sop_instance_uid == one else sample for sample in retrieval.wanted])
+    retrieval.wanted = [_as_jpip(sample) if sample.sop_instance_uid == one else sample for sample in retrieval.wanted]
+    retrieval.store()
     retrieval.hang_up()
     retrieval.final()
 

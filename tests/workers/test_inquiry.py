@@ -30,7 +30,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
         yield made
 
 
-def study(number: int, **elements: object) -> bytes:
+def study(number: int, **elements: str) -> bytes:
     return pending(identifier(**{"StudyInstanceUID": f"1.2.{number}", "PatientID": f"P{number}", **elements}))
 
 
@@ -367,7 +367,7 @@ def test_a_hundred_thousand_matches_in_flat_memory(site: Inline) -> None:
     answers = [*[study(7)] * 1000]
 
     def reply(_: Asked) -> Reply:
-        for _ in range(100):
+        for _round in range(100):
             yield from answers
         yield final()
 

@@ -18,7 +18,7 @@ from dicomferry.models import settings as settings_module
 from dicomferry.models.database import Database
 from dicomferry.models.errors import DicomferryError, DimseError
 from dicomferry.models.settings import Settings
-from dicomferry.workers import archive_check, parent
+from dicomferry.workers import archive_check, get_line, parent
 from dicomferry.workers.admission import Admission
 from dicomferry.workers.archive import OWN, Archive
 from dicomferry.workers.call_log import CallLog, Entry
@@ -303,6 +303,7 @@ def _recover(archive: Archive, journal: Journal, database: Database) -> None:
     found = 0
     for folder in journal.read():
         found += archive_check.index(archive, database, archive.files(folder))
+    get_line.take_over(archive, database)
     if drafts or found:
         log.warning("taken over from a process that died", indexed=found, temporary_files_removed=drafts)
 

@@ -181,6 +181,17 @@ def missing(database: Database, chunk_id: int) -> list[Missing]:
     return database.read(work)
 
 
+def missing_classes(database: Database, chunk_id: int) -> list[str]:
+    """Their SOP classes, the commonest first."""
+    query = (
+        sa.select(ItemRow.sop_class_uid)
+        .where(_awaited(chunk_id), ItemRow.sop_class_uid.is_not(None))
+        .group_by(ItemRow.sop_class_uid)
+        .order_by(sa.func.count().desc(), ItemRow.sop_class_uid)
+    )
+    return [uid for uid in database.read(lambda connection: connection.execute(query).scalars().all()) if uid]
+
+
 def totals(database: Database, chunk_id: int) -> dict[Series, int]:
     """How many instances of each (study, series) the chunk's request names."""
 
@@ -407,7 +418,8 @@ def close(
     if failure is not None:
         outcome = failure
     elif all(one in GOOD_ITEM_STATES for one, number in states.items() if number):
-        outcome = Outcome(item_id=request_id, state=ItemState.SUCCEEDED)
+        grew = connection.execute(sa.select(ItemRow.reason).where(ItemRow.id == request_id)).scalar() == GREW
+        outcome = Outcome(item_id=request_id, state=ItemState.SUCCEEDED, reason=GREW if grew else None)
     else:
         worst = reasons.most_common(1)[0][0] if reasons else "incomplete"
         bad = sum(reasons.values())

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dicomferry.models import call_store, dimse_status
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.dimse_status import Answer, Rule
+from dicomferry.models.outcome import Outcome
+from dicomferry.models.pairing import GONE, NOT_DELIVERED
+from dicomferry.models.state import ItemState
 from dicomferry.workers.admission import Callers
 
 
@@ -22,6 +26,28 @@ class Fault(Exception):
 
 class Stopped(Exception):
     """Cancel, hold or drain was asked for."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Why what is still missing is given up."""
+
+    reason: str = NOT_DELIVERED
+    detail: str | None = None
+    gone: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+
+    def outcome(self, row: AnyRow) -> Outcome:
+        """Of one instance."""
+        reason, detail = self.reason, self.detail
+        if row.sop_instance_uid in self.gone:
+            reason, detail = GONE, None
+        elif row.sop_class_uid in self.refused:
+            reason, detail = "context refused here", f"our storage SCP refused SOP class {row.sop_class_uid}"
+        elif row.sop_instance_uid in self.named:
+            detail = f"the archive names it among what it could not send; {detail or ''}".rstrip("; ")
+        return Outcome(item_id=row.id, state=ItemState.FAILED, reason=reason, detail=detail, charges=row.charges)
 
 
 def local(rule: Rule, reason: str, advice: str | None = None) -> Answer:

@@ -44,7 +44,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Ingest:
-    """A `Sink` for one C-STORE; for one thread."""
+    """A `Sink` for one C-STORE; for one thread. `job_id` and `move_id` say what it comes for, where that is known."""
 
     def __init__(
         self,
@@ -55,6 +55,8 @@ class Ingest:
         association: str,
         address: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        job_id: int | None = None,
+        move_id: int | None = None,
     ) -> None:
         self._archive = archive
         self._indexer = indexer
@@ -62,6 +64,7 @@ class Ingest:
         self._association = association
         self._address = address
         self._clock = clock
+        self._asked_by = job_id, move_id
         self._draft: Draft | None = None
         self._held: list[bytes] = []
         self._refusal: Answer | None = None
@@ -284,6 +287,8 @@ class Ingest:
                 originator_ae_title=incoming.originator_ae_title,
                 originator_message_id=incoming.originator_message_id,
                 at=now,
+                job_id=self._asked_by[0],
+                move_id=self._asked_by[1],
             ),
         )
 

@@ -74,6 +74,7 @@ class Association:
         self.remote = remote
         self.layer = layer
         self.contexts = negotiated.contexts
+        self.scp_roles = negotiated.scp_roles
         self.peer_max_pdu = negotiated.peer_max_pdu
         self.peer_implementation_class_uid = negotiated.peer_implementation_class_uid
         self.peer_implementation_version_name = negotiated.peer_implementation_version_name

@@ -32,10 +32,11 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Proposal:
-    """One presentation context as we ask for it."""
+    """One presentation context as we ask for it; `as_scp`: we are to receive in it (PS3.7 D.3.3.4)."""
 
     abstract_syntax: str
     transfer_syntaxes: tuple[str, ...]
+    as_scp: bool = False
 
 
 @dataclass(frozen=True)

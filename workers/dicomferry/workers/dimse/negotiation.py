@@ -15,6 +15,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
 )
 from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_requestor
 
@@ -47,6 +48,8 @@ class Negotiated:
     peer_max_pdu: int
     peer_implementation_class_uid: str
     peer_implementation_version_name: str
+    scp_roles: frozenset[str] = frozenset()
+    """The SOP classes in which we may receive."""
 
 
 def encode_request(remote: Remote, proposals: Sequence[Proposal]) -> tuple[bytes, list[PresentationContext]]:
@@ -73,10 +76,21 @@ def encode_request(remote: Remote, proposals: Sequence[Proposal]) -> tuple[bytes
             context.context_id = 2 * number + 1
             contexts.append(context)
         primitive.presentation_context_definition_list = contexts
-        primitive.user_information = [longest, implementation, version]
+        primitive.user_information = [longest, implementation, version, *_roles(proposals)]
         pdu = A_ASSOCIATE_RQ()
         pdu.from_primitive(primitive)
         return pdu.encode(), contexts
+
+
+def _roles(proposals: Sequence[Proposal]) -> list[SCP_SCU_RoleSelectionNegotiation]:
+    """The role of SCP, once for each class that we are to receive (PS3.7 D.3.3.4)."""
+    roles = []
+    for sop_class in dict.fromkeys(proposal.abstract_syntax for proposal in proposals if proposal.as_scp):
+        role = SCP_SCU_RoleSelectionNegotiation()
+        role.sop_class_uid = sop_class
+        role.scu_role, role.scp_role = False, True
+        roles.append(role)
+    return roles
 
 
 def read_answer(layer: UpperLayer, pdu: Pdu, proposed: list[PresentationContext]) -> Negotiated:
@@ -121,6 +135,7 @@ def _read_acceptance(answer: A_ASSOCIATE, proposed: list[PresentationContext]) -
             result, chosen = 4, ""
         contexts.append(Context(int(asked.context_id or 0), str(asked.abstract_syntax), syntaxes, result, chosen))
     maximum = class_uid = version = None
+    roles: set[str] = set()
     for item in answer.user_information:
         if isinstance(item, MaximumLengthNotification):
             maximum = item.maximum_length_received
@@ -128,9 +143,12 @@ def _read_acceptance(answer: A_ASSOCIATE, proposed: list[PresentationContext]) -
             class_uid = item.implementation_class_uid
         elif isinstance(item, ImplementationVersionNameNotification):
             version = item.implementation_version_name
+        elif isinstance(item, SCP_SCU_RoleSelectionNegotiation) and item.scp_role:
+            roles.add(str(item.sop_class_uid))
     return Negotiated(
         contexts=tuple(contexts),
         peer_max_pdu=ASSUMED_MAX_PDU if maximum is None else maximum,
         peer_implementation_class_uid=str(class_uid or ""),
         peer_implementation_version_name=(version or "").strip(),
+        scp_roles=frozenset(roles),
     )

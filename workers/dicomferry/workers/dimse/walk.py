@@ -142,7 +142,7 @@ class Expectation:
     def __iter__(self) -> Iterator[Instance]:
         level, root = self._level, self._root
         try:
-            tops = list(walk(self._ask, root, level, self._with_returns(level, self._keys)))
+            tops = _each_once(walk(self._ask, root, level, self._with_returns(level, self._keys)), level)
         except (DimseFailure, ContextNotAccepted) as error:
             self.why, self.error = str(error), error
             return
@@ -205,6 +205,12 @@ class Expectation:
         counted = query.RELATED_INSTANCES.get(level, query.SOP_CLASS_UID)
         wanted = {UNIQUE[level]: "", counted: "", query.INSTANCE_AVAILABILITY: ""}
         return list(({f"{tag:08X}": value for tag, value in wanted.items()} | dict(keys)).items())
+
+
+def _each_once(found: Iterable[Found], level: Level) -> list[Found]:
+    """Matches without repetitions: some archives list a study once for each of its images."""
+    uppers = tuple(Level)[: tuple(Level).index(level) + 1]
+    return list({tuple(one.unique(upper) for upper in uppers): one for one in found}.values())
 
 
 def _sum(numbers: Iterable[str | None]) -> int | None:

@@ -1,0 +1,253 @@
+"""A retrieve attempt by attempt: what is asked for, what is not asked for again, and what an arrival too late means."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from dicomferry.models import call_store, job_store, lease, retrieve_store, spec
+from dicomferry.models.state import JobState
+from dicomferry.models.tables import ArrivalRow, ChunkRow, ItemRow
+from dicomferry.workers import get_line, runner, watch
+from dicomferry.workers.archive import Archive
+from dicomferry.workers.journal import Journal
+from support import samples
+from support.qr_catalogue import Catalogue
+from support.qr_messages import CANCELLED
+from support.qr_peer import Manners, QrPeer
+from support.qr_retrieval import Retrieval
+from support.retrieving import IMAGE, SERIES, STUDY, TITLE, Site, archived, site
+from support.samples import Sample
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Site]:
+    with site() as running:
+        yield running
+
+
+@pytest.fixture
+def held(tmp_path: Path, request: pytest.FixtureRequest) -> list[Sample]:
+    """A study of two series, four and six instances, of this test alone."""
+    return [
+        samples.instance(
+            tmp_path / f"{series}-{number}.dcm", study=(request.node.name, 1), series=series, number=number, size=8
+        )
+        for series, count in ((1, 4), (2, 6))
+        for number in range(1, count + 1)
+    ]
+
+
+def archive(here: Site, held: list[Sample], **more: object) -> QrPeer:
+    return QrPeer(Catalogue(held), destinations={TITLE: here.scp.port}, **more)  # type: ignore[arg-type]
+
+
+def study_of(held: list[Sample]) -> tuple[str, str]:
+    return STUDY, held[0].study_instance_uid
+
+
+def test_get_brings_everything(here: Site, held: list[Sample]) -> None:
+    """C-GET: on the association itself, into the same archive, each arrival with its job and its request."""
+    with archive(here, held) as peer:
+        job_id = here.get(peer.address, study_of(held))
+        job = here.drive(job_id)
+    assert (job["state"], job["verified"], job["received"], job["expected"]) == ("succeeded", "uids", 10, 10)
+    assert samples.uids(held) <= set(archived(here.scp))
+    rows = here.rows(sa.select(ArrivalRow.__table__))
+    mine = [row for row in rows if row.job_id == job_id]
+    (move,) = retrieve_store.moves(here.database, job_id)
+    assert {(row.move_id, row.calling_ae_title) for row in mine} == {(move["id"], "ARCHIVE")}
+    assert list((here.scp.archive.root / ".ferry" / get_line.FOLDER).iterdir()) == []
+    here.check(job_id)
+
+
+def test_what_is_here_is_not_fetched_again(here: Site, held: list[Sample]) -> None:
+    """Whole series that are missing are asked for as such, and of the others the instances that are missing."""
+    with archive(here, held) as peer:
+        uid = held[0].sop_instance_uid
+        keys = (study_of(held), (SERIES, held[0].series_instance_uid), (IMAGE, uid))
+        assert here.drive(here.move(peer.address, *keys, level="image"))["state"] == "succeeded"
+        job_id = here.move(peer.address, study_of(held))
+        job = here.drive(job_id)
+        asked = sorted((one.level, len(one.wanted)) for one in peer.retrieves[1:])
+        stores = len(peer.stores)
+        again = here.drive(here.move(peer.address, study_of(held)))
+        assert len(peer.stores) == stores, "all of it was here"
+        anew = here.drive(here.move(peer.address, study_of(held), refetch=True))
+        assert len(peer.stores) == stores + 10
+    assert asked == [("IMAGE", 3), ("SERIES", 6)]
+    for one in (job, again, anew):
+        assert (one["state"], one["verified"], one["received"]) == ("succeeded", "uids", 10)
+    reasons = {item["reason"] for item in here.items(job_id) if item["sop_instance_uid"] == uid}
+    assert reasons == {"already here"}
+
+
+class Killed(BaseException):
+    """Stands for a worker that ends where it is."""
+
+
+def test_after_a_worker_died_only_the_rest_is_asked_for(
+    here: Site, held: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came before and after its death is here, whoever asked for it."""
+
+    def half_of_it(retrieval: Retrieval) -> None:
+        if retrieval.nth > 1:
+            return retrieval.well()
+        retrieval.store(retrieval.wanted[:7])
+        retrieval.hang_up()
+        return None
+
+    with archive(here, held, manners=Manners(retrieve=half_of_it)) as peer:
+        job_id = here.move(peer.address, study_of(held))
+        assert runner.run_next(here.environment, "bulk")
+        follow = watch.Watch.follow
+
+        def dies(self: watch.Watch, *arguments: object) -> None:
+            while self.came < 7:
+                self.look(now=True)
+            raise Killed
+
+        monkeypatch.setattr(watch.Watch, "follow", dies)
+        with pytest.raises(Killed):
+            runner.run_next(here.environment, "bulk")
+        monkeypatch.setattr(watch.Watch, "follow", follow)
+        assert lease.expire(here.database, everything=True) == 1
+        job = here.drive(job_id)
+        assert [len(one.wanted) for one in peer.retrieves[1:]] == [3]
+    assert (job["state"], job["received"]) == ("succeeded", 10)
+    here.check(job_id)
+
+
+def test_without_a_storage_scp_nothing_is_asked(
+    here: Site, held: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The move waits, says why, charges nobody, and goes on when there is one."""
+    with archive(here, held) as peer:
+        job_id = here.move(peer.address, study_of(held))
+        with monkeypatch.context() as away:
+            away.setattr(call_store, "SILENT_AFTER", -1e6)
+            while runner.run_next(here.environment, "bulk"):
+                pass
+            job = here.show(job_id)
+            assert (job["state"], job["reason"]) == ("running", call_store.NO_SCP)
+            assert peer.associations == 0
+        call_store.begin(here.database)
+        assert here.drive(job_id)["state"] == "succeeded"
+
+
+def test_a_late_arrival_makes_the_job_good(here: Site, held: list[Sample]) -> None:
+    """What was given up comes after all: the item, the request and the job are succeeded."""
+    withheld = held[3].sop_instance_uid
+
+    def one_short(retrieval: Retrieval) -> None:
+        retrieval.store([one for one in retrieval.wanted if one.sop_instance_uid != withheld])
+        retrieval.hang_up()
+        retrieval.final()
+
+    with archive(here, held, manners=Manners(retrieve=one_short)) as peer:
+        job_id = here.move(peer.address, study_of(held))
+        job = here.drive(job_id)
+        assert (job["state"], job["received"], here.reasons(job_id)) == ("incomplete", 9, {"not delivered"})
+        assert here.rounds(job_id) == [0, 1, 2]
+        peer.manners = Manners()
+        # Another job brings it, so that it comes without a word of the first one.
+        keys = (study_of(held), (SERIES, held[3].series_instance_uid), (IMAGE, withheld))
+        assert here.drive(here.move(peer.address, *keys, level="image"))["state"] == "succeeded"
+    job = here.show(job_id)
+    assert (job["state"], job["verified"], job["received"], job["missing"]) == ("succeeded", "uids", 10, 0)
+    assert "arrived" in {event["kind"] for event in job["events"]}
+    here.check(job_id)
+
+
+def test_retry_asks_for_the_rest_with_fresh_rounds(here: Site, held: list[Sample]) -> None:
+    """`retry` begins with what is missing, and with the first round."""
+    withheld = held[3].sop_instance_uid
+
+    def one_short(retrieval: Retrieval) -> None:
+        retrieval.store([one for one in retrieval.wanted if one.sop_instance_uid != withheld])
+        retrieval.hang_up()
+        retrieval.final()
+
+    with archive(here, held, manners=Manners(retrieve=one_short)) as peer:
+        job_id = here.move(peer.address, study_of(held))
+        assert here.drive(job_id)["state"] == "incomplete"
+        peer.manners = Manners()
+        job_store.retry(here.database, job_id)
+        assert here.drive(job_id)["state"] == "succeeded"
+        assert peer.retrieves[-1].wanted == (withheld,)
+    assert here.rounds(job_id) == [0, 1, 2, 0]
+    here.check(job_id)
+
+
+def test_a_cancelled_move_is_cancelled_at_the_archive(here: Site, held: list[Sample]) -> None:
+    """C-CANCEL; what came until then stays, the rest is cancelled."""
+    jobs: list[int] = []
+
+    def until_cancelled(retrieval: Retrieval) -> None:
+        retrieval.store(retrieval.wanted[:4])
+        retrieval.hang_up()
+        job_store.cancel(here.database, jobs[0])
+        assert retrieval.listen(20)
+        retrieval.final(CANCELLED)
+
+    with archive(here, held, manners=Manners(retrieve=until_cancelled)) as peer:
+        jobs.append(here.move(peer.address, study_of(held)))
+        job = here.drive(jobs[0])
+        assert peer.cancels == 1
+    assert job["state"] == "cancelled"
+    states = [item["state"] for item in here.items(jobs[0]) if item["kind"] == "instance"]
+    assert states.count("succeeded") == 4 and states.count("cancelled") == 6
+    (move,) = retrieve_store.moves(here.database, jobs[0])
+    assert move["reason"] == "broken off"
+    here.check(jobs[0])
+
+
+def test_overlapping_requests_fetch_each_instance_once(here: Site, held: list[Sample]) -> None:
+    """The second request's instances are duplicates; both succeed."""
+    with archive(here, held) as peer:
+        keys = (study_of(held), (SERIES, held[0].series_instance_uid))
+        what = spec.MoveSpec(identifiers=((1, keys), (2, keys)), level="series")
+        job_id = here.submit(peer.address, what)
+        job = here.drive(job_id)
+        assert sorted(peer.stores) == sorted(one.sop_instance_uid for one in held[:4])
+    assert (job["state"], job["received"], job["items"]["skipped"]) == ("succeeded", 4, 4)
+    assert here.rows(sa.select(ChunkRow.round).where(ChunkRow.job_id == job_id))
+    here.check(job_id)
+
+
+def test_what_a_dead_get_published_is_indexed(here: Site, held: list[Sample]) -> None:
+    """A process died between file and row: the next one finds the file by the journal that it left."""
+    root = here.settings.archive
+    folder = root / ".ferry" / get_line.FOLDER
+    folder.mkdir(exist_ok=True)
+    (folder / "dead.lock").write_bytes(b"")
+    one = held[0]
+    place = f"{one.study_instance_uid}/{one.series_instance_uid}"
+    journal = Journal(folder / "dead.journal")
+    journal.enter(place)
+    journal.close()
+    (root / place).mkdir(parents=True, mode=0o700)
+    (root / place / f"{one.sop_instance_uid}.dcm").write_bytes(one.path.read_bytes())
+    living = os.open(folder / "living.lock", os.O_CREAT | os.O_RDWR)
+    import fcntl
+
+    fcntl.flock(living, fcntl.LOCK_EX)
+    assert get_line.take_over(Archive(root), here.database) == 1
+    assert one.sop_instance_uid in archived(here.scp)
+    assert [path.name for path in folder.iterdir()] == ["living.lock"]
+    os.close(living)
+    (folder / "living.lock").unlink()
+
+
+def test_a_job_that_was_never_planned_has_no_numbers(here: Site) -> None:
+    """Nothing is said to be missing before it is known what is to come."""
+    job_id = here.move("NOBODY@127.0.0.1:1", (STUDY, "1.2.3"))
+    numbers = retrieve_store.numbers(here.database, job_id)
+    assert (numbers.expectation, numbers.expected, numbers.received, numbers.missing) == (None, None, 0, None)
+    assert job_store.cancel(here.database, job_id) is JobState.CANCELLED
+    assert here.rows(sa.select(ItemRow.id).where(ItemRow.job_id == job_id)) == []

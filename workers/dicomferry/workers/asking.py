@@ -1,0 +1,232 @@
+"""Asking an archive for what is missing, request by request, and what its answers mean for the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from dicomferry.models import dimse_status, lease, request_store
+from dicomferry.models.claim import Claim
+from dicomferry.models.dimse_status import Rule
+from dicomferry.models.errors import DimseError
+from dicomferry.models.outcome import Outcome
+from dicomferry.models.remote import Remote, host_and_port
+from dicomferry.models.request_store import State
+from dicomferry.models.rounds import SINGLY, Ask, Limits
+from dicomferry.models.spec import GetSpec, MoveSpec
+from dicomferry.models.state import ItemState
+from dicomferry.workers import admission, fault
+from dicomferry.workers.admission import Callers
+from dicomferry.workers.dimse.retrieval import Report
+from dicomferry.workers.environment import Environment
+from dicomferry.workers.fault import Fault, Stopped
+from dicomferry.workers.goal import Goal
+from dicomferry.workers.heartbeat import Heartbeat
+from dicomferry.workers.line import Line, MoveLine
+from dicomferry.workers.plan import printable
+from dicomferry.workers.watch import Watch
+
+GRACE_SECONDS = 3.0
+"""After a failure the storage SCP's rows have so long to tell whether anybody called."""
+_CANNOT = range(0xC000, 0xD000)
+
+
+@dataclass
+class Asking:
+    """The requests of one attempt. `asking` is the one under way, `asked` how many there were.
+
+    `call_mark` is the last call that the storage SCP had before the attempt, `get_line` opens where C-GET is asked.
+    """
+
+    environment: Environment
+    held: Claim
+    heart: Heartbeat
+    remote: Remote
+    spec: MoveSpec | GetSpec
+    state: State
+    goal: Goal
+    watch: Watch
+    callers: Callers
+    call_mark: int
+    comes_here: bool
+    get_line: Callable[[], Line]
+    line: Line | None = None
+    asking: Ask | None = None
+    asked: int = 0
+    reports: list[Report] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.database = self.environment.database
+
+    @property
+    def us(self) -> str:
+        """What the archive has to know to send to us."""
+        settings = self.environment.settings
+        where = host_and_port(admission.public_host(settings), settings.scp.port)
+        return f"AE title {self.remote.calling_ae_title}, {where}"
+
+    def ask_all(self) -> None:
+        """Ask for what is missing, request by request. Raises Fault, DimseError, Stopped."""
+        fineness = min(SINGLY, max(self.state.rounds, self.state.row.charges))
+        limits = self._limits()
+        over: set[Ask] = set()
+        answered: set[int] = set()
+        waiting = self.goal.asks(fineness, limits)
+        while waiting:
+            ask = waiting.pop(0)
+            if self.heart.stop:
+                raise Stopped
+            if self.goal.has(ask) or ask in over or (ask.items and answered.issuperset(ask.items)):
+                continue
+            over.add(ask)
+            finer = self._ask(ask, limits)
+            if finer is None:
+                answered.update(ask.items)
+            else:
+                limits = finer
+                waiting = self.goal.asks(fineness, limits)
+
+    def _limits(self) -> Limits:
+        """What this archive was found not to do, by the answers to former requests of this chunk."""
+        limits = Limits()
+        for row in request_store.moves_of(self.database, self.held.chunk_id):
+            if row.reason != "refused":
+                continue
+            if row.asked and row.asked > 1:
+                limits = replace(limits, lists=False)
+            elif row.asked:
+                limits = replace(limits, images=False)
+            else:
+                limits = replace(limits, series=False)
+        return limits
+
+    def _ask(self, ask: Ask, limits: Limits) -> Limits | None:
+        """One request, seen through; other limits where the archive refuses it as such."""
+        ours = self.remote.calling_ae_title
+        move_id, message_id = request_store.begin_move(
+            self.database,
+            self.held,
+            self.state.row.id,
+            ask,
+            rounds=self.state.rounds,
+            method=self.spec.kind,
+            ae_title=ours,
+            destination=None if self.comes_here else self.spec.destination,
+        )
+        self.asked += 1
+        self.asking = ask
+        before = self.watch.came
+        try:
+            self.line = self.line or self._open()
+            report = self.watch.follow(self.line.ask(ask.target, message_id, move_id), ask)
+        except (Stopped, Fault, DimseError) as error:
+            self.heart.require_lease()
+            why: str | None = "broken off"
+            if isinstance(error, Fault):
+                why = error.answer.reason
+            elif isinstance(error, DimseError):
+                why = dimse_status.for_error(error).reason
+            self._answered(move_id, {"reason": why, "comment": printable(str(error)) or None})
+            raise
+        if report is None:
+            self._answered(move_id, {"reason": "went silent"})
+            self.line.abort()
+            self.asking = None
+            return None
+        refused = self._refused(ask, report, limits) if self.watch.came == before else None
+        self._answered(
+            move_id,
+            {
+                "status": report.status,
+                "remaining": report.remaining,
+                "completed": report.completed,
+                "failed": report.failed,
+                "warning": report.warning,
+                "failed_uids": list(report.failed_uids) or None,
+                "comment": printable(report.comment),
+                "reason": "refused" if refused else None,
+            },
+        )
+        if refused is None:
+            self.reports.append(report)
+            self.goal.hear(ask, report)
+            self._judge(ask, report)
+        self.asking = None
+        return refused
+
+    def _open(self) -> Line:
+        if self.spec.kind == "get":
+            return self.get_line()
+        return MoveLine(self.remote, self.spec.root, self.spec.destination or self.remote.calling_ae_title, self.heart)
+
+    def _answered(self, move_id: int, values: dict[str, object]) -> None:
+        request_store.end_move(self.database, self.held, move_id, values)
+
+    def _refused(self, ask: Ask, report: Report, limits: Limits) -> Limits | None:
+        """Other limits where the answer means that the archive does not take this kind of request."""
+        answer = dimse_status.for_status(self.spec.kind, report.status)
+        levels = {one.level for one in self.state.targets}
+        finer = ask.target.level not in levels or len(ask.target.images) > 1
+        if not finer or report.done or not (answer.rule is Rule.FINAL or report.status in _CANNOT):
+            return None
+        return limits.after(ask.target)
+
+    def _judge(self, ask: Ask, report: Report) -> None:
+        """What an answer means for the rest. Raises Fault where asking on would be in vain."""
+        answer = dimse_status.for_status(self.spec.kind, report.status)
+        text = sentence_of(report)
+        if answer.rule is Rule.HOLD:
+            if report.status == 0xA801:
+                who = self.us if self.comes_here else f"AE title {self.spec.destination}"
+                advice = (
+                    f"the archive does not know the destination: its administrator has to enter {who}; then release"
+                )
+                answer = replace(answer, advice=advice)
+            raise Fault(answer, text, report.status)
+        good = answer.rule in (Rule.DONE, Rule.WARNING) and (report.completed or report.warning)
+        if not good and self.comes_here and not self.watch.came:
+            self.blame()
+        if answer.rule is Rule.FINAL and not self.watch.came:
+            if not ask.items:
+                raise Fault(answer, text, report.status)
+            uids = {one.item_id: one.uid for one in request_store.missing(self.database, self.held.chunk_id)}
+            self.fail((uids[item] for item in ask.items if item in uids), answer.reason, text)
+            self.watch.look(now=True)
+        if answer.rule is Rule.CONGESTED and not report.done:
+            raise Fault(answer, text, report.status)
+
+    def blame(self) -> None:
+        """Raise Fault if nobody called our storage SCP, and never has for this job; its rows come a moment late."""
+        if request_store.last_arrival(self.database, self.held.job_id):
+            return
+        until = self.environment.clock() + GRACE_SECONDS
+        while True:
+            found = fault.why_nothing_came(self.database, self.callers, self.call_mark, self.us)
+            if found is None or self.watch.look(now=True):
+                return
+            if self.environment.clock() >= until or found.answer.reason == "archive was rejected here":
+                raise found
+            self.environment.sleep(0.25)
+            self.heart.progress(0)
+
+    def fail(self, uids: Iterable[str], reason: str | None, detail: str | None) -> None:
+        """Give up these instances."""
+        wanted = set(uids)
+        lost = [
+            Outcome(item_id=one.item_id, state=ItemState.FAILED, reason=reason, detail=detail, charges=one.charges)
+            for one in request_store.missing(self.database, self.held.chunk_id)
+            if one.uid in wanted
+        ]
+        lease.record(self.database, self.held, lost)
+
+
+def sentence_of(report: Report) -> str:
+    """What an answer said, for people."""
+    numbers = {
+        "remaining": report.remaining,
+        "completed": report.completed,
+        "failed": report.failed,
+        "with warnings": report.warning,
+    }
+    counters = ", ".join(f"{number} {name}" for name, number in numbers.items() if number is not None)
+    return "; ".join(filter(None, (f"the archive answered 0x{report.status:04X}", counters, report.comment)))

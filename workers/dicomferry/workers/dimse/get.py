@@ -1,0 +1,251 @@
+"""C-GET as SCU (PS3.4 C.4.3, PS3.7 9.1.3): the instances come back on the association on which they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from dicomferry.models import query
+from dicomferry.models.errors import AssociationAborted, DimseTimeout, ProtocolViolation
+from dicomferry.models.remote import Remote
+from dicomferry.models.target import Target
+from dicomferry.workers.dimse import message, upper_layer
+from dicomferry.workers.dimse.acceptance import Request
+from dicomferry.workers.dimse.acceptor import Answer, Incoming, Sink
+from dicomferry.workers.dimse.association import Association, Progress, open_association
+from dicomferry.workers.dimse.contexts import (
+    DEFLATED_LE,
+    EXPLICIT_LE,
+    IMPLICIT_LE,
+    MOST_PROPOSALS,
+    Proposal,
+    is_proposable,
+)
+from dicomferry.workers.dimse.inlet import Inlet
+from dicomferry.workers.dimse.message import Command, number_value, text_value
+from dicomferry.workers.dimse.retrieval import Report, encode, read_report
+from dicomferry.workers.dimse.upper_layer import Pdu
+
+SYNTAXES = (
+    EXPLICIT_LE,
+    IMPLICIT_LE,
+    "1.2.840.10008.1.2.4.70",  # JPEG Lossless, first-order prediction
+    "1.2.840.10008.1.2.4.50",  # JPEG Baseline
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000, lossless only
+    "1.2.840.10008.1.2.4.91",  # JPEG 2000
+    "1.2.840.10008.1.2.5",  # RLE Lossless
+    "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
+    "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-Lossless
+    "1.2.840.10008.1.2.4.51",  # JPEG Extended
+    DEFLATED_LE,
+    "1.2.840.10008.1.2.4.57",  # JPEG Lossless, any selection value
+    "1.2.840.10008.1.2.4.102",  # MPEG-4 AVC/H.264 High Profile / Level 4.1
+    "1.2.840.10008.1.2.4.201",  # HTJ2K, lossless only
+    "1.2.840.10008.1.2.4.100",  # MPEG2 Main Profile / Main Level
+    "1.2.840.10008.1.2.4.202",  # HTJ2K with RPCL, lossless only
+)
+"""What is proposed of each class, as far as there is room: what archives keep most, first."""
+
+CLASSES = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{last}"
+    for last in (
+        "2", "4", "7", "1.1", "1", "6.1", "12.1", "3.1", "1.2", "2.1", "4.1", "20", "128", "88.67", "88.22", "88.33",
+        "11.1", "104.1", "77.1.4", "481.1", "481.2", "481.3", "481.5", "66.4", "66", "12.2", "1.3", "77.1.1",
+    )
+)  # fmt: skip
+"""Storage classes to propose where nobody knows what there is."""
+
+Receive = Callable[[Incoming], Sink]
+_UNRECOGNISED = 0x0211
+
+
+def proposals_for(model: str, classes: Iterable[str]) -> list[Proposal]:
+    """The contexts of one association: the model, then one for each (SOP class, transfer syntax).
+
+    Every class in the first syntaxes before any in the last ones; classes that find no place come another time.
+    """
+    known = [one for one in dict.fromkeys(classes) if is_proposable((one, EXPLICIT_LE))] or list(CLASSES)
+    room = MOST_PROPOSALS - 1
+    some = known[: room // 2]
+    each = max(2, min(len(SYNTAXES), room // len(some)))
+    storage = [Proposal(one, (syntax,), as_scp=True) for syntax in SYNTAXES[:each] for one in some]
+    return [Proposal(model, (EXPLICIT_LE, IMPLICIT_LE)), *storage]
+
+
+def open_for(remote: Remote, root: str, classes: Sequence[str], *, progress: Progress | None = None) -> Association:
+    """An association for C-GET that takes these classes. Raises what `open_association` raises, ContextNotAccepted."""
+    model = query.get_model(root)
+    association = open_association(remote, proposals_for(model, classes), progress=progress)
+    try:
+        association.context_for(model)
+    except BaseException:
+        association.close()
+        raise
+    return association
+
+
+class Gets:
+    """C-GETs on one association, one after the other, and what comes back. For one thread."""
+
+    def __init__(self, association: Association, root: str) -> None:
+        self.association = association
+        self.stores = 0
+        self._root = root
+        self._model = query.get_model(root)
+        self._inlet = Inlet(association.layer)
+        self._contexts = {context.context_id: context for context in association.contexts if context.accepted}
+        remote = association.remote
+        # Who sends is the remote, although it was us who called.
+        self._request = Request(
+            protocol_version=1,
+            called_ae_title=remote.calling_ae_title,
+            calling_ae_title=remote.ae_title,
+            application_context="",
+            contexts=(),
+            peer_max_pdu=association.peer_max_pdu,
+            implementation_version_name=association.peer_implementation_version_name,
+            fixed=b"",
+        )
+
+    def ask(self, one: Target, message_id: int, receive: Receive) -> Get:
+        """Ask for it; `receive` gives the place for each instance that comes."""
+        association = self.association
+        context = association.context_for(self._model)
+        command = Command(
+            {
+                message.AFFECTED_SOP_CLASS_UID: text_value(self._model),
+                message.COMMAND_FIELD: number_value(message.C_GET_RQ),
+                message.MESSAGE_ID: number_value(message_id),
+                message.PRIORITY: number_value(message.PRIORITY_LOW),
+                message.COMMAND_DATA_SET_TYPE: number_value(message.DATA_SET_FOLLOWS),
+            }
+        )
+        data = encode(association.remote, self._root, one, context.transfer_syntax)
+        association.send(context.context_id, command, data)
+        return Get(self, message_id, context.context_id, context.transfer_syntax, receive)
+
+    def next(self, seconds: float) -> tuple[int, Command] | None:
+        """The next command and its context; None when none has begun within `seconds`."""
+        progress = self.association.remote.timeouts.progress
+        try:
+            found = self._inlet.command(seconds, progress)
+        except DimseTimeout as error:
+            if error.seconds != seconds:
+                raise
+            return None
+        if isinstance(found, Pdu):
+            if found.kind == upper_layer.A_RELEASE_RQ:
+                raise AssociationAborted(f"{self.association.peer}: released the association instead of answering")
+            raise self._inlet.violation(f"a PDU of type {found.kind} where an answer was to come")
+        context_id, raw = found
+        try:
+            return context_id, Command.decode(raw)
+        except ProtocolViolation as error:
+            raise self._inlet.violation(str(error)) from error
+
+    def data_set(self, context_id: int) -> bytes:
+        """The data set of an answer."""
+        parts: list[bytes] = []
+
+        def take(spans: list[memoryview]) -> None:
+            parts.append(b"".join(spans))
+            if sum(map(len, parts)) > message.MAX_MESSAGE:
+                raise self.violation("an answer that is too long")
+
+        self._inlet.data_set(context_id, take, self.association.remote.timeouts.progress)
+        return b"".join(parts)
+
+    def violation(self, text: str) -> ProtocolViolation:
+        """Abort, and the error to raise."""
+        return self._inlet.violation(text)
+
+    def store(self, context_id: int, command: Command, receive: Receive) -> None:
+        """Take one instance and answer for it (PS3.7 9.1.1)."""
+        context, message_id = self._contexts.get(context_id), command.number(message.MESSAGE_ID)
+        if context is None or message_id is None or not command.has_data_set:
+            raise self.violation("a C-STORE request that cannot be answered")
+        self.stores += 1
+        incoming = Incoming(
+            request=self._request,
+            number=self.stores,
+            context=context,
+            sop_class_uid=command.text(message.AFFECTED_SOP_CLASS_UID) or "",
+            sop_instance_uid=command.text(message.AFFECTED_SOP_INSTANCE_UID) or "",
+            message_id=message_id,
+            originator_ae_title=None,
+            originator_message_id=None,
+        )
+        sink = receive(incoming)
+        try:
+            self._inlet.data_set(context_id, sink.take, self.association.remote.timeouts.progress)
+            answer = sink.finish()
+        finally:
+            sink.discard()
+        self._respond(context_id, command, message.C_STORE_RSP, message_id, answer)
+
+    def refuse(self, context_id: int, command: Command) -> None:
+        """Answer a request that makes no sense here, and drain its data set."""
+        field, message_id = command.number(message.COMMAND_FIELD), command.number(message.MESSAGE_ID)
+        if field is None or message_id is None:
+            raise self.violation("a request that cannot be answered")
+        if command.has_data_set:
+            self.data_set(context_id)
+        self._respond(context_id, command, field | 0x8000, message_id, Answer(_UNRECOGNISED))
+
+    def _respond(self, context_id: int, command: Command, field: int, message_id: int, answer: Answer) -> None:
+        values = {
+            message.COMMAND_FIELD: number_value(field),
+            message.MESSAGE_ID_BEING_RESPONDED_TO: number_value(message_id),
+            message.COMMAND_DATA_SET_TYPE: number_value(message.NO_DATA_SET),
+            message.STATUS: number_value(answer.status),
+        }
+        for element in (message.AFFECTED_SOP_CLASS_UID, message.AFFECTED_SOP_INSTANCE_UID):
+            if element in command.values:
+                values[element] = command.values[element]
+        self.association.send(context_id, Command(values))
+
+
+class Get:
+    """One C-GET that was asked for. See `Retrieval`."""
+
+    def __init__(self, gets: Gets, message_id: int, context_id: int, transfer_syntax: str, receive: Receive) -> None:
+        self._gets = gets
+        self._message_id = message_id
+        self._context_id = context_id
+        self._transfer_syntax = transfer_syntax
+        self._receive = receive
+        self._before = gets.stores
+
+    @property
+    def stores(self) -> int:
+        """How many instances have come for it."""
+        return self._gets.stores - self._before
+
+    def poll(self, seconds: float) -> Report | None:
+        """The next answer; None when there is none within `seconds`, or when an instance came instead.
+
+        Raises AssociationAborted, ProtocolViolation, DimseTimeout("progress") within a message.
+        """
+        gets = self._gets
+        found = gets.next(seconds)
+        if found is None:
+            return None
+        context_id, command = found
+        field = command.number(message.COMMAND_FIELD)
+        if field == message.C_STORE_RQ:
+            gets.store(context_id, command, self._receive)
+            return None
+        if field is not None and not field & 0x8000:
+            gets.refuse(context_id, command)
+            return None
+        status = command.number(message.STATUS)
+        if field != message.C_GET_RSP or context_id != self._context_id or status is None:
+            raise gets.violation(f"command 0x{field or 0:04X} in context {context_id} where an answer was to come")
+        answered = command.number(message.MESSAGE_ID_BEING_RESPONDED_TO)
+        if answered != self._message_id:
+            raise gets.violation(f"an answer to message {answered}, message {self._message_id} was asked")
+        data = gets.data_set(context_id) if command.has_data_set else None
+        return read_report(command, status, data, self._transfer_syntax)
+
+    def cancel(self) -> None:
+        """Ask the peer to end it; its final answer is still due."""
+        self._gets.association.cancel(self._context_id, self._message_id)

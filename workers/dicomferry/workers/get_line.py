@@ -1,0 +1,153 @@
+"""Where C-GET is asked, and how what comes back on its association gets into the archive.
+
+The archive is shared with the storage SCP. Each attempt that gets has a journal of its own, which is locked while it
+lives; whoever comes later finishes what a dead one has published and not indexed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dicomferry.models import telemetry
+from dicomferry.models.claim import Claim
+from dicomferry.models.database import Database
+from dicomferry.models.remote import Remote
+from dicomferry.models.settings import Settings
+from dicomferry.models.target import Target
+from dicomferry.workers import archive_check
+from dicomferry.workers.archive import OWN, Archive
+from dicomferry.workers.dimse import get
+from dicomferry.workers.dimse.acceptor import Incoming
+from dicomferry.workers.dimse.association import Association
+from dicomferry.workers.dimse.get import Gets
+from dicomferry.workers.dimse.retrieval import Retrieval
+from dicomferry.workers.heartbeat import Heartbeat
+from dicomferry.workers.indexer import Indexer
+from dicomferry.workers.ingest import Ingest
+from dicomferry.workers.journal import Journal
+
+log = telemetry.logger(__name__)
+
+FOLDER = "gets"
+INDEX_SECONDS = 30.0
+
+
+def take_over(archive: Archive, database: Database) -> int:
+    """Write rows for what dead processes got and published; how many. Raises OutOfReach."""
+    folder = archive.root / OWN / FOLDER
+    found = 0
+    for path in sorted(folder.glob("*.lock")) if folder.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                journal = path.with_suffix(".journal")
+                for place in Journal(journal).read():
+                    found += archive_check.index(archive, database, archive.files(place))
+                journal.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+            finally:
+                os.close(fd)
+    if found:
+        log.warning("taken over from a process that died", indexed=found)
+    return found
+
+
+class Store:
+    """The archive as one attempt writes to it. Raises OSError, ConfigurationError, OutOfReach when it is made."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.archive = Archive(settings.archive, reserve_bytes=settings.scp.reserve_bytes, flush=settings.scp.flush)
+        self.archive.prepare()
+        take_over(self.archive, database)
+        folder = self.archive.root / OWN / FOLDER
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._lock_path = folder / f"{uuid.uuid4().hex}.lock"
+        self._lock = _locked(self._lock_path)
+        self._journal_path = self._lock_path.with_suffix(".journal")
+        self.journal = Journal(self._journal_path, flush=settings.scp.flush)
+        self._database = database.impatient()
+        self.indexer = Indexer(self._database, self.journal)
+        self.indexer.start()
+
+    def close(self) -> None:
+        """Write the rows that wait. What cannot be written is left for whoever takes over."""
+        written = self.indexer.close(INDEX_SECONDS)
+        self.journal.close()
+        if written:
+            self._journal_path.unlink(missing_ok=True)
+            self._lock_path.unlink(missing_ok=True)
+        os.close(self._lock)
+        self._database.close()
+
+
+def _locked(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fd
+
+
+class GetLine:
+    """C-GET: an association for each set of SOP classes. `classes` are those of the instances that are missing."""
+
+    def __init__(
+        self,
+        remote: Remote,
+        root: str,
+        store: Store,
+        held: Claim,
+        heart: Heartbeat,
+        classes: Callable[[], Sequence[str]],
+    ) -> None:
+        self._remote = remote
+        self._root = root
+        self._store = store
+        self._held = held
+        self._heart = heart
+        self._classes = classes
+        self._gets: Gets | None = None
+        self._proposed: frozenset[str] = frozenset()
+        self._token = ""
+
+    def ask(self, one: Target, message_id: int, move_id: int) -> Retrieval:
+        """Ask for it, over an association that takes what is missing."""
+        wanted = self._classes()
+        if self._gets is not None and not self._proposed.issuperset(wanted):
+            self.release()
+        if self._gets is None:
+            association = get.open_for(self._remote, self._root, wanted, progress=self._heart.progress)
+            self._heart.on_abort(association.abort)
+            self._gets = Gets(association, self._root)
+            self._proposed = frozenset(context.abstract_syntax for context in association.contexts)
+            self._token = uuid.uuid4().hex
+        return self._gets.ask(one, message_id, lambda incoming: self._receive(incoming, move_id))
+
+    def _receive(self, incoming: Incoming, move_id: int) -> Ingest:
+        return Ingest(
+            self._store.archive,
+            self._store.indexer,
+            incoming,
+            association=self._token,
+            address=self._remote.host[:64],
+            job_id=self._held.job_id,
+            move_id=move_id,
+        )
+
+    def abort(self) -> None:
+        """Break the association, if one is open."""
+        self._end(lambda association: association.close())
+
+    def release(self) -> None:
+        """End it in good order."""
+        self._end(lambda association: association.release())
+
+    def _end(self, how: Callable[[Association], None]) -> None:
+        gets, self._gets = self._gets, None
+        if gets is not None:
+            self._heart.on_abort(None)
+            how(gets.association)
