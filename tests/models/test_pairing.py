@@ -9,7 +9,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import instance_store, job_store, lease, pairing, request_store, retrieve_store, retry, spec
+from dicomferry.models import (
+    instance_store,
+    job_store,
+    lease,
+    move_store,
+    pairing,
+    request_store,
+    retrieve_store,
+    retry,
+    spec,
+)
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import AnyRow
 from dicomferry.models.instance_store import Arrival, Received
@@ -109,7 +119,7 @@ class Desk:
 
     def ask(self, held: Claim, request_id: int, study: str = "1") -> int:
         """A C-MOVE; its message id."""
-        _, message_id = request_store.begin_move(
+        _, message_id = move_store.begin_move(
             self.database,
             held,
             request_id,
