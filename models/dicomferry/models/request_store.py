@@ -27,6 +27,7 @@ _MOST_KEYS = 500
 _BATCH = 1000
 ALREADY_HERE = "already here"
 GREW = "grew at source"
+UNVERIFIED = ledger.UNVERIFIED
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,14 @@ from dicomferry.models.pairing import NOT_DELIVERED, NOT_YET
 from dicomferry.models.remote import Remote
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import AttemptEnd, ItemState
-from dicomferry.workers import admission, expectation, fault
+from dicomferry.workers import admission, elsewhere, expectation, fault
 from dicomferry.workers.asking import Asking, sentence_of
 from dicomferry.workers.dimse.find import FindStopped
+from dicomferry.workers.elsewhere import Believed
 from dicomferry.workers.environment import STUCK, Environment, decide, internal, sentence
 from dicomferry.workers.fault import End, Fault, Lost, Stopped, local
 from dicomferry.workers.get_line import GetLine, Store
-from dicomferry.workers.goal import Blind, Listed
+from dicomferry.workers.goal import Blind
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.line import Line
 from dicomferry.workers.plan import printable
@@ -78,6 +79,11 @@ class _Attempt:
         """Whether a C-MOVE sends to our own storage SCP."""
         return self.spec.kind == "move" and self.spec.destination in (None, self.remote.calling_ae_title)
 
+    @property
+    def goes_elsewhere(self) -> bool:
+        """Whether a C-MOVE sends to somebody else."""
+        return self.spec.kind == "move" and not self.comes_here
+
     # --- from claim to end
 
     def run(self) -> None:
@@ -115,6 +121,7 @@ class _Attempt:
     def _finish(self, end: End) -> None:
         self.heart.progress(0)
         listed = self.state.row.expectation == "images"
+        away = self.goes_elsewhere
         whole = end.decision is None and end.end is AttemptEnd.COMPLETED
 
         def last(connection: Connection) -> None:
@@ -122,7 +129,7 @@ class _Attempt:
             request_store.settle(
                 connection,
                 self.held.chunk_id,
-                request_store.arrived(connection, self.held, refetch=self.spec.refetch) if listed else (),
+                request_store.arrived(connection, self.held, refetch=self.spec.refetch) if listed and not away else (),
             )
             if end.failure or listed or (whole and self.state.row.expectation):
                 request_store.close(
@@ -240,9 +247,16 @@ class _Attempt:
     def _begin(self) -> Asking:
         """The goal as the record has it now, and all that it takes to reach it."""
         self.state = request_store.state(self.database, self.held.chunk_id)
-        parts = (self.database, self.held, self.state, self.spec.refetch, self.remote.max_uids)
-        listed = self.state.row.expectation == "images"
-        goal = Listed(*parts) if listed else Blind(*parts, after=self.arrival_mark)
+        goal = elsewhere.goal_for(
+            self.environment,
+            self.held,
+            self.state,
+            self.heart,
+            self.remote,
+            self.spec,
+            away=self.goes_elsewhere,
+            after=self.arrival_mark,
+        )
         watch = Watch(
             self.environment, self.held.job_id, self.remote, self.heart, goal, self.callers, came=self.progressed
         )
@@ -290,15 +304,17 @@ class _Attempt:
 
     def _write(self, listing: expectation.Listing, *, reason: str | None) -> int:
         images = listing.depth == "images"
+        # Elsewhere nobody counts.
+        depth = "unknown" if self.goes_elsewhere and not images else listing.depth
         return request_store.expect(
             self.database,
             self.held,
             self.request_id,
             [*listing.instances, *listing.absent] if images else [],
             targets=listing.targets,
-            expectation=listing.depth,
-            expected=listing.expected,
-            refetch=self.spec.refetch,
+            expectation=depth,
+            expected=None if depth == "unknown" else listing.expected,
+            refetch=self.spec.refetch or self.goes_elsewhere,
             reason=reason,
         )
 
@@ -312,17 +328,12 @@ class _Attempt:
 
     def _has_grown(self) -> bool:
         """Whether the archive has more now than it had; then that is expected as well. What it does not say is no."""
-        try:
-            if expectation.is_unchanged(self.remote, self.spec.root, self.state.targets, self.heart):
-                return False
-            listing = expectation.again(self.remote, self.spec.root, self.state.targets, self.heart)
-        except DimseError as error:
-            if isinstance(error, FindStopped):
-                raise
-            self.heart.require_lease()
-            log.warning("the archive could not be asked again", error=str(error))
-            return False
-        if listing.depth != self.state.row.expectation or (listing.expected or 0) <= (self.state.row.expected or 0):
+        listing = expectation.changed(self.remote, self.spec.root, self.state.targets, self.heart)
+        if (
+            listing is None
+            or listing.depth != self.state.row.expectation
+            or (listing.expected or 0) <= (self.state.row.expected or 0)
+        ):
             return False
         self._write(listing, reason=request_store.GREW)
         text = f"{listing.expected} instances where there were {self.state.row.expected}: those are fetched as well"
@@ -367,24 +378,17 @@ class _Attempt:
         """The last round is over: what is missing is not delivered, or not there any more."""
         bad = [report for report in asking.reports if report.status or report.failed]
         detail = sentence_of((bad or asking.reports)[-1]) if asking.reports else None
-        if not isinstance(asking.goal, Listed):
-            came = asking.goal.came if isinstance(asking.goal, Blind) else 0
+        if isinstance(asking.goal, Blind | Believed):
+            came = asking.goal.came
             expected = self.state.row.expected
             text = f"{came} of {'an unknown number' if expected is None else expected} came; {detail or ''}"
             reason = NOT_DELIVERED if came else "nothing delivered"
             return End(failure=self._failure(reason, text.rstrip("; ")), rounds=counted)
-        gone: frozenset[str] = frozenset()
-        try:
-            listing = expectation.again(self.remote, self.spec.root, self.state.targets, self.heart)
-            if listing.depth == "images" or not listing.expected:
-                gone = frozenset(one.uid for one in asking.goal.missing) - {one.uid for one in listing.instances}
-        except DimseError as error:
-            if isinstance(error, FindStopped):
-                raise
-            self.heart.require_lease()
-            log.warning("the archive could not be asked again", error=str(error))
+        uids = [one.uid for one in request_store.missing(self.database, self.held.chunk_id)]
+        gone = expectation.gone(self.remote, self.spec.root, self.state.targets, uids, self.heart)
         taken, _ = fault.seen_from(self.database, self.callers, self.call_mark)
         lost = Lost(
+            reason="not at the destination" if self.goes_elsewhere else NOT_DELIVERED,
             detail=detail,
             gone=gone,
             named=frozenset(uid for report in asking.reports for uid in report.failed_uids),
