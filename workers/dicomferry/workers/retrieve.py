@@ -17,6 +17,7 @@ from dicomferry.models import (
     lease,
     ledger,
     move_store,
+    presence,
     remote_store,
     request_store,
     retry,
@@ -355,7 +356,8 @@ class _Attempt:
     def _round_is_over(self, asking: Asking) -> End:
         """Something is missing although each request was answered."""
         if self.comes_here:
-            if not self.scps <= call_store.living_scps(self.database):
+            # One that has just died counts as living for a while; by the end of the quiet it has missed a beat.
+            if not self.scps <= call_store.living_scps(self.database, within=2.5 * presence.BEAT_SECONDS):
                 raise Fault(local(Rule.AWAY, "storage SCP was restarted"))
             if not self.progressed:
                 asking.blame()
