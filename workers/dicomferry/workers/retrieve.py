@@ -289,7 +289,7 @@ class _Attempt:
         def classes() -> list[str]:
             return request_store.missing_classes(self.database, self.held.chunk_id)
 
-        return GetLine(self.remote, self.spec.root, self.store, self.held, self.heart, classes)
+        return GetLine(self.remote, self.spec.root, self.store, self.held, self.heart, classes, part=self.state.rounds)
 
     def _expect(self) -> End | None:
         """Find out what there is; the end of the attempt where that is nothing."""
