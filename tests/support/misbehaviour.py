@@ -409,3 +409,21 @@ def another_uid(retrieval: Retrieval) -> None:
 
 def _renamed(sample: Sample) -> Sample:
     return replace(sample, sop_instance_uid=UID("2.25.4711"))
+
+
+# --- C-GET alone ----------------------------------------------------------------------------------------------------
+
+OF_GET: dict[str, Manners] = {}
+"""What only a C-GET can meet with."""
+
+
+def _no_roles(retrieval: Retrieval) -> None:
+    """Without the roles it must not send: every sub-operation fails."""
+    retrieval.failed_uids = wanted_uids(retrieval)
+    retrieval.final()
+
+
+OF_GET["the roles that C-GET needs are not granted"] = Manners(retrieve=_no_roles, roles=False)
+OF_GET["C-GET has no presentation context"] = Manners(
+    choose=lambda abstract, syntaxes: (3 if abstract.endswith(".2.3") else 0, syntaxes[0])
+)

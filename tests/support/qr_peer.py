@@ -61,12 +61,14 @@ class Asked:
 class Manners:
     """How a peer behaves. `find` gives the answers to a query, or the status of a refusal; `retrieve` carries out one
     C-MOVE or C-GET; `greet(n)` gives the steps played for the n-th association, None to accept it with `choose`.
+    `roles` tells whether it grants the roles that a C-GET needs.
     """
 
     retrieve: Callable[[Retrieval], None] = Retrieval.well
     find: Callable[[QrPeer, str, list[Dataset]], list[Dataset] | int] = lambda _, __, answers: answers
     greet: Callable[[int], Sequence[Step] | None] = lambda _: None
     choose: Choose = take_first
+    roles: bool = True
 
 
 GOOD = Manners()
@@ -169,7 +171,7 @@ class QrPeer:
                 accepted[context_id] = (abstract, answer[1])
             return answer
 
-        line.socket.sendall(peer.acceptance(line, choose, roles=True))
+        line.socket.sendall(peer.acceptance(line, choose, roles=self.manners.roles))
         line.contexts = accepted
 
     def _serve(self, line: QrLine, message: Message) -> None:

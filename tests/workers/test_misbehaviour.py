@@ -14,9 +14,9 @@ import pytest
 
 from dicomferry.workers import watch
 from support import samples
-from support.misbehaviour import NAMED
+from support.misbehaviour import NAMED, OF_GET
 from support.qr_catalogue import Catalogue
-from support.qr_peer import QrPeer
+from support.qr_peer import Manners, QrPeer
 from support.retrieving import STUDY, TITLE, Site, archived, site
 from support.samples import Sample
 
@@ -134,21 +134,43 @@ def catalogue(folder: Path, name: str, count: int) -> tuple[list[Sample], list[S
     return asked, made("other", 1, 1, 4, "P2"), made("asked", 2, 100, 3, "P1")
 
 
-@pytest.mark.parametrize("name", NAMED)
-def test_each_misbehaviour_has_its_ending(
-    name: str, here: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """None hangs; nothing that did not come is called here; what came is neither lost nor doubted; the reason says
-    whose fault it is.
-    """
-    monkeypatch.setattr(watch, "CANCEL_SECONDS", 1.0)
-    ending = ENDINGS[name]
+NOT_SENT = Ending(state="failed", reason="not delivered", received=0, failed=COUNT)
+OVER_GET: dict[str, Ending] = {
+    "success with zero sub-operations": NOT_SENT,
+    "success, no counters, nothing sent": NOT_SENT,
+    "counters missing": GOOD,
+    "0xB000 with everything there": GOOD,
+    "0xA702 with everything there": GOOD,
+    "lists of UIDs refused": GOOD,
+    "IMAGE level of C-FIND refused": ENDINGS["IMAGE level of C-FIND refused"],
+    "C-FIND refused, C-MOVE accepted": ENDINGS["C-FIND refused, C-MOVE accepted"],
+    "aborts midway": GOOD,
+    "aborts at one instance": ENDINGS["aborts at one instance"],
+    "pending for ever": ENDINGS["pending for ever"],
+    "the final answer never comes, everything arrived": GOOD,
+    "slow but alive": GOOD,
+    "drops every tenth sub-operation": GOOD,
+    "one instance never comes": ONE_SHORT,
+    "one instance comes only when it is asked for alone": GOOD,
+    "one instance is gone by then": ENDINGS["one instance is gone by then"],
+    "duplicates": GOOD,
+    "other patients' objects as well": ENDINGS["other patients' objects as well"],
+    "grows at the source between": ENDINGS["grows at the source between"],
+    "nothing matches": ENDINGS["nothing matches"],
+    "an instance under another UID": ONE_SHORT,
+    "the roles that C-GET needs are not granted": NOT_SENT,
+    "C-GET has no presentation context": Ending(state="failed", reason="context refused", received=0, failed=COUNT),
+}
+"""The same over C-GET, where it differs at all: nobody has to reach us."""
+
+
+def end(name: str, manners: Manners, method: str, ending: Ending, here: Site, folder: Path) -> None:
+    """Run one retrieve against a peer of these manners, and compare how it ends."""
     count = 3 if name in FEW else COUNT
-    asked, other, later = catalogue(tmp_path, name, count)
-    with QrPeer(
-        Catalogue([*asked, *other]), manners=NAMED[name], destinations={TITLE: here.scp.port}, later=later
-    ) as peer:
-        job_id = here.move(peer.address, (STUDY, asked[0].study_instance_uid))
+    asked, other, later = catalogue(folder, f"{method} {name}", count)
+    with QrPeer(Catalogue([*asked, *other]), manners=manners, destinations={TITLE: here.scp.port}, later=later) as peer:
+        submit = here.move if method == "move" else here.get
+        job_id = submit(peer.address, (STUDY, asked[0].study_instance_uid))
         job = here.drive(job_id)
     told = here.story(job_id)
     less = COUNT - count
@@ -168,9 +190,37 @@ def test_each_misbehaviour_has_its_ending(
     here.check(job_id)
 
 
+@pytest.mark.parametrize("name", NAMED)
+def test_each_misbehaviour_has_its_ending(
+    name: str, here: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None hangs; nothing that did not come is called here; what came is neither lost nor doubted; the reason says
+    whose fault it is.
+    """
+    monkeypatch.setattr(watch, "CANCEL_SECONDS", 1.0)
+    end(name, NAMED[name], "move", ENDINGS[name], here, tmp_path)
+
+
+@pytest.mark.parametrize("name", OVER_GET)
+def test_the_same_over_c_get(name: str, here: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A C-GET ends like a C-MOVE, but that nobody has to call us: what did not come was not delivered."""
+    monkeypatch.setattr(watch, "CANCEL_SECONDS", 1.0)
+    end(name, (NAMED | OF_GET)[name], "get", OVER_GET[name], here, tmp_path)
+
+
 def test_every_misbehaviour_is_written_down() -> None:
-    """docs/misbehaviour.md has a line for each, with the state and the reason that this table has."""
-    lines = re.findall(r"^\| (.+?) \| (\w+) \| (.*?) \|", DOCUMENT.read_text(), re.MULTILINE)
-    written = {name: (state, reason.strip("`") or None) for name, state, reason in lines if name in NAMED}
+    """docs/misbehaviour.md has a line for each, with the state and the reason that these tables have; of C-GET those
+    that differ.
+    """
+    for_moves, _, for_gets = DOCUMENT.read_text().partition("## Over C-GET")
     assert set(ENDINGS) == set(NAMED)
-    assert written == {name: (ending.state, ending.reason) for name, ending in ENDINGS.items()}
+    assert written(for_moves) == {name: (ending.state, ending.reason) for name, ending in ENDINGS.items()}
+    assert written(for_gets) == {
+        name: (ending.state, ending.reason) for name, ending in OVER_GET.items() if ending != ENDINGS.get(name)
+    }
+
+
+def written(text: str) -> dict[str, tuple[str, str | None]]:
+    """Name -> (state, reason) of the lines of a table."""
+    lines = re.findall(r"^\| (.+?) \| (\w+) \| (.*?) \|", text, re.MULTILINE)
+    return {name: (state, reason.strip("`") or None) for name, state, reason in lines if name in NAMED | OF_GET}

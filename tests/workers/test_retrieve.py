@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import call_store, job_store, lease, retrieve_store, spec
+from dicomferry.models import call_store, job_store, lease, remote_store, retrieve_store, spec
 from dicomferry.models.state import JobState
 from dicomferry.models.tables import ArrivalRow, ChunkRow, ItemRow
 from dicomferry.workers import get_line, runner, watch
 from dicomferry.workers.archive import Archive
 from dicomferry.workers.journal import Journal
 from support import samples
+from support.peers import StoreScp
 from support.qr_catalogue import Catalogue
 from support.qr_messages import CANCELLED
 from support.qr_peer import Manners, QrPeer
@@ -251,3 +252,32 @@ def test_a_job_that_was_never_planned_has_no_numbers(here: Site) -> None:
     assert (numbers.expectation, numbers.expected, numbers.received, numbers.missing) == (None, None, 0, None)
     assert job_store.cancel(here.database, job_id) is JobState.CANCELLED
     assert here.rows(sa.select(ItemRow.id).where(ItemRow.job_id == job_id)) == []
+
+
+def test_what_goes_elsewhere_is_seen_there(here: Site, held: list[Sample], storescp: StoreScp) -> None:
+    """`destination`: nothing arrives here; without a way to ask the destination the archive is believed, and that is
+    said.
+    """
+    with archive(here, held) as peer:
+        peer.destinations[storescp.aet] = storescp.port
+        job_id = here.move(peer.address, study_of(held), destination=storescp.aet)
+        job = here.drive(job_id)
+    assert set(storescp.received()) == samples.uids(held)
+    assert (job["state"], job["verified"], job["received"], job["expected"]) == ("succeeded", "none", 10, 10)
+    assert samples.uids(held).isdisjoint(archived(here.scp))
+    here.check(job_id)
+
+
+def test_a_destination_that_answers_is_asked(here: Site, held: list[Sample], tmp_path: Path) -> None:
+    """What it does not list is asked for again, and then not at the destination."""
+    lost = held[5].sop_instance_uid
+    with archive(here, held) as peer, StoreScp() as sink:
+        there = QrPeer(Catalogue([one for one in held if one.sop_instance_uid != lost]), aet="THERE")
+        with there:
+            remote_store.add(here.database, "there", f"THERE@127.0.0.1:{there.port}")
+            peer.destinations["THERE"] = sink.port
+            job_id = here.move(peer.address, study_of(held), destination="THERE")
+            job = here.drive(job_id)
+    assert (job["state"], job["verified"], job["received"]) == ("incomplete", "uids", 9)
+    assert here.reasons(job_id) == {"not at the destination"}
+    assert here.rounds(job_id) == [0, 1, 2]

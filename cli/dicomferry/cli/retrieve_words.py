@@ -19,7 +19,7 @@ _EXPECTATIONS = {
     "counts": "numbers only: the remote lists no instances",
     "unknown": "nothing: the remote answers no query",
 }
-_ROUNDS = ("at first", "at first", "in lists", "one by one")
+_ROUNDS = ("at first", "in lists", "one by one")
 MISSING_SHOWN = 5
 
 
@@ -74,18 +74,23 @@ def _instances(job: Document) -> str | None:
 
 
 def _asked(moves: Sequence[Document]) -> str | None:
-    """How often, how, and in which round: `C-MOVE 6 times at first, twice in lists`."""
-    if not moves:
-        return None
-    rounds = Counter((move["method"], move["round"]) for move in moves)
-    return ", ".join(
-        f"C-{method.upper()} {plural(count, 'time')} {_ROUNDS[min(place, 3)]}"
-        for (method, place), count in sorted(rounds.items())
+    """How often, how, and in which round: `C-MOVE 6 at first, 2 in lists`."""
+    rounds = Counter((move["method"], min(move["round"], len(_ROUNDS) - 1)) for move in moves)
+    methods = dict.fromkeys(method for method, _ in rounds)
+    return (
+        "; ".join(
+            f"C-{method.upper()} "
+            + ", ".join(
+                f"{number(rounds[method, place])} {name}" for place, name in enumerate(_ROUNDS) if rounds[method, place]
+            )
+            for method in methods
+        )
+        or None
     )
 
 
 def _answers(moves: Sequence[Document]) -> str | None:
-    """The final answers by number: `0x0000 5 times, none once (aborted)`."""
+    """The final answers by number: `0x0000 5 times, none (aborted) 1 time`."""
     found = Counter((move["status"], move["reason"]) for move in moves)
     return (
         ", ".join(

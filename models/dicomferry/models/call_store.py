@@ -103,11 +103,11 @@ def put_off(connection: Connection, decision: Decision) -> None:
         )
 
 
-def living_scps(database: Database) -> frozenset[int]:
-    """The storage SCPs that gave a sign of life lately; one that was restarted is another."""
+def living_scps(database: Database, within: float | None = None) -> frozenset[int]:
+    """The storage SCPs that gave a sign of life lately (`within` seconds); one that was restarted is another."""
 
     def work(connection: Connection) -> frozenset[int]:
-        since = database.now(connection) - timedelta(seconds=SILENT_AFTER)
+        since = database.now(connection) - timedelta(seconds=SILENT_AFTER if within is None else within)
         query = sa.select(WorkerRow.id).where(
             WorkerRow.role == "scp", WorkerRow.ended_at.is_(None), WorkerRow.seen_at >= since
         )

@@ -27,6 +27,8 @@ from dicomferry.models.tables import ChunkRow, EventRow, ItemRow, JobRow
 
 RELEASE = "release it when it may go on"
 """Advice for what a person held."""
+UNVERIFIED = "not verified"
+"""Of an instance that was sent elsewhere, as the archive says."""
 _ARRIVED = (ItemState.SUCCEEDED, ItemState.WARNING)
 _TALLY = ("total", "succeeded", "warning", "failed", "skipped", "cancelled")
 
@@ -122,6 +124,9 @@ def _verified(connection: Connection, job_id: int) -> str:
     brought = sa.select(ItemRow.request_id).where(
         ItemRow.job_id == job_id, ItemRow.request_id.is_not(None), ItemRow.state.in_(_ARRIVED)
     )
+    told = sa.select(ItemRow.id).where(ItemRow.job_id == job_id, ItemRow.reason == UNVERIFIED)
+    if connection.execute(told.limit(1)).first():
+        return "none"
     depths = connection.execute(
         sa.select(ItemRow.expectation)
         .where(ItemRow.job_id == job_id, ItemRow.kind == "request", ItemRow.id.in_(brought))

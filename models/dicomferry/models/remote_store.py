@@ -187,6 +187,13 @@ class Sender:
     max_moves: int
 
 
+def id_of_ae_title(database: Database, ae_title: str) -> int | None:
+    """The row id of the remote of the address book that has this AE title; None where there is none, or several."""
+    query = sa.select(RemoteRow.id).where(RemoteRow.in_book, RemoteRow.ae_title == ae_title)
+    found = database.read(lambda connection: connection.execute(query).scalars().all())
+    return found[0] if len(found) == 1 else None
+
+
 def sender(database: Database, remote_id: int) -> Sender:
     """What tells that an association comes from this remote."""
 

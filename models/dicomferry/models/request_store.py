@@ -6,7 +6,7 @@ Every write is fenced: it raises LeaseLost once somebody else has the chunk.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,16 +18,16 @@ from dicomferry.models import lease, ledger, target
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.outcome import Outcome
-from dicomferry.models.rounds import Ask, Missing, Series
+from dicomferry.models.rounds import Missing, Series
 from dicomferry.models.state import GOOD_ITEM_STATES, ItemState
-from dicomferry.models.tables import ArrivalRow, ChunkRow, InstanceRow, ItemRow, MoveRow
+from dicomferry.models.tables import ArrivalRow, ChunkRow, InstanceRow, ItemRow
 from dicomferry.models.target import Target
 
-MESSAGE_IDS = 65_535
 _MOST_KEYS = 500
 _BATCH = 1000
 ALREADY_HERE = "already here"
 GREW = "grew at source"
+UNVERIFIED = ledger.UNVERIFIED
 
 
 @dataclass(frozen=True)
@@ -323,65 +323,6 @@ def came(database: Database, chunk_id: int) -> int:
         ItemRow.chunk_id == chunk_id, ItemRow.request_id.is_not(None), ItemRow.state.in_(list(GOOD_ITEM_STATES))
     )
     return int(database.read(lambda connection: connection.execute(query).scalar_one()))
-
-
-# --- what was asked for -----------------------------------------------------------------------------------------------
-
-
-def begin_move(
-    database: Database,
-    held: Claim,
-    request_id: int,
-    ask: Ask,
-    *,
-    rounds: int,
-    method: str,
-    ae_title: str,
-    destination: str | None,
-) -> tuple[int, int]:
-    """Write down that a C-MOVE or C-GET is about to be asked; its id and its message id (PS3.7 9.1.4)."""
-    one = ask.target
-
-    def work(connection: Connection) -> tuple[int, int]:
-        values = {
-            "job_id": held.job_id,
-            "chunk_id": held.chunk_id,
-            "item_id": request_id,
-            "fence": held.fence,
-            "round": rounds,
-            "method": method,
-            "message_id": 0,
-            "ae_title": ae_title,
-            "destination": destination,
-            "level": one.level.value,
-            "study_instance_uid": one.study,
-            "series_instance_uid": one.series,
-            "asked": len(one.images) or None,
-            "asked_at": database.now(connection),
-        }
-        key: int = connection.execute(sa.insert(MoveRow).values(**values).returning(MoveRow.id)).scalar_one()
-        message_id = (key - 1) % MESSAGE_IDS + 1
-        connection.execute(sa.update(MoveRow).where(MoveRow.id == key).values(message_id=message_id))
-        return key, message_id
-
-    return lease.fenced(database, held, work)
-
-
-def end_move(database: Database, held: Claim, move_id: int, values: Mapping[str, Any]) -> None:
-    """Write down how it ended: its final answer, or why there is none."""
-
-    def work(connection: Connection) -> None:
-        connection.execute(
-            sa.update(MoveRow).where(MoveRow.id == move_id).values(answered_at=database.now(connection), **values)
-        )
-
-    lease.fenced(database, held, work)
-
-
-def moves_of(database: Database, chunk_id: int) -> Sequence[AnyRow]:
-    """The C-MOVEs and C-GETs of a chunk, oldest first."""
-    query = sa.select(MoveRow.__table__).where(MoveRow.chunk_id == chunk_id).order_by(MoveRow.id)
-    return database.read(lambda connection: connection.execute(query).all())
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from dicomferry.models import dimse_status, lease, request_store
+from dicomferry.models import dimse_status, lease, move_store, request_store
 from dicomferry.models.claim import Claim
 from dicomferry.models.dimse_status import Rule
 from dicomferry.models.errors import DimseError
@@ -89,7 +89,7 @@ class Asking:
     def _limits(self) -> Limits:
         """What this archive was found not to do, by the answers to former requests of this chunk."""
         limits = Limits()
-        for row in request_store.moves_of(self.database, self.held.chunk_id):
+        for row in move_store.moves_of(self.database, self.held.chunk_id):
             if row.reason != "refused":
                 continue
             if row.asked and row.asked > 1:
@@ -103,7 +103,7 @@ class Asking:
     def _ask(self, ask: Ask, limits: Limits) -> Limits | None:
         """One request, seen through; other limits where the archive refuses it as such."""
         ours = self.remote.calling_ae_title
-        move_id, message_id = request_store.begin_move(
+        move_id, message_id = move_store.begin_move(
             self.database,
             self.held,
             self.state.row.id,
@@ -160,7 +160,7 @@ class Asking:
         return MoveLine(self.remote, self.spec.root, self.spec.destination or self.remote.calling_ae_title, self.heart)
 
     def _answered(self, move_id: int, values: dict[str, object]) -> None:
-        request_store.end_move(self.database, self.held, move_id, values)
+        move_store.end_move(self.database, self.held, move_id, values)
 
     def _refused(self, ask: Ask, report: Report, limits: Limits) -> Limits | None:
         """Other limits where the answer means that the archive does not take this kind of request."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from dicomferry.models import dimse_status, query, target
+from dicomferry.models import dimse_status, query, target, telemetry
 from dicomferry.models.dimse_status import Rule
-from dicomferry.models.errors import ContextNotAccepted, DimseFailure
+from dicomferry.models.errors import ContextNotAccepted, DimseError, DimseFailure
 from dicomferry.models.query import Key, Level
 from dicomferry.models.remote import Remote
 from dicomferry.models.request_store import Listed
@@ -17,6 +17,8 @@ from dicomferry.workers.dimse import find, walk
 from dicomferry.workers.dimse.association import Association, open_association
 from dicomferry.workers.fault import Fault
 from dicomferry.workers.heartbeat import Heartbeat
+
+log = telemetry.logger(__name__)
 
 _DEPTHS = ("unknown", "counts", "images")
 
@@ -74,6 +76,37 @@ def again(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat
     """The same for targets that are known. Raises what `ask` does."""
     with inquiry(remote, root, heart) as association:
         return _listing(association, root, targets, lambda: heart.stop, insist=False)
+
+
+def changed(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat) -> Listing | None:
+    """What is there now; None where it is as much as before, or where the archive does not say. Raises FindStopped."""
+    try:
+        if is_unchanged(remote, root, targets, heart):
+            return None
+        return again(remote, root, targets, heart)
+    except DimseError as error:
+        _let_pass(error, heart)
+        return None
+
+
+def gone(remote: Remote, root: str, targets: Sequence[Target], uids: Sequence[str], heart: Heartbeat) -> frozenset[str]:
+    """Those of `uids` that the archive does not list any more; none where it does not say. Raises FindStopped."""
+    try:
+        listing = again(remote, root, targets, heart)
+    except DimseError as error:
+        _let_pass(error, heart)
+        return frozenset()
+    if listing.depth != "images" and listing.expected != 0:
+        return frozenset()
+    return frozenset(uids) - {one.uid for one in listing.instances}
+
+
+def _let_pass(error: DimseError, heart: Heartbeat) -> None:
+    """What comes is here all the same, so a question that got no answer is no failure."""
+    if isinstance(error, find.FindStopped):
+        raise error
+    heart.require_lease()
+    log.warning("the archive could not be asked again", error=str(error))
 
 
 def is_unchanged(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat) -> bool:

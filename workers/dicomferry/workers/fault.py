@@ -1,16 +1,19 @@
-"""Whose fault it is that nothing came: what the archive said, held against what our storage SCP saw."""
+"""How an attempt at a retrieve ends, and whose fault it is that nothing came: what the archive said, held against what
+our storage SCP saw.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dicomferry.models import call_store, dimse_status
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.dimse_status import Answer, Rule
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import GONE, NOT_DELIVERED
-from dicomferry.models.state import ItemState
+from dicomferry.models.retry import Decision
+from dicomferry.models.state import AttemptEnd, ItemState
 from dicomferry.workers.admission import Callers
 
 
@@ -48,6 +51,22 @@ class Lost:
         elif row.sop_instance_uid in self.named:
             detail = f"the archive names it among what it could not send; {detail or ''}".rstrip("; ")
         return Outcome(item_id=row.id, state=ItemState.FAILED, reason=reason, detail=detail, charges=row.charges)
+
+
+@dataclass
+class End:
+    """How an attempt ends: by default with all that there was to do, so that the request can be closed.
+
+    `failure` is the request's own; `lost` tells what its pending instances come to, `rounds` how many counted.
+    """
+
+    decision: Decision | None = None
+    end: AttemptEnd = AttemptEnd.COMPLETED
+    detail: str | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+    failure: Outcome | None = None
+    lost: Lost | None = None
+    rounds: int | None = None
 
 
 def local(rule: Rule, reason: str, advice: str | None = None) -> Answer:

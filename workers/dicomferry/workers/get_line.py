@@ -93,7 +93,9 @@ def _locked(path: Path) -> int:
 
 
 class GetLine:
-    """C-GET: an association for each set of SOP classes. `classes` are those of the instances that are missing."""
+    """C-GET: an association for each set of SOP classes. `classes` are those of the instances that are missing; `part`
+    tells which transfer syntaxes are proposed where there is no room for all: others in each round.
+    """
 
     def __init__(
         self,
@@ -103,8 +105,10 @@ class GetLine:
         held: Claim,
         heart: Heartbeat,
         classes: Callable[[], Sequence[str]],
+        part: int = 0,
     ) -> None:
         self._remote = remote
+        self._part = part
         self._root = root
         self._store = store
         self._held = held
@@ -120,7 +124,7 @@ class GetLine:
         if self._gets is not None and not self._proposed.issuperset(wanted):
             self.release()
         if self._gets is None:
-            association = get.open_for(self._remote, self._root, wanted, progress=self._heart.progress)
+            association = get.open_for(self._remote, self._root, wanted, part=self._part, progress=self._heart.progress)
             self._heart.on_abort(association.abort)
             self._gets = Gets(association, self._root)
             self._proposed = frozenset(context.abstract_syntax for context in association.contexts)

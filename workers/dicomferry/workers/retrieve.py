@@ -7,27 +7,38 @@ later one; a worker that dies leaves rows from which the next one goes on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import call_store, dimse_status, lease, ledger, remote_store, request_store, retry, telemetry
+from dicomferry.models import (
+    call_store,
+    dimse_status,
+    lease,
+    ledger,
+    move_store,
+    presence,
+    remote_store,
+    request_store,
+    retry,
+    telemetry,
+)
 from dicomferry.models.claim import Claim
 from dicomferry.models.dimse_status import Answer, Rule
 from dicomferry.models.errors import DimseError, LeaseLost, OutOfReach
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NOT_DELIVERED, NOT_YET
 from dicomferry.models.remote import Remote
-from dicomferry.models.retry import Decision
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import AttemptEnd, ItemState
-from dicomferry.workers import admission, expectation, fault
+from dicomferry.workers import admission, elsewhere, expectation, fault
 from dicomferry.workers.asking import Asking, sentence_of
 from dicomferry.workers.dimse.find import FindStopped
+from dicomferry.workers.elsewhere import Believed
 from dicomferry.workers.environment import STUCK, Environment, decide, internal, sentence
-from dicomferry.workers.fault import Fault, Lost, Stopped, local
+from dicomferry.workers.fault import End, Fault, Lost, Stopped, local
 from dicomferry.workers.get_line import GetLine, Store
-from dicomferry.workers.goal import Blind, Listed
+from dicomferry.workers.goal import Blind
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.line import Line
 from dicomferry.workers.plan import printable
@@ -39,22 +50,6 @@ log = telemetry.logger(__name__)
 def run(environment: Environment, held: Claim, heart: Heartbeat, remote: Remote) -> None:
     """Try a chunk of a retrieve and end the attempt. Raises LeaseLost, OutOfReach."""
     _Attempt(environment, held, heart, remote).run()
-
-
-@dataclass
-class _End:
-    """How an attempt ends: by default with all that there was to do, so that the request can be closed.
-
-    `failure` is the request's own; `lost` tells what its pending instances come to, `rounds` how many counted.
-    """
-
-    decision: Decision | None = None
-    end: AttemptEnd = AttemptEnd.COMPLETED
-    detail: str | None = None
-    outcomes: list[Outcome] = field(default_factory=list)
-    failure: Outcome | None = None
-    lost: Lost | None = None
-    rounds: int | None = None
 
 
 class _Attempt:
@@ -85,19 +80,24 @@ class _Attempt:
         """Whether a C-MOVE sends to our own storage SCP."""
         return self.spec.kind == "move" and self.spec.destination in (None, self.remote.calling_ae_title)
 
+    @property
+    def goes_elsewhere(self) -> bool:
+        """Whether a C-MOVE sends to somebody else."""
+        return self.spec.kind == "move" and not self.comes_here
+
     # --- from claim to end
 
     def run(self) -> None:
         """Work, and write down what came of it."""
         try:
-            end = self._work() if self.state.row.state is ItemState.PENDING else _End()
+            end = self._work() if self.state.row.state is ItemState.PENDING else End()
             self._line_ends(lambda line: line.release())
         except (LeaseLost, OutOfReach):
             raise
         except (Stopped, FindStopped):
             self.heart.require_lease()
             cancelled = self.heart.signals.cancel
-            end = _End(end=AttemptEnd.CANCELLED if cancelled else AttemptEnd.INTERRUPTED)
+            end = End(end=AttemptEnd.CANCELLED if cancelled else AttemptEnd.INTERRUPTED)
         except Fault as found:
             end = self._at_fault(found)
         except DimseError as error:
@@ -119,9 +119,10 @@ class _Attempt:
         if self.asking and self.asking.line:
             how(self.asking.line)
 
-    def _finish(self, end: _End) -> None:
+    def _finish(self, end: End) -> None:
         self.heart.progress(0)
         listed = self.state.row.expectation == "images"
+        away = self.goes_elsewhere
         whole = end.decision is None and end.end is AttemptEnd.COMPLETED
 
         def last(connection: Connection) -> None:
@@ -129,7 +130,7 @@ class _Attempt:
             request_store.settle(
                 connection,
                 self.held.chunk_id,
-                request_store.arrived(connection, self.held, refetch=self.spec.refetch) if listed else (),
+                request_store.arrived(connection, self.held, refetch=self.spec.refetch) if listed and not away else (),
             )
             if end.failure or listed or (whole and self.state.row.expectation):
                 request_store.close(
@@ -155,10 +156,10 @@ class _Attempt:
             values={} if end.rounds is None else {"round": end.rounds},
         )
 
-    def _at_fault(self, found: Fault) -> _End:
+    def _at_fault(self, found: Fault) -> End:
         """Who is charged, and when it is tried again."""
         answer = found.answer
-        end = _End(end=AttemptEnd.ERROR, detail=found.detail or answer.reason)
+        end = End(end=AttemptEnd.ERROR, detail=found.detail or answer.reason)
         end.outcomes, failed = self._charge(answer, found)
         if failed:
             end.failure = self._failure(answer.reason, found.detail, found.status)
@@ -213,7 +214,7 @@ class _Attempt:
 
     # --- the work
 
-    def _work(self) -> _End:
+    def _work(self) -> End:
         database = self.database
         self.callers = admission.gather([remote_store.sender(database, self.held.remote_id)])
         if self.comes_here:
@@ -242,14 +243,21 @@ class _Attempt:
                 return self._round_is_over(asking)
             just_listed = fresh and not asking.asked
             if just_listed or self.state.row.reason == request_store.GREW or not self._has_grown():
-                return _End()
+                return End()
 
     def _begin(self) -> Asking:
         """The goal as the record has it now, and all that it takes to reach it."""
         self.state = request_store.state(self.database, self.held.chunk_id)
-        parts = (self.database, self.held, self.state, self.spec.refetch, self.remote.max_uids)
-        listed = self.state.row.expectation == "images"
-        goal = Listed(*parts) if listed else Blind(*parts, after=self.arrival_mark)
+        goal = elsewhere.goal_for(
+            self.environment,
+            self.held,
+            self.state,
+            self.heart,
+            self.remote,
+            self.spec,
+            away=self.goes_elsewhere,
+            after=self.arrival_mark,
+        )
         watch = Watch(
             self.environment, self.held.job_id, self.remote, self.heart, goal, self.callers, came=self.progressed
         )
@@ -281,15 +289,15 @@ class _Attempt:
         def classes() -> list[str]:
             return request_store.missing_classes(self.database, self.held.chunk_id)
 
-        return GetLine(self.remote, self.spec.root, self.store, self.held, self.heart, classes)
+        return GetLine(self.remote, self.spec.root, self.store, self.held, self.heart, classes, part=self.state.rounds)
 
-    def _expect(self) -> _End | None:
+    def _expect(self) -> End | None:
         """Find out what there is; the end of the attempt where that is nothing."""
         keys = tuple((path, value) for path, value in self.state.row.identifier or ())
         insist = self.held.barren == 0
         listing = expectation.ask(self.remote, self.spec.root, self.spec.level, keys, self.heart, insist=insist)
         if listing.expected == 0 or not listing.targets:
-            return _End(failure=self._failure("no match", None))
+            return End(failure=self._failure("no match", None))
         self._write(listing, reason=None)
         if listing.depth == "images":
             self.absent = [one.uid for one in listing.absent]
@@ -297,21 +305,23 @@ class _Attempt:
 
     def _write(self, listing: expectation.Listing, *, reason: str | None) -> int:
         images = listing.depth == "images"
+        # Elsewhere nobody counts.
+        depth = "unknown" if self.goes_elsewhere and not images else listing.depth
         return request_store.expect(
             self.database,
             self.held,
             self.request_id,
             [*listing.instances, *listing.absent] if images else [],
             targets=listing.targets,
-            expectation=listing.depth,
-            expected=listing.expected,
-            refetch=self.spec.refetch,
+            expectation=depth,
+            expected=None if depth == "unknown" else listing.expected,
+            refetch=self.spec.refetch or self.goes_elsewhere,
             reason=reason,
         )
 
     def _let_former_end(self, watch: Watch) -> None:
         """What a former attempt asked for, and did not see answered, may still be on its way."""
-        former = request_store.moves_of(self.database, self.held.chunk_id)
+        former = move_store.moves_of(self.database, self.held.chunk_id)
         if not any(row.status is None and row.answered_at is None for row in former):
             return
         if request_store.arrived_within(self.database, self.held.job_id, self.remote.timeouts.quiet):
@@ -319,17 +329,12 @@ class _Attempt:
 
     def _has_grown(self) -> bool:
         """Whether the archive has more now than it had; then that is expected as well. What it does not say is no."""
-        try:
-            if expectation.is_unchanged(self.remote, self.spec.root, self.state.targets, self.heart):
-                return False
-            listing = expectation.again(self.remote, self.spec.root, self.state.targets, self.heart)
-        except DimseError as error:
-            if isinstance(error, FindStopped):
-                raise
-            self.heart.require_lease()
-            log.warning("the archive could not be asked again", error=str(error))
-            return False
-        if listing.depth != self.state.row.expectation or (listing.expected or 0) <= (self.state.row.expected or 0):
+        listing = expectation.changed(self.remote, self.spec.root, self.state.targets, self.heart)
+        if (
+            listing is None
+            or listing.depth != self.state.row.expectation
+            or (listing.expected or 0) <= (self.state.row.expected or 0)
+        ):
             return False
         self._write(listing, reason=request_store.GREW)
         text = f"{listing.expected} instances where there were {self.state.row.expected}: those are fetched as well"
@@ -348,10 +353,11 @@ class _Attempt:
 
     # --- what did not come
 
-    def _round_is_over(self, asking: Asking) -> _End:
+    def _round_is_over(self, asking: Asking) -> End:
         """Something is missing although each request was answered."""
         if self.comes_here:
-            if not self.scps <= call_store.living_scps(self.database):
+            # One that has just died counts as living for a while; by the end of the quiet it has missed a beat.
+            if not self.scps <= call_store.living_scps(self.database, within=2.5 * presence.BEAT_SECONDS):
                 raise Fault(local(Rule.AWAY, "storage SCP was restarted"))
             if not self.progressed:
                 asking.blame()
@@ -368,33 +374,26 @@ class _Attempt:
             waiting_since=None,
         )
         detail = sentence_of(asking.reports[-1]) if asking.reports else None
-        return _End(decision=decision, detail=detail, rounds=counted)
+        return End(decision=decision, detail=detail, rounds=counted)
 
-    def _given_up(self, asking: Asking, counted: int) -> _End:
+    def _given_up(self, asking: Asking, counted: int) -> End:
         """The last round is over: what is missing is not delivered, or not there any more."""
         bad = [report for report in asking.reports if report.status or report.failed]
         detail = sentence_of((bad or asking.reports)[-1]) if asking.reports else None
-        if not isinstance(asking.goal, Listed):
-            came = asking.goal.came if isinstance(asking.goal, Blind) else 0
+        if isinstance(asking.goal, Blind | Believed):
+            came = asking.goal.came
             expected = self.state.row.expected
             text = f"{came} of {'an unknown number' if expected is None else expected} came; {detail or ''}"
             reason = NOT_DELIVERED if came else "nothing delivered"
-            return _End(failure=self._failure(reason, text.rstrip("; ")), rounds=counted)
-        gone: frozenset[str] = frozenset()
-        try:
-            listing = expectation.again(self.remote, self.spec.root, self.state.targets, self.heart)
-            if listing.depth == "images" or not listing.expected:
-                gone = frozenset(one.uid for one in asking.goal.missing) - {one.uid for one in listing.instances}
-        except DimseError as error:
-            if isinstance(error, FindStopped):
-                raise
-            self.heart.require_lease()
-            log.warning("the archive could not be asked again", error=str(error))
+            return End(failure=self._failure(reason, text.rstrip("; ")), rounds=counted)
+        uids = [one.uid for one in request_store.missing(self.database, self.held.chunk_id)]
+        gone = expectation.gone(self.remote, self.spec.root, self.state.targets, uids, self.heart)
         taken, _ = fault.seen_from(self.database, self.callers, self.call_mark)
         lost = Lost(
+            reason="not at the destination" if self.goes_elsewhere else NOT_DELIVERED,
             detail=detail,
             gone=gone,
             named=frozenset(uid for report in asking.reports for uid in report.failed_uids),
             refused=fault.refused_classes(taken) if self.comes_here else frozenset(),
         )
-        return _End(lost=lost, detail=detail, rounds=counted)
+        return End(lost=lost, detail=detail, rounds=counted)

@@ -53,28 +53,43 @@ CLASSES = tuple(
     )
 )  # fmt: skip
 """Storage classes to propose where nobody knows what there is."""
+_WITHOUT_PIXELS = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{last}" for last in ("88.67", "88.22", "88.33", "11.1", "104.1", "481.3", "481.5", "66")
+)
 
 Receive = Callable[[Incoming], Sink]
 _UNRECOGNISED = 0x0211
 
 
-def proposals_for(model: str, classes: Iterable[str]) -> list[Proposal]:
+def proposals_for(model: str, classes: Iterable[str], part: int = 0) -> list[Proposal]:
     """The contexts of one association: the model, then one for each (SOP class, transfer syntax).
 
-    Every class in the first syntaxes before any in the last ones; classes that find no place come another time.
+    Every class in the first syntaxes before any in the last ones; classes that find no place come another time. What
+    there is no room for is proposed where `part` is 1, 2 and so on, each class in the first syntax besides.
     """
-    known = [one for one in dict.fromkeys(classes) if is_proposable((one, EXPLICIT_LE))] or list(CLASSES)
+    known = [one for one in dict.fromkeys(classes) if is_proposable((one, EXPLICIT_LE))]
     room = MOST_PROPOSALS - 1
-    some = known[: room // 2]
-    each = max(2, min(len(SYNTAXES), room // len(some)))
-    storage = [Proposal(one, (syntax,), as_scp=True) for syntax in SYNTAXES[:each] for one in some]
+    some = (known or list(CLASSES))[: room // 2]
+    first = [(one, EXPLICIT_LE) for one in some]
+    # Nobody compresses what has no pixels.
+    others = [
+        (one, syntax)
+        for syntax in SYNTAXES[1:]
+        for one in some
+        if known or one not in _WITHOUT_PIXELS or syntax == IMPLICIT_LE
+    ]
+    size = room - len(first)
+    start = part * size % (-(-len(others) // size) * size)
+    storage = [Proposal(one, (syntax,), as_scp=True) for one, syntax in (*first, *others[start : start + size])]
     return [Proposal(model, (EXPLICIT_LE, IMPLICIT_LE)), *storage]
 
 
-def open_for(remote: Remote, root: str, classes: Sequence[str], *, progress: Progress | None = None) -> Association:
+def open_for(
+    remote: Remote, root: str, classes: Sequence[str], *, part: int = 0, progress: Progress | None = None
+) -> Association:
     """An association for C-GET that takes these classes. Raises what `open_association` raises, ContextNotAccepted."""
     model = query.get_model(root)
-    association = open_association(remote, proposals_for(model, classes), progress=progress)
+    association = open_association(remote, proposals_for(model, classes, part), progress=progress)
     try:
         association.context_for(model)
     except BaseException:

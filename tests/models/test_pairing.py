@@ -1,0 +1,348 @@
+"""Which retrieve an arrival belongs to, and what it does to items that nobody works on; on either database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from dicomferry.models import (
+    instance_store,
+    job_store,
+    lease,
+    move_store,
+    pairing,
+    request_store,
+    retrieve_store,
+    retry,
+    spec,
+)
+from dicomferry.models.claim import Claim
+from dicomferry.models.database import AnyRow
+from dicomferry.models.instance_store import Arrival, Received
+from dicomferry.models.outcome import Outcome
+from dicomferry.models.request_store import Listed
+from dicomferry.models.retry import Decision
+from dicomferry.models.rounds import Ask
+from dicomferry.models.state import AttemptEnd, ChunkState, ItemState, JobState
+from dicomferry.models.tables import ArrivalRow, ChunkRow, ItemRow
+from dicomferry.models.target import Target
+from dicomferry.workers import retrieve_plan
+
+from .site import Clock, Site, together
+
+STUDY = "0020000D"
+AET = "FERRY"
+
+
+class _Still:
+    """A heartbeat that has nothing to say."""
+
+    stop = False
+
+    def require_lease(self) -> None:
+        """It is kept."""
+
+    def progress(self, _bytes: int) -> None:
+        """Noted."""
+
+
+def came(number: int, uid: str, *, study: str = "1", move: int | None = None, aet: str = AET) -> Received:
+    """The `number`-th C-STORE of one association."""
+    return Received(
+        path=f"{study}/2/{uid}.dcm",
+        size=100,
+        sop_instance_uid=uid,
+        sop_class_uid="1.2.3",
+        transfer_syntax_uid="1.2.840.10008.1.2",
+        study_instance_uid=study,
+        series_instance_uid="2",
+        relation="first",
+        flaw=None,
+        stored_at=datetime(2026, 11, 22, tzinfo=UTC),
+        arrival=Arrival(
+            association="a" * 32,
+            number=number,
+            outcome="stored",
+            calling_ae_title="PACS",
+            called_ae_title=AET,
+            address="127.0.0.1",
+            message_id=number,
+            originator_ae_title=aet if move else None,
+            originator_message_id=move,
+            at=datetime(2026, 11, 22, tzinfo=UTC),
+        ),
+    )
+
+
+class Desk:
+    """Retrieves, step by step."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.database = site.database
+
+    def submit(self, *studies: str, destination: str | None = None) -> int:
+        """A move job of a request for each study, planned."""
+        identifiers = tuple((None, ((STUDY, study),)) for study in studies)
+        what = spec.MoveSpec(identifiers=identifiers, destination=destination)
+        job_id = job_store.submit(self.database, what, self.site.remote_id)
+        held = self.site.claim_plan(job_id)
+        assert retrieve_plan.run(self.database, held, _Still(), lambda: None)  # type: ignore[arg-type]
+        self.site.finish(held, planned=True)
+        return job_id
+
+    def claim(self) -> Claim:
+        self.site.set(sa.update(ChunkRow).where(ChunkRow.state == ChunkState.PENDING).values(not_before=self.now()))
+        return self.site.claim()
+
+    def now(self) -> datetime:
+        return self.site.clock()
+
+    def expect(self, held: Claim, *uids: str, study: str = "1") -> int:
+        """The request expects these; its item."""
+        request_id: int = request_store.state(self.database, held.chunk_id).row.id
+        request_store.expect(
+            self.database,
+            held,
+            request_id,
+            [Listed(uid, "1.2.3", study, "2") for uid in uids],
+            targets=[Target(study=study, count=len(uids))],
+            expectation="images",
+            expected=len(uids),
+            refetch=False,
+        )
+        return request_id
+
+    def ask(self, held: Claim, request_id: int, study: str = "1") -> int:
+        """A C-MOVE; its message id."""
+        _, message_id = move_store.begin_move(
+            self.database,
+            held,
+            request_id,
+            Ask(Target(study=study)),
+            rounds=0,
+            method="move",
+            ae_title=AET,
+            destination=None,
+        )
+        return message_id
+
+    def wait(self, held: Claim, seconds: float = 300.0) -> None:
+        """The attempt ends; what is missing waits for the next round."""
+        decision = Decision(next=retry.Next.RETRY, at=self.now() + timedelta(seconds=seconds), reason=pairing.NOT_YET)
+        lease.finish(self.database, held, end=AttemptEnd.COMPLETED, decision=decision)
+
+    def give_up(self, held: Claim, request_id: int) -> None:
+        """What is missing is not delivered."""
+
+        def last(connection: sa.Connection) -> None:
+            def lost(row: AnyRow) -> Outcome:
+                return Outcome(item_id=row.id, state=ItemState.FAILED, reason=pairing.NOT_DELIVERED)
+
+            request_store.close(connection, held, request_id, missing_as=lost)
+
+        lease.finish(self.database, held, end=AttemptEnd.COMPLETED, decision=None, last=last)
+
+    def arrive(self, *received: Received) -> list[tuple[int | None, int | None]]:
+        """(job, move) of each arrival that there is now."""
+        instance_store.record(self.database, received)
+        rows = self.site.rows(sa.select(ArrivalRow.__table__).order_by(ArrivalRow.id))
+        return [(row.job_id, row.move_id) for row in rows]
+
+    def states(self, job_id: int) -> list[tuple[str, str | None]]:
+        """(state, reason) of its items."""
+        return [(row.state.value, row.reason) for row in self.site.items(job_id)]
+
+
+@pytest.fixture
+def desk(site: Site) -> Desk:
+    return Desk(site)
+
+
+def test_the_originator_pairs(desk: Desk) -> None:
+    """Message id and AE title name the move, also for an instance that nobody expects."""
+    job_id = desk.submit("1")
+    held = desk.claim()
+    message_id = desk.ask(held, desk.expect(held, "1.1"))
+    assert desk.arrive(came(1, "1.1", move=message_id), came(2, "1.9", move=message_id)) == [(job_id, 1)] * 2
+    numbers = retrieve_store.numbers(desk.database, job_id)
+    assert (numbers.expected, numbers.received, numbers.surplus) == (1, 0, 1)
+
+
+def test_another_study_is_none_that_was_asked_for(desk: Desk) -> None:
+    """It came along with the move: on record with it, as surplus, and unsolicited."""
+    job_id = desk.submit("1")
+    held = desk.claim()
+    message_id = desk.ask(held, desk.expect(held, "1.1"))
+    assert desk.arrive(came(1, "7.1", study="7", move=message_id)) == [(None, 1)]
+    assert retrieve_store.numbers(desk.database, job_id).surplus == 1
+    assert [row["sop_instance_uid"] for row in retrieve_store.surplus(desk.database, job_id)] == ["7.1"]
+
+
+def test_somebody_elses_move_is_not_ours(desk: Desk) -> None:
+    """Another station's message id means nothing here."""
+    desk.submit("1")
+    held = desk.claim()
+    message_id = desk.ask(held, desk.expect(held, "1.1"))
+    assert desk.arrive(came(1, "1.9", move=message_id, aet="OTHER")) == [(None, None)]
+
+
+def test_without_originator_the_expected_uid_pairs(desk: Desk) -> None:
+    """With the retrieve that runs before the one that waits; nobody's is nobody's."""
+    waiting = desk.submit("1")
+    held = desk.claim()
+    desk.expect(held, "1.1", "1.2")
+    desk.wait(held)
+    running = desk.submit("1")
+    mine = desk.site.claim()
+    assert mine.job_id == running
+    desk.expect(mine, "1.1")
+    assert desk.arrive(came(1, "1.1"), came(2, "1.2"), came(3, "1.3")) == [
+        (running, None),
+        (waiting, None),
+        (None, None),
+    ]
+
+
+def test_a_move_to_somebody_else_expects_nothing_here(desk: Desk) -> None:
+    """What comes here is not what was sent there."""
+    job_id = desk.submit("1", destination="ELSEWHERE")
+    held = desk.claim()
+    desk.expect(held, "1.1")
+    desk.wait(held)
+    assert desk.arrive(came(1, "1.1")) == [(None, None)]
+    assert desk.states(job_id)[1] == ("pending", None)
+
+
+def test_what_comes_while_a_chunk_runs_is_left_to_its_attempt(desk: Desk) -> None:
+    """Two that write the same items would count them twice."""
+    job_id = desk.submit("1")
+    held = desk.claim()
+    desk.expect(held, "1.1")
+    desk.arrive(came(1, "1.1"))
+    assert desk.states(job_id)[1] == ("pending", None)
+    assert request_store.mark_arrived(desk.database, held, refetch=False) == 1
+    assert desk.states(job_id)[1] == ("succeeded", None)
+    desk.site.check()
+
+
+def test_a_waiting_chunk_is_due_when_the_last_one_came(desk: Desk) -> None:
+    """Before that, its next round is put off for as long as something still arrives, never brought forward."""
+    job_id = desk.submit("1")
+    held = desk.claim()
+    desk.expect(held, "1.1", "1.2")
+    desk.wait(held, 3.0)
+    desk.arrive(came(1, "1.1"))
+    assert desk.states(job_id)[1:] == [("succeeded", None), ("pending", None)]
+    later = desk.now() + timedelta(seconds=pairing.STRAGGLE_SECONDS)
+    assert desk.site.chunk(held).not_before == later
+    desk.arrive(came(2, "1.2"))
+    chunk = desk.site.chunk(held)
+    assert (chunk.not_before, chunk.state) == (desk.now(), ChunkState.PENDING)
+    desk.site.check()
+
+
+def test_what_comes_late_is_made_good(desk: Desk) -> None:
+    """Item, request, chunk and job, once all of the request's instances are here."""
+    job_id = desk.submit("1")
+    held = desk.claim()
+    desk.give_up(held, desk.expect(held, "1.1", "1.2"))
+    assert desk.site.state(job_id) is JobState.FAILED
+    assert desk.arrive(came(1, "1.1")) == [(job_id, None)]
+    assert desk.site.state(job_id) is JobState.INCOMPLETE
+    assert desk.site.job(job_id).verified == "uids"
+    desk.site.check()
+    desk.arrive(came(2, "1.2"))
+    assert desk.site.state(job_id) is JobState.SUCCEEDED
+    assert desk.states(job_id) == [("succeeded", "arrived late")] * 3
+    desk.site.check()
+
+
+def test_a_cancelled_item_stays_cancelled(desk: Desk) -> None:
+    """What arrives then is kept, and the job is as its owner wanted it."""
+    job_id = desk.submit("1")
+    held = desk.claim()
+    desk.expect(held, "1.1")
+    desk.wait(held)
+    job_store.cancel(desk.database, job_id)
+    desk.arrive(came(1, "1.1"))
+    assert desk.site.state(job_id) is JobState.CANCELLED
+    assert {state for state, _ in desk.states(job_id)} == {"cancelled"}
+
+
+def test_a_batch_that_is_written_twice_counts_once(desk: Desk) -> None:
+    """A commit whose answer was lost is repeated."""
+    job_id = desk.submit("1")
+    held = desk.claim()
+    message_id = desk.ask(held, desk.expect(held, "1.1"))
+    desk.wait(held)
+    batch = [came(1, "1.1", move=message_id), came(2, "1.9", move=message_id)]
+    assert desk.arrive(*batch) == desk.arrive(*batch) == [(job_id, 1)] * 2
+    assert retrieve_store.numbers(desk.database, job_id).received == 1
+
+
+def test_overlapping_requests_of_a_job(desk: Desk) -> None:
+    """The second one's instance is skipped, and both expect it."""
+    job_id = desk.submit("1", "1")
+    first, second = desk.site.claim(), None
+    desk.expect(first, "1.1")
+    desk.wait(first)
+    second = desk.site.claim()
+    request_id = desk.expect(second, "1.1", "1.2")
+    assert [row.state for row in desk.site.items(job_id) if row.request_id == request_id] == [
+        ItemState.SKIPPED,
+        ItemState.PENDING,
+    ]
+    # Twice is once: whoever died in between goes on.
+    assert desk.expect(second, "1.1", "1.2") == request_id
+    assert len(desk.site.items(job_id)) == 5
+    desk.site.check()
+
+
+def test_what_is_here_already(desk: Desk) -> None:
+    """An instance that is archived is not expected to come."""
+    desk.arrive(came(1, "1.1"))
+    job_id = desk.submit("1")
+    held = desk.claim()
+    desk.expect(held, "1.1", "1.2")
+    assert desk.states(job_id)[1:] == [("succeeded", "already here"), ("pending", None)]
+    assert [one.uid for one in request_store.missing(desk.database, held.chunk_id)] == ["1.2"]
+
+
+def test_message_ids_are_not_used_again_for_long(desk: Desk) -> None:
+    """1 to 65,535 over all moves of an installation, then 1 again."""
+    desk.submit("1")
+    held = desk.claim()
+    request_id = desk.expect(held, "1.1")
+    assert [desk.ask(held, request_id) for _ in range(3)] == [1, 2, 3]
+
+
+def test_late_arrivals_and_a_retry_at_once(desk: Desk, clock: Clock) -> None:
+    """Whoever is first, the numbers agree with the items."""
+    jobs = []
+    for study in map(str, range(1, 9)):
+        jobs.append(desk.submit(study))
+        held = desk.claim()
+        uids = [f"{study}.{n}" for n in range(1, 6)]
+        desk.give_up(held, desk.expect(held, *uids, study=study))
+
+    def arrive(studies: Sequence[int]) -> None:
+        for study in studies:
+            batch = [
+                replace(came(study * 10 + n, f"{study}.{n}", study=str(study)), stored_at=clock()) for n in range(1, 6)
+            ]
+            instance_store.record(desk.database, batch)
+
+    def retry_all() -> None:
+        for job_id in jobs:
+            job_store.retry(desk.database, job_id)
+
+    for outcome in together(lambda: arrive(range(1, 9)), retry_all, lambda: arrive(range(8, 0, -1))):
+        assert outcome is None or "nothing to retry" in str(outcome), outcome
+    desk.site.check()
+    instances = desk.site.rows(sa.select(ItemRow.state).where(ItemRow.request_id.is_not(None)))
+    assert {row.state for row in instances} == {ItemState.SUCCEEDED}

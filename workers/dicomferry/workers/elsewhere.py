@@ -1,0 +1,172 @@
+"""A retrieve that goes to somebody else: nothing arrives here, so the destination is asked, or the archive believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dicomferry.models import lease, remote_store, request_store, rounds, telemetry
+from dicomferry.models.claim import Claim
+from dicomferry.models.database import Database
+from dicomferry.models.errors import DimseError
+from dicomferry.models.outcome import Outcome
+from dicomferry.models.remote import Remote
+from dicomferry.models.request_store import State
+from dicomferry.models.rounds import Ask, Limits
+from dicomferry.models.spec import GetSpec, MoveSpec
+from dicomferry.models.state import ItemState
+from dicomferry.models.target import Target
+from dicomferry.workers import expectation
+from dicomferry.workers.dimse.find import FindStopped
+from dicomferry.workers.dimse.retrieval import Report
+from dicomferry.workers.environment import Environment
+from dicomferry.workers.goal import Blind, Goal, Listed
+from dicomferry.workers.heartbeat import Heartbeat
+
+UNVERIFIED = request_store.UNVERIFIED
+
+log = telemetry.logger(__name__)
+
+
+def destination_of(environment: Environment, ae_title: str) -> Remote | None:
+    """The remote of the address book with this AE title, which can be asked what it has."""
+    settings = environment.settings
+    key = remote_store.id_of_ae_title(environment.database, ae_title)
+    if key is None:
+        return None
+    return remote_store.load(environment.database, key, ae_title=settings.ae_title, timeouts=settings.timeouts.value())
+
+
+@dataclass
+class Elsewhere:
+    """The archive has listed the instances; each is an item. See `Goal`."""
+
+    database: Database
+    held: Claim
+    state: State
+    heart: Heartbeat
+    destination: Remote | None
+    max_uids: int
+    missing: list[rounds.Missing] = field(default_factory=list)
+    sent: dict[int, rounds.Missing] = field(default_factory=dict)
+    """What the archive says it has sent, and the destination has not shown yet."""
+
+    def mark(self) -> int:
+        """Ask the destination for what was sent, and bring to their end the items that it has."""
+        if not self.missing:
+            self.missing = request_store.missing(self.database, self.held.chunk_id)
+        if not self.sent:
+            return 0
+        found = self._found()
+        good = [one for one in self.sent.values() if found is None or one.uid in found]
+        reason = UNVERIFIED if found is None else None
+        lease.record(
+            self.database,
+            self.held,
+            [Outcome(item_id=one.item_id, state=ItemState.SUCCEEDED, reason=reason) for one in good],
+        )
+        for one in good:
+            del self.sent[one.item_id]
+        self.missing = request_store.missing(self.database, self.held.chunk_id)
+        return len(good)
+
+    def _found(self) -> frozenset[str] | None:
+        """The UIDs among what was sent that the destination lists; None where it cannot be asked."""
+        if self.destination is None:
+            return None
+        series: dict[rounds.Series, list[str]] = {}
+        for one in self.sent.values():
+            series.setdefault((one.study, one.series), []).append(one.uid)
+        targets = [Target(study=study, series=own, images=tuple(uids)) for (study, own), uids in series.items()]
+        try:
+            listing = expectation.again(self.destination, "study", targets, self.heart)
+        except DimseError as error:
+            if isinstance(error, FindStopped):
+                raise
+            self.heart.require_lease()
+            log.warning("the destination could not be asked", error=str(error))
+            return None
+        return frozenset(one.uid for one in listing.instances) if listing.depth == "images" else None
+
+    def is_reached(self) -> bool:
+        """No item waits."""
+        return not self.missing
+
+    def asks(self, fineness: int, limits: Limits) -> list[Ask]:
+        """As few as will do."""
+        totals = request_store.totals(self.database, self.held.chunk_id)
+        return rounds.asks(
+            self.state.targets, self.missing, totals, fineness=fineness, max_uids=self.max_uids, limits=limits
+        )
+
+    def has(self, ask: Ask) -> bool:
+        """None of its items waits."""
+        return {one.item_id for one in self.missing}.isdisjoint(ask.items)
+
+    def hear(self, ask: Ask, report: Report) -> None:
+        """What was asked for, but for what it names as failed, counts as sent where the answer is a success."""
+        named = set(report.failed_uids)
+        if report.status not in (0x0000, 0xB000) or not (report.completed or report.warning):
+            return
+        if report.failed and len(named) < report.failed:
+            return
+        asked = set(ask.items)
+        self.sent |= {one.item_id: one for one in self.missing if one.item_id in asked and one.uid not in named}
+
+
+@dataclass
+class Believed:
+    """Nobody lists anything: the archive's own numbers are all there is. See `Goal`."""
+
+    state: State
+    max_uids: int
+    reports: dict[Ask, Report] = field(default_factory=dict)
+
+    @property
+    def came(self) -> int:
+        """How many instances the archive says it has sent."""
+        return sum((report.completed or 0) + (report.warning or 0) for report in self.reports.values())
+
+    def mark(self) -> int:
+        """Nothing is seen here."""
+        return 0
+
+    def is_reached(self) -> bool:
+        """Each request was answered with success, and something was sent."""
+        good = all(report.status == 0 and not report.failed for report in self.reports.values())
+        return bool(self.reports) and good and self.came > 0
+
+    def asks(self, fineness: int, limits: Limits) -> list[Ask]:
+        """Each target as it is."""
+        return rounds.blind(self.state.targets, fineness=fineness, max_uids=self.max_uids, limits=limits)
+
+    def has(self, ask: Ask) -> bool:
+        """Nobody can tell."""
+        return False
+
+    def hear(self, ask: Ask, report: Report) -> None:
+        """Its numbers."""
+        self.reports[ask] = report
+
+
+def goal_for(
+    environment: Environment,
+    held: Claim,
+    state: State,
+    heart: Heartbeat,
+    remote: Remote,
+    spec: MoveSpec | GetSpec,
+    *,
+    away: bool,
+    after: int,
+) -> Goal:
+    """What a request is after; `away`: it goes to somebody else, `after`: the last arrival before this attempt."""
+    listed = state.row.expectation == "images"
+    database, most = environment.database, remote.max_uids
+    if away and listed:
+        there = destination_of(environment, spec.destination or "")
+        return Elsewhere(database, held, state, heart, there, most)
+    if away:
+        return Believed(state, most)
+    if listed:
+        return Listed(database, held, state, spec.refetch, most)
+    return Blind(database, held, state, spec.refetch, most, after)
