@@ -207,9 +207,6 @@ def _documents(database: Database, connection: Connection, rows: Sequence[AnyRow
 
 def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, Any]:
     numbers = ledger.tally(connection, row.id)
-    sent_bytes = connection.execute(
-        sa.select(sa.func.coalesce(sa.func.sum(ChunkRow.sent_bytes), 0)).where(ChunkRow.job_id == row.id)
-    ).scalar_one()
     waiting = None if row.state in FINAL_JOB_STATES else _waiting(connection, row.id)
     balance = _balance(connection, row, numbers)
     seconds = ((row.finished_at or now) - row.started_at).total_seconds() if row.started_at else 0.0
@@ -251,7 +248,7 @@ def _document(connection: Connection, row: AnyRow, now: datetime) -> dict[str, A
         "missing": balance.missing,
         "surplus": balance.surplus,
         "conflicts": balance.conflicts,
-        "bytes": int(sent_bytes),
+        "bytes": _bytes(connection, row),
         "rate_instances_per_s": round(balance.received / seconds, 1) if seconds > 0 and balance.received else None,
     }
 
@@ -277,6 +274,16 @@ def _balance(connection: Connection, row: AnyRow, numbers: Tally) -> _Balance:
         return _Balance()
     delivered, expected = numbers.succeeded + numbers.warning, numbers.total - numbers.skipped
     return _Balance(expected=expected, received=delivered, missing=expected - delivered, surplus=0)
+
+
+def _bytes(connection: Connection, row: AnyRow) -> int:
+    """What a job has sent, or what came for it."""
+    if row.kind in RETRIEVES:
+        from dicomferry.models import retrieve_store  # as above
+
+        return retrieve_store.bytes_in(connection, row.id)
+    query = sa.select(sa.func.coalesce(sa.func.sum(ChunkRow.sent_bytes), 0)).where(ChunkRow.job_id == row.id)
+    return int(connection.execute(query).scalar_one())
 
 
 def _waiting(connection: Connection, job_id: int) -> AnyRow | None:
