@@ -57,14 +57,12 @@ def echo(remote: str, **how: Unpack[JobOptions]) -> None:
 @click.option(
     "--from-job", metavar="ID", type=options.JobType(), help="Send what this retrieve asked for and the archive has."
 )
-@click.option("--verify", is_flag=True, help="Afterwards look by C-FIND whether REMOTE lists each instance.")
 @options.job_options
 def store(
     remote: str,
     paths: Sequence[str],
     recursive: bool,
     from_job: str | None,
-    verify: bool,
     **how: Unpack[JobOptions],
 ) -> None:
     """Queue files to be stored at REMOTE.
@@ -77,7 +75,7 @@ def store(
     if bool(paths) == bool(from_job):
         raise UsageError("what is to be sent? Give PATH..., or --from-job ID for what that retrieve brought")
     given = _retrieved(from_job) if from_job else tuple(_absolute(path) for path in paths)
-    enqueue(StoreSpec(paths=given, recursive=recursive, verify=verify), remote, **how)
+    enqueue(StoreSpec(paths=given, recursive=recursive), remote, **how)
 
 
 for _command in (find, move, get, retrieve):

@@ -22,17 +22,13 @@ class EchoSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSpec:
-    """C-STORE of files and of what lies in folders. Paths are absolute, as `os.fsdecode` gives them.
-
-    `verify` asks for each instance at the remote afterwards, by C-FIND.
-    """
+    """C-STORE of files and of what lies in folders. Paths are absolute, as `os.fsdecode` gives them."""
 
     kind: ClassVar[str] = "store"
     lane: ClassVar[str] = "bulk"
     planned: ClassVar[bool] = True
     paths: tuple[str, ...]
     recursive: bool = False
-    verify: bool = False
 
     @property
     def roots(self) -> tuple[bytes, ...]:
