@@ -94,6 +94,7 @@ def test_the_screen_says_what_is_missing_and_what_was_done_about_it(told: Told) 
     assert "0x0000 1 time" in lines["answers"] and "0xB000 1 time" in lines["answers"]
     assert told.missing in lines["missing"] and "not delivered" in lines["missing"]
     assert f"job {told.job_id}: 9 of 10 proven from PACS1, 1 missing, 1 surplus" in shown
+    assert "kB" in lines["received"]
     assert len(shown.splitlines()) < 40
 
 

@@ -135,5 +135,5 @@ def test_a_store_sends_paths_or_what_a_job_brought(desk: Desk, tmp_path: Path) -
     desk.run("submit", "move", "pacs1", "-k", "StudyInstanceUID=1")
     told = desk.run("submit", "store", "pacs1", "--from-job", "last", code=2).stderr
     assert "nothing that job 2 asked for is in the archive" in told
-    desk.run("submit", "store", "pacs1", tmp_path, "--verify")
-    assert _spec(desk, 3) == spec.StoreSpec(paths=(str(tmp_path),), verify=True)
+    desk.run("submit", "store", "pacs1", tmp_path)
+    assert _spec(desk, 3) == spec.StoreSpec(paths=(str(tmp_path),))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from dicomferry.cli import demo_samples
+from dicomferry.cli import demo_retrieve, demo_samples
 from dicomferry.cli.commands import Command
 from dicomferry.models import job_view
 from dicomferry.models.database import Database
@@ -37,7 +37,7 @@ _FINAL = frozenset(state.value for state in FINAL_JOB_STATES)
 @click.option("--keep", is_flag=True, help="Leave the home and the files behind, and say how to explore them.")
 @click.pass_context
 def demo(ctx: click.Context, keep: bool) -> None:
-    """Send sample data to an archive on this machine, kill a worker on the way, and count what arrived.
+    """Send sample data to an archive on this machine, kill a worker on the way, fetch it back, and count what arrived.
 
     Takes under a minute, uses loopback and a temporary folder only, leaves nothing running.
     """
@@ -66,6 +66,9 @@ class _Demo:
             "DICOMFERRY_LEASE_SECONDS": str(LEASE_SECONDS),
             "DICOMFERRY_SCP__HOST": "127.0.0.1",
             "DICOMFERRY_SCP__PORT": str(_free_port()),
+            # The archive is quick; whatever it leaves out is asked for again at once.
+            "DICOMFERRY_TIMEOUTS__QUIET": "1",
+            "DICOMFERRY_TIMEOUTS__SETTLE": "1",
         }
 
     def run(self) -> int:
@@ -83,8 +86,11 @@ class _Demo:
             killed = self._kill_a_worker()
             code = self._command("jobs", "wait", "1", show_progress=True)
             database = self._record()
-            arrived = _indexed(index)
-            result = self._result(database, arrived, killed, code, time.monotonic() - began)
+            there = _indexed(index)
+            arrived = set().union(*there.values())
+            stored = self._stored(database, arrived, killed, code)
+            fetched = demo_retrieve.run(self._command, database, self._folder, there)
+            result = self._result(stored and fetched, code, time.monotonic() - began)
             database.close()
         return result
 
@@ -92,7 +98,8 @@ class _Demo:
         """The demo's own record, whatever the environment says: what it names is killed."""
         return Database(f"sqlite:///{self._home / 'dicomferry.db'}")
 
-    def _result(self, database: Database, arrived: set[str], killed: int | None, code: int, seconds: float) -> int:
+    def _stored(self, database: Database, arrived: set[str], killed: int | None, code: int) -> bool:
+        """Tell what came of the first job; whether it is as it should be."""
         say = click.echo
         items = list(job_view.items(database, 1))
         sent = {item["sop_instance_uid"] for item in items if item["state"] in ("succeeded", "warning")}
@@ -110,14 +117,20 @@ class _Demo:
         for uid in sorted(sent ^ arrived)[:5]:
             say(f"  {uid} {'only here' if uid in sent else 'only there'}")
         expected = len(demo_samples.FROM_PYDICOM) + demo_samples.CT_SLICES
-        good = same and len(sent) == expected and killed is not None and code == 1
+        return same and len(sent) == expected and killed is not None and code == 1
+
+    @staticmethod
+    def _result(good: bool, code: int, seconds: float) -> int:
+        say = click.echo
         say(
-            f"\n{'All as it should be' if good else 'This is NOT as it should be'}: the job is incomplete and its exit "
-            f"code is {code}, because one file is truncated; everything else arrived, {seconds:.0f} s in all."
+            f"\n{'All as it should be' if good else 'This is NOT as it should be'}: the first job is incomplete and "
+            f"its exit code is {code}, because one file is truncated; everything else arrived there and came back, "
+            f"{seconds:.0f} s in all."
         )
         say("\nTry next\n  dicomferry up                                     everything, in one terminal")
         say("  dicomferry remote add pacs AET@host:port          your archive, in another")
         say("  dicomferry submit store pacs FOLDER -r --wait")
+        say("  dicomferry submit move pacs -k AccessionNumber=... --wait")
         say("  dicomferry demo --keep                            the same again, and look around afterwards")
         return 0 if good else 1
 
@@ -183,6 +196,7 @@ class _Demo:
             f"ae_title: {_ARCHIVE_AE_TITLE}\nport: {port}\nbind_address: 127.0.0.1\nmax_pdu: 0\n"
             "acse_timeout: 30\ndimse_timeout: 30\nnetwork_timeout: 30\n"
             f"instance_location: {folder / 'instances'}\ndatabase_location: {index}\nlog_identifier: False\n"
+            f"[DICOMFERRY]\naddress: 127.0.0.1\nport: {self._environment['DICOMFERRY_SCP__PORT']}\n"
         )
         (folder / "instances").mkdir()
         argv = [sys.executable, "-m", "pynetdicom", "qrscp", "--quiet", "--config", str(config)]
@@ -222,10 +236,13 @@ def _examples(items: list[dict[str, object]]) -> str:
     return ("   " + ", ".join(told[:3])) if told else ""
 
 
-def _indexed(index: Path) -> set[str]:
-    """The SOP Instance UIDs that the archive has in its index."""
+def _indexed(index: Path) -> dict[str, set[str]]:
+    """The SOP Instance UIDs that the archive has in its index, by Study Instance UID."""
+    found: dict[str, set[str]] = {}
     with contextlib.closing(sqlite3.connect(f"file:{index}?mode=ro", uri=True)) as connection:
-        return {row[0] for row in connection.execute("SELECT sop_instance_uid FROM instance")}
+        for study, uid in connection.execute("SELECT study_instance_uid, sop_instance_uid FROM instance"):
+            found.setdefault(study, set()).add(uid)
+    return found
 
 
 def _free_port() -> int:

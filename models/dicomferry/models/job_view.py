@@ -288,7 +288,7 @@ def _document(connection: Connection, row: AnyRow, now: datetime, sums: Sums) ->
         "missing": balance.missing,
         "surplus": balance.surplus,
         "conflicts": balance.conflicts,
-        "bytes": sums.sent_bytes.get(row.id, 0),
+        "bytes": _bytes(connection, row, sums),
         "rate_instances_per_s": round(balance.received / seconds, 1) if seconds > 0 and balance.received else None,
     }
 
@@ -314,6 +314,15 @@ def _balance(connection: Connection, row: AnyRow, numbers: Tally) -> _Balance:
         return _Balance()
     delivered, expected = numbers.succeeded + numbers.warning, numbers.total - numbers.skipped
     return _Balance(expected=expected, received=delivered, missing=expected - delivered, surplus=0)
+
+
+def _bytes(connection: Connection, row: AnyRow, sums: Sums) -> int:
+    """What a job has sent, or what came for it."""
+    if row.kind not in RETRIEVES:
+        return sums.sent_bytes.get(row.id, 0)
+    from dicomferry.models import retrieve_store  # as above
+
+    return retrieve_store.bytes_in(connection, row.id)
 
 
 def _waiting(connection: Connection, job_id: int) -> AnyRow | None:

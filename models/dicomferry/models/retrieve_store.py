@@ -82,6 +82,16 @@ def numbers_in(connection: Connection, job_id: int) -> Numbers:
     )
 
 
+def bytes_in(connection: Connection, job_id: int) -> int:
+    """The bytes of what came for a job, each arrival counted."""
+    query = (
+        sa.select(sa.func.coalesce(sa.func.sum(InstanceRow.size), 0))
+        .join(ArrivalRow, ArrivalRow.instance_id == InstanceRow.id)
+        .where(ArrivalRow.job_id == job_id)
+    )
+    return int(connection.execute(query).scalar_one())
+
+
 def _came_for(job_id: int) -> sa.ColumnElement[bool]:
     """What was asked for by a job, and what came along with its moves."""
     moves = sa.select(MoveRow.id).where(MoveRow.job_id == job_id)

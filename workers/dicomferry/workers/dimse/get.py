@@ -50,11 +50,22 @@ CLASSES = tuple(
     for last in (
         "2", "4", "7", "1.1", "1", "6.1", "12.1", "3.1", "1.2", "2.1", "4.1", "20", "128", "88.67", "88.22", "88.33",
         "11.1", "104.1", "77.1.4", "481.1", "481.2", "481.3", "481.5", "66.4", "66", "12.2", "1.3", "77.1.1",
+        "88.59", "13.1.3",
     )
 )  # fmt: skip
 """Storage classes to propose where nobody knows what there is."""
+RARER = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{last}"
+    for last in (
+        "9.1.1", "9.1.2", "9.1.3", "9.2.1", "9.3.1", "9.4.1", "88.11", "88.34", "88.40", "88.65", "130", "2.2", "4.2",
+        "4.3", "6.2", "12.1.1", "12.2.1", "13.1.1", "13.1.2", "67", "66.1", "66.2", "66.3", "66.5", "77.1.2", "77.1.6",
+        "77.1.5.1", "77.1.5.4", "104.2", "104.3", "11.2", "481.4", "481.8",
+    )
+)  # fmt: skip
+"""The same, from the second association on."""
 _WITHOUT_PIXELS = frozenset(
-    f"1.2.840.10008.5.1.4.1.1.{last}" for last in ("88.67", "88.22", "88.33", "11.1", "104.1", "481.3", "481.5", "66")
+    f"1.2.840.10008.5.1.4.1.1.{last}"
+    for last in ("88.67", "88.22", "88.33", "88.59", "11.1", "104.1", "481.3", "481.5", "66")
 )
 
 Receive = Callable[[Incoming], Sink]
@@ -65,7 +76,8 @@ def proposals_for(model: str, classes: Iterable[str], part: int = 0) -> list[Pro
     """The contexts of one association: the model, then one for each (SOP class, transfer syntax).
 
     Every class in the first syntaxes before any in the last ones; classes that find no place come another time. What
-    there is no room for is proposed where `part` is 1, 2 and so on, each class in the first syntax besides.
+    there is no room for is proposed where `part` is 1, 2 and so on, each class in the first syntax besides. So are
+    rarer classes, where nobody knows which there are.
     """
     known = [one for one in dict.fromkeys(classes) if is_proposable((one, EXPLICIT_LE))]
     room = MOST_PROPOSALS - 1
@@ -79,6 +91,10 @@ def proposals_for(model: str, classes: Iterable[str], part: int = 0) -> list[Pro
         if known or one not in _WITHOUT_PIXELS or syntax == IMPLICIT_LE
     ]
     size = room - len(first)
+    if part and not known:
+        others = others[size:] + others[:size]
+        first += [(one, EXPLICIT_LE) for one in RARER]
+        size, part = room - len(first), part - 1
     start = part * size % (-(-len(others) // size) * size)
     storage = [Proposal(one, (syntax,), as_scp=True) for one, syntax in (*first, *others[start : start + size])]
     return [Proposal(model, (EXPLICIT_LE, IMPLICIT_LE)), *storage]
