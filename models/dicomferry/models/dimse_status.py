@@ -21,6 +21,8 @@ class Rule(StrEnum):
     FINAL = "final"
     AGAIN = "again"
     """The item is tried once more, then its failure is final."""
+    LATER = "later"
+    """Not settled yet: the item comes back at the end of its chunk."""
     CONGESTED = "congested"
     """The remote has no room or no time: slow down, try again."""
     BROKEN = "broken"
@@ -233,7 +235,7 @@ _LOCAL: dict[str, str] = {
     "already here": "it was in the archive before; --refetch asks for it all the same",
     "arrived late": "nothing to do",
     "grew at source": "more came to the archive while it was retrieved; that was fetched as well",
-    "not verified": "the archive says that it was sent; the destination could not be asked: add it as a remote",
+    "not verified": "it was confirmed, but nobody could be asked whether it is there: the destination answers no such query, or is no remote of the address book",
     "not at the destination": "the archive said that it was sent, and the destination does not list it: look there",
     "not found after success": "the archive took it and does not list it: look there, then retry",
     "nothing to do": "no DICOM file was found there: is the path right, and is -r given for the folders inside?",

@@ -110,7 +110,7 @@ def write_outcomes(connection: Connection, chunk_id: int, outcomes: Sequence[Out
             charges=sa.bindparam("new_charges"),
             sent_bytes=ItemRow.sent_bytes + sa.bindparam("more_bytes", type_=sa.BigInteger),
             sent_as=sa.bindparam("new_sent_as"),
-            tries=ItemRow.tries + 1,
+            tries=ItemRow.tries + sa.bindparam("more_tries", type_=sa.Integer),
         )
         .execution_options(synchronize_session=False),
         [
@@ -123,6 +123,7 @@ def write_outcomes(connection: Connection, chunk_id: int, outcomes: Sequence[Out
                 "new_charges": outcome.charges,
                 "more_bytes": outcome.sent_bytes,
                 "new_sent_as": outcome.sent_as,
+                "more_tries": int(outcome.tried),
             }
             for outcome in outcomes
         ],

@@ -15,7 +15,7 @@ class Outcome:
     no peer gave one. `detail` is a sentence for people (the peer's error comment, the path of a twin ...).
     `charges` is the item's number of charges after this try.
     `sent_bytes` counts bytes of data set put on the wire; `sent_as` names the transfer syntax where it is not the
-    file's own.
+    file's own. `tried` is False where what was tried before was only looked at again.
     """
 
     item_id: int
@@ -26,3 +26,4 @@ class Outcome:
     charges: int = 0
     sent_bytes: int = 0
     sent_as: str | None = None
+    tried: bool = True

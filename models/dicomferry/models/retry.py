@@ -79,7 +79,7 @@ def decide_item(answer: Answer, *, charges: int, to_blame: bool = True, again: b
         case Rule.CONGESTED:
             charges += to_blame
             return (ItemState.FAILED if charges >= MAX_CHARGES else ItemState.PENDING), charges
-        case Rule.AWAY | Rule.SUSPECT | Rule.DOUBTFUL | Rule.HOLD:
+        case Rule.LATER | Rule.AWAY | Rule.SUSPECT | Rule.DOUBTFUL | Rule.HOLD:
             return ItemState.PENDING, charges
 
 

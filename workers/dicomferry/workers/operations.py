@@ -24,6 +24,8 @@ class Answered:
     detail: str | None = None
     sent_bytes: int = 0
     sent_as: str | None = None
+    tried: bool = True
+    """False where what was tried before was only looked at again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,15 @@ def echo(work: Work) -> Iterator[Answered]:
 
 
 def store(work: Work) -> Iterator[Answered]:
-    """C-STORE of local files."""
+    """C-STORE of local files, looked for afterwards where that was asked for."""
+    if not (isinstance(work.spec, StoreSpec) and work.spec.verify):
+        return _send(work, work.feed)
+    from dicomferry.workers.verification import verified
+
+    return verified(work, _send)
+
+
+def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
     from dicomferry.workers.dimse.store import LocalInstance, send
 
     instances = (
@@ -78,7 +88,7 @@ def store(work: Work) -> Iterator[Answered]:
             row.sop_instance_uid,
             row.transfer_syntax_uid,
         )
-        for row in work.feed
+        for row in rows
     )
     pairs = list(dict.fromkeys((row.sop_class_uid, row.transfer_syntax_uid) for row in work.rows))
     answers = send(

@@ -269,6 +269,7 @@ class _Attempt:
                 charges=charges,
                 sent_bytes=answered.sent_bytes,
                 sent_as=answered.sent_as,
+                tried=answered.tried,
             )
         )
         return state

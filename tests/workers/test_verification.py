@@ -1,0 +1,149 @@
+"""`submit store --verify`: what was sent counts when the archive lists it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import MRImageStorage, StudyRootQueryRetrieveInformationModelFind
+
+from dicomferry.models import spec
+from dicomferry.models.state import JobState, Tally
+from dicomferry.workers import runner, verification
+from support.inline import Inline, Killed
+from support.process import LOOPBACK, free_port
+
+
+class Forgetful:
+    """An archive that confirms whatever it is sent and lists what `lists` says of it, `after` so many queries."""
+
+    def __init__(self, lists: Callable[[str], bool], after: int = 0) -> None:
+        self.received: list[str] = []
+        self.queries = 0
+        self._lists = lists
+        self._after = after
+        self._lock = threading.Lock()
+
+    def store(self, event: evt.Event) -> int:
+        with self._lock:
+            self.received.append(str(event.request.AffectedSOPInstanceUID))
+        return 0
+
+    def find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        asked = event.identifier
+        self.queries += 1
+        known = [uid for uid in dict.fromkeys(self.received) if self._lists(uid)] if self.queries > self._after else []
+        for uid in known:
+            match = Dataset()
+            match.QueryRetrieveLevel = asked.QueryRetrieveLevel
+            match.StudyInstanceUID, match.SeriesInstanceUID = asked.StudyInstanceUID, asked.SeriesInstanceUID
+            match.SOPInstanceUID = uid
+            yield 0xFF00, match
+
+
+@contextmanager
+def running(archive: Forgetful, *, finds: bool = True) -> Iterator[str]:
+    """Its address."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        entity = AE("FORGETFUL")
+        entity.add_supported_context(MRImageStorage)
+        if finds:
+            entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+        handlers: list[Any] = [(evt.EVT_C_STORE, archive.store), (evt.EVT_C_FIND, archive.find)]
+        port = free_port()
+        server = entity.start_server((LOOPBACK, port), block=False, evt_handlers=handlers)
+        try:
+            yield f"FORGETFUL@{LOOPBACK}:{port}"
+        finally:
+            assert server is not None
+            server.shutdown()
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
+    with Inline(tmp_path, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long it would have waited."""
+    taken: list[float] = []
+    monkeypatch.setattr("dicomferry.workers.heartbeat.Heartbeat.pause", lambda _, seconds: taken.append(seconds))
+    return taken
+
+
+def submitted(site: Inline, address: str) -> int:
+    return site.submit(address, spec.StoreSpec(paths=(os.fspath(site.files),), recursive=True, verify=True))
+
+
+def test_what_is_listed_succeeded_and_what_is_not_failed(site: Inline, pauses: list[float]) -> None:
+    """Confirmed and not listed, however long one waits: failed, with a reason of its own; each was sent once."""
+    files = site.mr(6)
+    lost = {files[1].sop_instance_uid, files[4].sop_instance_uid}
+    archive = Forgetful(lambda uid: uid not in lost)
+    with running(archive) as address:
+        job_id = submitted(site, address)
+        assert site.drain(job_id) is JobState.INCOMPLETE
+    assert site.tally(job_id) == Tally(total=6, succeeded=4, failed=2)
+    failed = [row for row in site.items(job_id) if row.state == "failed"]
+    assert {row.sop_instance_uid for row in failed} == lost
+    assert {(row.reason, row.status, row.tries) for row in failed} == {("not found after success", 0, 1)}
+    assert len(archive.received) == 6
+    assert pauses == list(verification.PAUSES)
+
+
+def test_an_archive_that_indexes_late_is_waited_for(site: Inline, pauses: list[float]) -> None:
+    """What is listed at the second look succeeded."""
+    site.mr(3)
+    archive = Forgetful(lambda _: True, after=1)
+    with running(archive) as address:
+        job_id = submitted(site, address)
+        assert site.drain(job_id) is JobState.SUCCEEDED
+    assert site.tally(job_id) == Tally(total=3, succeeded=3)
+    assert {(row.reason, row.status, row.tries) for row in site.items(job_id)} == {(None, 0, 1)}
+    assert pauses == [verification.PAUSES[0]]
+
+
+def test_an_archive_that_answers_no_queries(site: Inline, pauses: list[float]) -> None:
+    """Confirmed, and marked as not verified: neither lost nor proven."""
+    site.mr(3)
+    archive = Forgetful(lambda _: True)
+    with running(archive, finds=False) as address:
+        job_id = submitted(site, address)
+        assert site.drain(job_id) is JobState.SUCCEEDED
+    assert site.tally(job_id) == Tally(total=3, warning=3)
+    assert {row.reason for row in site.items(job_id)} == {"not verified"}
+    assert len(archive.received) == 3 and pauses == []
+
+
+def test_a_worker_that_dies_before_it_looked(
+    site: Inline, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next attempt looks, and sends nothing again."""
+    site.mr(4)
+    archive = Forgetful(lambda _: True)
+    monkeypatch.setattr(runner, "RECORD_ITEMS", 1)
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with running(archive) as address:
+        job_id = submitted(site, address)
+        with monkeypatch.context() as dying:
+            dying.setattr(verification._Check, "settle", die)
+            with pytest.raises(Killed):
+                site.run_due()
+        site.lose()
+        assert site.drain(job_id) is JobState.SUCCEEDED
+    assert site.tally(job_id) == Tally(total=4, succeeded=4)
+    assert len(archive.received) == 4

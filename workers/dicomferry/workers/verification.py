@@ -1,0 +1,137 @@
+"""`submit store --verify`: what was sent is looked for at the remote, by C-FIND, before it counts as stored.
+
+A sent item stays pending, `to be verified`, and comes back at the end of its chunk: so a worker that dies in between
+sends nothing again, and an archive that indexes late has had a little time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from dicomferry.models import dimse_status
+from dicomferry.models.database import AnyRow
+from dicomferry.models.dimse_status import Answer, Rule
+from dicomferry.models.errors import DimseError
+from dicomferry.models.target import Target
+from dicomferry.workers import expectation
+from dicomferry.workers.dimse.find import FindStopped
+from dicomferry.workers.operations import Answered, Work
+
+SENT = "to be verified"
+PAUSES = (1.0, 4.0, 10.0)
+"""Seconds after which a series is asked for again where the remote does not list all of it."""
+
+Send = Callable[[Work, Iterator[AnyRow]], Iterator[Answered]]
+_SENT = Answer(rule=Rule.LATER, reason=SENT, advice=None, clause="PS3.4 C.4.1")
+
+
+def verified(work: Work, send: Send) -> Iterator[Answered]:
+    """The answers of `send`; those that report success only after the remote was found to list the instance."""
+    check = _Check(work)
+    for row in work.feed:
+        found: AnyRow | None = row
+        while found is not None:
+            if not check.was_sent(found):
+                run = _Run(found, work.feed, check)
+                yield from map(check.put_off, send(work, iter(run)))
+                found = run.stopped_at
+                continue
+            try:
+                yield check.settle(found)
+            except FindStopped:
+                return
+            found = None
+
+
+class _Run:
+    """The items from `first` on that have to be sent; ends before one that was."""
+
+    def __init__(self, first: AnyRow, feed: Iterator[AnyRow], check: _Check) -> None:
+        self._first = first
+        self._feed = feed
+        self._check = check
+        self.stopped_at: AnyRow | None = None
+
+    def __iter__(self) -> Iterator[AnyRow]:
+        yield self._first
+        for row in self._feed:
+            if self._check.was_sent(row):
+                self.stopped_at = row
+                return
+            yield row
+
+
+class _Check:
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._answers: dict[int, Answered] = {}
+        self._listed: dict[Target, frozenset[str] | str] = {}
+
+    def was_sent(self, row: AnyRow) -> bool:
+        """By this attempt, or by one before it."""
+        return row.id in self._answers or row.reason == SENT
+
+    def put_off(self, answered: Answered) -> Answered:
+        """A success waits for its verification; any other answer stands."""
+        if answered.answer.rule not in (Rule.DONE, Rule.WARNING):
+            return answered
+        self._answers[answered.item_id] = answered
+        return replace(answered, answer=_SENT)
+
+    def settle(self, row: AnyRow) -> Answered:
+        """What became of an item that was sent. Raises FindStopped."""
+        answered = self._answers.get(row.id) or Answered(
+            item_id=row.id,
+            answer=dimse_status.for_status("store", row.status),
+            status=row.status,
+            detail=row.detail,
+            sent_as=row.sent_as,
+        )
+        answered = replace(answered, sent_bytes=0, tried=False)
+        if not (row.study_instance_uid and row.series_instance_uid):
+            return self._unverified(answered, "its study or series is not known, so it cannot be asked for")
+        series = Target(study=row.study_instance_uid, series=row.series_instance_uid)
+        listed = self._look(series)
+        if isinstance(listed, str):
+            return self._unverified(answered, listed)
+        if row.sop_instance_uid in listed:
+            return answered
+        return replace(answered, answer=_local(Rule.FINAL, "not found after success"))
+
+    def _unverified(self, answered: Answered, why: str) -> Answered:
+        return replace(answered, answer=_local(Rule.WARNING, "not verified"), detail=why)
+
+    def _look(self, series: Target) -> frozenset[str] | str:
+        """What the remote lists of a series, or why it cannot be asked. Waits a little for what is not there yet."""
+        if series not in self._listed:
+            sent = {
+                row.sop_instance_uid
+                for row in self._work.rows
+                if self.was_sent(row) and row.series_instance_uid == series.series
+            }
+            found = self._ask(series)
+            for pause in PAUSES:
+                if isinstance(found, str) or sent <= found:
+                    break
+                self._work.heart.pause(pause)
+                found = self._ask(series)
+            self._listed[series] = found
+        return self._listed[series]
+
+    def _ask(self, series: Target) -> frozenset[str] | str:
+        heart = self._work.heart
+        try:
+            listing = expectation.again(self._work.remote, "study", [series], heart)
+        except FindStopped:
+            raise
+        except DimseError as error:
+            heart.require_lease()
+            return str(error)
+        if listing.depth != "images":
+            return listing.why or "the remote does not list single instances"
+        return frozenset(one.uid for one in listing.instances)
+
+
+def _local(rule: Rule, reason: str) -> Answer:
+    return Answer(rule=rule, reason=reason, advice=dimse_status.for_local(reason), clause="")
