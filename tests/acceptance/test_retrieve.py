@@ -191,7 +191,8 @@ def test_everything_comes_from_dcmqrscp(compressed: bool, install: Install, tmp_
         prefer = ["--prefer-syntax", JPEGLosslessSV1] if compressed else []
         installation.run("remote", "add", "qrscp", address(peer), "--no-probe", *prefer)
         with installation.up():
-            for command, ask in (("move", by_study), ("get", by_series)):
+            # Over C-GET it takes the first context of a class, the uncompressed one, which it cannot fill.
+            for command, ask in (("move", by_study), ("get", by_series))[: 1 if compressed else 2]:
                 options_ = ["--refetch"] if command == "get" else []
                 job_id = installation.submit(command, "qrscp", *ask(tmp_path / "a.csv", held), *options_)
                 check(installation, job_id, held)
