@@ -43,9 +43,9 @@ def test_every_command_of_this_version_is_offered_and_no_other() -> None:
         "up", "worker", "scp", "archive list", "archive verify", "archive remove",
         "status", "version", "completion", "config show", "db upgrade", "db check",
         "remote add", "remote set", "remote list", "remote show", "remote remove", "remote echo",
-        "submit echo", "submit store",
+        "submit echo", "submit store", "submit find", "submit move", "submit get", "submit retrieve",
         "jobs list", "jobs show", "jobs items", "jobs events", "jobs wait", "jobs cancel", "jobs retry", "jobs hold",
-        "jobs release", "jobs report",
+        "jobs release", "jobs report", "jobs matches",
     }  # fmt: skip
 
 

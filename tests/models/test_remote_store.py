@@ -34,6 +34,8 @@ def test_a_remote_as_it_was_added(database: Database) -> None:
         "max_associations": 7,
         "max_moves": 1,
         "max_uids": 100,
+        "find_cap": None,
+        "relational": False,
         "prefer_syntax": None,
         "timeouts": {"connect": 3.0},
     }

@@ -19,7 +19,7 @@ _COMMANDS = {
     "scp": Lazy("dicomferry.cli.roles:scp", "Run the storage SCP alone, for systemd and containers."),
     "demo": Lazy(
         "dicomferry.cli.demo:demo",
-        "Send sample data to an archive on this machine, kill a worker on the way, and count what arrived.",
+        "Send sample data to an archive on this machine, kill a worker on the way, fetch it back, and count what arrived.",
     ),
     "status": Lazy("dicomferry.cli.admin:status", "Show what runs, what waits and what went wrong."),
     "remote": Lazy("dicomferry.cli.remotes:remote", "Keep the address book of remote AEs and test them."),
