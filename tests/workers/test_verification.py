@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import MRImageStorage, StudyRootQueryRetrieveInformationModelFind
 
 from dicomferry.models import spec
 from dicomferry.models.state import JobState, Tally
 from dicomferry.workers import runner, verification
 from support.inline import Inline, Killed
 from support.process import LOOPBACK, free_port
+
+
+MR = "1.2.840.10008.5.1.4.1.1.4"
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 
 
 class Forgetful:
@@ -32,12 +35,12 @@ class Forgetful:
         self._after = after
         self._lock = threading.Lock()
 
-    def store(self, event: evt.Event) -> int:
+    def store(self, event: Any) -> int:
         with self._lock:
             self.received.append(str(event.request.AffectedSOPInstanceUID))
         return 0
 
-    def find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+    def find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
         asked = event.identifier
         self.queries += 1
         known = [uid for uid in dict.fromkeys(self.received) if self._lists(uid)] if self.queries > self._after else []
@@ -55,9 +58,9 @@ def running(archive: Forgetful, *, finds: bool = True) -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         entity = AE("FORGETFUL")
-        entity.add_supported_context(MRImageStorage)
+        entity.add_supported_context(MR)
         if finds:
-            entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+            entity.add_supported_context(STUDY_ROOT_FIND)
         handlers: list[Any] = [(evt.EVT_C_STORE, archive.store), (evt.EVT_C_FIND, archive.find)]
         port = free_port()
         server = entity.start_server((LOOPBACK, port), block=False, evt_handlers=handlers)

@@ -37,7 +37,7 @@ _FINAL = frozenset(state.value for state in FINAL_JOB_STATES)
 @click.option("--keep", is_flag=True, help="Leave the home and the files behind, and say how to explore them.")
 @click.pass_context
 def demo(ctx: click.Context, keep: bool) -> None:
-    """Send sample data to an archive on this machine, kill a worker on the way, fetch it back, and count what arrived.
+    """Send samples to an archive on this machine, kill a worker on the way, fetch them back, count what came.
 
     Takes under a minute, uses loopback and a temporary folder only, leaves nothing running.
     """

@@ -19,11 +19,13 @@ _COMMANDS = {
     "scp": Lazy("dicomferry.cli.roles:scp", "Run the storage SCP alone, for systemd and containers."),
     "demo": Lazy(
         "dicomferry.cli.demo:demo",
-        "Send sample data to an archive on this machine, kill a worker on the way, fetch it back, and count what arrived.",
+        "Send samples to an archive on this machine, kill a worker on the way, fetch them back, count what came.",
     ),
     "status": Lazy("dicomferry.cli.admin:status", "Show what runs, what waits and what went wrong."),
     "remote": Lazy("dicomferry.cli.remotes:remote", "Keep the address book of remote AEs and test them."),
-    "submit": Lazy("dicomferry.cli.enqueue:submit", "Queue a job: an echo, or files to store."),
+    "submit": Lazy(
+        "dicomferry.cli.enqueue:submit", "Queue a job: an echo, files to store, or what is to be retrieved."
+    ),
     "jobs": Lazy("dicomferry.cli.jobs:jobs", "Look at jobs, wait for them, change their course."),
     "archive": Lazy("dicomferry.cli.archive:archive", "Look at what was received, check it, remove it."),
     "config": Lazy("dicomferry.cli.admin:config", "Show the settings and where they come from."),
