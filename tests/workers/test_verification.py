@@ -20,7 +20,6 @@ from dicomferry.workers import runner, verification
 from support.inline import Inline, Killed
 from support.process import LOOPBACK, free_port
 
-
 MR = "1.2.840.10008.5.1.4.1.1.4"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 
