@@ -214,7 +214,12 @@ def test_ctrl_c_leaves_the_job_alone(desk: Desk) -> None:
     """Exit 130; it is said that the job goes on and how to look at it."""
     job_id = desk.echo_job()
     with subprocess.Popen(
-        [*SCRIPT, "jobs", "wait", str(job_id)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*SCRIPT, "jobs", "wait", str(job_id)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that starts the tests in the background has it ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as waiting:
         assert waiting.stderr is not None and waiting.stdout is not None
         assert "dicomferry up" in waiting.stderr.readline()

@@ -90,6 +90,7 @@ def test_a_find_without_a_match_succeeded(site: Inline) -> None:
 def test_a_retried_find_never_doubles(site: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
     """An abort in the middle: what the first attempt recorded goes when the second one asks."""
     monkeypatch.setattr(inquiry, "RECORD_MATCHES", 10)
+    monkeypatch.setattr(inquiry, "RECORD_SECONDS", 1000.0)
 
     def reply(asked: Asked) -> Reply:
         return [*studies(55), peer.send(peer.abort_pdu())] if asked.number == 1 else [*studies(60), final()]
