@@ -48,7 +48,7 @@ def found(installation: Installation, *arguments: object) -> list[dict[str, obje
     return matches
 
 
-@on("sqlite")
+@on()
 def test_orthanc_at_every_level(install: Install, orthanc: Orthanc, held: list[Sample], database_url: str) -> None:
     """Patients, studies, series, images; accents in what is asked and in what comes; every form of the list."""
     installation, _ = install(database_url)
@@ -163,6 +163,7 @@ def worklist() -> Iterator[Worklist]:
         yield server
 
 
+@pytest.mark.long
 def test_a_worklist(install: Install, worklist: Worklist) -> None:
     """Keys inside of the sequence, in both spellings; columns for them. It forgets (0008,0005) in its answers."""
     installation, _ = install()

@@ -157,6 +157,7 @@ def test_everything_comes_from_orthanc(
         ]
 
 
+@pytest.mark.long
 def test_what_was_retrieved_is_sent_on(site: tuple[Installation, Record], held: list[Sample], tmp_path: Path) -> None:
     """From one archive to another in two jobs: what a retrieve brought is stored elsewhere, nothing else."""
     installation, _ = site

@@ -201,7 +201,13 @@ def test_each_misbehaviour_has_its_ending(
     end(name, NAMED[name], "move", ENDINGS[name], here, tmp_path)
 
 
-@pytest.mark.parametrize("name", OVER_GET)
+# What C-MOVE shows as well, and takes long.
+PATIENT = {"slow but alive", "pending for ever", "the final answer never comes, everything arrived"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name not in PATIENT else pytest.param(name, marks=pytest.mark.long) for name in OVER_GET]
+)
 def test_the_same_over_c_get(name: str, here: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A C-GET ends like a C-MOVE, but that nobody has to call us: what did not come was not delivered."""
     monkeypatch.setattr(watch, "CANCEL_SECONDS", 1.0)
