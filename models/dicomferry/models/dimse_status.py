@@ -290,6 +290,11 @@ def for_local(reason: str) -> str | None:
     return _LOCAL.get(reason)
 
 
+def local(rule: Rule, reason: str, advice: str | None = None) -> Answer:
+    """An answer that no peer gave: `advice`, or else what belongs to the reason."""
+    return Answer(rule=rule, reason=reason, advice=advice or for_local(reason), clause="")
+
+
 def advice_for(service: str, status: int | None, reason: str | None) -> str | None:
     """The advice that belongs to a recorded item: by its status where a peer gave one, else by its reason."""
     if status is not None:

@@ -12,6 +12,7 @@ from dicomferry.models.errors import ContextNotAccepted, DimseError, DimseFailur
 from dicomferry.models.query import Key, Level
 from dicomferry.models.remote import Remote
 from dicomferry.models.request_store import Listed
+from dicomferry.models.retrieve_store import DEPTHS
 from dicomferry.models.target import Target
 from dicomferry.workers.dimse import find, walk
 from dicomferry.workers.dimse.association import Association, open_association
@@ -19,8 +20,6 @@ from dicomferry.workers.fault import Fault
 from dicomferry.workers.heartbeat import Heartbeat
 
 log = telemetry.logger(__name__)
-
-_DEPTHS = ("unknown", "counts", "images")
 
 
 @dataclass
@@ -172,7 +171,7 @@ def _listing(
             if found.error and insist and _may_pass(found.error):
                 raise _refusal(found.error)
             listing.availabilities |= found.availabilities
-            listing.depth = min(listing.depth, found.depth, key=_DEPTHS.index)
+            listing.depth = min(listing.depth, found.depth, key=DEPTHS.index)
             listing.why = listing.why or found.why
             count = None if found.count is None or count is None else count + found.count
         uids = {image.uid for image in listed}

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dicomferry.models import call_store, dimse_status
+from dicomferry.models import call_store
 from dicomferry.models.database import AnyRow, Database
-from dicomferry.models.dimse_status import Answer, Rule
+from dicomferry.models.dimse_status import Answer, Rule, local
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import GONE, NOT_DELIVERED
 from dicomferry.models.retry import Decision
@@ -67,11 +67,6 @@ class End:
     failure: Outcome | None = None
     lost: Lost | None = None
     rounds: int | None = None
-
-
-def local(rule: Rule, reason: str, advice: str | None = None) -> Answer:
-    """An answer that no peer gave."""
-    return Answer(rule=rule, reason=reason, advice=advice or dimse_status.for_local(reason), clause="")
 
 
 def seen_from(database: Database, callers: Callers, after: int) -> tuple[list[AnyRow], list[AnyRow]]:

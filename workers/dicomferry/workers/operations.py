@@ -47,8 +47,7 @@ class Work:
 
     def local(self, row: AnyRow, rule: Rule, reason: str, detail: str | None = None) -> Answered:
         """An answer that no peer gave, with the advice for its reason."""
-        answer = Answer(rule=rule, reason=reason, advice=dimse_status.for_local(reason), clause="")
-        return Answered(item_id=row.id, answer=answer, detail=detail)
+        return Answered(item_id=row.id, answer=dimse_status.local(rule, reason), detail=detail)
 
 
 Operation = Callable[[Work], Iterator[Answered]]
@@ -103,8 +102,7 @@ def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
         if answer.status is not None:
             row = dimse_status.for_status("store", answer.status)
         else:
-            reason = answer.reason or "failure"
-            row = Answer(rule=Rule.FINAL, reason=reason, advice=dimse_status.for_local(reason), clause="")
+            row = dimse_status.local(Rule.FINAL, answer.reason or "failure")
         yield Answered(
             item_id=answer.instance.item_id,
             answer=row,

@@ -24,7 +24,7 @@ from dicomferry.models import (
     telemetry,
 )
 from dicomferry.models.claim import Claim
-from dicomferry.models.dimse_status import Answer, Rule
+from dicomferry.models.dimse_status import Answer, Rule, local
 from dicomferry.models.errors import DimseError, LeaseLost, OutOfReach
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NOT_DELIVERED, NOT_YET
@@ -36,7 +36,7 @@ from dicomferry.workers.asking import Asking, sentence_of
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.elsewhere import Believed
 from dicomferry.workers.environment import STUCK, Environment, decide, internal, sentence
-from dicomferry.workers.fault import End, Fault, Lost, Stopped, local
+from dicomferry.workers.fault import End, Fault, Lost, Stopped
 from dicomferry.workers.get_line import GetLine, Store
 from dicomferry.workers.goal import Blind
 from dicomferry.workers.heartbeat import Heartbeat

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from dicomferry.models import dimse_status
 from dicomferry.models.database import AnyRow
-from dicomferry.models.dimse_status import Answer, Rule
+from dicomferry.models.dimse_status import Answer, Rule, local
 from dicomferry.models.errors import DimseError
+from dicomferry.models.ledger import UNVERIFIED
 from dicomferry.models.target import Target
 from dicomferry.workers import expectation
 from dicomferry.workers.dimse.find import FindStopped
@@ -97,10 +98,10 @@ class _Check:
             return self._unverified(answered, listed)
         if row.sop_instance_uid in listed:
             return answered
-        return replace(answered, answer=_local(Rule.FINAL, "not found after success"))
+        return replace(answered, answer=local(Rule.FINAL, "not found after success"))
 
     def _unverified(self, answered: Answered, why: str) -> Answered:
-        return replace(answered, answer=_local(Rule.WARNING, "not verified"), detail=why)
+        return replace(answered, answer=local(Rule.WARNING, UNVERIFIED), detail=why)
 
     def _look(self, series: Target) -> frozenset[str] | str:
         """What the remote lists of a series, or why it cannot be asked. Waits a little for what is not there yet."""
@@ -131,7 +132,3 @@ class _Check:
         if listing.depth != "images":
             return listing.why or "the remote does not list single instances"
         return frozenset(one.uid for one in listing.instances)
-
-
-def _local(rule: Rule, reason: str) -> Answer:
-    return Answer(rule=rule, reason=reason, advice=dimse_status.for_local(reason), clause="")
