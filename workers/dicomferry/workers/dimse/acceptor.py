@@ -25,13 +25,12 @@ from dicomferry.workers.dimse.acceptance import (
 )
 from dicomferry.workers.dimse.contexts import Context
 from dicomferry.workers.dimse.inlet import Inlet
-from dicomferry.workers.dimse.message import Command, fragment_size, fragments, number_value
+from dicomferry.workers.dimse.message import Command, fragment_size, fragments
 from dicomferry.workers.dimse.upper_layer import Pdu, UpperLayer
 
 SUCCESS = 0x0000
 UNRECOGNISED_OPERATION = 0x0211
 C_CANCEL_RQ = 0x0FFF
-_RESPONSE = 0x8000
 _MOVE_ORIGINATOR_AE_TITLE = 0x1030
 _MOVE_ORIGINATOR_MESSAGE_ID = 0x1031
 # The Error Comment is an LO (PS3.5 6.2).
@@ -195,7 +194,7 @@ class Acceptor:
         message_id = command.number(message.MESSAGE_ID)
         if field == C_CANCEL_RQ:
             return
-        if field is None or field & _RESPONSE:
+        if field is None or field & message.RESPONSE:
             raise self._inlet.violation("a response, or no command at all, where a request was to come")
         if message_id is None:
             raise self._inlet.violation("a request without a message id", upper_layer.INVALID_PARAMETER)
@@ -231,15 +230,7 @@ class Acceptor:
     def _respond(
         self, request: Request, context_id: int, command: Command, field: int, message_id: int, answer: Answer
     ) -> None:
-        values = {
-            message.COMMAND_FIELD: number_value(field | _RESPONSE),
-            message.MESSAGE_ID_BEING_RESPONDED_TO: number_value(message_id),
-            message.COMMAND_DATA_SET_TYPE: number_value(message.NO_DATA_SET),
-            message.STATUS: number_value(answer.status),
-        }
-        for element in (message.AFFECTED_SOP_CLASS_UID, message.AFFECTED_SOP_INSTANCE_UID):
-            if element in command.values:
-                values[element] = command.values[element]
+        values = command.response(field, message_id, answer.status)
         if answer.comment:
             comment = answer.comment[:_MOST_COMMENT]
             values[message.ERROR_COMMENT] = (comment + " " * (len(comment) % 2)).encode("ascii", "replace")

@@ -293,6 +293,21 @@ def open_association(remote: Remote, proposals: Sequence[Proposal], *, progress:
     )
 
 
+def open_with(
+    remote: Remote, proposals: Sequence[Proposal], abstract_syntax: str, *, progress: Progress | None = None
+) -> Association:
+    """An association in which this abstract syntax was accepted. Raises what `open_association` raises,
+    ContextNotAccepted.
+    """
+    association = open_association(remote, proposals, progress=progress)
+    try:
+        association.context_for(abstract_syntax)
+    except BaseException:
+        association.close()
+        raise
+    return association
+
+
 def _connect(remote: Remote, peer: str) -> socket.socket:
     """A TCP connection, each address of the host tried for `timeouts.connect`; raises RemoteUnreachable."""
     try:

@@ -10,8 +10,8 @@ from dicomferry.models.remote import Remote
 from dicomferry.models.target import Target
 from dicomferry.workers.dimse import message, upper_layer
 from dicomferry.workers.dimse.acceptance import Request
-from dicomferry.workers.dimse.acceptor import Answer, Incoming, Sink
-from dicomferry.workers.dimse.association import Association, Progress, open_association
+from dicomferry.workers.dimse.acceptor import Incoming, Sink
+from dicomferry.workers.dimse.association import Association, Progress, open_with
 from dicomferry.workers.dimse.contexts import (
     DEFLATED_LE,
     EXPLICIT_LE,
@@ -105,13 +105,7 @@ def open_for(
 ) -> Association:
     """An association for C-GET that takes these classes. Raises what `open_association` raises, ContextNotAccepted."""
     model = query.get_model(root)
-    association = open_association(remote, proposals_for(model, classes, part), progress=progress)
-    try:
-        association.context_for(model)
-    except BaseException:
-        association.close()
-        raise
-    return association
+    return open_with(remote, proposals_for(model, classes, part), model, progress=progress)
 
 
 class Gets:
@@ -211,7 +205,7 @@ class Gets:
             answer = sink.finish()
         finally:
             sink.discard()
-        self._respond(context_id, command, message.C_STORE_RSP, message_id, answer)
+        self.association.send(context_id, Command(command.response(message.C_STORE_RQ, message_id, answer.status)))
 
     def refuse(self, context_id: int, command: Command) -> None:
         """Answer a request that makes no sense here, and drain its data set."""
@@ -220,19 +214,7 @@ class Gets:
             raise self.violation("a request that cannot be answered")
         if command.has_data_set:
             self.data_set(context_id)
-        self._respond(context_id, command, field | 0x8000, message_id, Answer(_UNRECOGNISED))
-
-    def _respond(self, context_id: int, command: Command, field: int, message_id: int, answer: Answer) -> None:
-        values = {
-            message.COMMAND_FIELD: number_value(field),
-            message.MESSAGE_ID_BEING_RESPONDED_TO: number_value(message_id),
-            message.COMMAND_DATA_SET_TYPE: number_value(message.NO_DATA_SET),
-            message.STATUS: number_value(answer.status),
-        }
-        for element in (message.AFFECTED_SOP_CLASS_UID, message.AFFECTED_SOP_INSTANCE_UID):
-            if element in command.values:
-                values[element] = command.values[element]
-        self.association.send(context_id, Command(values))
+        self.association.send(context_id, Command(command.response(field, message_id, _UNRECOGNISED)))
 
 
 class Get:

@@ -72,6 +72,10 @@ def number_value(number: int) -> bytes:
     return _SHORT.pack(number)
 
 
+RESPONSE = 0x8000
+"""The bit of a Command Field that makes a response of a request (PS3.7 E.1)."""
+
+
 @dataclass(frozen=True)
 class Command:
     """A command set: element number in group 0000 -> the value as it is on the wire."""
@@ -112,6 +116,19 @@ class Command:
         """A text or UID value without padding, None where it is absent or empty."""
         value = self.values.get(element, b"").strip(b" \0")
         return value.decode("utf-8", "replace") if value else None
+
+    def response(self, field: int, message_id: int, status: int) -> dict[int, bytes]:
+        """The values of the response to this request, whose field and message id these are: no data set, and the UIDs
+        that it names (PS3.7 9.3).
+        """
+        values = {
+            COMMAND_FIELD: number_value(field | RESPONSE),
+            MESSAGE_ID_BEING_RESPONDED_TO: number_value(message_id),
+            COMMAND_DATA_SET_TYPE: number_value(NO_DATA_SET),
+            STATUS: number_value(status),
+        }
+        copied = (AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_INSTANCE_UID)
+        return values | {element: self.values[element] for element in copied if element in self.values}
 
     @property
     def has_data_set(self) -> bool:

@@ -7,7 +7,7 @@ from dicomferry.models.errors import DimseTimeout
 from dicomferry.models.remote import Remote
 from dicomferry.models.target import Target
 from dicomferry.workers.dimse import message
-from dicomferry.workers.dimse.association import Association, Progress, open_association
+from dicomferry.workers.dimse.association import Association, Progress, open_with
 from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE, Proposal
 from dicomferry.workers.dimse.message import Command, number_value, text_value
 from dicomferry.workers.dimse.retrieval import Report, encode, read_report
@@ -16,13 +16,7 @@ from dicomferry.workers.dimse.retrieval import Report, encode, read_report
 def open_for(remote: Remote, root: str, *, progress: Progress | None = None) -> Association:
     """An association for C-MOVE in this model. Raises what `open_association` raises, ContextNotAccepted."""
     model = query.move_model(root)
-    association = open_association(remote, [Proposal(model, (EXPLICIT_LE, IMPLICIT_LE))], progress=progress)
-    try:
-        association.context_for(model)
-    except BaseException:
-        association.close()
-        raise
-    return association
+    return open_with(remote, [Proposal(model, (EXPLICIT_LE, IMPLICIT_LE))], model, progress=progress)
 
 
 class Move:
