@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from dicomferry.models import lease, remote_store, request_store, rounds, telemetry
 from dicomferry.models.claim import Claim
-from dicomferry.models.database import Database
 from dicomferry.models.errors import DimseError
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.remote import Remote
@@ -19,7 +18,7 @@ from dicomferry.workers import expectation
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.dimse.retrieval import Report
 from dicomferry.workers.environment import Environment
-from dicomferry.workers.goal import Blind, Goal, Listed
+from dicomferry.workers.goal import Blind, Goal, ItemByItem, Listed
 from dicomferry.workers.heartbeat import Heartbeat
 
 UNVERIFIED = request_store.UNVERIFIED
@@ -37,16 +36,11 @@ def destination_of(environment: Environment, ae_title: str) -> Remote | None:
 
 
 @dataclass
-class Elsewhere:
-    """The archive has listed the instances; each is an item. See `Goal`."""
+class Elsewhere(ItemByItem):
+    """They are to come to `destination`; None where that is no remote which could be asked."""
 
-    database: Database
-    held: Claim
-    state: State
     heart: Heartbeat
     destination: Remote | None
-    max_uids: int
-    missing: list[rounds.Missing] = field(default_factory=list)
     sent: dict[int, rounds.Missing] = field(default_factory=dict)
     """What the archive says it has sent, and the destination has not shown yet."""
 
@@ -86,21 +80,6 @@ class Elsewhere:
             log.warning("the destination could not be asked", error=str(error))
             return None
         return frozenset(one.uid for one in listing.instances) if listing.depth == "images" else None
-
-    def is_reached(self) -> bool:
-        """No item waits."""
-        return not self.missing
-
-    def asks(self, fineness: int, limits: Limits) -> list[Ask]:
-        """As few as will do."""
-        totals = request_store.totals(self.database, self.held.chunk_id)
-        return rounds.asks(
-            self.state.targets, self.missing, totals, fineness=fineness, max_uids=self.max_uids, limits=limits
-        )
-
-    def has(self, ask: Ask) -> bool:
-        """None of its items waits."""
-        return {one.item_id for one in self.missing}.isdisjoint(ask.items)
 
     def hear(self, ask: Ask, report: Report) -> None:
         """What was asked for, but for what it names as failed, counts as sent where the answer is a success."""
@@ -164,9 +143,9 @@ def goal_for(
     database, most = environment.database, remote.max_uids
     if away and listed:
         there = destination_of(environment, spec.destination or "")
-        return Elsewhere(database, held, state, heart, there, most)
+        return Elsewhere(database, held, state, most, heart, there)
     if away:
         return Believed(state, most)
     if listed:
-        return Listed(database, held, state, spec.refetch, most)
+        return Listed(database, held, state, most, spec.refetch)
     return Blind(database, held, state, spec.refetch, most, after)

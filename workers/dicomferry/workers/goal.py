@@ -33,22 +33,14 @@ class Goal(Protocol):
 
 
 @dataclass
-class Listed:
-    """The archive has listed the instances: each is an item."""
+class ItemByItem:
+    """What goals have in common whose instances are items, because the archive has listed them."""
 
     database: Database
     held: Claim
     state: State
-    refetch: bool
     max_uids: int
-    missing: list[rounds.Missing] = field(default_factory=list)
-
-    def mark(self) -> int:
-        """Bring to their end the items whose instance is here."""
-        came = request_store.mark_arrived(self.database, self.held, refetch=self.refetch)
-        if came or not self.missing:
-            self.missing = request_store.missing(self.database, self.held.chunk_id)
-        return came
+    missing: list[rounds.Missing] = field(default_factory=list, kw_only=True)
 
     def is_reached(self) -> bool:
         """No item waits."""
@@ -68,6 +60,20 @@ class Listed:
     def has(self, ask: Ask) -> bool:
         """None of its items waits."""
         return {one.item_id for one in self.missing}.isdisjoint(ask.items)
+
+
+@dataclass
+class Listed(ItemByItem):
+    """They are to come here."""
+
+    refetch: bool
+
+    def mark(self) -> int:
+        """Bring to their end the items whose instance is here."""
+        came = request_store.mark_arrived(self.database, self.held, refetch=self.refetch)
+        if came or not self.missing:
+            self.missing = request_store.missing(self.database, self.held.chunk_id)
+        return came
 
     def hear(self, ask: Ask, report: Report) -> None:
         """What it says of numbers proves nothing that the items do not."""
