@@ -1,16 +1,18 @@
-"""The storage SCP against Orthanc, against storescp, and against what the disk and the stream allow."""
+"""The storage SCP against Orthanc, against storescp, and against what the disk and the stream allow.
+
+What a run leaves is deleted after the last one: ext4 looks for a new file's inode slowly among those that were freed
+within seconds, and whoever runs next would pay for it.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import psutil
 
@@ -18,6 +20,7 @@ from benchmarks import data
 from benchmarks.harness import WORK, Measured, Row, Run, interleave
 from benchmarks.receivers import ENVIRONMENT, sink
 from support.peers import Orthanc, StoreScp
+from support.process import Server
 from support.scp import StorageScp
 
 NUMBERS = {"MR": 800, "CT": 300}
@@ -26,6 +29,16 @@ SENDERS = 4
 
 def run(rounds: int) -> None:
     """All rows, for images of 32 KB and of 0.5 MB."""
+    left: list[Path] = []
+    with mock.patch.object(Server, "remove", lambda server: left.append(server.folder)):
+        try:
+            _run(rounds)
+        finally:
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(rounds: int) -> None:
     for kind, number in NUMBERS.items():
         folders = shares(kind, number, SENDERS)
         whole = shares(kind, number, 1)
@@ -72,15 +85,13 @@ def ours(folders: list[Path], number: int, *, flush: bool = True) -> Run:
     """Our storage SCP with an archive of its own, started anew for each run."""
 
     def once() -> Measured:
-        archive = _fresh()
-        with StorageScp(scp__flush=flush, scp__archive=archive) as scp:
+        with StorageScp(scp__flush=flush) as scp:
             measured = _send(scp.port, folders, number, scp.pid)
             deadline = time.monotonic() + 2
             while scp.indexed() < number:
                 if time.monotonic() > deadline:
                     raise RuntimeError("the index is more than two seconds behind")
                 time.sleep(0.02)
-            shutil.rmtree(archive)
             return measured
 
     return once
@@ -106,17 +117,10 @@ def _storescp(folders: list[Path], number: int):  # type: ignore[no-untyped-def]
     return once
 
 
-def _fresh() -> str:
-    return tempfile.mkdtemp(prefix="archive-", dir=WORK)
+class _Scratch(Server):
+    """A folder alone, which goes with those of the servers."""
 
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    folder = Path(_fresh())
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
+    binary = "storescu"
 
 
 def _limit(folder: Path, number: int) -> Measured:
@@ -126,18 +130,20 @@ def _limit(folder: Path, number: int) -> Measured:
         subprocess.run(["storescu", "+sd", "+r", "127.0.0.1", str(port), str(folder)], env=ENVIRONMENT, check=True)
         streamed = time.perf_counter() - began
     contents = [path.read_bytes() for path in sorted(folder.rglob("*.dcm"))]
-    with _scratch() as into:
-        place = os.open(into, os.O_RDONLY)
-        began = time.perf_counter()
-        for index, content in enumerate(contents):
-            temporary = str(into / f"t{index}")
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-            os.write(fd, content)
-            os.fdatasync(fd)
-            os.close(fd)
-            os.link(temporary, into / f"{index}.dcm")
-            os.fsync(place)
-            os.unlink(temporary)
-        written = time.perf_counter() - began
-        os.close(place)
+    scratch = _Scratch()
+    into = scratch.folder
+    place = os.open(into, os.O_RDONLY)
+    began = time.perf_counter()
+    for index, content in enumerate(contents):
+        temporary = str(into / f"t{index}")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        os.write(fd, content)
+        os.fdatasync(fd)
+        os.close(fd)
+        os.link(temporary, into / f"{index}.dcm")
+        os.fsync(place)
+        os.unlink(temporary)
+    written = time.perf_counter() - began
+    os.close(place)
+    scratch.remove()
     return Measured(number / (streamed + written))

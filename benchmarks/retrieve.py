@@ -65,7 +65,7 @@ def _ours(installation: Installation, requests: Path) -> Measured:
     job = installation.show(job_id)
     if (job["received"], job["verified"]) != (INSTANCES, "uids"):
         raise RuntimeError(f"not everything came: {job}")
-    installation.run("archive", "remove", "--job", job_id)
+    installation.run("archive", "remove", "--job", job_id, "--yes")
     return Measured(job["rate_instances_per_s"])
 
 

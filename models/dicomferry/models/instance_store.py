@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -90,7 +90,7 @@ def _record(connection: Connection, batch: Sequence[Received], pairs: Sequence[p
         known = _ids(connection, files)
         _settle(connection, (received.sop_instance_uid for received in fresh))
     arrivals = [
-        {"instance_id": known[received.path], **asdict(received.arrival), **_asked_by(received.arrival, found)}
+        {"instance_id": known[received.path], **vars(received.arrival), **_asked_by(received.arrival, found)}
         for received, found in zip(batch, pairs, strict=True)
         if received.arrival and received.path in known
     ]
@@ -107,9 +107,10 @@ def _asked_by(arrival: Arrival, found: pairing.Pair | None) -> dict[str, int | N
 
 
 def _instance(received: Received) -> dict[str, Any]:
-    row = asdict(received)
+    # `asdict` copies each value deeply: half of what a row costs.
+    row = {**vars(received), "is_current": received.relation == "first", "removed_at": None}
     del row["arrival"]
-    return row | {"is_current": received.relation == "first", "removed_at": None}
+    return row
 
 
 def _insert(connection: Connection, table: type[Any]) -> Any:
