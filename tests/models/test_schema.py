@@ -30,7 +30,7 @@ def _tables(database: Database) -> set[str]:
 def test_an_upgrade_from_nothing_gives_the_tables_of_the_models(empty: Database) -> None:
     """No migration is forgotten: after all of them nothing differs from the models."""
     assert schema.current(empty) is None
-    assert schema.upgrade(empty) == schema.head() == schema.current(empty)
+    assert schema.upgrade(empty) == schema.HEAD == schema.current(empty)
     assert schema.differences(empty) is None
     schema.require_current(empty)
 
@@ -39,7 +39,7 @@ def test_an_upgrade_of_what_is_current_changes_nothing(empty: Database) -> None:
     """Upgrading twice is upgrading once."""
     schema.upgrade(empty)
     before = _tables(empty)
-    assert schema.upgrade(empty) == schema.head()
+    assert schema.upgrade(empty) == schema.HEAD
     assert _tables(empty) == before
 
 
@@ -82,7 +82,7 @@ def test_four_processes_upgrade_at_once(empty_url: str) -> None:
     found = [results.get(timeout=60) for _ in processes]
     for process in processes:
         process.join()
-    assert found == [schema.head()] * 4
+    assert found == [schema.HEAD] * 4
     database = Database(empty_url)
     assert schema.differences(database) is None
     database.close()

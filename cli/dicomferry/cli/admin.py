@@ -78,7 +78,7 @@ def check() -> None:
     differences = schema.differences(database)
     if differences:
         raise ConfigurationError(f"database differs from what this version needs: {differences}")
-    render.line(f"database {words.printable(hide_password(settings.database))} is as it should be ({schema.head()})")
+    render.line(f"database {words.printable(hide_password(settings.database))} is as it should be ({schema.HEAD})")
 
 
 @click.command(cls=Command)

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import threading
+from typing import TYPE_CHECKING
 
 from celery import Celery, signals
 from kombu.exceptions import KombuError
@@ -21,8 +22,11 @@ from dicomferry.models.database import Database, hide_password
 from dicomferry.models.errors import DicomferryError, OutOfReach
 from dicomferry.models.presence import Worker
 from dicomferry.models.settings import Settings
-from dicomferry.workers import lanes, parent, runner
+from dicomferry.workers import lanes, parent
 from dicomferry.workers.celery_app import create, transport_options
+
+if TYPE_CHECKING:
+    from dicomferry.workers.environment import Environment
 
 RING = "dicomferry.ring"
 RING_EXPIRES_SECONDS = 60
@@ -95,15 +99,17 @@ class _Process:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._environment: runner.Environment | None = None
+        self._environment: Environment | None = None
 
-    def environment(self, app: Celery) -> runner.Environment:
+    def environment(self, app: Celery) -> Environment:
+        from dicomferry.workers.environment import Environment
+
         with self._lock:
             if self._environment is None:
                 loaded = settings_module.load()
                 # In a pool process the application only publishes, so it must not wait like a consumer.
                 app.conf.broker_transport_options = transport_options(3.0, publisher=True)
-                self._environment = runner.Environment(
+                self._environment = Environment(
                     settings=loaded,
                     database=Database(loaded.database, patience=loaded.lease_seconds),
                     worker=Worker(id=int(os.environ[WORKER_ID]), name=os.environ[WORKER_NAME], slots=loaded.workers),
@@ -114,6 +120,9 @@ class _Process:
 
 def register(app: Celery) -> None:
     """Make the application answer rings."""
+    # Only here, and before the pool is forked: whoever rings needs none of it.
+    from dicomferry.workers import runner
+
     process = _Process()
 
     def ring(lane: str) -> None:
