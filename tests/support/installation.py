@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import psutil
 
+from dicomferry.workers.lanes import embedded_note
 from support.process import LOOPBACK, free_port
 
 SCRIPT = (sys.executable, "-m", "dicomferry.cli.main")
@@ -214,6 +215,10 @@ class Installation:
         if job["state"] in ("pending", "running"):
             raise AssertionError(f"job {job_id} goes on after {seconds:g} s: {json.dumps(job, indent=1)}\n{self.log()}")
         return job
+
+    def broker_url(self) -> str:
+        """Where the embedded broker of the running `up` listens."""
+        return str(json.loads(embedded_note(self.home).read_text())["url"])
 
     # --- processes ---
 

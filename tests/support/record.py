@@ -41,8 +41,8 @@ class Record:
 
     def done(self, job_id: int) -> int:
         """How many items of a job arrived."""
-        items = self.show(job_id)["items"]
-        return int(items["succeeded"] + items["warning"])
+        arrived = sa.func.coalesce(sa.func.sum(ChunkRow.succeeded + ChunkRow.warning), 0)
+        return int(self.one(sa.select(arrived).where(ChunkRow.job_id == job_id)))
 
     def jobs(self) -> int:
         return int(self.one(sa.select(sa.func.count()).select_from(JobRow)))
