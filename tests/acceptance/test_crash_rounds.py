@@ -244,6 +244,7 @@ FAULTS: tuple[Callable[[Scene, Batch], int], ...] = (
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(SEED, SEED + ROUNDS))
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_every_fault_after_every_other(database: str, seed: int, install: Install, tmp_path: Path) -> None:
