@@ -27,10 +27,13 @@ from dicomferry.models.tables import ChunkRow, ItemRow, JobRow, MoveRow
 
 NOT_DELIVERED = "not delivered"
 GONE = "gone at source"
-LATE = frozenset({NOT_DELIVERED, GONE})
+UNAVAILABLE = "unavailable"
+LATE = frozenset({NOT_DELIVERED, GONE, UNAVAILABLE})
 """Reasons of failed items that an arrival makes good."""
 NOT_YET = "not delivered yet"
 """Why the chunk of a retrieve waits for its next round."""
+NEARLINE = "nearline"
+"""Why it waits for an archive that has to bring something back from slow media."""
 STRAGGLE_SECONDS = 10.0
 """While something still arrives for a chunk that waits, its next round begins no sooner than so long after that."""
 _MOST_KEYS = 500
@@ -205,7 +208,8 @@ def _settle_chunk(connection: Connection, chunk_id: int, job_id: int, now: datet
     ledger.recount(connection, chunk_id)
     if healed:
         ledger.add_event(connection, job_id, now, "arrived", f"chunk {chunk_id}: what had been given up came after all")
-    due = sa.and_(ChunkRow.id == chunk_id, ChunkRow.state == ChunkState.PENDING, ChunkRow.reason == NOT_YET)
+    awaited = ChunkRow.reason.in_((NOT_YET, NEARLINE))
+    due = sa.and_(ChunkRow.id == chunk_id, ChunkRow.state == ChunkState.PENDING, awaited)
     if waiting:
         later = now + timedelta(seconds=STRAGGLE_SECONDS)
         connection.execute(sa.update(ChunkRow).where(due, ChunkRow.not_before < later).values(not_before=later))
