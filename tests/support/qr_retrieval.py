@@ -163,7 +163,7 @@ class Retrieval:
                 raise Unreachable(self.destination)
             kinds = {(one.sop_class_uid, one.transfer_syntax_uid) for one in self.peer.catalogue.samples}
             kinds |= {(one.sop_class_uid, one.transfer_syntax_uid) for one in self.wanted}
-            proposals = [(sop_class, (syntax,)) for sop_class, syntax in sorted(kinds)]
+            proposals: list[tuple[str, tuple[str, ...]]] = [(one, (syntax,)) for one, syntax in sorted(kinds)]
             if self.peer.manners.one_syntax:
                 classes = sorted({sop_class for sop_class, _ in kinds})
                 proposals = [(one, tuple(syntax for own, syntax in sorted(kinds) if own == one)) for one in classes]

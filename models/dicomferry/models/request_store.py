@@ -318,13 +318,19 @@ def add_archived(database: Database, held: Claim, request_id: int, found: Sequen
         )
     )
     new = [one for one in found if one.uid not in known]
-    for first in range(0, len(new), _BATCH):
-        batch = new[first : first + _BATCH]
-        lease.fenced(
-            database,
-            held,
-            lambda connection, batch=batch: _expect(connection, held, request_id, batch, refetch=False),  # type: ignore[misc]
-        )
+    for first in range(0, len(new), _MOST_KEYS):
+        batch = new[first : first + _MOST_KEYS]
+
+        def work(connection: Connection, batch: Sequence[Listed] = batch) -> None:
+            _expect(connection, held, request_id, batch, refetch=False)
+            named = sa.select(InstanceRow.id).where(InstanceRow.sop_instance_uid.in_([one.uid for one in batch]))
+            connection.execute(
+                sa.update(ArrivalRow)
+                .where(ArrivalRow.surplus_of == held.job_id, ArrivalRow.instance_id.in_(named))
+                .values(surplus_of=None)
+            )
+
+        lease.fenced(database, held, work)
 
 
 def came(database: Database, chunk_id: int) -> int:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from dicomferry.models import dimse_status, query, target, telemetry
 from dicomferry.models.dimse_status import Rule
 from dicomferry.models.errors import ContextNotAccepted, DimseError, DimseFailure
+from dicomferry.models.job_sums import DEPTHS
 from dicomferry.models.query import Key, Level
 from dicomferry.models.remote import Remote
 from dicomferry.models.request_store import Listed
-from dicomferry.models.retrieve_store import DEPTHS
 from dicomferry.models.target import Target
 from dicomferry.workers.dimse import find, storage_classes, walk
 from dicomferry.workers.dimse.association import Association, open_association
