@@ -148,7 +148,7 @@ def test_an_archive_that_lists_no_images_is_waited_for_as_well(site: Inline, hel
     """Then the word of the study counts."""
 
     def find(peer: QrPeer, level: str, answers: list[Dataset]) -> list[Dataset] | int:
-        return 0xC000 if level == "IMAGE" else said(answers, "NEARLINE" if looks(peer) < 4 else "ONLINE")
+        return 0xA900 if level == "IMAGE" else said(answers, "NEARLINE" if looks(peer) < 4 else "ONLINE")
 
     with archive(held, find, until_recalled) as peer:
         job_id = submit(site, peer, held)

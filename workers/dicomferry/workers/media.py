@@ -73,7 +73,8 @@ class Media:
 
     def explain(self, found: Fault) -> bool:
         """Whether slow media are the reason for this fault: then what lies there is put off, and the rest asked for."""
-        if found.answer.rule not in _PASSING or self._all_online:
+        rejected = found.answer.reason == "archive was rejected here"  # so it had something to send
+        if rejected or found.answer.rule not in _PASSING or self._all_online:
             return False
         return self.put_off()
 
