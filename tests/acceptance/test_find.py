@@ -106,7 +106,10 @@ def test_what_makes_no_query_is_refused(install: Install) -> None:
         (("-k", "StudyDate=@tomorow"), "@today"),
         (("--level", "patient", "--root", "study"), "--root patient"),
         (("--worklist", "--level", "study"), "--worklist"),
-        (("--level", "patient", "--split"), "--split"),
+        (("--level", "patient", "--split"), "--level study --root study"),
+        (("--root", "patient", "--split"), "--level study --root study"),
+        (("--level", "series", "-k", "StudyInstanceUID=1.2", "--split"), "leave it out"),
+        (("--worklist", "--split"), "ScheduledProcedureStepStartDate"),
         (("--split", "-k", "StudyTime=10-12"), "StudyTime"),
     ):
         done = installation.run("submit", "find", "PACS@127.0.0.1:104", *arguments, code=2)

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from pydicom.uid import JPEGLosslessSV1
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLosslessSV1, RLELossless
 
 from support import samples, studies
 from support.compare import assert_same_object
@@ -171,32 +171,40 @@ def test_what_was_retrieved_is_sent_on(site: tuple[Installation, Record], held: 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("compressed", [False, True])
-def test_everything_comes_from_dcmqrscp(compressed: bool, install: Install, tmp_path: Path) -> None:
-    """The same from an archive of another make: plain encodings, and a run with one compressed syntax."""
+@pytest.mark.parametrize(
+    ("compressed", "letter", "scale"),
+    [(None, "e", 1), (JPEGLosslessSV1, "s", 1), (RLELossless, "r", 5)],
+    ids=["plain", "JPEG lossless", "RLE"],
+)
+def test_everything_comes_from_dcmqrscp(
+    compressed: str | None, letter: str, scale: int, install: Install, tmp_path: Path
+) -> None:
+    """The same from an archive of another make: plain encodings, alone and beside one compressed syntax. Both are
+    offered in one context; what is in the other one cannot be sent, and is asked for again the other way.
+    """
     installation, _ = install(**QUICK)
     held = [
         sample
-        for sample in studies.six(tmp_path / "held", name="dcmqrscp", compressed=compressed)
-        if not compressed or sample.transfer_syntax_uid.endswith(".70")
+        for sample in studies.six(tmp_path / "held", scale, name="dcmqrscp", compressed=compressed is not None)
+        if sample.transfer_syntax_uid in (compressed, ExplicitVRLittleEndian, ImplicitVRLittleEndian)
     ]
-    options = ("+xs", "-xs") if compressed else ()
+    assert compressed is None or compressed in {sample.transfer_syntax_uid for sample in held}
+    options = (f"+x{letter}", f"-x{letter}") if compressed else ()
     with DcmQrScp("QRSCP", *options, destinations={TITLE: scp_port(installation)}) as peer:
         for folder in filling(tmp_path, held):
-            propose = ["-xs"] if compressed else ["-xe"]
             subprocess.run(
-                [require("storescu"), *propose, "-aec", peer.aet, "+sd", "127.0.0.1", str(peer.port), str(folder)],
+                [require("storescu"), f"-x{letter}", "-aec", peer.aet, "+sd", "127.0.0.1", str(peer.port), str(folder)],
                 check=True, capture_output=True, env={**os.environ, "TCP_NODELAY": "1"}, timeout=120,
             )  # fmt: skip
-        # It offers both and cannot decompress: what we prefer decides.
-        prefer = ["--prefer-syntax", JPEGLosslessSV1] if compressed else []
-        installation.run("remote", "add", "qrscp", address(peer), "--no-probe", *prefer)
+        installation.run("remote", "add", "qrscp", address(peer), "--no-probe")
         with installation.up():
-            # Over C-GET it takes the first context of a class, the uncompressed one, which it cannot fill.
-            for command, ask in (("move", by_study), ("get", by_series))[: 1 if compressed else 2]:
-                options_ = ["--refetch"] if command == "get" else []
-                job_id = installation.submit(command, "qrscp", *ask(tmp_path / "a.csv", held), *options_)
+            for command, ask in (("move", by_study), ("get", by_series)):
+                refetch = ["--refetch"] if command == "get" else []
+                job_id = installation.submit(command, "qrscp", *ask(tmp_path / "a.csv", held), *refetch)
                 check(installation, job_id, held)
+                if compressed:
+                    moves = installation.json("jobs", "report", job_id)["moves"]
+                    assert {move["round"] for move in moves} == {0, 1}
 
 
 def filling(folder: Path, held: list[Sample]) -> Iterator[Path]:

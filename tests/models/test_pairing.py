@@ -12,9 +12,11 @@ import sqlalchemy as sa
 from dicomferry.models import (
     instance_store,
     job_store,
+    job_view,
     lease,
     move_store,
     pairing,
+    remote_store,
     request_store,
     retrieve_store,
     retry,
@@ -181,6 +183,53 @@ def test_another_study_is_none_that_was_asked_for(desk: Desk) -> None:
     assert desk.arrive(came(1, "7.1", study="7", move=message_id)) == [(None, 1)]
     assert retrieve_store.numbers(desk.database, job_id).surplus == 1
     assert [row["sop_instance_uid"] for row in retrieve_store.surplus(desk.database, job_id)] == ["7.1"]
+
+
+def test_what_a_list_of_jobs_shows_is_kept(desk: Desk) -> None:
+    """Bytes of what came for a job, each arrival once however often it is recorded; conflicts; and surplus, until an
+    item names it.
+    """
+    job_id = desk.submit("1")
+    held = desk.claim()
+    request_id = desk.expect(held, "1.1")
+    message_id = desk.ask(held, request_id)
+    one, two = came(1, "1.1", move=message_id), came(2, "1.9", move=message_id)
+    desk.arrive(one, two)
+    desk.arrive(two, came(3, "1.9", move=message_id), came(4, "5.5", study="5"))
+    (job,) = job_view.listing(desk.database)
+    assert (job["bytes"], job["surplus"], job["conflicts"]) == (300, 1, 0)
+    found = request_store.archived(desk.database, held, Target(study="1"), refetch=False)
+    request_store.add_archived(desk.database, held, request_id, found)
+    (job,) = job_view.listing(desk.database)
+    assert (job["surplus"], list(retrieve_store.surplus(desk.database, job_id))) == (0, [])
+    again = came(5, "1.1", move=message_id)
+    assert again.arrival is not None
+    conflict = replace(
+        again, path="1/2/1.1~2.dcm", relation="conflict", arrival=replace(again.arrival, outcome="conflict")
+    )
+    desk.arrive(conflict)
+    (job,) = job_view.listing(desk.database)
+    assert (job["bytes"], job["conflicts"]) == (400, 1)
+
+
+def test_a_remote_is_under_repair_while_the_second_round_runs(desk: Desk) -> None:
+    """And only if the first one left something that the archive could not send."""
+    job_id = desk.submit("1")
+    held = desk.claim()
+    request_id = desk.expect(held, "1.1")
+    desk.ask(held, request_id)
+    assert not move_store.is_repair(desk.database, held.chunk_id)
+    move_store.end_move(desk.database, held, 1, {"status": 0xB000, "failed": 0})
+    desk.site.set(sa.update(ChunkRow).where(ChunkRow.job_id == job_id).values(round=1))
+    assert remote_store.repairing(desk.database) == []
+    move_store.end_move(desk.database, held, 1, {"status": 0xB000, "failed": 2})
+    assert [one.ae_title for one in remote_store.repairing(desk.database)] == ["PACS1"]
+    assert move_store.is_repair(desk.database, held.chunk_id)
+    desk.wait(held)
+    assert remote_store.repairing(desk.database) == []
+    desk.site.set(sa.update(ChunkRow).where(ChunkRow.job_id == job_id).values(round=2))
+    desk.claim()
+    assert remote_store.repairing(desk.database) == []
 
 
 def test_somebody_elses_move_is_not_ours(desk: Desk) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomferry.models import errors, retry
-from dicomferry.models.dimse_status import Answer, Rule, for_error, for_status
-from dicomferry.models.retry import Decision, Next, Policy, decide_chunk, decide_item, delay
+from dicomferry.models.dimse_status import Answer, Rule, for_error, for_status, local
+from dicomferry.models.retry import Decision, Next, Policy, decide_chunk, decide_item, decide_recall, delay
 from dicomferry.models.state import ItemState
 
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
@@ -229,3 +229,19 @@ def test_every_sequence_of_answers_comes_to_an_end(answers: list[Answer], number
         assert decision.at and decision.at >= now
         barren, since, now = decision.barren, decision.waiting_since, decision.at
     pytest.fail(f"no end: {list(islice(feed, 12))}")
+
+
+def test_slow_media_are_looked_for_ever_less_often_and_then_a_person_is_asked() -> None:
+    """`settle` seconds after the first look, then twice the pause up to `max_delay`; what `settle` asks for is kept."""
+    nearline = local(Rule.AWAY, "nearline")
+
+    def look(looks: int, waited: float | None, settle: float = 200) -> Decision:
+        since = None if waited is None else NOW - timedelta(seconds=waited)
+        return decide_recall(nearline, looks=looks, settle=settle, waiting_since=since, now=NOW, policy=POLICY)
+
+    assert [_pause(look(n, None)) for n in range(4)] == [200, 400, 600, 600]
+    assert _pause(look(5, 10, settle=900)) == 900
+    first = look(0, None)
+    assert (first.reason, first.barren, first.waiting_since, first.for_all) == ("nearline", 1, NOW, False)
+    assert look(9, POLICY.give_up_after - 1).next is Next.RETRY
+    assert look(9, POLICY.give_up_after).next is Next.HOLD

@@ -203,6 +203,42 @@ NAMED["the association is refused at first: busy"] = Manners(
 NAMED["TCP accepts only"] = Manners(greet=lambda _: [peer.until_end])
 
 
+# --- slow media -----------------------------------------------------------------------------------------------------
+
+
+def said(answers: list[Dataset], word: str) -> list[Dataset]:
+    """The answers with this InstanceAvailability."""
+    for answer in answers:
+        if "InstanceAvailability" in answer:
+            answer.InstanceAvailability = word
+    return answers
+
+
+def _back_later(held: QrPeer, level: str, answers: list[Dataset]) -> list[Dataset]:
+    """The first retrieve recalls it; it is back when it was looked for twice more."""
+    looks = [query for query in held.queries if query.QueryRetrieveLevel == "STUDY"]
+    return said(answers, "NEARLINE" if len(looks) < 4 else "ONLINE")
+
+
+@named("on slow media, back a little later", find=_back_later)
+def recalled(retrieval: Retrieval) -> None:
+    if retrieval.nth == 1:
+        out_of_resources(retrieval)
+    else:
+        retrieval.well()
+
+
+@named("on slow media for good", find=lambda _, __, answers: said(answers, "OFFLINE"))
+def never_recalled(retrieval: Retrieval) -> None:
+    out_of_resources(retrieval)
+
+
+@named("listed as unavailable", find=lambda _, __, answers: said(answers, "UNAVAILABLE"))
+def unavailable(retrieval: Retrieval) -> None:
+    retrieval.failed_uids = wanted_uids(retrieval)
+    retrieval.final()
+
+
 # --- breaking off, and waiting for ever -----------------------------------------------------------------------------
 
 

@@ -61,7 +61,8 @@ class Asked:
 class Manners:
     """How a peer behaves. `find` gives the answers to a query, or the status of a refusal; `retrieve` carries out one
     C-MOVE or C-GET; `greet(n)` gives the steps played for the n-th association, None to accept it with `choose`.
-    `roles` tells whether it grants the roles that a C-GET needs.
+    `roles` tells whether it grants the roles that a C-GET needs; with `one_syntax` it knows one context for each class,
+    the first that it finds, and cannot send what is in another transfer syntax.
     """
 
     retrieve: Callable[[Retrieval], None] = Retrieval.well
@@ -69,6 +70,7 @@ class Manners:
     greet: Callable[[int], Sequence[Step] | None] = lambda _: None
     choose: Choose = take_first
     roles: bool = True
+    one_syntax: bool = False
 
 
 GOOD = Manners()

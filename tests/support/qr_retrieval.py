@@ -139,7 +139,10 @@ class Retrieval:
 
     def _store_here(self, sample: Sample, key: tuple[str, str], data: bytes, command: dict[str, object]) -> int:
         contexts = self.line.contexts
-        context = next((number for number, accepted in contexts.items() if accepted == key), None)
+        of_class = [(number, accepted) for number, accepted in contexts.items() if accepted[0] == key[0]]
+        if self.peer.manners.one_syntax:
+            of_class = of_class[:1]
+        context = next((number for number, accepted in of_class if accepted == key), None)
         if context is None:
             raise Unreachable("no presentation context")
         uid, number = sample.sop_instance_uid, self.peer.next_message_id()
@@ -160,7 +163,10 @@ class Retrieval:
                 raise Unreachable(self.destination)
             kinds = {(one.sop_class_uid, one.transfer_syntax_uid) for one in self.peer.catalogue.samples}
             kinds |= {(one.sop_class_uid, one.transfer_syntax_uid) for one in self.wanted}
-            proposals = [(sop_class, (syntax,)) for sop_class, syntax in sorted(kinds)]
+            proposals: list[tuple[str, tuple[str, ...]]] = [(one, (syntax,)) for one, syntax in sorted(kinds)]
+            if self.peer.manners.one_syntax:
+                classes = sorted({sop_class for sop_class, _ in kinds})
+                proposals = [(one, tuple(syntax for own, syntax in sorted(kinds) if own == one)) for one in classes]
             try:
                 there = caller.Caller(port)
                 accepted = there.associate(proposals, calling=calling, called=self.destination)

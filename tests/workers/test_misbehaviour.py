@@ -78,6 +78,9 @@ ENDINGS: dict[str, Ending] = {
     "the association is refused: called AE title": nothing_known("called AE title not recognized"),
     "the association is refused at first: busy": GOOD,
     "TCP accepts only": nothing_known("no answer"),
+    "on slow media, back a little later": GOOD,
+    "on slow media for good": Ending(state="held", reason="nearline", received=0),
+    "listed as unavailable": Ending(state="failed", reason="unavailable", received=0, failed=COUNT),
     "aborts midway": GOOD,
     "aborts at one instance": Ending(state="incomplete", reason="aborted", received=COUNT - 1, failed=1),
     "pending for ever": Ending(state="held", reason="no progress", received=0),
@@ -190,7 +193,13 @@ def end(name: str, manners: Manners, method: str, ending: Ending, here: Site, fo
     here.check(job_id)
 
 
-@pytest.mark.parametrize("name", NAMED)
+# What test_media shows as well, by a clock that it moves.
+LONG = {"on slow media for good"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name not in LONG else pytest.param(name, marks=pytest.mark.long) for name in NAMED]
+)
 def test_each_misbehaviour_has_its_ending(
     name: str, here: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

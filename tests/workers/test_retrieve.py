@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
 from dicomferry.models import call_store, job_store, lease, remote_store, retrieve_store, spec
 from dicomferry.models.state import JobState
@@ -15,7 +17,8 @@ from dicomferry.models.tables import ArrivalRow, ChunkRow, ItemRow
 from dicomferry.workers import get_line, runner, watch
 from dicomferry.workers.archive import Archive
 from dicomferry.workers.journal import Journal
-from support import samples
+from support import samples, studies
+from support.compare import assert_same_object
 from support.peers import StoreScp
 from support.qr_catalogue import Catalogue
 from support.qr_messages import CANCELLED
@@ -23,6 +26,7 @@ from support.qr_peer import Manners, QrPeer
 from support.qr_retrieval import Retrieval
 from support.retrieving import IMAGE, SERIES, STUDY, TITLE, Site, archived, site
 from support.samples import Sample
+from support.scripted_peer import Answer
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +89,72 @@ def test_what_is_here_is_not_fetched_again(here: Site, held: list[Sample]) -> No
         assert (one["state"], one["verified"], one["received"]) == ("succeeded", "uids", 10)
     reasons = {item["reason"] for item in here.items(job_id) if item["sop_instance_uid"] == uid}
     assert reasons == {"already here"}
+
+
+@pytest.mark.parametrize("method", ["move", "get"])
+def test_an_archive_that_takes_one_encoding_for_all(method: str, here: Site, tmp_path: Path) -> None:
+    """What it could not send in the encoding that was chosen is asked for again, once, the compressed ones first."""
+    *_, mixed = studies.of_study(studies.six(tmp_path, 10, name=f"one encoding, {method}")).values()
+    compressed = {one.sop_instance_uid for one in mixed if one.transfer_syntax_uid == RLELossless}
+    assert len(compressed) == 3 and len(mixed) == 15
+
+    def choose(abstract: str, syntaxes: list[str]) -> Answer:
+        return (0 if {*syntaxes} & {RLELossless, ExplicitVRLittleEndian} else 4), syntaxes[0]
+
+    with archive(here, mixed, manners=Manners(one_syntax=True, choose=choose)) as peer:
+        job_id = getattr(here, method)(peer.address, study_of(mixed))
+        job = here.drive(job_id)
+        assert [set(one.wanted) for one in peer.retrieves] == [samples.uids(mixed), compressed]
+    assert (job["state"], job["verified"], job["received"]) == ("succeeded", "uids", 15)
+    assert here.rounds(job_id) == [0, 1]
+    kept = archived(here.scp)
+    for one in mixed:
+        assert_same_object(one.path, kept[one.sop_instance_uid])
+
+
+# What of the study tells a C-GET which classes to propose where the archive lists no images.
+TOLD = {
+    "SOP classes": ("SOPClassesInStudy",),
+    "modalities": ("ModalitiesInStudy",),
+    "modality": ("Modality",),
+    "nothing": (),
+}
+
+
+@pytest.mark.parametrize("told", TOLD)
+def test_the_classes_of_a_get_are_asked_for(told: str, here: Site, tmp_path: Path) -> None:
+    """IMAGE level refused: SOPClassesInStudy, else the modalities of study or series, else what is common; rare classes
+    are proposed where they are known and only there.
+    """
+    rare = "1.2.840.10008.5.1.4.1.1.481.1" if told != "SOP classes" else "1.2.840.10008.5.1.4.1.1.78.7"
+
+    def made(number: int) -> Sample:
+        ds = samples.dataset("CT", 8, SOPClassUID=rare, Modality="RTIMAGE", InstanceNumber=number)
+        ds.StudyInstanceUID = UID(samples.uid("study", "classes", told))
+        ds.SOPInstanceUID = UID(samples.uid("sop", "classes", told, number))
+        return samples.write(tmp_path / f"{number}.dcm", ds)
+
+    held = [made(1), made(2)]
+
+    def find(peer: QrPeer, level: str, answers: list[Dataset]) -> list[Dataset] | int:
+        for answer in answers:
+            for keyword in {"SOPClassesInStudy", "ModalitiesInStudy", "Modality"} - set(TOLD[told]):
+                if keyword in answer:
+                    setattr(answer, keyword, None)
+        return 0xC000 if level == "IMAGE" else answers
+
+    asked: list[set[str]] = []
+
+    def retrieve(retrieval: Retrieval) -> None:
+        classes = {abstract for abstract, _ in retrieval.line.contexts.values()}
+        asked.append({one for one in classes if ".5.1.4.1.1." in one})
+        retrieval.well()
+
+    with archive(here, held, manners=Manners(find=find, retrieve=retrieve)) as peer:
+        job = here.drive(here.get(peer.address, study_of(held)))
+    assert (job["state"], job["verified"], job["received"]) == ("succeeded", "counts", 2)
+    assert len(asked) == 1
+    assert asked[0] == {rare} if told != "nothing" else len(asked[0]) > 20
 
 
 class Killed(BaseException):

@@ -53,7 +53,10 @@ def find(
     from dicomferry.cli import enqueue
 
     if worklist and (level or root or split):
-        raise UsageError("--worklist has no --level and no --root, and is not split")
+        raise UsageError(
+            "--worklist has no --level and no --root, and is not split: ask for fewer days, with "
+            "-k ScheduledProcedureStepSequence.ScheduledProcedureStepStartDate=@today or a range"
+        )
     level = level or "study"
     what = _checked(level, root or ("patient" if level == "patient" else "study"), texts, worklist, split, remote)
     enqueue.enqueue(what, remote, **how)
@@ -70,8 +73,15 @@ def _checked(level: str, root: str, texts: Sequence[str], worklist: bool, split:
     query.check(level, root, found, worklist=worklist)
     if split:
         first = query.steps(level, root, found)[0]
+        if first.level is query.Level.PATIENT:
+            raise UsageError(
+                "--split halves a search for studies by their date, and this one begins with patients: "
+                "ask for studies (--level study --root study); each tells its patient"
+            )
         if first.level is not query.Level.STUDY:
-            raise UsageError("--split halves a search for studies by their date; this one does not search for studies")
+            raise UsageError(
+                "--split halves a search for studies by their date, and this one stays within one study: leave it out"
+            )
         slices.whole(first.keys, today)
     return FindSpec(level=level, root=root, keys=found, worklist=worklist, split=split)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -24,6 +24,19 @@ def document(value: object) -> None:
     line(_json(value, indent=2))
 
 
+def sections(parts: Iterable[tuple[str, object]]) -> None:
+    """One JSON document of named parts, each written as it comes; an iterator becomes an array, row by row."""
+    before = "{"
+    for name, value in parts:
+        sys.stdout.write(f"{before}\n  {_json(name)}: ")
+        if isinstance(value, Iterator):
+            _array(value, indent="  ")
+        else:
+            sys.stdout.write(_json(value, indent=2).replace("\n", "\n  "))
+        before = ","
+    line("\n}")
+
+
 def rows(
     found: Iterable[Row],
     form: str | None,
@@ -38,6 +51,7 @@ def rows(
     stream = chain(first, iterator)
     if form == "json":
         _array(stream)
+        line("")
     elif form == "jsonl":
         for row in stream:
             line(_json(row))
@@ -100,12 +114,12 @@ def _take_one(iterator: Iterable[Row]) -> Iterable[Row]:
         return
 
 
-def _array(stream: Iterable[Row]) -> None:
+def _array(stream: Iterable[Row], indent: str = "") -> None:
     empty = True
     for row in stream:
-        sys.stdout.write(("[\n  " if empty else ",\n  ") + _json(row))
+        sys.stdout.write(f"{'[' if empty else ','}\n{indent}  {_json(row)}")
         empty = False
-    line("[]" if empty else "\n]")
+    sys.stdout.write("[]" if empty else f"\n{indent}]")
 
 
 def _json(value: object, *, indent: int | None = None) -> str:

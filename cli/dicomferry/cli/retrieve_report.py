@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from dicomferry.cli import render, retrieve_words, wait, words
 from dicomferry.cli.render import Row
@@ -19,7 +18,7 @@ _REQUEST_KEYS = ("expectation", "expected", "received", "missing", "state", "sta
 def show(database: Database, job_id: int, *, by: str | None, form: str | None, missing: bool) -> None:
     """Print the report; `missing` leaves out what is complete. Raises OutOfReach."""
     if form == "json" and by is None and not missing:
-        render.document(_whole(database, job_id))
+        render.sections(_whole(database, job_id))
         return
     if by == "request":
         columns, found = _requests(database, job_id)
@@ -39,15 +38,13 @@ def show(database: Database, job_id: int, *, by: str | None, form: str | None, m
         render.line(wait.end_sentence(database, job))
 
 
-def _whole(database: Database, job_id: int) -> dict[str, Any]:
-    """Everything in one document."""
-    return {
-        "job": job_view.show(database, job_id),
-        "requests": list(_requests(database, job_id)[1]),
-        "studies": retrieve_report.studies(database, job_id),
-        "instances": list(retrieve_report.instances(database, job_id)),
-        "moves": retrieve_store.moves(database, job_id),
-    }
+def _whole(database: Database, job_id: int) -> Iterator[tuple[str, object]]:
+    """The parts of one document with everything; what may be long is an iterator."""
+    yield "job", job_view.show(database, job_id)
+    yield "requests", _requests(database, job_id)[1]
+    yield "studies", iter(retrieve_report.studies(database, job_id))
+    yield "instances", retrieve_report.instances(database, job_id)
+    yield "moves", iter(retrieve_store.moves(database, job_id))
 
 
 def _lacks(row: Row) -> bool:

@@ -240,8 +240,8 @@ class _Connection:
             self._call.moved = True
 
     def prefer(self, request: Request) -> str | None:
-        """The caller's remote decides."""
-        return self._scp._admission.callers.prefer(request.calling_ae_title, self._address)
+        """The caller's remote decides, and whether something of it is under repair."""
+        return self._scp._admission.prefer(request.calling_ae_title, self._address)
 
     def store(self, incoming: Incoming) -> Ingest:
         """One instance into the archive."""

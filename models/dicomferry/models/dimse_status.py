@@ -227,6 +227,8 @@ _LOCAL: dict[str, str] = {
     "incomplete": "see its instances for what is missing; `dicomferry jobs retry` asks for that once more",
     "nothing delivered": "the archive says that it is done and has sent nothing: its log says why",
     "not delivered yet": "the archive gets time before it is asked once more for what is missing",
+    "nearline": "the archive has it on slow media and was asked for it, which recalls it; it is looked for again by itself",
+    "unavailable": "the archive lists it and says that it cannot be retrieved: ask its administrator where it is",
     "storage SCP is not running": "start it with `dicomferry up` or `dicomferry scp`; the retrieve goes on by itself",
     "storage SCP was restarted": "what may have been lost meanwhile is asked for again",
     "archive cannot reach us": "give its administrator our AE title, host and port, and open the firewall from there; then release",

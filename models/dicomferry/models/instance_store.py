@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +15,7 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import pairing
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.job_view import moment
-from dicomferry.models.tables import ArrivalRow, InstanceRow
+from dicomferry.models.tables import ArrivalRow, InstanceRow, JobRow
 
 MOST_KEYS = 500
 """Values in one IN list."""
@@ -78,6 +79,8 @@ def _came(received: Received) -> pairing.Came:
         study_instance_uid=received.study_instance_uid,
         originator_ae_title=arrival.originator_ae_title if arrival else None,
         originator_message_id=arrival.originator_message_id if arrival else None,
+        job_id=arrival.job_id if arrival else None,
+        move_id=arrival.move_id if arrival else None,
     )
 
 
@@ -90,20 +93,42 @@ def _record(connection: Connection, batch: Sequence[Received], pairs: Sequence[p
         known = _ids(connection, files)
         _settle(connection, (received.sop_instance_uid for received in fresh))
     arrivals = [
-        {"instance_id": known[received.path], **vars(received.arrival), **_asked_by(received.arrival, found)}
+        {"instance_id": known[received.path], **vars(received.arrival), **vars(found or _NOBODY)}
         for received, found in zip(batch, pairs, strict=True)
         if received.arrival and received.path in known
     ]
     if arrivals:
         for row in arrivals:
             row["originator_ae_title"] = (row["originator_ae_title"] or "")[:16] or None
+        sizes = {known[received.path]: received.size for received in batch if received.path in known}
+        _count_bytes(connection, arrivals, sizes)
         connection.execute(_insert(connection, ArrivalRow), arrivals)
 
 
-def _asked_by(arrival: Arrival, found: pairing.Pair | None) -> dict[str, int | None]:
-    if arrival.job_id is not None or found is None:
-        return {"job_id": arrival.job_id, "move_id": arrival.move_id}
-    return {"job_id": found.job_id, "move_id": found.move_id}
+_NOBODY = pairing.Pair(None, None)
+
+
+def _count_bytes(connection: Connection, rows: Sequence[dict[str, Any]], sizes: dict[int, int]) -> None:
+    """Add what is about to be recorded to the bytes that came for each job; what is on record already has been."""
+    mine = [row for row in rows if row["job_id"] is not None]
+    recorded: set[tuple[str, int]] = set()
+    for association in {row["association"] for row in mine}:
+        numbers = [row["number"] for row in mine if row["association"] == association]
+        for first in range(0, len(numbers), MOST_KEYS):
+            found = connection.execute(
+                sa.select(ArrivalRow.association, ArrivalRow.number).where(
+                    ArrivalRow.association == association, ArrivalRow.number.in_(numbers[first : first + MOST_KEYS])
+                )
+            )
+            recorded.update((row.association, row.number) for row in found)
+    more: Counter[int] = Counter()
+    for row in mine:
+        if (row["association"], row["number"]) not in recorded:
+            more[row["job_id"]] += sizes[row["instance_id"]]
+    for job_id in sorted(more):
+        connection.execute(
+            sa.update(JobRow).where(JobRow.id == job_id).values(received_bytes=JobRow.received_bytes + more[job_id])
+        )
 
 
 def _instance(received: Received) -> dict[str, Any]:

@@ -1,76 +1,134 @@
-"""What is summed up over the chunks and attempts of jobs: for many at once, so that a list costs little."""
+"""What is summed up over the rows of jobs: for many at once, in few statements over few rows.
+
+What grows with the instances of a job is kept as it happens: on its chunks, and on the job itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.orm import InstrumentedAttribute
 
-from dicomferry.models import ledger
-from dicomferry.models.state import Tally
-from dicomferry.models.tables import AttemptRow, ChunkRow
+from dicomferry.models.database import AnyRow
+from dicomferry.models.state import ItemState, Tally
+from dicomferry.models.tables import ArrivalRow, ChunkRow, InstanceRow, ItemRow
 
-ATTEMPTS_TIMED = 5000
-"""The times of more attempts take too long to read for a look at a job: then its whole time counts, with its pauses."""
+DEPTHS = ("unknown", "counts", "images")
+"""What a peer told of what is to come, from nothing to all of it."""
+_TALLY = ("total", "succeeded", "warning", "failed", "skipped", "cancelled")
+# Spelled out: an index over some rows is used only where the database sees that the query asks for those.
+IS_REQUEST = ItemRow.kind == sa.literal_column("'request'")
+IS_CONFLICT = ArrivalRow.outcome == sa.literal_column("'conflict'")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sums:
-    """Job id to what is summed up over the job's chunks or attempts; jobs without any are left out."""
+    """What is summed up over the chunks of a job."""
 
-    items: Mapping[int, Tally]
-    sent_bytes: Mapping[int, int]
-    matches: Mapping[int, int]
-    attempts: Mapping[int, int]
-    seconds: Mapping[int, float]
-
-
-def of(connection: Connection, ids: Sequence[int], now: datetime) -> Sums:
-    """The sums of these jobs."""
-    attempts = _per_job(connection, ids, AttemptRow, sa.func.count())
-    return Sums(
-        items=ledger.tallies(connection, ids),
-        sent_bytes=_per_job(connection, ids, ChunkRow, sa.func.sum(ChunkRow.sent_bytes)),
-        matches=_per_job(connection, ids, ChunkRow, sa.func.sum(ChunkRow.matches)),
-        attempts=attempts,
-        seconds=_busy_seconds(connection, [key for key, number in attempts.items() if number <= ATTEMPTS_TIMED], now),
-    )
+    items: Tally = field(default_factory=Tally)
+    sent_bytes: int = 0
+    matches: int = 0
+    attempts: int = 0
 
 
-def _per_job(
-    connection: Connection, ids: Sequence[int], table: type[ChunkRow | AttemptRow], value: sa.ColumnElement[Any]
-) -> dict[int, int]:
-    query = sa.select(table.job_id, value.label("value")).where(table.job_id.in_(ids)).group_by(table.job_id)
-    return {row.job_id: int(row.value) for row in connection.execute(query)}
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """Of a retrieve. `expectation` is the least that any request has, None before the first is known.
 
-
-def _busy_seconds(connection: Connection, ids: Sequence[int], now: datetime) -> dict[int, float]:
-    """How long attempts of each job ran, those at the same time counted once.
-
-    Waiting for a remote, or for somebody to say `retry`, tells nothing of how fast it goes.
+    `expected` and `missing` are None where a request's number is unknown or not known yet. `received` are instances
+    that were asked for and lie in the archive, those that were there before included. `surplus` are instances that
+    came although no item names them, `conflicts` those that came with another content than the archive had.
     """
-    end = sa.func.coalesce(AttemptRow.ended_at, sa.literal(now, AttemptRow.ended_at.type))
-    order = (AttemptRow.started_at, AttemptRow.id)
-    busy_until = sa.func.max(end).over(partition_by=AttemptRow.job_id, order_by=order, rows=(None, -1))
-    spans = (
-        sa.select(
-            AttemptRow.job_id, AttemptRow.started_at.label("start"), end.label("end"), busy_until.label("busy_until")
-        )
-        .where(AttemptRow.job_id.in_(ids))
-        .subquery()
-    )
-    start = sa.case((spans.c.busy_until > spans.c.start, spans.c.busy_until), else_=spans.c.start)
-    if connection.dialect.name == "sqlite":
-        seconds = (sa.func.julianday(spans.c.end) - sa.func.julianday(start)) * 86_400
-    else:
-        seconds = sa.extract("epoch", spans.c.end - start)
+
+    expectation: str | None
+    expected: int | None
+    received: int
+    missing: int | None
+    surplus: int
+    conflicts: int
+
+
+def of(connection: Connection, ids: Sequence[int]) -> dict[int, Sums]:
+    """Job id to its sums; jobs without a chunk are left out."""
+    names = (*_TALLY, "sent_bytes", "matches")
+    # Each claim makes one attempt, and the fence grows with it.
+    columns = [*((name, getattr(ChunkRow, name)) for name in names), ("attempts", ChunkRow.fence)]
     query = (
-        sa.select(spans.c.job_id, sa.func.sum(seconds).label("seconds"))
-        .where(spans.c.end > start)
-        .group_by(spans.c.job_id)
+        sa.select(ChunkRow.job_id, *(sa.func.sum(column).label(name) for name, column in columns))
+        .where(ChunkRow.job_id.in_(ids))
+        .group_by(ChunkRow.job_id)
     )
-    return {row.job_id: float(row.seconds) for row in connection.execute(query)}
+    return {
+        row.job_id: Sums(
+            items=Tally(**{name: int(getattr(row, name)) for name in _TALLY}),
+            sent_bytes=int(row.sent_bytes),
+            matches=int(row.matches),
+            attempts=int(row.attempts),
+        )
+        for row in connection.execute(query)
+    }
+
+
+def numbers(connection: Connection, jobs: Mapping[int, Tally]) -> dict[int, Numbers]:
+    """Retrieves, with the numbers of their items, to what was expected of each and what came of it."""
+    requests: dict[int, list[AnyRow]] = {}
+    for row in connection.execute(
+        sa.select(
+            ItemRow.job_id,
+            ItemRow.expectation,
+            ItemRow.state,
+            sa.func.count().label("number"),
+            sa.func.sum(ItemRow.expected).label("expected"),
+        )
+        .where(ItemRow.job_id.in_(jobs), IS_REQUEST)
+        .group_by(ItemRow.job_id, ItemRow.expectation, ItemRow.state)
+    ):
+        requests.setdefault(row.job_id, []).append(row)
+    surplus = _count(connection, ArrivalRow.surplus_of, unnamed(jobs))
+    came = sa.select(ArrivalRow.job_id, sa.func.count().label("number"))
+    conflicts = _count(connection, ArrivalRow.job_id, came.where(ArrivalRow.job_id.in_(jobs), IS_CONFLICT))
+    return {
+        job_id: _numbers(requests.get(job_id, ()), tally, surplus.get(job_id, 0), conflicts.get(job_id, 0))
+        for job_id, tally in jobs.items()
+    }
+
+
+def unnamed(jobs: Mapping[int, object] | Sequence[int]) -> sa.Select[int | None, int]:
+    """(job, number of instances) that came along with it although no item of it names them."""
+    named = sa.select(ItemRow.id).where(
+        ItemRow.job_id == ArrivalRow.surplus_of, ItemRow.sop_instance_uid == InstanceRow.sop_instance_uid
+    )
+    return (
+        sa.select(ArrivalRow.surplus_of, sa.func.count(sa.distinct(InstanceRow.sop_instance_uid)).label("number"))
+        .join(InstanceRow, InstanceRow.id == ArrivalRow.instance_id)
+        .where(ArrivalRow.surplus_of.in_(jobs), ~named.exists())
+    )
+
+
+def _count(
+    connection: Connection, column: InstrumentedAttribute[int | None], query: sa.Select[int | None, int]
+) -> dict[int, int]:
+    return {job_id: number for job_id, number in connection.execute(query.group_by(column)) if job_id is not None}
+
+
+def _numbers(requests: Sequence[AnyRow], tally: Tally, surplus: int, conflicts: int) -> Numbers:
+    depths = {row.expectation for row in requests}
+    # A request that matches nothing has no expectation, and is expected to bring nothing.
+    unmatched = any(row.expectation is None and row.state is ItemState.PENDING for row in requests)
+    expected: int | None = None
+    if requests and not unmatched and "unknown" not in depths:
+        expected = sum(int(row.expected or 0) for row in requests)
+    # Items of a retrieve are its requests and their instances; one that another request has is skipped.
+    good = (ItemState.SUCCEEDED, ItemState.WARNING)
+    received = tally.succeeded + tally.warning - sum(row.number for row in requests if row.state in good)
+    return Numbers(
+        expectation=next((depth for depth in DEPTHS if depth in depths), None),
+        expected=expected,
+        received=received,
+        missing=None if expected is None else max(0, expected - received),
+        surplus=surplus,
+        conflicts=conflicts,
+    )

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import dimse_status, job_sums, spec
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
-from dicomferry.models.job_sums import Sums
+from dicomferry.models.job_sums import Numbers, Sums
 from dicomferry.models.remote import MOST, host_and_port
 from dicomferry.models.spec import RETRIEVES
 from dicomferry.models.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState, Tally
@@ -236,19 +236,18 @@ def _documents(database: Database, connection: Connection, rows: Sequence[AnyRow
     documents = []
     for first in range(0, len(rows), _JOBS_AT_ONCE):
         some = rows[first : first + _JOBS_AT_ONCE]
-        sums = job_sums.of(connection, [row.id for row in some], now)
-        documents += [_document(connection, row, now, sums) for row in some]
+        sums = job_sums.of(connection, [row.id for row in some])
+        retrieves = {row.id: sums.get(row.id, Sums()).items for row in some if row.kind in RETRIEVES}
+        balances = job_sums.numbers(connection, retrieves) if retrieves else {}
+        documents += [_document(connection, row, now, sums.get(row.id, Sums()), balances.get(row.id)) for row in some]
     return documents
 
 
-def _document(connection: Connection, row: AnyRow, now: datetime, sums: Sums) -> dict[str, Any]:
-    numbers = sums.items.get(row.id, Tally())
+def _document(connection: Connection, row: AnyRow, now: datetime, sums: Sums, told: Numbers | None) -> dict[str, Any]:
+    numbers = sums.items
     waiting = None if row.state in FINAL_JOB_STATES else _waiting(connection, row.id)
-    balance = _balance(connection, row, numbers)
-    attempts = sums.attempts.get(row.id, 0)
-    seconds = sums.seconds.get(row.id, 0.0)
-    if attempts > job_sums.ATTEMPTS_TIMED and row.started_at:
-        seconds = ((row.finished_at or now) - row.started_at).total_seconds()
+    balance = _balance(row, numbers, told)
+    seconds = _busy_seconds(row, now)
     reason = row.reason if waiting is None else waiting.reason
     advice = waiting.advice if waiting is not None else dimse_status.advice_for(row.kind, None, row.reason)
     if advice and not row.in_book:
@@ -272,7 +271,7 @@ def _document(connection: Connection, row: AnyRow, now: datetime, sums: Sums) ->
         "started_at": moment(row.started_at),
         "finished_at": moment(row.finished_at),
         "not_before": moment(waiting.not_before) if waiting is not None and waiting.not_before > now else None,
-        "attempts": attempts,
+        "attempts": sums.attempts,
         "items": {
             "total": numbers.total,
             "pending": numbers.pending,
@@ -282,13 +281,13 @@ def _document(connection: Connection, row: AnyRow, now: datetime, sums: Sums) ->
             "skipped": numbers.skipped,
             "cancelled": numbers.cancelled,
         },
-        "matches": sums.matches.get(row.id, 0) if row.kind == "find" else None,
+        "matches": sums.matches if row.kind == "find" else None,
         "expected": balance.expected,
         "received": balance.received,
         "missing": balance.missing,
         "surplus": balance.surplus,
         "conflicts": balance.conflicts,
-        "bytes": _bytes(connection, row, sums),
+        "bytes": row.received_bytes if row.kind in RETRIEVES else sums.sent_bytes,
         "rate_instances_per_s": round(balance.received / seconds, 1) if seconds > 0 and balance.received else None,
     }
 
@@ -305,24 +304,21 @@ class _Balance:
     conflicts: int | None = None
 
 
-def _balance(connection: Connection, row: AnyRow, numbers: Tally) -> _Balance:
-    if row.kind in RETRIEVES:
-        from dicomferry.models import retrieve_store  # which takes its times from here
-
-        return _Balance(**asdict(retrieve_store.numbers_in(connection, row.id)))
+def _balance(row: AnyRow, numbers: Tally, told: Numbers | None) -> _Balance:
+    if told is not None:
+        return _Balance(**asdict(told))
     if row.kind != "store":
         return _Balance()
     delivered, expected = numbers.succeeded + numbers.warning, numbers.total - numbers.skipped
     return _Balance(expected=expected, received=delivered, missing=expected - delivered, surplus=0)
 
 
-def _bytes(connection: Connection, row: AnyRow, sums: Sums) -> int:
-    """What a job has sent, or what came for it."""
-    if row.kind not in RETRIEVES:
-        return sums.sent_bytes.get(row.id, 0)
-    from dicomferry.models import retrieve_store  # as above
-
-    return retrieve_store.bytes_in(connection, row.id)
+def _busy_seconds(row: AnyRow, now: datetime) -> float:
+    """How long attempts of a job ran: waiting tells nothing of how fast it goes."""
+    if row.busy_seconds is None:
+        return ((row.finished_at or now) - row.started_at).total_seconds() if row.started_at else 0.0
+    runs = (now - row.busy_since).total_seconds() if row.busy_since else 0.0
+    return float(row.busy_seconds) + runs
 
 
 def _waiting(connection: Connection, job_id: int) -> AnyRow | None:

@@ -11,6 +11,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from dicomferry.models.database import AnyRow
 from dicomferry.models.retry import Decision
 from dicomferry.models.spec import RETRIEVES
 from dicomferry.models.state import (
@@ -79,7 +80,9 @@ def matches(connection: Connection, job_id: int) -> int:
 def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
     """Bring the job's state in line with its items and chunks, and write its end when it has come."""
     job = connection.execute(
-        sa.select(JobRow.state, JobRow.planned, JobRow.started_at, JobRow.kind).where(JobRow.id == job_id)
+        sa.select(
+            JobRow.state, JobRow.planned, JobRow.started_at, JobRow.kind, JobRow.busy_since, JobRow.busy_seconds
+        ).where(JobRow.id == job_id)
     ).one()
     chunks = {
         row.state: row.number
@@ -94,7 +97,7 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
     numbers = Tally() if active else tally(connection, job_id)
     partial = job.kind == "find" and not active and matches(connection, job_id) > 0
     new = derive_job(numbers, planned=job.planned, chunks=chunks, started=started, partial=partial)
-    values: dict[str, object] = {}
+    values = _busy(job, ChunkState.RUNNING in chunks, now)
     if started and job.started_at is None:
         values["started_at"] = now
     if new is not job.state:
@@ -117,6 +120,16 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
     if values:
         connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(**values))
     return new
+
+
+def _busy(job: AnyRow, runs: bool, now: datetime) -> dict[str, object]:
+    """How long something of a job has run, what ran at the same time counted once; what has changed of it."""
+    if runs == (job.busy_since is not None):
+        return {}
+    if runs:
+        return {"busy_since": now}
+    ran = (now - job.busy_since).total_seconds()
+    return {"busy_since": None} | ({} if job.busy_seconds is None else {"busy_seconds": job.busy_seconds + ran})
 
 
 def _verified(connection: Connection, job_id: int) -> str:

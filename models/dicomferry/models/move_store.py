@@ -12,7 +12,7 @@ from dicomferry.models import lease
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.rounds import Ask
-from dicomferry.models.tables import MoveRow
+from dicomferry.models.tables import ChunkRow, MoveRow
 
 MESSAGE_IDS = 65_535
 """Message ids are 1 to this (PS3.7 E.1); each is used again after so many moves of the installation."""
@@ -66,6 +66,21 @@ def end_move(database: Database, held: Claim, move_id: int, values: Mapping[str,
         )
 
     lease.fenced(database, held, work)
+
+
+def repairs() -> sa.ColumnElement[bool]:
+    """Of a chunk: it asks for the second time, and the first time the archive said that it could not send some of it.
+
+    A common reason is that an archive takes one transfer syntax for all that it has of a SOP class.
+    """
+    lost = sa.select(MoveRow.id).where(MoveRow.chunk_id == ChunkRow.id, MoveRow.round == 0, MoveRow.failed > 0)
+    return sa.and_(ChunkRow.round == 1, lost.exists())
+
+
+def is_repair(database: Database, chunk_id: int) -> bool:
+    """The same of this chunk."""
+    query = sa.select(ChunkRow.id).where(ChunkRow.id == chunk_id, repairs())
+    return database.read(lambda connection: connection.execute(query).first()) is not None
 
 
 def moves_of(database: Database, chunk_id: int) -> Sequence[AnyRow]:

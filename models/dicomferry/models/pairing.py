@@ -27,10 +27,13 @@ from dicomferry.models.tables import ChunkRow, ItemRow, JobRow, MoveRow
 
 NOT_DELIVERED = "not delivered"
 GONE = "gone at source"
-LATE = frozenset({NOT_DELIVERED, GONE})
+UNAVAILABLE = "unavailable"
+LATE = frozenset({NOT_DELIVERED, GONE, UNAVAILABLE})
 """Reasons of failed items that an arrival makes good."""
 NOT_YET = "not delivered yet"
 """Why the chunk of a retrieve waits for its next round."""
+NEARLINE = "nearline"
+"""Why it waits for an archive that has to bring something back from slow media."""
 STRAGGLE_SECONDS = 10.0
 """While something still arrives for a chunk that waits, its next round begins no sooner than so long after that."""
 _MOST_KEYS = 500
@@ -44,24 +47,29 @@ class Came:
     study_instance_uid: str | None
     originator_ae_title: str | None
     originator_message_id: int | None
+    job_id: int | None = None
+    """Whose it is and what brought it, where that was known when it came."""
+    move_id: int | None = None
 
 
 @dataclass(frozen=True)
 class Pair:
     """The retrieve that asked for an arrival, and the C-MOVE or C-GET that brought it, where they are known.
 
-    With a move alone it came along with that, and nobody asked for it.
+    With a move alone it came along with that, and nobody asked for it. `surplus_of` is the retrieve that it came along
+    with and that has no item for it.
     """
 
     job_id: int | None
     move_id: int | None
+    surplus_of: int | None = None
 
 
 def pair(connection: Connection, came: Sequence[Came]) -> tuple[list[Pair | None], list[AnyRow]]:
     """(the retrieve of each arrival, None for one that nobody asked for; the items that they may bring to an end).
 
     An originator pairs only if the instance's study fits that move; else the UID decides, if a retrieve that runs or
-    waits expects it. The jobs of the items are locked: `settle` is to follow.
+    waits expects it. The jobs of both are locked: `settle` is to follow.
     """
     expecting: dict[str, list[AnyRow]] = {}
     for row in _expecting(connection, {one.sop_instance_uid for one in came}):
@@ -69,7 +77,7 @@ def pair(connection: Connection, came: Sequence[Came]) -> tuple[list[Pair | None
     moves = _moves(connection, {one.originator_message_id for one in came if one.originator_message_id})
     pairs = [_pair(one, moves, expecting.get(one.sop_instance_uid, ())) for one in came]
     touched = [row for rows in expecting.values() for row in rows if _is_open(row)]
-    jobs = sorted({row.job_id for row in touched})
+    jobs = sorted({row.job_id for row in touched} | {one.job_id for one in pairs if one and one.job_id})
     for part in _parts(jobs):
         connection.execute(sa.select(JobRow.id).where(JobRow.id.in_(part)).order_by(JobRow.id).with_for_update())
     return pairs, touched
@@ -117,16 +125,23 @@ def _pair(one: Came, moves: Mapping[tuple[int, str], list[AnyRow]], expecting: S
     """By the originator; else by the item that waits for it: of a chunk that runs, else of one that waits, else of a
     retrieve that gave up.
     """
+    waiting = {row.job_id for row in expecting}
+
+    def along_with(job_id: int) -> int | None:
+        return None if job_id in waiting else job_id
+
+    if one.job_id is not None:
+        return Pair(one.job_id, one.move_id, along_with(one.job_id))
     named: Sequence[AnyRow] = ()
     if one.originator_message_id is not None:
         named = moves.get((one.originator_message_id, one.originator_ae_title or ""), ())
     for row in named:
         if row.study_instance_uid in (None, one.study_instance_uid):
-            return Pair(row.job_id, row.id)
+            return Pair(row.job_id, row.id, along_with(row.job_id))
     rank, job_id = min(((_rank(row), row.job_id) for row in expecting), default=(9, 0))
     if rank < 9:
         return Pair(job_id, None)
-    return Pair(None, named[0].id) if named else None
+    return Pair(None, named[0].id, along_with(named[0].job_id)) if named else None
 
 
 def _rank(row: AnyRow) -> int:
@@ -205,7 +220,8 @@ def _settle_chunk(connection: Connection, chunk_id: int, job_id: int, now: datet
     ledger.recount(connection, chunk_id)
     if healed:
         ledger.add_event(connection, job_id, now, "arrived", f"chunk {chunk_id}: what had been given up came after all")
-    due = sa.and_(ChunkRow.id == chunk_id, ChunkRow.state == ChunkState.PENDING, ChunkRow.reason == NOT_YET)
+    awaited = ChunkRow.reason.in_((NOT_YET, NEARLINE))
+    due = sa.and_(ChunkRow.id == chunk_id, ChunkRow.state == ChunkState.PENDING, awaited)
     if waiting:
         later = now + timedelta(seconds=STRAGGLE_SECONDS)
         connection.execute(sa.update(ChunkRow).where(due, ChunkRow.not_before < later).values(not_before=later))

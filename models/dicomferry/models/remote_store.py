@@ -12,12 +12,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
+from dicomferry.models import move_store
 from dicomferry.models import remote as grammar
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.remote import Remote, Timeouts
-from dicomferry.models.state import JobState
-from dicomferry.models.tables import JobRow, RemoteRow
+from dicomferry.models.state import ChunkState, JobState
+from dicomferry.models.tables import ChunkRow, JobRow, RemoteRow
 
 _T = TypeVar("_T")
 DEFAULTS: Mapping[str, Any] = {
@@ -198,8 +199,7 @@ def sender(database: Database, remote_id: int) -> Sender:
     """What tells that an association comes from this remote."""
 
     def work(connection: Connection) -> Sender:
-        row = connection.execute(sa.select(RemoteRow.__table__).where(RemoteRow.id == remote_id)).one()
-        return Sender(row.ae_title, row.host, tuple(row.also_from), row.prefer_syntax, row.max_moves)
+        return _sender(connection.execute(sa.select(RemoteRow.__table__).where(RemoteRow.id == remote_id)).one())
 
     return database.read(work)
 
@@ -215,10 +215,30 @@ def senders(database: Database) -> list[Sender]:
             .order_by(RemoteRow.id)
         ).all()
 
-    return [
-        Sender(row.ae_title, row.host, tuple(row.also_from), row.prefer_syntax, row.max_moves)
-        for row in database.read(work)
-    ]
+    return [_sender(row) for row in database.read(work)]
+
+
+def repairing(database: Database) -> list[Sender]:
+    """The remotes of which a move to us is being repaired at this moment (see `move_store.repairs`)."""
+
+    def work(connection: Connection) -> Sequence[AnyRow]:
+        running = (
+            sa.select(ChunkRow.remote_id)
+            .join(JobRow, JobRow.id == ChunkRow.job_id)
+            .where(
+                ChunkRow.state == ChunkState.RUNNING,
+                ChunkRow.kind == "move",
+                JobRow.destination.is_(None),
+                move_store.repairs(),
+            )
+        )
+        return connection.execute(sa.select(RemoteRow.__table__).where(RemoteRow.id.in_(running))).all()
+
+    return [_sender(row) for row in database.read(work)]
+
+
+def _sender(row: AnyRow) -> Sender:
+    return Sender(row.ae_title, row.host, tuple(row.also_from), row.prefer_syntax, row.max_moves)
 
 
 def _by_name(connection: Connection, name: str) -> AnyRow:

@@ -18,6 +18,7 @@ from dicomferry.models import lease, ledger, target
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.outcome import Outcome
+from dicomferry.models.pairing import NEARLINE
 from dicomferry.models.rounds import Missing, Series
 from dicomferry.models.state import GOOD_ITEM_STATES, ItemState
 from dicomferry.models.tables import ArrivalRow, ChunkRow, InstanceRow, ItemRow
@@ -32,12 +33,13 @@ UNVERIFIED = ledger.UNVERIFIED
 
 @dataclass(frozen=True)
 class Listed:
-    """An instance that the peer says it has."""
+    """An instance that the peer says it has; `availability` as in (0008,0056), None where it does not say."""
 
     uid: str
     sop_class_uid: str | None
     study: str | None
     series: str | None
+    availability: str | None = None
 
 
 @dataclass(frozen=True)
@@ -181,15 +183,23 @@ def missing(database: Database, chunk_id: int) -> list[Missing]:
     return database.read(work)
 
 
-def missing_classes(database: Database, chunk_id: int) -> list[str]:
-    """Their SOP classes, the commonest first."""
+def recalled(database: Database, chunk_id: int) -> frozenset[int]:
+    """The items of a chunk, the request among them where nothing is listed, that wait for slow media."""
+    query = sa.select(ItemRow.id).where(
+        ItemRow.chunk_id == chunk_id, ItemRow.state == ItemState.PENDING, ItemRow.reason == NEARLINE
+    )
+    return frozenset(database.read(lambda connection: connection.execute(query).scalars().all()))
+
+
+def missing_classes(database: Database, chunk_id: int) -> list[str | None]:
+    """Their SOP classes, the commonest first; None among them where the peer did not say one."""
     query = (
         sa.select(ItemRow.sop_class_uid)
-        .where(_awaited(chunk_id), ItemRow.sop_class_uid.is_not(None))
+        .where(_awaited(chunk_id))
         .group_by(ItemRow.sop_class_uid)
         .order_by(sa.func.count().desc(), ItemRow.sop_class_uid)
     )
-    return [uid for uid in database.read(lambda connection: connection.execute(query).scalars().all()) if uid]
+    return list(database.read(lambda connection: connection.execute(query).scalars().all()))
 
 
 def totals(database: Database, chunk_id: int) -> dict[Series, int]:
@@ -308,13 +318,19 @@ def add_archived(database: Database, held: Claim, request_id: int, found: Sequen
         )
     )
     new = [one for one in found if one.uid not in known]
-    for first in range(0, len(new), _BATCH):
-        batch = new[first : first + _BATCH]
-        lease.fenced(
-            database,
-            held,
-            lambda connection, batch=batch: _expect(connection, held, request_id, batch, refetch=False),  # type: ignore[misc]
-        )
+    for first in range(0, len(new), _MOST_KEYS):
+        batch = new[first : first + _MOST_KEYS]
+
+        def work(connection: Connection, batch: Sequence[Listed] = batch) -> None:
+            _expect(connection, held, request_id, batch, refetch=False)
+            named = sa.select(InstanceRow.id).where(InstanceRow.sop_instance_uid.in_([one.uid for one in batch]))
+            connection.execute(
+                sa.update(ArrivalRow)
+                .where(ArrivalRow.surplus_of == held.job_id, ArrivalRow.instance_id.in_(named))
+                .values(surplus_of=None)
+            )
+
+        lease.fenced(database, held, work)
 
 
 def came(database: Database, chunk_id: int) -> int:

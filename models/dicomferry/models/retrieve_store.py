@@ -3,104 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import spec
+from dicomferry.models import job_sums, ledger, spec
 from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.job_sums import Numbers
 from dicomferry.models.job_view import moment
 from dicomferry.models.spec import GetSpec, MoveSpec, Retrieve
 from dicomferry.models.state import ItemState
 from dicomferry.models.tables import ArrivalRow, InstanceRow, ItemRow, JobRow, MoveRow
 
-DEPTHS = ("unknown", "counts", "images")
-"""What a peer told of what is to come, from nothing to all of it."""
 _GOOD = (ItemState.SUCCEEDED, ItemState.WARNING)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Numbers:
-    """`expectation` is the least that any request has, None before the first is known.
-
-    `expected` and `missing` are None where a request's number is unknown or not known yet. `received` are instances
-    that were asked for and lie in the archive, those that were there before included. `surplus` are instances that
-    came although no item names them, `conflicts` those that came with another content than the archive had.
-    """
-
-    expectation: str | None
-    expected: int | None
-    received: int
-    missing: int | None
-    surplus: int
-    conflicts: int
 
 
 def numbers(database: Database, job_id: int) -> Numbers:
     """The numbers of a retrieve as they are now. Raises OutOfReach."""
-    return database.read(lambda connection: numbers_in(connection, job_id))
 
+    def work(connection: Connection) -> Numbers:
+        return job_sums.numbers(connection, {job_id: ledger.tally(connection, job_id)})[job_id]
 
-def numbers_in(connection: Connection, job_id: int) -> Numbers:
-    """The same, in the caller's transaction."""
-    requests = connection.execute(
-        sa.select(ItemRow.expectation, sa.func.count().label("number"), sa.func.sum(ItemRow.expected).label("expected"))
-        .where(ItemRow.job_id == job_id, ItemRow.kind == "request")
-        .group_by(ItemRow.expectation)
-    ).all()
-    depths = {row.expectation: row for row in requests}
-    expectation = next((depth for depth in DEPTHS if depth in depths), None)
-    # A request that matches nothing has no expectation, and is expected to bring nothing.
-    unmatched = connection.execute(
-        sa.select(sa.func.count()).where(
-            ItemRow.job_id == job_id,
-            ItemRow.kind == "request",
-            ItemRow.expectation.is_(None),
-            ItemRow.state == ItemState.PENDING,
-        )
-    ).scalar_one()
-    expected: int | None = None
-    if requests and not unmatched and "unknown" not in depths:
-        expected = sum(int(row.expected or 0) for row in requests)
-    received = connection.execute(
-        sa.select(sa.func.count()).where(
-            ItemRow.job_id == job_id, ItemRow.request_id.is_not(None), ItemRow.is_first, ItemRow.state.in_(_GOOD)
-        )
-    ).scalar_one()
-    conflicts = connection.execute(
-        sa.select(sa.func.count()).where(ArrivalRow.job_id == job_id, ArrivalRow.outcome == "conflict")
-    ).scalar_one()
-    return Numbers(
-        expectation=expectation,
-        expected=expected,
-        received=received,
-        missing=None if expected is None else max(0, expected - received),
-        surplus=connection.execute(sa.select(sa.func.count()).select_from(_surplus(job_id).subquery())).scalar_one(),
-        conflicts=conflicts,
-    )
-
-
-def bytes_in(connection: Connection, job_id: int) -> int:
-    """The bytes of what came for a job, each arrival counted."""
-    query = (
-        sa.select(sa.func.coalesce(sa.func.sum(InstanceRow.size), 0))
-        .join(ArrivalRow, ArrivalRow.instance_id == InstanceRow.id)
-        .where(ArrivalRow.job_id == job_id)
-    )
-    return int(connection.execute(query).scalar_one())
-
-
-def _came_for(job_id: int) -> sa.ColumnElement[bool]:
-    """What was asked for by a job, and what came along with its moves."""
-    moves = sa.select(MoveRow.id).where(MoveRow.job_id == job_id)
-    return sa.or_(ArrivalRow.job_id == job_id, ArrivalRow.move_id.in_(moves))
+    return database.read(work)
 
 
 def _surplus(job_id: int) -> sa.Select[str, str, str | None, str | None, str]:
     """The instances that came for a job although no item of it names them."""
-    named = sa.select(ItemRow.sop_instance_uid).where(ItemRow.job_id == job_id, ItemRow.sop_instance_uid.is_not(None))
+    named = sa.select(ItemRow.id).where(
+        ItemRow.job_id == job_id, ItemRow.sop_instance_uid == InstanceRow.sop_instance_uid
+    )
     return (
         sa.select(
             InstanceRow.sop_instance_uid,
@@ -110,7 +42,7 @@ def _surplus(job_id: int) -> sa.Select[str, str, str | None, str | None, str]:
             sa.func.min(InstanceRow.path).label("path"),
         )
         .join(ArrivalRow, ArrivalRow.instance_id == InstanceRow.id)
-        .where(_came_for(job_id), InstanceRow.sop_instance_uid.not_in(named))
+        .where(ArrivalRow.surplus_of == job_id, ~named.exists())
         .group_by(
             InstanceRow.sop_instance_uid,
             InstanceRow.sop_class_uid,

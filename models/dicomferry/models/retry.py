@@ -111,7 +111,7 @@ def decide_chunk(
         return Decision(next=Next.RETRY, at=now + timedelta(seconds=pause), reason=reason, advice=advice)
     barren += 1
     since = waiting_since or now
-    tired = (now - since).total_seconds() >= policy.give_up_after
+    tired = is_tired(since, now=now, policy=policy)
     tries = {Rule.SUSPECT: MAX_SUSPECT_TRIES, Rule.DOUBTFUL: MAX_DOUBTFUL_TRIES}.get(fault.rule) if fault else None
     if tired or (tries and same_before + 1 >= tries):
         return Decision(next=Next.HOLD, reason=reason, advice=advice, barren=barren, waiting_since=since)
@@ -142,6 +142,34 @@ def decide_round(
         advice=answer.advice,
         waiting_since=waiting_since,
     )
+
+
+def decide_recall(
+    answer: Answer, *, looks: int, settle: float, waiting_since: datetime | None, now: datetime, policy: Policy
+) -> Decision:
+    """When to look again for what the archive brings back from slow media; in the end a person is asked.
+
+    `looks` counts the fruitless ones in a row before this one: `settle` seconds after the first, then ever longer.
+    """
+    since = waiting_since or now
+    if is_tired(waiting_since, now=now, policy=policy):
+        return Decision(
+            next=Next.HOLD, reason=answer.reason, advice=answer.advice, barren=looks + 1, waiting_since=since
+        )
+    pause = min(settle * 2.0 ** min(looks, 30), max(settle, policy.max_delay))
+    return Decision(
+        next=Next.RETRY,
+        at=now + timedelta(seconds=pause),
+        reason=answer.reason,
+        advice=answer.advice,
+        barren=looks + 1,
+        waiting_since=since,
+    )
+
+
+def is_tired(waiting_since: datetime | None, *, now: datetime, policy: Policy) -> bool:
+    """Whether something was waited for so long that a person has to look at it."""
+    return waiting_since is not None and (now - waiting_since).total_seconds() >= policy.give_up_after
 
 
 def delay(barren: int, *, jitter: float, policy: Policy) -> float:

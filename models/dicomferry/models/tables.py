@@ -20,6 +20,11 @@ def _enum(kind: type) -> sa.Enum:
     return sa.Enum(kind, native_enum=False, length=16, values_callable=lambda cls: [member.value for member in cls])
 
 
+def _index_of_some(name: str, column: str, condition: str, *, unique: bool = False) -> Index:
+    where = sa.text(condition)
+    return Index(name, column, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
 class Base(DeclarativeBase):
     """Base of all tables, with the naming convention that migrations rely on."""
 
@@ -93,6 +98,13 @@ class JobRow(Base):
     served_at: Mapped[datetime | None] = mapped_column(comment="when a chunk of it was claimed last")
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    busy_since: Mapped[datetime | None] = mapped_column(comment="since when something of it runs, if it does")
+    busy_seconds: Mapped[float | None] = mapped_column(
+        default=0.0, comment="how long something of it ran before; null: that was not counted yet"
+    )
+    received_bytes: Mapped[int] = mapped_column(
+        sa.BigInteger, default=0, server_default="0", comment="of what came for a retrieve, each arrival counted"
+    )
 
 
 class ChunkRow(Base):
@@ -156,12 +168,8 @@ class ItemRow(Base):
             postgresql_where=sa.text("is_first"),
         ),
         # What a retrieve expects, by the UID that arrives.
-        Index(
-            "ix_item_expected",
-            "sop_instance_uid",
-            sqlite_where=sa.text("request_id IS NOT NULL"),
-            postgresql_where=sa.text("request_id IS NOT NULL"),
-        ),
+        _index_of_some("ix_item_expected", "sop_instance_uid", "request_id IS NOT NULL"),
+        _index_of_some("ix_item_request", "job_id", "kind = 'request'"),
     )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
@@ -249,13 +257,7 @@ class InstanceRow(Base):
 
     __tablename__ = "instance"
     __table_args__ = (
-        Index(
-            "uq_instance_path",
-            "path",
-            unique=True,
-            sqlite_where=sa.text("removed_at IS NULL"),
-            postgresql_where=sa.text("removed_at IS NULL"),
-        ),
+        _index_of_some("uq_instance_path", "path", "removed_at IS NULL", unique=True),
         Index("ix_instance_sop_instance_uid", "sop_instance_uid"),
         Index("ix_instance_study_instance_uid", "study_instance_uid"),
     )
@@ -283,6 +285,8 @@ class ArrivalRow(Base):
         Index("ix_arrival_instance_id", "instance_id"),
         Index("ix_arrival_job_id", "job_id"),
         Index("ix_arrival_move_id", "move_id"),
+        _index_of_some("ix_arrival_surplus_of", "surplus_of", "surplus_of IS NOT NULL"),
+        _index_of_some("ix_arrival_conflict", "job_id", "outcome = 'conflict'"),
     )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     instance_id: Mapped[int] = mapped_column(ForeignKey("instance.id"))
@@ -300,6 +304,9 @@ class ArrivalRow(Base):
     originator_message_id: Mapped[int | None]
     at: Mapped[datetime]
     move_id: Mapped[int | None] = mapped_column(comment="the C-MOVE or C-GET that brought it, where that is known")
+    surplus_of: Mapped[int | None] = mapped_column(
+        comment="the retrieve that it came along with, if no item of that named it when it came"
+    )
 
 
 class MoveRow(Base):

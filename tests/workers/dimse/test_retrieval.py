@@ -11,7 +11,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from dicomferry.models.errors import AssociationAborted, ContextNotAccepted, ProtocolViolation
 from dicomferry.models.query import get_model
 from dicomferry.models.target import Target
-from dicomferry.workers.dimse import get, move
+from dicomferry.workers.dimse import get, move, storage_classes
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
 from dicomferry.workers.dimse.contexts import EXPLICIT_LE, MOST_PROPOSALS
 from dicomferry.workers.dimse.get import Gets
@@ -224,7 +224,7 @@ def test_the_contexts_fit_one_association(number: int) -> None:
 def test_without_a_list_the_usual_classes_are_proposed() -> None:
     """Nobody knows what there is."""
     proposals = get.proposals_for(get_model("study"), [])
-    assert {one.abstract_syntax for one in proposals[1:]} == set(get.CLASSES)
+    assert {one.abstract_syntax for one in proposals[1:]} == set(storage_classes.CLASSES)
     assert len(proposals) <= MOST_PROPOSALS
 
 
@@ -235,9 +235,9 @@ def test_what_there_is_no_room_for_is_proposed_in_the_next_round() -> None:
     rounds = [get.proposals_for(get_model("study"), [], part) for part in range(3)]
     pairs = [{(one.abstract_syntax, one.transfer_syntaxes[0]) for one in proposals[1:]} for proposals in rounds]
     assert all(len(proposals) <= 128 for proposals in rounds)
-    pixels = {one for one in get.CLASSES if one not in get._WITHOUT_PIXELS}
-    assert set().union(*pairs) >= {(one, syntax) for one in pixels for syntax in get.SYNTAXES[:10]}
-    assert all(found >= {(one, get.SYNTAXES[0]) for one in get.CLASSES} for found in pairs)
-    assert all(found >= {(one, get.SYNTAXES[0]) for one in get.RARER} for found in pairs[1:])
+    pixels = {one for one in storage_classes.CLASSES if one not in storage_classes.WITHOUT_PIXELS}
+    assert set().union(*pairs) >= {(one, syntax) for one in pixels for syntax in storage_classes.SYNTAXES[:10]}
+    assert all(found >= {(one, storage_classes.SYNTAXES[0]) for one in storage_classes.CLASSES} for found in pairs)
+    assert all(found >= {(one, storage_classes.SYNTAXES[0]) for one in storage_classes.RARER} for found in pairs[1:])
     known = [get.proposals_for(get_model("study"), [MR], part) for part in range(3)]
     assert known[0] == known[1] == known[2]

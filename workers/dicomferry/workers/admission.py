@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import ipaddress
+import math
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from dicomferry.models import remote_store, telemetry
 from dicomferry.models.database import Database
 from dicomferry.models.errors import DicomferryError
 from dicomferry.models.settings import Settings
+from dicomferry.workers.dimse import acceptance
 
 log = telemetry.logger(__name__)
 
@@ -127,6 +129,7 @@ class Admission:
         self._look_up = look_up
         self._lock = threading.Lock()
         self._read_at: float | None = None
+        self._blind_until = -math.inf
         self.callers = Callers()
 
     def reload(self, older_than: float = RELOAD_SECONDS) -> None:
@@ -140,6 +143,23 @@ class Admission:
                 self.callers = gather(remote_store.senders(self._database), self._look_up)
             except DicomferryError as error:
                 log.warning("the remotes cannot be read; those known so far may call", error=str(error))
+
+    def prefer(self, ae_title: str, address: str) -> str | None:
+        """What to take of several transfer syntaxes in one context: what the remote's entry says, and the opposite
+        while it is asked once more for what it could not send like that.
+        """
+        usual = self.callers.prefer(ae_title, address)
+        if self._clock() < self._blind_until:
+            return usual
+        try:
+            repairing = remote_store.repairing(self._database)
+        except DicomferryError as error:
+            log.warning("it cannot be seen what is under repair", error=str(error))
+            self._blind_until = self._clock() + RELOAD_SECONDS
+            return usual
+        if repairing and gather(repairing, self._look_up).knows(ae_title, address):
+            return acceptance.opposite(usual)
+        return usual
 
     def knows(self, ae_title: str, address: str) -> bool:
         """Whether this caller may come in; looks again before it says no."""

@@ -20,7 +20,7 @@ from dicomferry.workers.admission import Callers
 from dicomferry.workers.dimse.retrieval import Report
 from dicomferry.workers.environment import Environment
 from dicomferry.workers.fault import Fault, Stopped
-from dicomferry.workers.goal import Goal
+from dicomferry.workers.goal import Goal, ItemByItem
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.line import Line, MoveLine
 from dicomferry.workers.plan import printable
@@ -36,6 +36,7 @@ class Asking:
     """The requests of one attempt. `asking` is the one under way, `asked` how many there were.
 
     `call_mark` is the last call that the storage SCP had before the attempt, `get_line` opens where C-GET is asked.
+    `put_off` are instances (`all_put_off`: whatever they are) that are not asked for in this attempt.
     """
 
     environment: Environment
@@ -54,6 +55,8 @@ class Asking:
     asking: Ask | None = None
     asked: int = 0
     reports: list[Report] = field(default_factory=list)
+    put_off: set[str] = field(default_factory=set)
+    all_put_off: bool = False
 
     def __post_init__(self) -> None:
         self.database = self.environment.database
@@ -71,7 +74,7 @@ class Asking:
         limits = self._limits()
         over: set[Ask] = set()
         answered: set[int] = set()
-        waiting = self.goal.asks(fineness, limits)
+        waiting = [] if self.all_put_off else self.goal.asks(fineness, limits, self.put_off)
         while waiting:
             ask = waiting.pop(0)
             if self.heart.stop:
@@ -84,7 +87,7 @@ class Asking:
                 answered.update(ask.items)
             else:
                 limits = finer
-                waiting = self.goal.asks(fineness, limits)
+                waiting = self.goal.asks(fineness, limits, self.put_off)
 
     def _limits(self) -> Limits:
         """What this archive was found not to do, by the answers to former requests of this chunk."""
@@ -218,6 +221,8 @@ class Asking:
             if one.uid in wanted
         ]
         lease.record(self.database, self.held, lost)
+        if isinstance(self.goal, ItemByItem):
+            self.goal.missing = [one for one in self.goal.missing if one.uid not in wanted]
 
 
 def sentence_of(report: Report) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from dicomferry.models import lease, remote_store, request_store, rounds, telemetry
@@ -114,7 +115,7 @@ class Believed:
         good = all(report.status == 0 and not report.failed for report in self.reports.values())
         return bool(self.reports) and good and self.came > 0
 
-    def asks(self, fineness: int, limits: Limits) -> list[Ask]:
+    def asks(self, fineness: int, limits: Limits, put_off: Container[str]) -> list[Ask]:
         """Each target as it is."""
         return rounds.blind(self.state.targets, fineness=fineness, max_uids=self.max_uids, limits=limits)
 

@@ -9,17 +9,19 @@ from dataclasses import dataclass, field, replace
 from dicomferry.models import dimse_status, query, target, telemetry
 from dicomferry.models.dimse_status import Rule
 from dicomferry.models.errors import ContextNotAccepted, DimseError, DimseFailure
+from dicomferry.models.job_sums import DEPTHS
 from dicomferry.models.query import Key, Level
 from dicomferry.models.remote import Remote
 from dicomferry.models.request_store import Listed
-from dicomferry.models.retrieve_store import DEPTHS
 from dicomferry.models.target import Target
-from dicomferry.workers.dimse import find, walk
+from dicomferry.workers.dimse import find, storage_classes, walk
 from dicomferry.workers.dimse.association import Association, open_association
 from dicomferry.workers.fault import Fault
 from dicomferry.workers.heartbeat import Heartbeat
 
 log = telemetry.logger(__name__)
+
+_BELOW_STUDY = frozenset(f"{query.UNIQUE[level]:08X}" for level in (Level.SERIES, Level.IMAGE))
 
 
 @dataclass
@@ -82,20 +84,24 @@ def changed(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbe
     try:
         if is_unchanged(remote, root, targets, heart):
             return None
+    except DimseError as error:
+        _let_pass(error, heart)
+        return None
+    return now(remote, root, targets, heart)
+
+
+def now(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat) -> Listing | None:
+    """What is there now; None where the archive does not answer. Raises FindStopped."""
+    try:
         return again(remote, root, targets, heart)
     except DimseError as error:
         _let_pass(error, heart)
         return None
 
 
-def gone(remote: Remote, root: str, targets: Sequence[Target], uids: Sequence[str], heart: Heartbeat) -> frozenset[str]:
-    """Those of `uids` that the archive does not list any more; none where it does not say. Raises FindStopped."""
-    try:
-        listing = again(remote, root, targets, heart)
-    except DimseError as error:
-        _let_pass(error, heart)
-        return frozenset()
-    if listing.depth != "images" and listing.expected != 0:
+def gone(listing: Listing | None, uids: Sequence[str]) -> frozenset[str]:
+    """Those of `uids` that the archive does not list any more; none where it does not say."""
+    if listing is None or (listing.depth != "images" and listing.expected != 0):
         return frozenset()
     return frozenset(uids) - {one.uid for one in listing.instances}
 
@@ -124,6 +130,44 @@ def is_unchanged(remote: Remote, root: str, targets: Sequence[Target], heart: He
             if counts != [str(one.count)]:
                 return False
     return True
+
+
+def classes(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat) -> list[str]:
+    """The SOP classes of what is there, where its images are not listed: those that the archive names for the study,
+    else those of its modalities; none where it says too little. Raises FindStopped.
+    """
+    found: dict[str, None] = {}
+    try:
+        with inquiry(remote, root, heart) as association:
+            asked = walk.asker(association, query.find_model(root), stop=lambda: heart.stop)
+            for one in targets:
+                told = _classes_of(asked, root, one)
+                if not told:
+                    return []
+                found.update(dict.fromkeys(told))
+    except DimseError as error:
+        _let_pass(error, heart)
+        return []
+    return list(found)
+
+
+def _classes_of(asked: walk.Ask, root: str, one: Target) -> list[str] | None:
+    """Of one target: by its studies, else by its series."""
+    above = tuple(key for key in one.keys(root) if key[0] not in _BELOW_STUDY)
+    told: list[str] = []
+    modalities: list[str] = []
+    wanted = tuple((f"{tag:08X}", "") for tag in (query.SOP_CLASSES_IN_STUDY, query.MODALITIES_IN_STUDY))
+    for study in walk.walk(asked, root, Level.STUDY, (*above, *wanted)):
+        named = study.answer.values(query.SOP_CLASSES_IN_STUDY)
+        if not named:
+            modalities += study.answer.values(query.MODALITIES_IN_STUDY) or [""]
+        told += named
+    if "" in modalities or not (told or modalities):
+        series = tuple(key for key in one.keys(root) if key[0] != f"{query.UNIQUE[Level.IMAGE]:08X}")
+        keys = (*series, (f"{query.MODALITY:08X}", ""))
+        modalities = [found.answer.first(query.MODALITY) or "" for found in walk.walk(asked, root, Level.SERIES, keys)]
+    known = storage_classes.of_modalities(dict.fromkeys(modalities)) if modalities else []
+    return None if known is None else [*told, *known]
 
 
 def _resolve(
@@ -195,7 +239,7 @@ def _of(one: Target, found: Iterable[walk.Instance]) -> Iterator[Listed]:
         series = image.series_instance_uid or one.series
         foreign = (one.study and study != one.study) or (one.series and series != one.series)
         if not foreign and (not one.images or image.sop_instance_uid in one.images):
-            yield Listed(image.sop_instance_uid, image.sop_class_uid, study, series)
+            yield Listed(image.sop_instance_uid, image.sop_class_uid, study, series, image.availability)
 
 
 def _may_pass(error: DimseFailure | ContextNotAccepted) -> bool:

@@ -94,7 +94,8 @@ def _locked(path: Path) -> int:
 
 class GetLine:
     """C-GET: an association for each set of SOP classes. `classes` are those of the instances that are missing; `part`
-    tells which transfer syntaxes are proposed where there is no room for all: others in each round.
+    tells which transfer syntaxes are proposed where there is no room for all: others in each round. `compressed_first`:
+    the order in which they are proposed.
     """
 
     def __init__(
@@ -105,10 +106,13 @@ class GetLine:
         held: Claim,
         heart: Heartbeat,
         classes: Callable[[], Sequence[str]],
+        *,
         part: int = 0,
+        compressed_first: bool = False,
     ) -> None:
         self._remote = remote
         self._part = part
+        self._compressed_first = compressed_first
         self._root = root
         self._store = store
         self._held = held
@@ -124,7 +128,14 @@ class GetLine:
         if self._gets is not None and not self._proposed.issuperset(wanted):
             self.release()
         if self._gets is None:
-            association = get.open_for(self._remote, self._root, wanted, part=self._part, progress=self._heart.progress)
+            association = get.open_for(
+                self._remote,
+                self._root,
+                wanted,
+                part=self._part,
+                compressed_first=self._compressed_first,
+                progress=self._heart.progress,
+            )
             self._heart.on_abort(association.abort)
             self._gets = Gets(association, self._root)
             self._proposed = frozenset(context.abstract_syntax for context in association.contexts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,8 +23,8 @@ class Goal(Protocol):
     def is_reached(self) -> bool:
         """Whether everything is here, as of the last `mark`."""
 
-    def asks(self, fineness: int, limits: Limits) -> list[Ask]:
-        """The requests that bring what is missing."""
+    def asks(self, fineness: int, limits: Limits, put_off: Container[str]) -> list[Ask]:
+        """The requests that bring what is missing, but for the instances that are put off."""
 
     def has(self, ask: Ask) -> bool:
         """Whether all that a request was to bring is here, as of the last `mark`."""
@@ -46,11 +47,11 @@ class ItemByItem:
         """No item waits."""
         return not self.missing
 
-    def asks(self, fineness: int, limits: Limits) -> list[Ask]:
+    def asks(self, fineness: int, limits: Limits, put_off: Container[str]) -> list[Ask]:
         """As few as will do."""
         return rounds.asks(
             self.state.targets,
-            self.missing,
+            [one for one in self.missing if one.uid not in put_off],
             request_store.totals(self.database, self.held.chunk_id),
             fineness=fineness,
             max_uids=self.max_uids,
@@ -112,8 +113,8 @@ class Blind:
         good = all(report.status == 0 and not report.failed for report in told)
         return bool(told) and good and 0 < self.came >= sum(report.completed or 0 for report in told)
 
-    def asks(self, fineness: int, limits: Limits) -> list[Ask]:
-        """Each target as it is."""
+    def asks(self, fineness: int, limits: Limits, put_off: Container[str]) -> list[Ask]:
+        """Each target as it is: none of its instances is known."""
         return rounds.blind(self.state.targets, fineness=fineness, max_uids=self.max_uids, limits=limits)
 
     def has(self, ask: Ask) -> bool:

@@ -17,7 +17,6 @@ from dicomferry.models import (
     lease,
     ledger,
     move_store,
-    presence,
     remote_store,
     request_store,
     retry,
@@ -27,20 +26,19 @@ from dicomferry.models.claim import Claim
 from dicomferry.models.dimse_status import Answer, Rule, local
 from dicomferry.models.errors import DimseError, LeaseLost, OutOfReach
 from dicomferry.models.outcome import Outcome
-from dicomferry.models.pairing import NOT_DELIVERED, NOT_YET
+from dicomferry.models.pairing import NOT_DELIVERED
 from dicomferry.models.remote import Remote
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import AttemptEnd, ItemState
-from dicomferry.workers import admission, elsewhere, expectation, fault
-from dicomferry.workers.asking import Asking, sentence_of
+from dicomferry.workers import admission, elsewhere, expectation, shortfall
+from dicomferry.workers.asking import Asking
 from dicomferry.workers.dimse.find import FindStopped
-from dicomferry.workers.elsewhere import Believed
 from dicomferry.workers.environment import STUCK, Environment, decide, internal, sentence
 from dicomferry.workers.fault import End, Fault, Lost, Stopped
 from dicomferry.workers.get_line import GetLine, Store
-from dicomferry.workers.goal import Blind
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.line import Line
+from dicomferry.workers.media import Media
 from dicomferry.workers.plan import printable
 from dicomferry.workers.watch import Watch
 
@@ -69,6 +67,7 @@ class _Attempt:
         self.call_mark = self.arrival_mark = 0
         self.scps: frozenset[int] = frozenset()
         self.absent: list[str] = []
+        self.listing: expectation.Listing | None = None
 
     @property
     def progressed(self) -> int:
@@ -231,19 +230,36 @@ class _Attempt:
         self.asking = self._begin()
         if self.absent:
             self.asking.fail(self.absent, "no match", "the archive does not list it")
-            self.asking.watch.look(now=True)
         if not fresh:
             self._let_former_end(self.asking.watch)
         while True:
             asking = self.asking
+            media = Media(asking, self.listing)
             if not asking.goal.is_reached():
-                asking.ask_all()
-                asking.watch.settle()
+                if media.is_waited_for():
+                    media.put_off()
+                self._ask(asking, media)
             if not asking.goal.is_reached():
-                return self._round_is_over(asking)
+                return shortfall.round_is_over(asking, media, self.scps)
             just_listed = fresh and not asking.asked
             if just_listed or self.state.row.reason == request_store.GREW or not self._has_grown():
                 return End()
+
+    def _ask(self, asking: Asking, media: Media) -> None:
+        """Ask for what is missing; where that fails because of slow media, for what does not lie there."""
+        while True:
+            try:
+                asking.ask_all()
+                break
+            except FindStopped:
+                raise
+            except (Fault, DimseError) as error:
+                found = error if isinstance(error, Fault) else Fault(dimse_status.for_error(error), sentence(error))
+                if self.heart.gave_up or not media.explain(found):
+                    raise
+                self._line_ends(lambda line: line.abort())
+        if asking.asked:
+            asking.watch.settle()
 
     def _begin(self) -> Asking:
         """The goal as the record has it now, and all that it takes to reach it."""
@@ -286,16 +302,35 @@ class _Attempt:
         """Where C-GET is asked; the archive is opened for it."""
         self.store = self.store or Store(self.environment.settings, self.database)
 
-        def classes() -> list[str]:
-            return request_store.missing_classes(self.database, self.held.chunk_id)
+        database, chunk_id = self.database, self.held.chunk_id
+        told: list[str] | None = None
 
-        return GetLine(self.remote, self.spec.root, self.store, self.held, self.heart, classes, part=self.state.rounds)
+        def classes() -> list[str]:
+            nonlocal told
+            known = request_store.missing_classes(database, chunk_id)
+            if known and None not in known:
+                return [one for one in known if one]
+            if told is None:
+                told = expectation.classes(self.remote, self.spec.root, self.state.targets, self.heart)
+            return list(dict.fromkeys([*filter(None, known), *told])) if told else []
+
+        return GetLine(
+            self.remote,
+            self.spec.root,
+            self.store,
+            self.held,
+            self.heart,
+            classes,
+            part=self.state.rounds,
+            compressed_first=move_store.is_repair(database, chunk_id),
+        )
 
     def _expect(self) -> End | None:
         """Find out what there is; the end of the attempt where that is nothing."""
         keys = tuple((path, value) for path, value in self.state.row.identifier or ())
         insist = self.held.barren == 0
         listing = expectation.ask(self.remote, self.spec.root, self.spec.level, keys, self.heart, insist=insist)
+        self.listing = listing
         if listing.expected == 0 or not listing.targets:
             return End(failure=self._failure("no match", None))
         self._write(listing, reason=None)
@@ -350,50 +385,3 @@ class _Attempt:
             )
 
         lease.fenced(self.database, self.held, work)
-
-    # --- what did not come
-
-    def _round_is_over(self, asking: Asking) -> End:
-        """Something is missing although each request was answered."""
-        if self.comes_here:
-            # One that has just died counts as living for a while; by the end of the quiet it has missed a beat.
-            if not self.scps <= call_store.living_scps(self.database, within=2.5 * presence.BEAT_SECONDS):
-                raise Fault(local(Rule.AWAY, "storage SCP was restarted"))
-            if not self.progressed:
-                asking.blame()
-        counted = self.state.rounds + 1
-        if counted >= retry.MAX_ROUNDS:
-            return self._given_up(asking, counted)
-        waits = self.remote.timeouts
-        decision = retry.decide_round(
-            local(Rule.AGAIN, NOT_YET),
-            rounds=counted,
-            quiet=waits.quiet,
-            settle=waits.settle,
-            now=self.database.read(self.database.now),
-            waiting_since=None,
-        )
-        detail = sentence_of(asking.reports[-1]) if asking.reports else None
-        return End(decision=decision, detail=detail, rounds=counted)
-
-    def _given_up(self, asking: Asking, counted: int) -> End:
-        """The last round is over: what is missing is not delivered, or not there any more."""
-        bad = [report for report in asking.reports if report.status or report.failed]
-        detail = sentence_of((bad or asking.reports)[-1]) if asking.reports else None
-        if isinstance(asking.goal, Blind | Believed):
-            came = asking.goal.came
-            expected = self.state.row.expected
-            text = f"{came} of {'an unknown number' if expected is None else expected} came; {detail or ''}"
-            reason = NOT_DELIVERED if came else "nothing delivered"
-            return End(failure=self._failure(reason, text.rstrip("; ")), rounds=counted)
-        uids = [one.uid for one in request_store.missing(self.database, self.held.chunk_id)]
-        gone = expectation.gone(self.remote, self.spec.root, self.state.targets, uids, self.heart)
-        taken, _ = fault.seen_from(self.database, self.callers, self.call_mark)
-        lost = Lost(
-            reason="not at the destination" if self.goes_elsewhere else NOT_DELIVERED,
-            detail=detail,
-            gone=gone,
-            named=frozenset(uid for report in asking.reports for uid in report.failed_uids),
-            refused=fault.refused_classes(taken) if self.comes_here else frozenset(),
-        )
-        return End(lost=lost, detail=detail, rounds=counted)

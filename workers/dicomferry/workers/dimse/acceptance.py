@@ -176,6 +176,12 @@ def _choose(usable: list[str], prefer: str | None) -> str:
     return usable[0]
 
 
+def opposite(prefer: str | None) -> str:
+    """What to prefer where the usual choice brought not everything."""
+    compressed = prefer == "compressed" or prefer not in (None, "explicit", "implicit", *UNCOMPRESSED)
+    return "explicit" if compressed else "compressed"
+
+
 @lru_cache(maxsize=4096)
 def is_storage(abstract_syntax: str) -> bool:
     """Whether instances of this class are to be taken: all but those that the Standard knows to be no storage."""

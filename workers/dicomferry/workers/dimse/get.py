@@ -13,99 +13,82 @@ from dicomferry.workers.dimse.acceptance import Request
 from dicomferry.workers.dimse.acceptor import Incoming, Sink
 from dicomferry.workers.dimse.association import Association, Progress, open_with
 from dicomferry.workers.dimse.contexts import (
-    DEFLATED_LE,
     EXPLICIT_LE,
     IMPLICIT_LE,
     MOST_PROPOSALS,
+    UNCOMPRESSED,
+    Pair,
     Proposal,
     is_proposable,
 )
 from dicomferry.workers.dimse.inlet import Inlet
 from dicomferry.workers.dimse.message import Command, number_value, text_value
 from dicomferry.workers.dimse.retrieval import Report, encode, read_report
+from dicomferry.workers.dimse.storage_classes import CLASSES, RARER, SYNTAXES, WITHOUT_PIXELS
 from dicomferry.workers.dimse.upper_layer import Pdu
-
-SYNTAXES = (
-    EXPLICIT_LE,
-    IMPLICIT_LE,
-    "1.2.840.10008.1.2.4.70",  # JPEG Lossless, first-order prediction
-    "1.2.840.10008.1.2.4.50",  # JPEG Baseline
-    "1.2.840.10008.1.2.4.90",  # JPEG 2000, lossless only
-    "1.2.840.10008.1.2.4.91",  # JPEG 2000
-    "1.2.840.10008.1.2.5",  # RLE Lossless
-    "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
-    "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-Lossless
-    "1.2.840.10008.1.2.4.51",  # JPEG Extended
-    DEFLATED_LE,
-    "1.2.840.10008.1.2.4.57",  # JPEG Lossless, any selection value
-    "1.2.840.10008.1.2.4.102",  # MPEG-4 AVC/H.264 High Profile / Level 4.1
-    "1.2.840.10008.1.2.4.201",  # HTJ2K, lossless only
-    "1.2.840.10008.1.2.4.100",  # MPEG2 Main Profile / Main Level
-    "1.2.840.10008.1.2.4.202",  # HTJ2K with RPCL, lossless only
-)
-"""What is proposed of each class, as far as there is room: what archives keep most, first."""
-
-CLASSES = tuple(
-    f"1.2.840.10008.5.1.4.1.1.{last}"
-    for last in (
-        "2", "4", "7", "1.1", "1", "6.1", "12.1", "3.1", "1.2", "2.1", "4.1", "20", "128", "88.67", "88.22", "88.33",
-        "11.1", "104.1", "77.1.4", "481.1", "481.2", "481.3", "481.5", "66.4", "66", "12.2", "1.3", "77.1.1",
-        "88.59", "13.1.3",
-    )
-)  # fmt: skip
-"""Storage classes to propose where nobody knows what there is."""
-RARER = tuple(
-    f"1.2.840.10008.5.1.4.1.1.{last}"
-    for last in (
-        "9.1.1", "9.1.2", "9.1.3", "9.2.1", "9.3.1", "9.4.1", "88.11", "88.34", "88.40", "88.65", "130", "2.2", "4.2",
-        "4.3", "6.2", "12.1.1", "12.2.1", "13.1.1", "13.1.2", "67", "66.1", "66.2", "66.3", "66.5", "77.1.2", "77.1.6",
-        "77.1.5.1", "77.1.5.4", "104.2", "104.3", "11.2", "481.4", "481.8",
-    )
-)  # fmt: skip
-"""The same, from the second association on."""
-_WITHOUT_PIXELS = frozenset(
-    f"1.2.840.10008.5.1.4.1.1.{last}"
-    for last in ("88.67", "88.22", "88.33", "88.59", "11.1", "104.1", "481.3", "481.5", "66")
-)
 
 Receive = Callable[[Incoming], Sink]
 _UNRECOGNISED = 0x0211
 
 
-def proposals_for(model: str, classes: Iterable[str], part: int = 0) -> list[Proposal]:
+def proposals_for(
+    model: str, classes: Iterable[str], part: int = 0, *, compressed_first: bool = False
+) -> list[Proposal]:
     """The contexts of one association: the model, then one for each (SOP class, transfer syntax).
 
     Every class in the first syntaxes before any in the last ones; classes that find no place come another time. What
     there is no room for is proposed where `part` is 1, 2 and so on, each class in the first syntax besides. So are
     rarer classes, where nobody knows which there are.
+
+    `compressed_first`: for an archive that takes the first context of a class for all that it has of it.
     """
     known = [one for one in dict.fromkeys(classes) if is_proposable((one, EXPLICIT_LE))]
-    room = MOST_PROPOSALS - 1
-    some = (known or list(CLASSES))[: room // 2]
+    chosen = _compressed_first(known) if compressed_first else _plain_first(known, part)
+    storage = [Proposal(one, (syntax,), as_scp=True) for one, syntax in chosen]
+    return [Proposal(model, (EXPLICIT_LE, IMPLICIT_LE)), *storage]
+
+
+_ROOM = MOST_PROPOSALS - 1
+
+
+def _plain_first(known: Sequence[str], part: int) -> list[Pair]:
+    some = (known or list(CLASSES))[: _ROOM // 2]
     first = [(one, EXPLICIT_LE) for one in some]
     # Nobody compresses what has no pixels.
     others = [
         (one, syntax)
         for syntax in SYNTAXES[1:]
         for one in some
-        if known or one not in _WITHOUT_PIXELS or syntax == IMPLICIT_LE
+        if known or one not in WITHOUT_PIXELS or syntax == IMPLICIT_LE
     ]
-    size = room - len(first)
+    size = _ROOM - len(first)
     if part and not known:
         others = others[size:] + others[:size]
         first += [(one, EXPLICIT_LE) for one in RARER]
-        size, part = room - len(first), part - 1
+        size, part = _ROOM - len(first), part - 1
     start = part * size % (-(-len(others) // size) * size)
-    storage = [Proposal(one, (syntax,), as_scp=True) for one, syntax in (*first, *others[start : start + size])]
-    return [Proposal(model, (EXPLICIT_LE, IMPLICIT_LE)), *storage]
+    return [*first, *others[start : start + size]]
+
+
+def _compressed_first(known: Sequence[str]) -> list[Pair]:
+    some = known or [one for one in CLASSES if one not in WITHOUT_PIXELS]
+    syntaxes = sorted(SYNTAXES, key=lambda syntax: syntax in UNCOMPRESSED)
+    return [(one, syntax) for syntax in syntaxes for one in some][:_ROOM]
 
 
 def open_for(
-    remote: Remote, root: str, classes: Sequence[str], *, part: int = 0, progress: Progress | None = None
+    remote: Remote,
+    root: str,
+    classes: Sequence[str],
+    *,
+    part: int = 0,
+    compressed_first: bool = False,
+    progress: Progress | None = None,
 ) -> Association:
     """An association for C-GET that takes these classes. Raises what `open_association` raises, ContextNotAccepted."""
     model = query.get_model(root)
-    return open_with(remote, proposals_for(model, classes, part), model, progress=progress)
+    proposals = proposals_for(model, classes, part, compressed_first=compressed_first)
+    return open_with(remote, proposals, model, progress=progress)
 
 
 class Gets:

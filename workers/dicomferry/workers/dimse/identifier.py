@@ -151,6 +151,11 @@ class Answer:
         """The first value of an element as text; None where it has none."""
         return first(self.attributes, tag)
 
+    def values(self, tag: int) -> list[str]:
+        """The values of an element as text, without empty ones."""
+        found = self.attributes.get(f"{tag:08X}", {}).get("Value", ())
+        return [text for value in found if value is not None and (text := str(value).strip())]
+
 
 def first(attributes: Mapping[str, Any], tag: int) -> str | None:
     """The first value of an element of the DICOM JSON model as text; None where it has none."""

@@ -15,6 +15,8 @@ from dicomferry.workers.dimse.association import Association, Stop
 from dicomferry.workers.dimse.find import Match, never
 from dicomferry.workers.dimse.identifier import Answer, Attributes
 
+_AVAILABILITY = f"{query.INSTANCE_AVAILABILITY:08X}"
+
 
 @dataclass(frozen=True)
 class Found:
@@ -102,7 +104,11 @@ def _walk(
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance that the peer lists. `availability` as in (0008,0056): ONLINE, NEARLINE, OFFLINE, UNAVAILABLE."""
+    """An instance that the peer lists.
+
+    `availability` as in (0008,0056): ONLINE, NEARLINE, OFFLINE, UNAVAILABLE; that of its series or study where the peer
+    says no more.
+    """
 
     study_instance_uid: str | None
     series_instance_uid: str | None
@@ -173,12 +179,14 @@ class Expectation:
         known = {upper: uid for upper in ordered[: ordered.index(below[0])] if (uid := top.unique(upper))}
         if self._level not in known:
             return
+        word = top.answer.attributes.get(_AVAILABILITY, {})
+        inherited = {_AVAILABILITY: word} if len(word) > 1 else {}
         if self._ask_whole:
             inner = ((f"{UNIQUE[level]:08X}", "") for level in below)
             steps = [query.Step(Level.IMAGE, tuple(self._with_returns(Level.IMAGE, inner)))]
         else:
             steps = [query.Step(level, tuple(self._with_returns(level, ()))) for level in below]
-        yield from self._instances(_walk(self._ask, self._root, steps, known))
+        yield from self._instances(_walk(self._ask, self._root, steps, known, inherited=inherited))
 
     def _instances(self, images: Iterable[Found]) -> Iterator[Instance]:
         for found in images:
@@ -195,7 +203,10 @@ class Expectation:
 
     def _note(self, found: Found) -> str | None:
         word = found.answer.first(query.INSTANCE_AVAILABILITY)
+        if word is None:
+            word = next((str(one) for one in found.inherited.get(_AVAILABILITY, {}).get("Value", ())), None)
         if word:
+            word = word.strip().upper()
             self.availabilities.add(word)
         return word
 

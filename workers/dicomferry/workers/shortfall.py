@@ -1,0 +1,79 @@
+"""What is still missing when each request was answered: waited for, asked for again, or given up."""
+
+from __future__ import annotations
+
+from dicomferry.models import call_store, presence, request_store, retry
+from dicomferry.models.dimse_status import Rule, local
+from dicomferry.models.outcome import Outcome
+from dicomferry.models.pairing import NOT_DELIVERED, NOT_YET
+from dicomferry.models.state import ItemState
+from dicomferry.workers import expectation, fault
+from dicomferry.workers.asking import Asking, sentence_of
+from dicomferry.workers.elsewhere import Believed
+from dicomferry.workers.fault import End, Fault, Lost
+from dicomferry.workers.goal import Blind
+from dicomferry.workers.media import Media
+from dicomferry.workers.plan import printable
+
+
+def round_is_over(asking: Asking, media: Media, scps: frozenset[int]) -> End:
+    """How the attempt ends; `scps` are the storage SCPs that lived when it began. Raises Fault."""
+    if asking.comes_here and asking.asked and not _still_live(asking, scps):
+        raise Fault(local(Rule.AWAY, "storage SCP was restarted"))
+    waits = media.wait()
+    if waits is not None:
+        return waits
+    if asking.comes_here and not asking.watch.came:
+        asking.blame()
+    counted = asking.state.rounds + 1
+    if counted >= retry.MAX_ROUNDS:
+        return _given_up(asking, media, counted)
+    times = asking.remote.timeouts
+    decision = retry.decide_round(
+        local(Rule.AGAIN, NOT_YET),
+        rounds=counted,
+        quiet=times.quiet,
+        settle=times.settle,
+        now=asking.database.read(asking.database.now),
+        waiting_since=None,
+    )
+    detail = sentence_of(asking.reports[-1]) if asking.reports else None
+    return End(decision=decision, detail=detail, rounds=counted)
+
+
+def _still_live(asking: Asking, scps: frozenset[int]) -> bool:
+    """One that has just died counts as living for a while; by the end of the quiet it has missed a beat."""
+    return scps <= call_store.living_scps(asking.database, within=2.5 * presence.BEAT_SECONDS)
+
+
+def _given_up(asking: Asking, media: Media, counted: int) -> End:
+    """The last round is over: what is missing is not delivered, or not there any more."""
+    bad = [report for report in asking.reports if report.status or report.failed]
+    detail = sentence_of((bad or asking.reports)[-1]) if asking.reports else None
+    if isinstance(asking.goal, Blind | Believed):
+        return End(failure=_of_unlisted(asking, asking.goal.came, detail), rounds=counted)
+    uids = [one.uid for one in request_store.missing(asking.database, asking.held.chunk_id)]
+    media.look()
+    taken, _ = fault.seen_from(asking.database, asking.callers, asking.call_mark)
+    elsewhere = asking.spec.kind == "move" and not asking.comes_here
+    lost = Lost(
+        reason="not at the destination" if elsewhere else NOT_DELIVERED,
+        detail=detail,
+        gone=expectation.gone(media.listing, uids),
+        named=frozenset(uid for report in asking.reports for uid in report.failed_uids),
+        refused=fault.refused_classes(taken) if asking.comes_here else frozenset(),
+    )
+    return End(lost=lost, detail=detail, rounds=counted)
+
+
+def _of_unlisted(asking: Asking, came: int, detail: str | None) -> Outcome:
+    """The failure of a request whose instances nobody lists."""
+    row = asking.state.row
+    expected = "an unknown number" if row.expected is None else row.expected
+    return Outcome(
+        item_id=row.id,
+        state=ItemState.FAILED,
+        reason=NOT_DELIVERED if came else "nothing delivered",
+        detail=printable(f"{came} of {expected} came; {detail or ''}".rstrip("; ")),
+        charges=row.charges,
+    )
