@@ -19,6 +19,16 @@ from dicomferry.models.tables import ArrivalRow, InstanceRow, JobRow
 
 MOST_KEYS = 500
 """Values in one IN list."""
+# Built once, and with a list that is bound as one: otherwise each of its values is made a parameter of its own.
+_SOME = sa.bindparam("some", expanding=True)
+_BY_PATH = sa.select(InstanceRow.path, InstanceRow.id).where(
+    InstanceRow.path.in_(_SOME), InstanceRow.removed_at.is_(None)
+)
+_BY_UID = (
+    sa.select(InstanceRow.id, InstanceRow.sop_instance_uid, InstanceRow.relation, InstanceRow.is_current)
+    .where(InstanceRow.sop_instance_uid.in_(_SOME), InstanceRow.removed_at.is_(None))
+    .order_by(InstanceRow.id)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +143,7 @@ def _count_bytes(connection: Connection, rows: Sequence[dict[str, Any]], sizes: 
 
 def _instance(received: Received) -> dict[str, Any]:
     # `asdict` copies each value deeply: half of what a row costs.
-    row = {**vars(received), "is_current": received.relation == "first", "removed_at": None}
+    row = {**vars(received), "is_current": received.relation == "first"}
     del row["arrival"]
     return row
 
@@ -148,12 +158,7 @@ def _insert(connection: Connection, table: type[Any]) -> Any:
 def _ids(connection: Connection, paths: Iterable[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for part in _parts(paths):
-        rows = connection.execute(
-            sa.select(InstanceRow.path, InstanceRow.id).where(
-                InstanceRow.path.in_(part), InstanceRow.removed_at.is_(None)
-            )
-        )
-        found.update((row.path, row.id) for row in rows)
+        found.update((row.path, row.id) for row in connection.execute(_BY_PATH, {"some": part}))
     return found
 
 
@@ -167,12 +172,7 @@ def _settle(connection: Connection, uids: Iterable[str]) -> None:
     """Of several files of one SOP Instance UID make the newest current that is no alternate of another."""
     several: dict[str, list[AnyRow]] = {}
     for part in _parts(uids):
-        rows = connection.execute(
-            sa.select(InstanceRow.id, InstanceRow.sop_instance_uid, InstanceRow.relation, InstanceRow.is_current)
-            .where(InstanceRow.sop_instance_uid.in_(part), InstanceRow.removed_at.is_(None))
-            .order_by(InstanceRow.id)
-        )
-        for row in rows:
+        for row in connection.execute(_BY_UID, {"some": part}):
             several.setdefault(row.sop_instance_uid, []).append(row)
     for rows_of_one in several.values():
         if len(rows_of_one) == 1:

@@ -30,6 +30,27 @@ MAX_LOSSES = 2
 """An item that was in flight this often when its worker died is failed."""
 MAX_DEATHS = 5
 """A chunk whose workers died this often in a row without finishing an item is held."""
+# Statements of every flush are built once: building one costs as much as running it.
+_OUTCOME = (
+    sa.update(ItemRow.__table__)  # type: ignore[arg-type]
+    .where(ItemRow.id == sa.bindparam("item"), ItemRow.state == ItemState.PENDING)
+    .values(
+        state=sa.bindparam("new_state"),
+        status=sa.bindparam("new_status"),
+        reason=sa.bindparam("new_reason"),
+        detail=sa.bindparam("new_detail"),
+        charges=sa.bindparam("new_charges"),
+        sent_bytes=ItemRow.sent_bytes + sa.bindparam("more_bytes", type_=sa.BigInteger),
+        sent_as=sa.bindparam("new_sent_as"),
+        tries=ItemRow.tries + sa.bindparam("more_tries", type_=sa.Integer),
+    )
+)
+_FENCED = sa.update(ChunkRow.__table__).where(  # type: ignore[arg-type]
+    ChunkRow.id == sa.bindparam("chunk"),
+    ChunkRow.fence == sa.bindparam("held"),
+    ChunkRow.state == ChunkState.RUNNING,
+)
+_FRUITFUL = {"barren": 0, "deaths": 0}
 _DIED = "a worker process died or froze; what it had not recorded is done again by another one"
 _DIED_AGAIN = "worker processes die or freeze on this again and again: see their log, then release"
 
@@ -100,19 +121,7 @@ def write_outcomes(connection: Connection, chunk_id: int, outcomes: Sequence[Out
         if outcome.state is not ItemState.PENDING:
             step(ITEM_TRANSITIONS, ItemState.PENDING, outcome.state)
     connection.execute(
-        sa.update(ItemRow)
-        .where(ItemRow.id == sa.bindparam("item"), ItemRow.state == ItemState.PENDING)
-        .values(
-            state=sa.bindparam("new_state"),
-            status=sa.bindparam("new_status"),
-            reason=sa.bindparam("new_reason"),
-            detail=sa.bindparam("new_detail"),
-            charges=sa.bindparam("new_charges"),
-            sent_bytes=ItemRow.sent_bytes + sa.bindparam("more_bytes", type_=sa.BigInteger),
-            sent_as=sa.bindparam("new_sent_as"),
-            tries=ItemRow.tries + sa.bindparam("more_tries", type_=sa.Integer),
-        )
-        .execution_options(synchronize_session=False),
+        _OUTCOME,
         [
             {
                 "item": outcome.item_id,
@@ -128,18 +137,13 @@ def write_outcomes(connection: Connection, chunk_id: int, outcomes: Sequence[Out
             for outcome in outcomes
         ],
     )
-    ledger.recount(connection, chunk_id)
-    if any(outcome.state is not ItemState.PENDING for outcome in outcomes):
-        connection.execute(sa.update(ChunkRow).where(ChunkRow.id == chunk_id).values(barren=0, deaths=0))
+    finished = any(outcome.state is not ItemState.PENDING for outcome in outcomes)
+    ledger.recount(connection, chunk_id, **(_FRUITFUL if finished else {}))
 
 
 def _fenced(connection: Connection, held: Claim, **values: object) -> None:
     """Update the chunk if it is still ours, which locks its row; raises LeaseLost otherwise."""
-    updated = connection.execute(
-        sa.update(ChunkRow)
-        .where(ChunkRow.id == held.chunk_id, ChunkRow.fence == held.fence, ChunkRow.state == ChunkState.RUNNING)
-        .values(fence=held.fence, **values)
-    )
+    updated = connection.execute(_FENCED, {"chunk": held.chunk_id, "held": held.fence, "fence": held.fence, **values})
     if not updated.rowcount:
         raise LeaseLost(f"chunk {held.chunk_id}: fence {held.fence} is no longer the current one")
 

@@ -32,6 +32,13 @@ UNVERIFIED = "not verified"
 """Of an instance that was sent elsewhere, as the archive says."""
 _ARRIVED = (ItemState.SUCCEEDED, ItemState.WARNING)
 _TALLY = ("total", "succeeded", "warning", "failed", "skipped", "cancelled")
+# Built once: they are part of every flush.
+_NUMBERS = (
+    sa.select(ItemRow.state, sa.func.count().label("number"), sa.func.sum(ItemRow.sent_bytes).label("sent"))
+    .where(ItemRow.chunk_id == sa.bindparam("chunk"))
+    .group_by(ItemRow.state)
+)
+_SET_NUMBERS = sa.update(ChunkRow.__table__).where(ChunkRow.id == sa.bindparam("chunk"))  # type: ignore[arg-type]
 
 
 def add_event(connection: Connection, job_id: int, at: datetime, kind: str, text: str) -> None:
@@ -39,20 +46,19 @@ def add_event(connection: Connection, job_id: int, at: datetime, kind: str, text
     connection.execute(sa.insert(EventRow).values(job_id=job_id, at=at, kind=kind, text=text))
 
 
-def recount(connection: Connection, chunk_id: int) -> None:
-    """Take a chunk's numbers from its items anew, so that writing an outcome twice cannot count it twice."""
+def recount(connection: Connection, chunk_id: int, **values: object) -> None:
+    """Take a chunk's numbers from its items anew, so that writing an outcome twice cannot count it twice.
+
+    `values` are set on the chunk's row along with them.
+    """
     numbers = dict.fromkeys(_TALLY, 0)
     sent_bytes = 0
-    for row in connection.execute(
-        sa.select(ItemRow.state, sa.func.count().label("number"), sa.func.sum(ItemRow.sent_bytes).label("sent"))
-        .where(ItemRow.chunk_id == chunk_id)
-        .group_by(ItemRow.state)
-    ):
+    for row in connection.execute(_NUMBERS, {"chunk": chunk_id}):
         numbers["total"] += row.number
         sent_bytes += int(row.sent or 0)
         if row.state is not ItemState.PENDING:
             numbers[row.state] = row.number
-    connection.execute(sa.update(ChunkRow).where(ChunkRow.id == chunk_id).values(sent_bytes=sent_bytes, **numbers))
+    connection.execute(_SET_NUMBERS, {"chunk": chunk_id, "sent_bytes": sent_bytes, **numbers, **values})
 
 
 def tally(connection: Connection, job_id: int) -> Tally:

@@ -100,7 +100,7 @@ def _expecting(connection: Connection, uids: Iterable[str]) -> Iterator[AnyRow]:
             .join(ChunkRow, ChunkRow.id == ItemRow.chunk_id)
             .join(JobRow, JobRow.id == ItemRow.job_id)
             .where(
-                ItemRow.sop_instance_uid.in_(part),
+                ItemRow.sop_instance_uid.in_(sa.bindparam("uids", part, expanding=True)),
                 ItemRow.request_id.is_not(None),
                 ItemRow.is_first,
                 JobRow.destination.is_(None),

@@ -28,6 +28,7 @@ def _by_number(order: Literal["little", "big"]) -> dict[int, int]:
 
 
 HEADER_SIZES = (_by_number("little"), _by_number("big"))
+_SHORT_FORMS = tuple(frozenset(vr for vr, size in sizes.items() if size == 8) for sizes in HEADER_SIZES)
 UN = (int.from_bytes(b"UN", "little"), int.from_bytes(b"UN", "big"))
 
 Refill = Callable[[int], "bytes | None"]
@@ -90,6 +91,7 @@ def walk(
     `native` says that the transfer syntax has no encapsulated pixel data. Raises Ended or Broken.
     """
     unpack, sizes, un_vr = UNPACK_HEADER[big], HEADER_SIZES[big], UN[big]
+    short = frozenset[int]() if implicit else _SHORT_FORMS[big]
     stack = bytearray()
     frame = 0
     depth = 0
@@ -101,6 +103,16 @@ def walk(
     at = pos
     end = base + len(data)
     while True:
+        # Most elements stand outside of sequences and have the short form: they take this way, all others the long one.
+        while short and not depth and pos + 12 <= end:
+            group, element, vr, length = unpack(data, pos - base)
+            if vr not in short or not 2 < group < 0xFFFE:
+                break
+            tag = group << 16 | element
+            at = pos
+            pos += 8 + length
+            if pos > size:
+                raise Ended("inside", tag, at)
         if pos + 12 > end:
             more = refill(pos)
             if more is None:

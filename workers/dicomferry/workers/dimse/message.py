@@ -101,8 +101,7 @@ class Command:
     def encode(self) -> bytes:
         """The command set with its group length, elements in ascending order."""
         parts: list[bytes] = []
-        for element in sorted(self.values):
-            value = self.values[element]
+        for element, value in sorted(self.values.items()):
             parts += (_ELEMENT.pack(0, element, len(value)), value)
         body = b"".join(parts)
         return _ELEMENT.pack(0, GROUP_LENGTH, 4) + struct.pack("<L", len(body)) + body

@@ -34,6 +34,8 @@ _RESULTS = {
 # What follows the preamble: DICM, and the head of (0002,0000), UL of four bytes.
 _META_LENGTH = b"DICM\x02\0\0\0UL\x04\0"
 
+_NO_COPY = contextlib.nullcontext()
+
 OnOpen = Callable[[Association], None]
 
 
@@ -191,11 +193,11 @@ class _Sender:
         command = _request(header, message_id)
         seconds = self._remote.timeouts.progress
         path = self._data_path(association)
-        with contextlib.ExitStack() as copies:
-            source: Source = FileSource(fd, header.data_offset)
-            if sent_as is not None:
-                stream, length = _reencoded(item.path, header, sent_as)
-                source, pad = StreamSource(copies.enter_context(stream)), False
+        copy: BinaryIO | None = None
+        if sent_as is not None:
+            (copy, length), pad = _reencoded(item.path, header, sent_as), False
+        with copy or _NO_COPY:
+            source: Source = StreamSource(copy) if copy else FileSource(fd, header.data_offset)
             try:
                 sent = path.send(context.context_id, command, source, length, pad=pad, seconds=seconds)
             except SourceFailed:
