@@ -17,6 +17,7 @@ from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.job_view import moment
 from dicomferry.models.tables import ArrivalRow, InstanceRow, JobRow
 
+_NOBODY = pairing.Pair(None, None)
 MOST_KEYS = 500
 """Values in one IN list."""
 # Built once, and with a list that is bound as one: otherwise each of its values is made a parameter of its own.
@@ -113,9 +114,6 @@ def _record(connection: Connection, batch: Sequence[Received], pairs: Sequence[p
         sizes = {known[received.path]: received.size for received in batch if received.path in known}
         _count_bytes(connection, arrivals, sizes)
         connection.execute(_insert(connection, ArrivalRow), arrivals)
-
-
-_NOBODY = pairing.Pair(None, None)
 
 
 def _count_bytes(connection: Connection, rows: Sequence[dict[str, Any]], sizes: dict[int, int]) -> None:

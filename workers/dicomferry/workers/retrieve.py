@@ -32,6 +32,7 @@ from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import AttemptEnd, ItemState
 from dicomferry.workers import admission, elsewhere, expectation, shortfall
 from dicomferry.workers.asking import Asking
+from dicomferry.workers.dimse import storage_classes
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.environment import STUCK, Environment, decide, internal, sentence
 from dicomferry.workers.fault import End, Fault, Lost, Stopped
@@ -307,12 +308,13 @@ class _Attempt:
 
         def classes() -> list[str]:
             nonlocal told
-            known = request_store.missing_classes(database, chunk_id)
-            if known and None not in known:
-                return [one for one in known if one]
+            found = request_store.missing_classes(database, chunk_id)
+            named = [one for one in found if one]
+            if found and len(named) == len(found):
+                return named
             if told is None:
                 told = expectation.classes(self.remote, self.spec.root, self.state.targets, self.heart)
-            return list(dict.fromkeys([*filter(None, known), *told])) if told else []
+            return list(dict.fromkeys([*named, *(told or (storage_classes.CLASSES if named else ()))]))
 
         return GetLine(
             self.remote,
