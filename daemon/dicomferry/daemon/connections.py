@@ -91,9 +91,7 @@ class Connections:
         with self._lock:
             self._open[connection] = None
         try:
-            threading.Thread(
-                target=self._run, args=(connection,), name=f"association {address}", daemon=True
-            ).start()
+            threading.Thread(target=self._run, args=(connection,), name=f"association {address}", daemon=True).start()
         except RuntimeError as error:
             log.error("no thread for a connection", error=str(error))
             self._forget(connection)

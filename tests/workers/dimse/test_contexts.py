@@ -55,7 +55,9 @@ def test_a_compressed_file_to_be_transcoded_proposes_what_it_may_become() -> Non
     """With Convert.ALL the second context is asked for as well, and it is chosen where the own syntax is refused."""
     asked = (Proposal(CT, (JPEG,)), Proposal(CT, (EXPLICIT_LE, IMPLICIT_LE)))
     assert contexts.proposals_for((CT, JPEG), convert=Convert.ALL) == asked
-    assert contexts.group([(CT, JPEG), (CT, EXPLICIT_LE)], convert=Convert.ALL) == [(*asked, Proposal(CT, (EXPLICIT_LE,)))]
+    assert contexts.group([(CT, JPEG), (CT, EXPLICIT_LE)], convert=Convert.ALL) == [
+        (*asked, Proposal(CT, (EXPLICIT_LE,)))
+    ]
     assert not contexts.serves(asked[:1], (CT, JPEG), convert=Convert.ALL)
     answered = _answered(((JPEG,), 4, ""), (BOTH, 0, IMPLICIT_LE))
     assert contexts.choose(answered, (CT, JPEG), convert=Convert.ALL).transfer_syntax == IMPLICIT_LE

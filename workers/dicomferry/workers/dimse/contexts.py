@@ -96,7 +96,9 @@ def proposals_for(pair: Pair, *, convert: Convert = Convert.UNCOMPRESSED) -> tup
     return (own, Proposal(sop_class, REENCODABLE)) if convertible(syntax, convert) else (own,)
 
 
-def group(pairs: Iterable[Pair], most: int = MOST_PROPOSALS, *, convert: Convert = Convert.UNCOMPRESSED) -> list[tuple[Proposal, ...]]:
+def group(
+    pairs: Iterable[Pair], most: int = MOST_PROPOSALS, *, convert: Convert = Convert.UNCOMPRESSED
+) -> list[tuple[Proposal, ...]]:
     """The proposals of one association after the other, at most `most` each, pairs in order of first
     appearance.
 
