@@ -15,7 +15,7 @@ from dicomferry.workers import file_meta
 from dicomferry.workers.archive import Archive, Draft, file_name, place
 from dicomferry.workers.data_set import NeedMore, instance_uids
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
-from dicomferry.workers.dimse.negotiation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomferry.workers.dimse.associate import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomferry.workers.indexer import Indexer
 from dicomferry.workers.same_instance import Relation, compare
 

@@ -122,13 +122,13 @@ def _long(text: str, rest: Iterator[str]) -> Word:
     name = _whole_name(typed, text)
     if not (LONG | OURS)[name]:
         if equals:
-            raise Refused(f"option '--{name}' doesn't allow an argument")
+            raise _complaint(f"option '--{name}' doesn't allow an argument")
         return Word(name, is_long=True)
     if not equals:
         try:
             value = next(rest)
         except StopIteration:
-            raise Refused(f"option '--{name}' requires an argument") from None
+            raise _complaint(f"option '--{name}' requires an argument") from None
     return Word(name, value, is_long=True)
 
 
@@ -137,10 +137,10 @@ def _whole_name(typed: str, text: str) -> str:
         return typed
     found = [name for name in LONG if name.startswith(typed)]
     if not found:
-        raise Refused(f"unrecognized option '--{text}'")
+        raise _complaint(f"unrecognized option '--{text}'")
     if len(found) > 1:
         possible = " ".join(f"'--{name}'" for name in found)
-        raise Refused(f"option '--{text}' is ambiguous; possibilities: {possible}")
+        raise _complaint(f"option '--{text}' is ambiguous; possibilities: {possible}")
     return found[0]
 
 
@@ -150,7 +150,7 @@ def _cluster(letters: str, rest: Iterator[str]) -> Iterator[Word]:
         letter, letters = letters[0], letters[1:]
         name = SHORT.get(letter)
         if name is None:
-            raise Refused(f"invalid option -- '{letter}'")
+            raise _complaint(f"invalid option -- '{letter}'")
         if not LONG[name]:
             yield Word(name)
             continue
@@ -158,9 +158,14 @@ def _cluster(letters: str, rest: Iterator[str]) -> Iterator[Word]:
             try:
                 letters = next(rest)
             except StopIteration:
-                raise Refused(f"option requires an argument -- '{letter}'") from None
+                raise _complaint(f"option requires an argument -- '{letter}'") from None
         yield Word(name, letters)
         return
+
+
+def _complaint(text: str) -> Refused:
+    """In getopt's words, which begin with the program's name."""
+    return Refused(f"dicomferry scu: {text}")
 
 
 @dataclass
