@@ -111,13 +111,17 @@ class Connections:
         """Take no more connections."""
         self._listener.close()
 
-    def drain(self, stop: Stop, progress: float) -> None:
-        """Let associations end: between two messages soon, within one after its answer; at once if asked twice.
+    def are_busy(self) -> bool:
+        """Whether a message is being received or answered on any of them."""
+        with self._lock:
+            return any(connection.acceptor.busy for connection in self._open)
 
-        `progress` bounds the wait for messages that are under way, in seconds.
+    def drain(self, stop: Stop, progress: float, *, goodbye: float = RELEASE_SECONDS) -> None:
+        """Let associations end: between two messages after `goodbye` seconds, within one after its answer; at once if
+        that is urgent. `progress` bounds the wait for messages that are under way, in seconds.
         """
         self.close()
-        self._wait_for_end(stop, RELEASE_SECONDS)
+        self._wait_for_end(stop, goodbye)
         self.end_all(at_once=False)
         self._wait_for_end(stop, progress)
         self.end_all(at_once=True)

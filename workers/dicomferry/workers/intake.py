@@ -15,7 +15,7 @@ from dicomferry.workers import file_meta
 from dicomferry.workers.archive import Draft
 from dicomferry.workers.data_set import NeedMore, instance_uids
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
-from dicomferry.workers.dimse.negotiation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomferry.workers.dimse.associate import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 SUCCESS = 0x0000
 INVALID_UID = 0x0117

@@ -16,6 +16,9 @@ CONNECT_SECONDS = 10.0
 ACSE_SECONDS = 30.0
 DIMSE_SECONDS = 60.0
 
+MAX_PDU = 16384
+"""The longest PDU that we offer to take, as gdcmscu does."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation:

@@ -120,6 +120,35 @@ class Messages:
             stream.write(text + "\n")
 
 
+_RESULTS = {1: "rejected-permanent", 2: "rejected-transient"}
+_BY_ACSE = "DICOM UL service-provider (ACSE related function)"
+_BY_PRESENTATION = "DICOM UL service-provider (Presentation related function)"
+# gdcmscu's words, which scripts look for; it reads the source one too low (PS3.8 table 9-21: 1 is the service-user).
+_SOURCES = {1: _BY_ACSE, 2: _BY_PRESENTATION, 3: _BY_PRESENTATION}
+_REASONS = {
+    1: {
+        1: "1 - no-reason-given",
+        2: "2 - application-context-name-not-supported",
+        3: "3 - calling-AE-title-not-recognized",
+        4: "4-6 - reserved",
+        5: "4-6 - reserved",
+        6: "4-6 - reserved",
+        7: "7 - called-AE-title-not-recognized",
+        8: "8-10 - reserved",
+        9: "8-10 - reserved",
+        10: "8-10 - reserved",
+    },
+    2: {1: "no-reason-given", 2: "protocol-version-not-supported"},
+    3: {1: "1 - temporary-congestion", 2: "2 - local-limit-exceeded"},
+}
+
+
 def rejection_text(error: AssociationRejected) -> str:
-    """The four lines as gdcmscu prints them (PS3.8 table 9-21)."""
-    raise NotImplementedError
+    """The four lines, as gdcmscu prints them."""
+    reason = _REASONS.get(error.source, {}).get(error.reason, f"{error.reason} - reserved")
+    return (
+        "PDULength: 4\n"
+        f"Result: {_RESULTS.get(error.result, f'{error.result} - unknown')}\n"
+        f"Source: {_SOURCES.get(error.source, f'{error.source} - unknown')}\n"
+        f"Reason: {reason}"
+    )

@@ -17,6 +17,7 @@ from dicomferry.models.errors import ContextNotAccepted, UnusableFile
 from dicomferry.models.remote import Remote
 from dicomferry.workers import part10
 from dicomferry.workers.dimse import contexts, message
+from dicomferry.workers.dimse.associate import OUR_MAX_PDU
 from dicomferry.workers.dimse.association import Association, Progress, open_association
 from dicomferry.workers.dimse.contexts import Context, Convert, Pair, Proposal
 from dicomferry.workers.dimse.message import Command, Message, number_value, text_value
@@ -74,6 +75,7 @@ def send(
     *,
     convert: Convert = Convert.UNCOMPRESSED,
     priority: int = message.PRIORITY_MEDIUM,
+    max_pdu: int = OUR_MAX_PDU,
     progress: Progress | None = None,
     on_open: OnOpen | None = None,
 ) -> Iterator[StoreAnswer]:
@@ -82,12 +84,12 @@ def send(
     `pairs` are the (SOP class UID, transfer syntax UID) that will be met; the first association is opened for
     as many of them as it holds before an item is pulled, another one whenever an item needs contexts that the
     open one never proposed. `convert` says which files are sent in another syntax where the peer does not take
-    their own. `on_open` hears of each. `progress(n)` is called whenever bytes moved, with the
+    their own, `max_pdu` how long a PDU the peer may send. `on_open` hears of each. `progress(n)` is called whenever bytes moved, with the
     bytes of data set among them. Raises what `open_association` raises, AssociationAborted,
     DimseTimeout("progress" while sending, "store_answer" after the last fragment), ProtocolViolation: the
     item pulled last was in flight then. Closing the iterator releases the association.
     """
-    sender = _Sender(remote, pairs, convert, priority, progress, on_open)
+    sender = _Sender(remote, pairs, convert, priority, max_pdu, progress, on_open)
     try:
         sender.open_first()
         for item in items:
@@ -111,12 +113,14 @@ class _Sender:
         pairs: Sequence[Pair],
         convert: Convert,
         priority: int,
+        max_pdu: int,
         progress: Progress | None,
         on_open: OnOpen | None,
     ) -> None:
         self._remote = remote
         self._convert = convert
         self._priority = priority
+        self._max_pdu = max_pdu
         self._groups = contexts.group(pairs, convert=convert)
         self._progress = progress
         self._on_open = on_open
@@ -130,7 +134,7 @@ class _Sender:
             self._open(self._groups[0])
 
     def _open(self, proposals: tuple[Proposal, ...]) -> Association:
-        association = open_association(self._remote, proposals, progress=self._progress)
+        association = open_association(self._remote, proposals, max_pdu=self._max_pdu, progress=self._progress)
         self._association = association
         self._proposed = proposals
         self._chosen.clear()
