@@ -1,4 +1,4 @@
-"""The files that a store is to send: those named, and of folders what lies in them, in the order of the command line."""
+"""The files that a store is to send: those named, and what lies in the folders named, in that order."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from dicomferry.cli.scu.interruption import terminable
 from dicomferry.cli.scu.invocation import MAX_PDU, Invocation
 from dicomferry.cli.scu.messages import Messages, Refused
 from dicomferry.cli.scu.progress import Progress
@@ -20,6 +21,7 @@ MOST_BROKEN = 3
 """Associations in a row that broke before any file was answered; after them the rest is given up."""
 
 
+@terminable()
 def run(invocation: Invocation, say: Messages) -> int:
     """Send what the command line names; 1 where any of it was not stored.
 

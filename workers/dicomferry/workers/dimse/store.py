@@ -84,8 +84,9 @@ def send(
     `pairs` are the (SOP class UID, transfer syntax UID) that will be met; the first association is opened for
     as many of them as it holds before an item is pulled, another one whenever an item needs contexts that the
     open one never proposed. `convert` says which files are sent in another syntax where the peer does not take
-    their own, `max_pdu` how long a PDU the peer may send. `on_open` hears of each. `progress(n)` is called whenever bytes moved, with the
-    bytes of data set among them. Raises what `open_association` raises, AssociationAborted,
+    their own, `max_pdu` how long a PDU the peer may send. `on_open` hears of each association. `progress(n)` is
+    called whenever bytes moved, with the bytes of data set among them. Raises what `open_association` raises,
+    AssociationAborted,
     DimseTimeout("progress" while sending, "store_answer" after the last fragment), ProtocolViolation: the
     item pulled last was in flight then. Closing the iterator releases the association.
     """
