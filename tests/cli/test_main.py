@@ -14,7 +14,7 @@ import click
 import pytest
 
 from dicomferry.cli.commands import Group, Root
-from dicomferry.cli.main import cli
+from dicomferry.cli.root import cli
 from dicomferry.models import job_view
 from support.process import free_port
 
@@ -72,7 +72,7 @@ def test_help_imports_nothing_heavy(isolated_home: Path) -> None:
     """--help of every command comes at once: no database, settings, queue, network or table library is loaded."""
     program = """
 import sys
-from dicomferry.cli.main import cli
+from dicomferry.cli.root import cli
 for words in sys.argv[1:]:
     try:
         cli.main(words.split() + ["--help"], prog_name="dicomferry")

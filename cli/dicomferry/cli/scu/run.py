@@ -1,0 +1,142 @@
+"""`dicomferry scu ARGV...` from the command line to the exit status: 0 done, 1 anything else, 130 interrupted."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+
+from dicomferry.cli.output import mute
+from dicomferry.cli.scu import grammar
+from dicomferry.cli.scu.grammar import Line
+from dicomferry.cli.scu.invocation import Invocation
+from dicomferry.cli.scu.messages import Messages, Refused
+from dicomferry.models.errors import AssociationRejected, DicomferryError, DimseError, DimseFailure, OutputFailed, RemoteUnreachable
+
+INTERRUPTED = 130
+
+
+def run(argv: Sequence[str]) -> int:
+    """The exit status. What goes wrong is one line on standard error."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Patients' names are printed as UTF-8 whatever the locale, as what reads the pipe expects them.
+        sys.stdout.reconfigure(encoding="utf-8")
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+        return code
+    except Refused as refusal:
+        return _complain(str(refusal))
+    except BrokenPipeError:
+        # Whoever read has heard enough.
+        mute()
+        return 1
+    except OutputFailed as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+
+
+def _run(argv: Sequence[str]) -> int:
+    line = grammar.read(argv)
+    if line.information:
+        sys.stdout.write(_information(line))
+        return 0
+    grammar.check_root_uid(os.environ)
+    try:
+        invocation = grammar.invocation(line)
+    except grammar.NoHost:
+        sys.stdout.write(_help())
+        raise
+    say = Messages(invocation)
+    try:
+        code = _operate(invocation, say)
+        return 1 if say.failed else code
+    finally:
+        say.close()
+
+
+def _operate(invocation: Invocation, say: Messages) -> int:
+    """Run the mode, and say what kept it from its end."""
+    try:
+        return _mode(invocation, say)
+    except AssociationRejected as error:
+        say.rejection(error)
+    except DimseFailure as error:
+        say.failure(_status_line(invocation, error))
+    except DimseError as error:
+        say.failure(_error_line(error))
+    except DicomferryError as error:
+        say.failure(" ".join(str(error).split()))
+    return 1
+
+
+def _mode(invocation: Invocation, say: Messages) -> int:
+    """Only what the mode needs is imported."""
+    match invocation.mode:
+        case "echo":
+            from dicomferry.cli.scu import echo
+
+            return echo.run(invocation, say)
+        case "find":
+            from dicomferry.cli.scu import find
+
+            return find.run(invocation, say)
+        case "store":
+            from dicomferry.cli.scu import store
+
+            return store.run(invocation, say)
+        case "move":
+            from dicomferry.cli.scu import move
+
+            return move.run(invocation, say)
+        case "get":
+            from dicomferry.cli.scu import get
+
+            return get.run(invocation, say)
+
+
+def _status_line(invocation: Invocation, error: DimseFailure) -> str:
+    """The peer, the operation, its status in four digits, and what that means."""
+    from dicomferry.models import dimse_status
+
+    reason = dimse_status.for_status(invocation.mode, error.status).reason
+    meant = "" if reason is None or reason.startswith("status 0x") else f" ({reason})"
+    comment = f", {' '.join(error.comment.split())!r}" if error.comment else ""
+    peer = f"{invocation.called}@{invocation.address}"
+    return f"{peer}: C-{invocation.mode.upper()} ended with status {error.status:04X}{meant}{comment}"
+
+
+def _error_line(error: DimseError) -> str:
+    """What went wrong; where nobody was reached, also what to look at."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, RemoteUnreachable):
+        return text
+    from dicomferry.models import dimse_status
+
+    return f"{text}; {dimse_status.for_error(error).advice}"
+
+
+def _information(line: Line) -> str:
+    if line.information == "help":
+        return _help()
+    from dicomferry.cli.scu import help
+
+    return help.version_text() if line.information == "version" else help.query_help(line.root)
+
+
+def _help() -> str:
+    from dicomferry.cli.scu import environment, help
+
+    return help.help_text(environment.characters(environment.given()))
+
+
+def _complain(text: str) -> int:
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:
+        pass
+    return 1
