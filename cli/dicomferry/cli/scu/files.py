@@ -72,15 +72,15 @@ class Output:
     def publish(self, draft: Draft, uid: str) -> None:
         """Give a whole file its name, in place of one that has it; it survives a power cut then. Raises OSError."""
         os.fdatasync(draft.fd)
-        name, temporary = self._name(uid), draft.path
-        if temporary is None:
-            temporary = os.path.join(self.folder, _temporary_name())
-            os.link(draft.source, temporary, follow_symlinks=True)
+        name = self._name(uid)
+        temporary = os.path.basename(draft.path) if draft.path else _temporary_name()
+        if not draft.path:
+            os.link(draft.source, temporary, dst_dir_fd=self._fd, follow_symlinks=True)
         try:
-            os.rename(temporary, os.path.join(self.folder, name))
+            os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                os.unlink(temporary, dir_fd=self._fd)
             raise
         with contextlib.suppress(OSError):  # some file systems do not flush folders
             os.fsync(self._fd)

@@ -48,6 +48,7 @@ def _get_all(invocation: Invocation, query: Query, output: Output, progress: Pro
         if not ended.failed or wrong is None or output.refused > refused or (part and came == before):
             break
     if wrong:
+        progress.failed = max(progress.failed, ended.failed)
         progress.failure(wrong)
 
 

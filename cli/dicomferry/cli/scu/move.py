@@ -36,6 +36,7 @@ def run(invocation: Invocation, say: Messages) -> int:
             ended = _move(invocation, query, receiver, progress)
             _await(receiver, output, ended.sent, invocation.remote.timeouts.quiet, progress)
             receiver.end()
+        progress.failed = max(progress.failed, ended.failed)
         wrong = why_not("move", invocation, ended, output.stored, receiver.associations > 0)
         if wrong:
             progress.failure(wrong)

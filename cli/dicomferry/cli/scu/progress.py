@@ -102,14 +102,16 @@ class Progress:
         """Take the progress line away; with -V the totals: `done` is what happened to the instances."""
         with self._lock:
             self._clear()
-            seconds = f"{self.seconds:.1f} s"
-            self._say.total(f"{done}: {self._numbers()}, {self.failed} failed, {seconds}")
+            of = f" of {words.number(self.total)}" if self.total else ""
+            rest = f"{self.failed} failed, {words.size(self.bytes)}, {self.seconds:.1f} s"
+            self._say.total(f"{words.number(self.done)}{of} {done}, {rest}")
 
     def _numbers(self) -> str:
         """`12 of 40, 6.1 MB, 8/s`."""
-        many = words.number(self.done + (self.failed if self.total else 0))
-        parts = [f"{many} of {words.number(self.total)}" if self.total else many]
-        parts.append(words.size(self.bytes))
+        many = words.number(self.done + self.failed)
+        parts = [f"{many} of {words.number(self.total)}" if self.total else many, words.size(self.bytes)]
+        if self.failed:
+            parts.insert(1, f"{self.failed} failed")
         if self.seconds >= FIRST_SECONDS:
             parts.append(words.rate(self.done / self.seconds))
         return ", ".join(parts)

@@ -32,6 +32,8 @@ _RESULTS = {
     None: "the peer did not answer this context",
 }
 
+_NO_ABSTRACT_SYNTAX = 3
+
 # What follows the preamble: DICM, and the head of (0002,0000), UL of four bytes.
 _META_LENGTH = b"DICM\x02\0\0\0UL\x04\0"
 
@@ -331,7 +333,7 @@ def _refusal(error: ContextNotAccepted, convert: Convert) -> str:
     syntax = UID(error.transfer_syntax_uid, 0).name
     why = _RESULTS.get(error.result, "refused")
     text = f"{what} in {syntax}: {why}" + (f" (result {error.result})" if error.result is not None else "")
-    if contexts.convertible(error.transfer_syntax_uid, convert):
+    if error.result == _NO_ABSTRACT_SYNTAX or contexts.convertible(error.transfer_syntax_uid, convert):
         return text
     copy = "re-encoded" if error.transfer_syntax_uid in contexts.UNCOMPRESSED else "decompressed"
     return f"{text}; `--transcode` sends a {copy} copy"
