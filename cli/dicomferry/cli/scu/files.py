@@ -31,8 +31,8 @@ class Output:
         self._progress = progress
         self._lock = threading.Lock()
         self._fd = -1
-        self.uids: set[str] = set()
-        """The SOP Instance UIDs of the files."""
+        self.files: dict[str, str] = {}
+        """SOP Instance UID to file."""
         self.stored = 0
         """C-STORE requests that were answered with success."""
         self.refused = 0
@@ -84,10 +84,11 @@ class Output:
             raise
         with contextlib.suppress(OSError):  # some file systems do not flush folders
             os.fsync(self._fd)
+        path = os.path.join(self.folder, name)
         with self._lock:
             self.stored += 1
-            self.uids.add(uid)
-        self._progress.received(os.path.join(self.folder, name), draft.size)
+            self.files[uid] = path
+        self._progress.received(path, draft.size)
 
     def refuse(self, uid: str, answer: Answer) -> None:
         """Say that an instance is not kept."""

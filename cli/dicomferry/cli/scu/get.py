@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dicomferry.cli.scu.files import Output
 from dicomferry.cli.scu.interruption import terminable
 from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import Messages
 from dicomferry.cli.scu.progress import Progress
 from dicomferry.cli.scu.query import Query, prepare
-from dicomferry.cli.scu.retrieving import Ended, follow_or_cancel, why_not
+from dicomferry.cli.scu.record import keeping
+from dicomferry.cli.scu.retrieving import DONE, SOME_FAILED, Ended, follow_or_cancel, judge
 from dicomferry.workers.dimse.association import open_with
 from dicomferry.workers.dimse.contexts import IMPLICIT_LE, Proposal
 from dicomferry.workers.dimse.get import Gets, proposals_for
@@ -28,28 +31,31 @@ def run(invocation: Invocation, say: Messages) -> int:
     output = Output(invocation.output, invocation.called, progress)
     output.prepare()
     try:
-        _get_all(invocation, query, output, progress)
+        with keeping(invocation, say) as journal:
+            ended, came = _get_all(invocation, query, output, progress)
+            judge(invocation, ended, came, True, output, progress, journal)
     finally:
         progress.close("received")
         output.close()
     return int(say.failed)
 
 
-def _get_all(invocation: Invocation, query: Query, output: Output, progress: Progress) -> None:
-    """Ask as often as that brings more, and say what is wrong in the end."""
-    wrong: str | None = None
-    for part in range(MOST_ROUNDS):
-        before, refused = len(output.uids), output.refused
+def _get_all(invocation: Invocation, query: Query, output: Output, progress: Progress) -> tuple[Ended, int]:
+    """Ask as often as that brings more: how it ended, and how many instances came. Raises DimseError."""
+    ended = _get(invocation, query, output, progress, 0)
+    for part in range(1, MOST_ROUNDS):
+        before, refused = len(output.files), output.refused
+        if not ended.failed or refused:
+            return ended, output.stored
+        there = ended.sent + ended.failed
         ended = _get(invocation, query, output, progress, part)
-        came = len(output.uids)
-        wrong = why_not("get", invocation, ended, output.stored, True)
-        if ended.failed and came >= ended.sent + ended.failed:
-            wrong = None  # what failed this time came another time
-        if not ended.failed or wrong is None or output.refused > refused or (part and came == before):
+        came = len(output.files)
+        if came >= there and ended.final.status in (DONE, SOME_FAILED):
+            # What failed one time came another time.
+            return Ended(replace(ended.final, status=DONE, failed_uids=()), there, 0), came
+        if came == before:
             break
-    if wrong:
-        progress.failed = max(progress.failed, ended.failed)
-        progress.failure(wrong)
+    return ended, output.stored
 
 
 def _get(invocation: Invocation, query: Query, output: Output, progress: Progress, part: int) -> Ended:

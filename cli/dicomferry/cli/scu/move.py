@@ -11,7 +11,8 @@ from dicomferry.cli.scu.messages import Messages
 from dicomferry.cli.scu.progress import Progress
 from dicomferry.cli.scu.query import Query, prepare
 from dicomferry.cli.scu.receiver import Receiver
-from dicomferry.cli.scu.retrieving import Ended, follow_or_cancel, why_not
+from dicomferry.cli.scu.record import keeping
+from dicomferry.cli.scu.retrieving import Ended, follow_or_cancel, judge
 from dicomferry.workers.dimse.association import open_with
 from dicomferry.workers.dimse.contexts import IMPLICIT_LE, Proposal
 from dicomferry.workers.dimse.message import PRIORITY_MEDIUM
@@ -32,14 +33,12 @@ def run(invocation: Invocation, say: Messages) -> int:
     output = Output(invocation.output, invocation.called, progress)
     output.prepare()
     try:
-        with Receiver(invocation.port_scp, output, invocation.dimse_seconds) as receiver:
-            ended = _move(invocation, query, receiver, progress)
-            _await(receiver, output, ended.sent, invocation.remote.timeouts.quiet, progress)
-            receiver.end()
-        progress.failed = max(progress.failed, ended.failed)
-        wrong = why_not("move", invocation, ended, output.stored, receiver.associations > 0)
-        if wrong:
-            progress.failure(wrong)
+        with keeping(invocation, say) as journal:
+            with Receiver(invocation.port_scp, output, invocation.dimse_seconds) as receiver:
+                ended = _move(invocation, query, receiver, progress)
+                _await(receiver, output, ended.sent, invocation.remote.timeouts.quiet, progress)
+                receiver.end()
+            judge(invocation, ended, output.stored, receiver.associations > 0, output, progress, journal)
     finally:
         progress.close("received")
         output.close()

@@ -14,7 +14,6 @@ from dicomferry.cli.scu.files import Output, ReceivedFile
 from dicomferry.cli.scu.messages import Refused
 from dicomferry.daemon.connections import Connections
 from dicomferry.models.errors import DimseError
-from dicomferry.workers.dimse import acceptance
 from dicomferry.workers.dimse.acceptance import Rejection, Request
 from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, Waits
 from dicomferry.workers.dimse.upper_layer import UpperLayer
@@ -53,8 +52,6 @@ class Receiver:
         return self
 
     def _accept(self) -> None:
-        # Meanwhile the archive is asked; who calls first does not have to wait for these tables.
-        acceptance.prepare()
         assert self._connections is not None
         self._connections.accept(self._stop, FOR_EVER)
 

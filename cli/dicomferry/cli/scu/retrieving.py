@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dicomferry.cli.scu.files import Output
 from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.progress import Progress
+from dicomferry.cli.scu.record import Journal
 from dicomferry.models import dimse_status
 from dicomferry.models.errors import DimseError, DimseTimeout
+from dicomferry.models.state import ItemState
 from dicomferry.workers.dimse.retrieval import Report, Retrieval
 
 POLL_SECONDS = 0.5
 DONE = 0x0000
+SOME_FAILED = 0xB000
 UNKNOWN_DESTINATION = 0xA801
 
 
@@ -80,12 +85,12 @@ def _ended(final: Report, total: int) -> Ended:
     return Ended(final, sent if counted or final.status == DONE else 0, failed)
 
 
-def why_not(service: str, asked: Invocation, ended: Ended, came: int, called: bool) -> str | None:
+def why_not(asked: Invocation, ended: Ended, came: int, called: bool) -> str | None:
     """What is wrong with a retrieve's end, in one line; None where nothing is.
 
     `came` instances are on disk; `called` tells whether anybody has called for that.
     """
-    final = ended.final
+    final, service = ended.final, asked.mode
     if ended.is_good and came >= ended.sent:
         return None
     parts = [f"status {final.status:04X}"]
@@ -101,3 +106,32 @@ def why_not(service: str, asked: Invocation, ended: Ended, came: int, called: bo
     if service == "move" and (final.status == UNKNOWN_DESTINATION or not called):
         parts.append(f"it has to know AE title {asked.calling} with this host and port {asked.port_scp}")
     return f"{asked.called}@{asked.address}: C-{service.upper()} ended with {'; '.join(parts)}"
+
+
+def judge(
+    asked: Invocation,
+    ended: Ended,
+    came: int,
+    called: bool,
+    output: Output,
+    progress: Progress,
+    journal: Journal,
+) -> None:
+    """Say what is wrong, if anything is, and write down what there is. See `why_not`."""
+    wrong = why_not(asked, ended, came, called)
+    if wrong:
+        progress.failed = max(progress.failed, ended.failed)
+        progress.failure(wrong)
+    reason = dimse_status.for_status(asked.mode, ended.final.status).reason
+    journal.request(
+        asked,
+        ItemState.FAILED if wrong else ItemState.SUCCEEDED,
+        status=ended.final.status,
+        reason=reason or ("incomplete" if wrong else None),
+        detail=wrong,
+        # A retry of the queue finds out for itself what there is.
+        expectation=None if wrong else "counts",
+        expected=None if wrong else ended.sent,
+    )
+    for uid, path in output.files.items():
+        journal.instance(ItemState.SUCCEEDED, path=os.fsencode(path), sop_instance_uid=uid)

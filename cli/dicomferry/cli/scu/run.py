@@ -12,7 +12,14 @@ from dicomferry.cli.scu import grammar
 from dicomferry.cli.scu.grammar import Line
 from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import Messages, Refused
-from dicomferry.models.errors import AssociationRejected, DicomferryError, DimseError, DimseFailure, OutputFailed, RemoteUnreachable
+from dicomferry.models.errors import (
+    AssociationRejected,
+    DicomferryError,
+    DimseError,
+    DimseFailure,
+    OutputFailed,
+    RemoteUnreachable,
+)
 
 INTERRUPTED = 130
 

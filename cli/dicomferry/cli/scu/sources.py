@@ -15,7 +15,7 @@ from dicomferry.workers.part10 import Header
 @dataclass(frozen=True)
 class File:
     """One file: `shown` is its path as it was typed, as far as it was; `header` is None where it cannot be sent, for
-    the reason that `why` gives. A folder that lies in itself has neither.
+    the reason that `why` gives in words, and `detail` in more of them. A folder that lies in itself has no `why`.
     """
 
     shown: str
@@ -24,6 +24,7 @@ class File:
     mtime_ns: int
     header: Header | None
     reason: str | None = None
+    detail: str | None = None
     why: str | None = None
 
     def instance(self, number: int) -> LocalInstance:
@@ -61,4 +62,4 @@ def _file(found: Found) -> File:
     why = None
     if found.state is not ItemState.PENDING and found.reason != "link loop":
         why = ": ".join(filter(None, (found.reason, found.detail)))
-    return File("", found.path, found.size, found.mtime_ns, found.header, found.reason, why)
+    return File("", found.path, found.size, found.mtime_ns, found.header, found.reason, found.detail, why)
