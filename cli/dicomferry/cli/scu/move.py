@@ -13,12 +13,16 @@ from dicomferry.cli.scu.query import Query, prepare
 from dicomferry.cli.scu.receiver import Receiver
 from dicomferry.cli.scu.record import keeping
 from dicomferry.cli.scu.retrieving import Ended, follow_or_cancel, judge
+from dicomferry.models.remote import Timeouts
 from dicomferry.workers.dimse.association import open_with
 from dicomferry.workers.dimse.contexts import IMPLICIT_LE, Proposal
 from dicomferry.workers.dimse.message import PRIORITY_MEDIUM
 from dicomferry.workers.dimse.move import Move
 
 LOOK_SECONDS = 0.02
+QUIET_SECONDS = Timeouts().quiet
+"""What the archive says that it sent and that has not come is waited for as long as something comes, and so much
+longer."""
 
 
 @terminable()
@@ -36,7 +40,7 @@ def run(invocation: Invocation, say: Messages) -> int:
         with keeping(invocation, say) as journal:
             with Receiver(invocation.port_scp, output, invocation.dimse_seconds) as receiver:
                 ended = _move(invocation, query, receiver, progress)
-                _await(receiver, output, ended.sent, invocation.remote.timeouts.quiet, progress)
+                _await(receiver, output, ended.sent, QUIET_SECONDS, progress)
                 receiver.end()
             judge(invocation, ended, output.stored, receiver.associations > 0, output, progress, journal)
     finally:
