@@ -66,9 +66,7 @@ def delivers(port: int, *sent: Sample, statuses: list[int] | None = None, uid: s
     return step
 
 
-def move(
-    capsys: pytest.CaptureFixture[str], scp: ScriptedPeer, port: int, output: Path, *more: object
-) -> Ran:
+def move(capsys: pytest.CaptureFixture[str], scp: ScriptedPeer, port: int, output: Path, *more: object) -> Ran:
     words = ("--studyroot", "--study", "--call", "ARCHIVE", "--key", "20,d=1.2.3", "--port-scp", port, "-o", output)
     return scu(capsys, "--move", "127.0.0.1", scp.port, *words, *more)
 
@@ -110,7 +108,9 @@ def test_a_file_that_is_there_is_replaced(
     with ScriptedPeer(moving(delivers(port, images[0]), answer(0, 1, 0), *ENDING)) as scp:
         ran = move(capsys, scp, port, output, "-V")
     check(output, images[:1])
-    assert ran.code == 0 and ran.err[0].startswith(f"received {output}/") and ran.err[1].startswith("1 received, 0 fail")
+    assert (
+        ran.code == 0 and ran.err[0].startswith(f"received {output}/") and ran.err[1].startswith("1 received, 0 fail")
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,9 +250,7 @@ def test_the_port_and_the_folder_are_tried_first(
     assert ran.code == 1 and str(images[0].path) in ran.err[0] and len(ran.err) == 1
 
 
-def test_an_echo_on_that_port_is_answered(
-    tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_echo_on_that_port_is_answered(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:
     """Archives test the destination."""
     told: list[int] = []
 

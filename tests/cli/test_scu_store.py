@@ -12,7 +12,17 @@ import pytest
 from support import samples
 from support import scripted_peer as peer
 from support.samples import Sample
-from support.scripted_peer import ABORT, RELEASE_RQ, ScriptedPeer, Step, expect, expect_message, opening, send, store_rsp
+from support.scripted_peer import (
+    ABORT,
+    RELEASE_RQ,
+    ScriptedPeer,
+    Step,
+    expect,
+    expect_message,
+    opening,
+    send,
+    store_rsp,
+)
 from support.scu import scu
 
 ENDING: list[Step] = [expect(RELEASE_RQ), send(peer.release_pdu(peer.RELEASE_RP)), peer.expect_end]
@@ -160,9 +170,7 @@ def test_nobody_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("words", [[], ["{0}"], ["-r", "{0}"]])
-def test_nothing_to_send_is_no_success(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_to_send_is_no_success(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No file, an empty folder, and nobody is asked."""
     (tmp_path / "sub").mkdir()
     ran = scu(capsys, "--store", "127.0.0.1", "1", *(word.format(tmp_path) for word in words))
@@ -209,9 +217,7 @@ def test_an_interruption_aborts(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (ran.code, len(ran.err)) == (130, 1)
 
 
-def test_record_keeps_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], isolated_home: Path
-) -> None:
+def test_record_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], isolated_home: Path) -> None:
     """As a job that has ended, with an item for each file; without --record the home is not even made."""
     from dicomferry.models import job_view
     from dicomferry.models.database import Database
@@ -230,7 +236,12 @@ def test_record_keeps_it(
         items = list(job_view.items(database, job["id"]))
     finally:
         database.close()
-    assert (job["kind"], job["state"], job["items"]["succeeded"], job["items"]["failed"]) == ("store", "incomplete", 1, 2)
+    assert (job["kind"], job["state"], job["items"]["succeeded"], job["items"]["failed"]) == (
+        "store",
+        "incomplete",
+        1,
+        2,
+    )
     assert {(item["state"], item["status"]) for item in items} == {
         ("succeeded", "0x0000"),
         ("failed", "0xA700"),
