@@ -28,7 +28,9 @@ class Messages:
         self._failed = False
         if invocation.log_file is not None:
             try:
-                self._log = open(invocation.log_file, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+                self._log = open(  # noqa: SIM115 -- `close` closes it
+                    invocation.log_file, "w", encoding="utf-8", errors="backslashreplace", buffering=1
+                )
             except OSError as error:
                 why = (error.strerror or str(error)).lower()
                 self._write(sys.stderr, f"log file {invocation.log_file} cannot be written ({why}): not used")

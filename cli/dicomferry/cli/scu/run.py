@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from io import TextIOWrapper
 
 from dicomferry.cli.output import mute
@@ -12,7 +13,14 @@ from dicomferry.cli.scu import grammar
 from dicomferry.cli.scu.grammar import Line
 from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import Messages, Refused
-from dicomferry.models.errors import AssociationRejected, DicomferryError, DimseError, DimseFailure, OutputFailed, RemoteUnreachable
+from dicomferry.models.errors import (
+    AssociationRejected,
+    DicomferryError,
+    DimseError,
+    DimseFailure,
+    OutputFailed,
+    RemoteUnreachable,
+)
 
 INTERRUPTED = 130
 
@@ -74,28 +82,9 @@ def _operate(invocation: Invocation, say: Messages) -> int:
 
 
 def _mode(invocation: Invocation, say: Messages) -> int:
-    """Only what the mode needs is imported."""
-    match invocation.mode:
-        case "echo":
-            from dicomferry.cli.scu import echo
-
-            return echo.run(invocation, say)
-        case "find":
-            from dicomferry.cli.scu import find
-
-            return find.run(invocation, say)
-        case "store":
-            from dicomferry.cli.scu import store
-
-            return store.run(invocation, say)
-        case "move":
-            from dicomferry.cli.scu import move
-
-            return move.run(invocation, say)
-        case "get":
-            from dicomferry.cli.scu import get
-
-            return get.run(invocation, say)
+    """Run the mode; its module has its name, and nothing is imported for the others."""
+    mode: Callable[[Invocation, Messages], int] = import_module(f"dicomferry.cli.scu.{invocation.mode}").run
+    return mode(invocation, say)
 
 
 def _status_line(invocation: Invocation, error: DimseFailure) -> str:
