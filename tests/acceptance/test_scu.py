@@ -222,8 +222,8 @@ def test_accents_match_and_are_shown(held: list[Sample], orthanc: Orthanc, chars
     assert "[Müller^Jérôme" in done_raw.stdout.decode() and b"Find Response: 2" not in done_raw.stdout
 
 
-def match(**elements: object) -> bytes:
-    return find_scp.identifier(QueryRetrieveLevel="STUDY", **elements)
+def match(patient_id: str) -> bytes:
+    return find_scp.identifier(QueryRetrieveLevel="STUDY", PatientID=patient_id)
 
 
 def packed(data: bytes) -> bytes:
@@ -235,7 +235,7 @@ def packed(data: bytes) -> bytes:
 
 def test_command_and_data_set_may_share_a_pdu() -> None:
     """PS3.8 9.3.5: no match is lost, whatever their number."""
-    with FindScp(lambda asked: [*(packed(match(PatientID=f"P{n}")) for n in range(5)), find_scp.final()]) as scp:
+    with FindScp(lambda asked: [*(packed(match(f"P{n}")) for n in range(5)), find_scp.final()]) as scp:
         done = scu(f"--find --studyroot {LOOPBACK} {scp.port} -k 10,20")
     assert [f"[P{n}]" in done.stdout for n in range(6)] == [True] * 5 + [False]
 
@@ -243,7 +243,7 @@ def test_command_and_data_set_may_share_a_pdu() -> None:
 @pytest.mark.parametrize("status", [0xA700, 0xA900, 0xC000, 0xFE00])
 def test_matches_of_a_find_that_fails_are_printed(status: int) -> None:
     """They were paid for; the status is named, the association released."""
-    with FindScp(lambda asked: [find_scp.pending(match(PatientID="P1")), find_scp.final(status)]) as scp:
+    with FindScp(lambda asked: [find_scp.pending(match("P1")), find_scp.final(status)]) as scp:
         done = scu(f"--find --studyroot {LOOPBACK} {scp.port} -k 10,20", code=1)
     assert "[P1]" in done.stdout and f"{status:04X}" in done.stderr and done.stderr.count("\n") == 1
     assert scp.endings == ["released"]
@@ -251,7 +251,7 @@ def test_matches_of_a_find_that_fails_are_printed(status: int) -> None:
 
 def test_a_worklist_is_a_find_of_its_own_kind() -> None:
     """Its own model and heading, and no level; nobody there is a failure as elsewhere."""
-    with FindScp(lambda asked: [find_scp.pending(match(PatientID="P1")), find_scp.final()]) as scp:
+    with FindScp(lambda asked: [find_scp.pending(match("P1")), find_scp.final()]) as scp:
         done = scu(f"--worklist {LOOPBACK} {scp.port} -k 10,20")
         assert done.stdout.startswith("WL Find Response: 1\n")
         assert "QueryRetrieveLevel" not in scp.queries[0] and scp.queries[0].SpecificCharacterSet == "ISO_IR 192"
@@ -259,12 +259,19 @@ def test_a_worklist_is_a_find_of_its_own_kind() -> None:
 
 
 def interrupted(line: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([*SCU, *shlex.split(line)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """A process to interrupt. A shell that starts the tests in the background has it ignored, which children inherit."""
+    return subprocess.Popen(
+        [*SCU, *shlex.split(line)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def test_an_interrupted_find_aborts() -> None:
     """Ctrl-C while answers come: exit 130, one line, the association aborted at once and no answer waited for."""
-    endless = [find_scp.pending(match(PatientID=f"P{n}")) for n in range(2000)]
+    endless = [find_scp.pending(match(f"P{n}")) for n in range(2000)]
     with FindScp(lambda asked: [*endless, peer.until_end], deaf=True) as scp:
         with interrupted(f"--find --studyroot {LOOPBACK} {scp.port}") as process:
             assert process.stdout is not None and process.stdout.readline() == "Find Response: 1\n"

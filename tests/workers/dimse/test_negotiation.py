@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -43,7 +44,7 @@ def remote(called: str = "CALLED", calling: str = "CALLING") -> Remote:
     return Remote(name="x", ae_title=called, host="127.0.0.1", port=104, calling_ae_title=calling)
 
 
-def primitive(*user_information: object) -> A_ASSOCIATE:
+def primitive(*user_information: Any) -> A_ASSOCIATE:
     made = A_ASSOCIATE()
     made.application_context_name = associate.APPLICATION_CONTEXT
     made.called_ae_title, made.calling_ae_title = "CALLED", "CALLING"
@@ -51,7 +52,7 @@ def primitive(*user_information: object) -> A_ASSOCIATE:
     return made
 
 
-def about_us(max_pdu: int = associate.OUR_MAX_PDU) -> list[object]:
+def about_us(max_pdu: int) -> list[Any]:
     longest = MaximumLengthNotification()
     longest.maximum_length_received = max_pdu
     implementation = ImplementationClassUIDNotification()
@@ -118,12 +119,12 @@ def test_an_answer_of_pynetdicom_is_read_as_it_was_meant(
     raw = pdu.encode()
     assert raw[0] == AC
     read = decode_acceptance(raw[6:], proposals)
-    for number, (proposal, context) in enumerate(zip(proposals, read.contexts, strict=True)):
-        result, syntax = answered.get(2 * number + 1, (None, ""))
-        foreign = result == 0 and syntax not in proposal.transfer_syntaxes
-        assert context.abstract_syntax == proposal.abstract_syntax
-        assert context.result == (4 if foreign else result)
-        assert context.transfer_syntax == (syntax if context.accepted else "")
+    for number, (proposal, found) in enumerate(zip(proposals, read.contexts, strict=True)):
+        said = answered.get(2 * number + 1)
+        foreign = said is not None and said[0] == 0 and said[1] not in proposal.transfer_syntaxes
+        assert found.abstract_syntax == proposal.abstract_syntax
+        assert found.result == (4 if foreign else said[0] if said else None)
+        assert found.transfer_syntax == (said[1] if said and found.accepted else "")
     assert read.peer_max_pdu == max_pdu
     assert read.scp_roles == granted
     assert read.peer_implementation_class_uid == associate.IMPLEMENTATION_CLASS_UID
