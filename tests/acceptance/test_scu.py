@@ -259,7 +259,7 @@ def test_a_worklist_is_a_find_of_its_own_kind() -> None:
 
 
 def interrupted(line: str) -> subprocess.Popen[str]:
-    """A process to interrupt. A shell that starts the tests in the background has it ignored, which children inherit."""
+    """A process to interrupt, which is not to inherit that a shell in the background ignores it."""
     return subprocess.Popen(
         [*SCU, *shlex.split(line)],
         stdout=subprocess.PIPE,
