@@ -14,6 +14,11 @@ class Refused(Exception):
     """The command cannot go on; its text is the one line on standard error. It exits with 1."""
 
 
+def one_line(text: str) -> str:
+    """The text as one line that moves no cursor: names of files and answers of peers may hold anything."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class Messages:
     """The channels of one run.
 
@@ -33,7 +38,7 @@ class Messages:
                 )
             except OSError as error:
                 why = (error.strerror or str(error)).lower()
-                self._write(sys.stderr, f"log file {invocation.log_file} cannot be written ({why}): not used")
+                self.warn(f"log file {invocation.log_file} cannot be written ({why}): not used")
 
     @property
     def failed(self) -> bool:
@@ -43,11 +48,11 @@ class Messages:
     def failure(self, text: str) -> None:
         """One line on standard error, whatever the flags."""
         self._failed = True
-        self._write(sys.stderr, text)
+        self._write(sys.stderr, one_line(text))
 
     def warn(self, text: str) -> None:
         """One line on standard error, whatever the flags; no failure."""
-        self._write(sys.stderr, text)
+        self._write(sys.stderr, one_line(text))
 
     def rejection(self, error: AssociationRejected) -> None:
         """The four lines of an A-ASSOCIATE-RJ, to the trace, whatever the flags. A failure."""
