@@ -23,12 +23,19 @@ def main() -> None:
     if sys.stderr is None:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if sys.argv[1:2] == ["scu"]:
-        from dicomferry.cli.scu.run import run
-
-        sys.exit(run(sys.argv[2:]))
+        sys.exit(_scu(sys.argv[2:]))
     from dicomferry.cli.root import cli
 
     cli.main(prog_name="dicomferry")
+
+
+def _scu(argv: list[str]) -> int:
+    try:
+        from dicomferry.cli.scu.run import run
+
+        return run(argv)
+    except KeyboardInterrupt:  # while it is being imported
+        return 130
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def words(argv: Sequence[str]) -> Iterator[Word]:
 def _long(text: str, rest: Iterator[str]) -> Word:
     typed, equals, value = text.partition("=")
     name = _whole_name(typed, text)
-    if not (LONG | OURS)[name]:
+    if not _takes_argument(name):
         if equals:
             raise _complaint(f"option '--{name}' doesn't allow an argument")
         return Word(name, is_long=True)
@@ -130,6 +130,10 @@ def _long(text: str, rest: Iterator[str]) -> Word:
         except StopIteration:
             raise _complaint(f"option '--{name}' requires an argument") from None
     return Word(name, value, is_long=True)
+
+
+def _takes_argument(name: str) -> bool:
+    return LONG.get(name, False) or OURS.get(name, False)
 
 
 def _whole_name(typed: str, text: str) -> str:
@@ -201,7 +205,7 @@ def read(argv: Sequence[str]) -> Line:
             line.keys.append(parse_key(value))
         elif option == "input":
             line.inputs.append(value)
-        elif LONG.get(option, OURS.get(option)):
+        elif _takes_argument(option):
             line.values[option] = value
             if option == "output":
                 line.output_is_long = is_long

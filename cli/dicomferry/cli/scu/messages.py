@@ -14,6 +14,11 @@ class Refused(Exception):
     """The command cannot go on; its text is the one line on standard error. It exits with 1."""
 
 
+def one_line(text: str) -> str:
+    """The text as one line that moves no cursor: names of files and answers of peers may hold anything."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class Messages:
     """The channels of one run.
 
@@ -28,10 +33,12 @@ class Messages:
         self._failed = False
         if invocation.log_file is not None:
             try:
-                self._log = open(invocation.log_file, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+                self._log = open(  # noqa: SIM115 -- `close` closes it
+                    invocation.log_file, "w", encoding="utf-8", errors="backslashreplace", buffering=1
+                )
             except OSError as error:
                 why = (error.strerror or str(error)).lower()
-                self._write(sys.stderr, f"log file {invocation.log_file} cannot be written ({why}): not used")
+                self.warn(f"log file {invocation.log_file} cannot be written ({why}): not used")
 
     @property
     def failed(self) -> bool:
@@ -41,11 +48,11 @@ class Messages:
     def failure(self, text: str) -> None:
         """One line on standard error, whatever the flags."""
         self._failed = True
-        self._write(sys.stderr, text)
+        self._write(sys.stderr, one_line(text))
 
     def warn(self, text: str) -> None:
         """One line on standard error, whatever the flags; no failure."""
-        self._write(sys.stderr, text)
+        self._write(sys.stderr, one_line(text))
 
     def rejection(self, error: AssociationRejected) -> None:
         """The four lines of an A-ASSOCIATE-RJ, to the trace, whatever the flags. A failure."""

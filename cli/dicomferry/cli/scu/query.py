@@ -111,8 +111,8 @@ def _refuse_wildcards(invocation: Invocation) -> None:
         if b"*" in value or b"?" in value:
             shown = value.decode("utf-8", "backslashreplace")
             raise Refused(
-                f"wildcard in key {tag >> 16:04x},{tag & 0xFFFF:04x}={shown}: a {invocation.mode} could fetch the whole "
-                "archive; find what is wanted first"
+                f"wildcard in key {tag >> 16:04x},{tag & 0xFFFF:04x}={shown}: a {invocation.mode} could fetch the "
+                "whole archive; find what is wanted first"
             )
 
 

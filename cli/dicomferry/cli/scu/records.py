@@ -36,6 +36,8 @@ _NUMBERS: Mapping[str, str] = {
     "FD": "d",
     "OD": "d",
 }
+_CHOSEN: Mapping[str, str] = {"OB or OW": " => UN", "US or SS": " => US"}
+"""What stands for a VR that depends on elements which no answer has."""
 _BYTES = frozenset(["OB", "OW", "OL", "OV", "OB or OW", "US or OW", "US or SS or OW"])
 _WORDS = frozenset(["OB", "OW", "OF", "OD", "OL", "OV", "US or OW", "US or SS or OW"])
 """Those whose values are not counted."""
@@ -157,8 +159,7 @@ def _sequence_line(indent: str, tag: int, entry: _Entry, length: int) -> str:
 def _line(indent: str, tag: int, entry: _Entry, raw: bytes, charset: CharacterSet) -> str:
     length = f"{len(raw)} ({len(raw) + 1})" if len(raw) % 2 else str(len(raw))
     shown, count = _value(entry.vr, raw, charset) if raw else ("(no value)", None)
-    vr = "OB or OW => UN" if entry.vr == "OB or OW" and raw else entry.vr
-    vr = "US" if vr == "US or SS" else vr
+    vr = entry.vr + _CHOSEN.get(entry.vr, "")
     counted = ""
     if not entry.vr:
         counted = " (1) "

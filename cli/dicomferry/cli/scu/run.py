@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
 from io import TextIOWrapper
 
 from dicomferry.cli.output import mute
 from dicomferry.cli.scu import grammar
 from dicomferry.cli.scu.grammar import Line
 from dicomferry.cli.scu.invocation import Invocation
-from dicomferry.cli.scu.messages import Messages, Refused
+from dicomferry.cli.scu.messages import Messages, Refused, one_line
 from dicomferry.models.errors import (
     AssociationRejected,
     DicomferryError,
@@ -28,7 +30,7 @@ def run(argv: Sequence[str]) -> int:
     """The exit status. What goes wrong is one line on standard error."""
     if isinstance(sys.stdout, TextIOWrapper):
         # Patients' names are printed as UTF-8 whatever the locale, as what reads the pipe expects them.
-        sys.stdout.reconfigure(encoding="utf-8")
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         code = _run(argv)
         sys.stdout.flush()
@@ -76,33 +78,22 @@ def _operate(invocation: Invocation, say: Messages) -> int:
     except DimseError as error:
         say.failure(_error_line(error))
     except DicomferryError as error:
-        say.failure(" ".join(str(error).split()))
+        say.failure(str(error))
+    except (Refused, BrokenPipeError):
+        raise
+    except Exception as error:
+        if invocation.debug:
+            import traceback
+
+            traceback.print_exc()
+        say.failure(f"unexpected {type(error).__name__}: {error}; -D shows where")
     return 1
 
 
 def _mode(invocation: Invocation, say: Messages) -> int:
-    """Only what the mode needs is imported."""
-    match invocation.mode:
-        case "echo":
-            from dicomferry.cli.scu import echo
-
-            return echo.run(invocation, say)
-        case "find":
-            from dicomferry.cli.scu import find
-
-            return find.run(invocation, say)
-        case "store":
-            from dicomferry.cli.scu import store
-
-            return store.run(invocation, say)
-        case "move":
-            from dicomferry.cli.scu import move
-
-            return move.run(invocation, say)
-        case "get":
-            from dicomferry.cli.scu import get
-
-            return get.run(invocation, say)
+    """Run the mode; its module has its name, and nothing is imported for the others."""
+    mode: Callable[[Invocation, Messages], int] = import_module(f"dicomferry.cli.scu.{invocation.mode}").run
+    return mode(invocation, say)
 
 
 def _status_line(invocation: Invocation, error: DimseFailure) -> str:
@@ -111,19 +102,18 @@ def _status_line(invocation: Invocation, error: DimseFailure) -> str:
 
     reason = dimse_status.for_status(invocation.mode, error.status).reason
     meant = "" if reason is None or reason.startswith("status 0x") else f" ({reason})"
-    comment = f", {' '.join(error.comment.split())!r}" if error.comment else ""
+    comment = f", {error.comment!r}" if error.comment else ""
     peer = f"{invocation.called}@{invocation.address}"
     return f"{peer}: C-{invocation.mode.upper()} ended with status {error.status:04X}{meant}{comment}"
 
 
 def _error_line(error: DimseError) -> str:
     """What went wrong; where nobody was reached, also what to look at."""
-    text = " ".join(str(error).split())
     if not isinstance(error, RemoteUnreachable):
-        return text
+        return str(error)
     from dicomferry.models import dimse_status
 
-    return f"{text}; {dimse_status.for_error(error).advice}"
+    return f"{error}; {dimse_status.for_error(error).advice}"
 
 
 def _information(line: Line) -> str:
@@ -141,9 +131,7 @@ def _help() -> str:
 
 
 def _complain(text: str) -> int:
-    try:
-        sys.stderr.write(text + "\n")
+    with suppress(OSError):
+        sys.stderr.write(one_line(text) + "\n")
         sys.stderr.flush()
-    except OSError:
-        pass
     return 1
