@@ -7,10 +7,17 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
 
+from dicomferry.cli.scu import echo, record
+from dicomferry.cli.scu.invocation import Invocation
+from dicomferry.cli.scu.messages import Messages
+from dicomferry.models import job_view
+from dicomferry.models.database import Database
+from dicomferry.models.errors import RemoteUnreachable
 from support import caller, samples
 from support import scripted_peer as peer
 from support.compare import assert_same_object, body
@@ -386,3 +393,74 @@ def test_get_that_brings_no_more_is_given_up(
         ran = get(capsys, scp, tmp_path / "out")
     (line,) = ran.err
     assert ran.code == 1 and "status B000" in line and "1 of 3 instances failed" in line
+
+
+# --- --record -------------------------------------------------------------------------------------------------------
+
+
+def jobs(home: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Every job with its items, the oldest first."""
+    database = Database(f"sqlite:///{home}/dicomferry.db")
+    try:
+        return [(job, list(job_view.items(database, job["id"]))) for job in job_view.listing(database)[::-1]]
+    finally:
+        database.close()
+
+
+def test_record_keeps_a_retrieve(
+    tmp_path: Path, port: int, images: list[Sample], capsys: pytest.CaptureFixture[str], isolated_home: Path
+) -> None:
+    """The request with its answer and the files that came, of one that succeeds, one that fails, one that breaks."""
+    for ending in (
+        [answer(0, 1, 0), *ENDING],
+        [answer(0xB000, 1, 2), *ENDING],
+        [send(peer.abort_pdu()), peer.close],
+    ):
+        with ScriptedPeer(moving(delivers(port, images[0]), *ending)) as scp:
+            move(capsys, scp, port, tmp_path / "out", "--record")
+    good, bad, broken = jobs(isolated_home)
+    assert [job["state"] for job, _ in (good, bad, broken)] == ["succeeded", "incomplete", "incomplete"]
+    assert (good[0]["kind"], good[0]["expected"], good[0]["received"], good[0]["verified"]) == ("move", 1, 1, "counts")
+    requests = [items[0] for _, items in (good, bad, broken)]
+    assert [(one["kind"], one["state"], one["status"], one["reason"]) for one in requests] == [
+        ("request", "succeeded", "0x0000", None),
+        ("request", "failed", "0xB000", "sub-operations failed"),
+        ("request", "failed", None, "aborted"),
+    ]
+    assert requests[0]["identifier"] == [["0020000D", "1.2.3"]]
+    for _, (_, came) in (good, bad, broken):
+        assert came["path"] == str(tmp_path / "out" / f"{images[0].sop_instance_uid}.dcm")
+
+
+def test_record_keeps_an_echo(capsys: pytest.CaptureFixture[str], isolated_home: Path) -> None:
+    """One request item, with what the peer said."""
+    script = [*opening(), expect_message(data_set=False), send(peer.p_data(peer.pdv(peer.echo_rsp_command(1), 3)))]
+    with ScriptedPeer([*script, *ENDING]) as scp:
+        invocation = Invocation(mode="echo", host="127.0.0.1", port=scp.port, record=True)
+        assert record.single(invocation, Messages(invocation), echo.run) == 0
+    invocation = Invocation(mode="echo", host="127.0.0.1", port=free_port(), record=True)
+    with pytest.raises(RemoteUnreachable):
+        record.single(invocation, Messages(invocation), echo.run)
+    good, bad = jobs(isolated_home)
+    assert (good[0]["state"], good[1][0]["status"]) == ("succeeded", "0x0000")
+    assert (bad[0]["state"], bad[0]["reason"]) == ("failed", "unreachable")
+
+
+def test_what_was_never_asked_is_not_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], isolated_home: Path
+) -> None:
+    """A port that is taken, and nothing to send."""
+    with ScriptedPeer() as other:
+        words = ("--studyroot", "--port-scp", other.port, "-o", tmp_path, "--record")
+        assert scu(capsys, "--move", "127.0.0.1", "1", *words).code == 1
+    assert scu(capsys, "--store", "127.0.0.1", "1", tmp_path, "--record").code == 1
+    assert jobs(isolated_home) == []
+
+
+def test_a_record_that_cannot_be_kept(
+    tmp_path: Path, images: list[Sample], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is said before anybody is asked, with exit 1."""
+    monkeypatch.setenv("DICOMFERRY_HOME", "/dev/null/home")
+    ran = scu(capsys, "--store", "127.0.0.1", "1", images[0].path, "--record")
+    assert ran.code == 1 and len(ran.err) == 1 and "/dev/null/home" in ran.err[0]

@@ -11,7 +11,7 @@ from dicomferry.cli.scu.messages import Messages
 from dicomferry.cli.scu.progress import Progress
 from dicomferry.cli.scu.query import Query, prepare
 from dicomferry.cli.scu.record import keeping
-from dicomferry.cli.scu.retrieving import DONE, SOME_FAILED, Ended, follow_or_cancel, judge
+from dicomferry.cli.scu.retrieving import DONE, SOME_FAILED, Ended, describe, follow_or_cancel, judge
 from dicomferry.workers.dimse.association import open_with
 from dicomferry.workers.dimse.contexts import IMPLICIT_LE, Proposal
 from dicomferry.workers.dimse.get import Gets, proposals_for
@@ -27,13 +27,17 @@ def run(invocation: Invocation, say: Messages) -> int:
     Raises Refused before anything is asked, and DimseError.
     """
     query = prepare(invocation, say)
+    describe(invocation, query, say)
     progress = Progress(say, doing="receiving", quiet=invocation.verbose or invocation.debug)
     output = Output(invocation.output, invocation.called, progress)
     output.prepare()
     try:
         with keeping(invocation, say) as journal:
-            ended, came = _get_all(invocation, query, output, progress)
-            judge(invocation, ended, came, True, output, progress, journal)
+            try:
+                ended, came = _get_all(invocation, query, output, progress)
+            finally:
+                journal.received(output.files)
+            judge(invocation, ended, came, True, progress, journal)
     finally:
         progress.close("received")
         output.close()

@@ -12,7 +12,7 @@ from dicomferry.cli.scu.progress import Progress
 from dicomferry.cli.scu.query import Query, prepare
 from dicomferry.cli.scu.receiver import Receiver
 from dicomferry.cli.scu.record import keeping
-from dicomferry.cli.scu.retrieving import Ended, follow_or_cancel, judge
+from dicomferry.cli.scu.retrieving import Ended, describe, follow_or_cancel, judge
 from dicomferry.models.remote import Timeouts
 from dicomferry.workers.dimse.association import open_with
 from dicomferry.workers.dimse.contexts import IMPLICIT_LE, Proposal
@@ -32,17 +32,20 @@ def run(invocation: Invocation, say: Messages) -> int:
     Raises Refused before anything is asked, and DimseError.
     """
     query = prepare(invocation, say)
+    describe(invocation, query, say)
     assert invocation.port_scp is not None
     progress = Progress(say, doing="receiving", quiet=invocation.verbose or invocation.debug)
     output = Output(invocation.output, invocation.called, progress)
     output.prepare()
     try:
         with keeping(invocation, say) as journal:
-            with Receiver(invocation.port_scp, output, invocation.dimse_seconds) as receiver:
-                ended = _move(invocation, query, receiver, progress)
-                _await(receiver, output, ended.sent, QUIET_SECONDS, progress)
-                receiver.end()
-            judge(invocation, ended, output.stored, receiver.associations > 0, output, progress, journal)
+            try:
+                with Receiver(invocation.port_scp, output, invocation.dimse_seconds) as receiver:
+                    ended = _move(invocation, query, receiver, progress)
+                    _await(receiver, output, ended.sent, QUIET_SECONDS, progress)
+            finally:
+                journal.received(output.files)
+            judge(invocation, ended, output.stored, receiver.associations > 0, progress, journal)
     finally:
         progress.close("received")
         output.close()

@@ -7,14 +7,15 @@ before anybody is asked, and the job is written when all is over, so that no wor
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dicomferry.cli.scu.invocation import Invocation
-from dicomferry.cli.scu.messages import Messages
-from dicomferry.models.errors import DicomferryError, DimseError
+from dicomferry.cli.scu.messages import Messages, Refused
+from dicomferry.models import dimse_status
+from dicomferry.models.errors import DicomferryError, DimseError, DimseFailure
 from dicomferry.models.spec import EchoSpec, FindSpec, GetSpec, MoveSpec, Spec, StoreSpec
 from dicomferry.models.state import ItemState
 
@@ -38,6 +39,11 @@ class Journal:
             keys = [list(key) for key in keys_of(invocation)]
             item = {"kind": "request", "is_first": True, "state": state, "identifier": keys or None, "tries": 1}
             self.items.insert(0, {**item, **values})
+
+    def received(self, files: Mapping[str, str]) -> None:
+        """What came: SOP Instance UID to file."""
+        for uid, path in files.items():
+            self.instance(ItemState.SUCCEEDED, path=os.fsencode(path), sop_instance_uid=uid)
 
     def instance(self, state: ItemState, *, path: bytes, sop_instance_uid: str | None = None, **values: Any) -> None:
         """One file."""
@@ -84,16 +90,40 @@ def keeping(invocation: Invocation, say: Messages) -> Iterator[Journal]:
         journal, began, end = Journal(keeps=True), datetime.now(UTC), _End()
         try:
             yield journal
+        except Refused:
+            # Nobody was asked, so there is nothing to remember.
+            raise
         except DimseError as error:
             end.detail = str(error)
+            if invocation.mode != "store":
+                journal.request(invocation, ItemState.FAILED, detail=end.detail, **_answer(invocation, error))
+            _write(database, invocation, journal, remote_id, began, end, say)
             raise
         except BaseException:
             end.interrupted = True
-            raise
-        finally:
+            if invocation.mode != "store":
+                journal.request(invocation, ItemState.CANCELLED, reason="cancelled")
             _write(database, invocation, journal, remote_id, began, end, say)
+            raise
+        _write(database, invocation, journal, remote_id, began, end, say)
     finally:
         database.close()
+
+
+def single(invocation: Invocation, say: Messages, run: Callable[[Invocation, Messages], int]) -> int:
+    """Run a mode that is one request and brings nothing here, which is an echo or a find, and keep what came of it."""
+    with keeping(invocation, say) as journal:
+        code = run(invocation, say)
+        journal.request(invocation, ItemState.FAILED if code else ItemState.SUCCEEDED, status=0)
+    return code
+
+
+def _answer(invocation: Invocation, error: DimseError) -> dict[str, Any]:
+    """The peer's status, if it gave one, and the stable word for what went wrong."""
+    if isinstance(error, DimseFailure):
+        reason = dimse_status.for_status(invocation.mode, error.status).reason
+        return {"status": error.status, "reason": reason}
+    return {"reason": dimse_status.for_error(error).reason}
 
 
 class _End:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dicomferry.cli.scu.files import Output
 from dicomferry.cli.scu.invocation import Invocation
+from dicomferry.cli.scu.messages import Messages
 from dicomferry.cli.scu.progress import Progress
+from dicomferry.cli.scu.query import Query
 from dicomferry.cli.scu.record import Journal
 from dicomferry.models import dimse_status
 from dicomferry.models.errors import DimseError, DimseTimeout
@@ -38,6 +38,15 @@ class Ended:
     def is_good(self) -> bool:
         """Success, and no sub-operation failed."""
         return self.final.status == DONE and not self.failed
+
+
+def describe(invocation: Invocation, query: Query, say: Messages) -> None:
+    """With -D: what is asked for. Only then are the data dictionary's names loaded."""
+    if invocation.debug:
+        from dicomferry.cli.scu import records
+
+        text = records.text(query.identifier, query.charset)
+        say.detail(f"C-{invocation.mode.upper()} by {invocation.calling} with\n{text}")
 
 
 def follow_or_cancel(
@@ -113,7 +122,6 @@ def judge(
     ended: Ended,
     came: int,
     called: bool,
-    output: Output,
     progress: Progress,
     journal: Journal,
 ) -> None:
@@ -133,5 +141,3 @@ def judge(
         expectation=None if wrong else "counts",
         expected=None if wrong else ended.sent,
     )
-    for uid, path in output.files.items():
-        journal.instance(ItemState.SUCCEEDED, path=os.fsencode(path), sop_instance_uid=uid)
