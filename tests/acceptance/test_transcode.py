@@ -51,7 +51,7 @@ def test_an_archive_that_takes_nothing_compressed(install: Install, tmp_path: Pa
         assert (plain["state"], plain["items"]["succeeded"], plain["items"]["failed"]) == ("incomplete", 1, 6)
         refused = [item for item in installation.items(plain["id"]) if item["state"] == "failed"]
         assert {item["reason"] for item in refused} == {"context refused"}
-        assert all("submit store --transcode" in item["detail"] for item in refused)
+        assert all("`--transcode` sends a decompressed copy" in item["detail"] for item in refused)
 
         job = installation.show(installation.submit("store", address, folder, "--transcode", "--wait", code=1))
         assert (job["state"], job["items"]["succeeded"], job["items"]["failed"]) == ("incomplete", 6, 1)

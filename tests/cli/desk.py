@@ -13,7 +13,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from dicomferry.cli.main import cli
+from dicomferry.cli.root import cli
 from dicomferry.models import claim as claims
 from dicomferry.models import job_store, lease, plan_store, presence, remote_store, retry, settings, spec
 from dicomferry.models.claim import Claim

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import CliRunner
 
-from dicomferry.cli.main import cli
+from dicomferry.cli.root import cli
 from dicomferry.models import spec
 from support import samples
 from support.misbehaviour import NAMED

@@ -21,8 +21,8 @@ from dicomferry.workers import archive_check, ingest, same_instance
 from dicomferry.workers.archive import OWN, Archive
 from dicomferry.workers.dimse.acceptance import Request
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
+from dicomferry.workers.dimse.associate import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomferry.workers.dimse.contexts import Context
-from dicomferry.workers.dimse.negotiation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomferry.workers.indexer import Indexer
 from dicomferry.workers.ingest import Ingest
 from dicomferry.workers.journal import Journal

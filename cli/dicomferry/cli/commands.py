@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any, TextIO
 
 import click
 
+from dicomferry.cli.output import mute
 from dicomferry.cli.words import printable
 from dicomferry.models.errors import DicomferryError, OutputFailed
 
@@ -214,12 +214,6 @@ def _explain(error: Exception) -> int:
         return 4
     complain(f"unexpected {type(error).__name__}: {text}; --debug shows where")
     return 1
-
-
-def mute() -> None:
-    """Nothing more is written to standard output, and Python does not mind at its end."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def meta() -> MutableMapping[str, Any]:

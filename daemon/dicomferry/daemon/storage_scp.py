@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
 import sys
 import threading
-import time
 import uuid
 
+from dicomferry.daemon.connections import RELEASE_SECONDS, Connections
 from dicomferry.daemon.port import take_port
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import call_store, presence, schema, telemetry
@@ -32,18 +31,14 @@ from dicomferry.workers.journal import Journal
 
 LEAST_ASSOCIATIONS = 256
 """The limit on associations is this, or four times all moves in flight where that is more."""
-MOST_STRANGERS = 64
-"""TCP connections that have not associated yet; with one more the oldest has to go."""
 TICK_SECONDS = 1.0
-RELEASE_SECONDS = 5.0
-"""When it stops, associations between two messages have so long to end by themselves."""
 INDEX_SECONDS = 30.0
 
 log = telemetry.logger(__name__)
 
 
 class StorageScp:
-    """A listener and its connections. `serve` is for the main thread."""
+    """What all connections share: who is admitted, how many, and where instances go."""
 
     def __init__(
         self,
@@ -61,8 +56,6 @@ class StorageScp:
         self._waits = waits
         self._calls = calls
         self._lock = threading.Lock()
-        self._connections: dict[_Connection, None] = {}
-        self._listener: socket.socket | None = None
         self.associations = 0
 
     @property
@@ -70,73 +63,9 @@ class StorageScp:
         """How many associations are taken at once."""
         return max(LEAST_ASSOCIATIONS, 4 * self._admission.callers.moves)
 
-    def listen(self) -> None:
-        """Take the port; raises ConfigurationError."""
-        self._listener = take_port(self._settings)
-        self._listener.setblocking(False)
-
-    def accept(self, stop: StopSignal, seconds: float) -> None:
-        """Take connections for so long, or until a stop is asked for."""
-        assert self._listener is not None
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and not stop.is_set():
-            readable, _, _ = select.select([self._listener.fileno(), stop.fileno()], [], [], left)
-            if self._listener.fileno() not in readable:
-                continue
-            try:
-                sock, address = self._listener.accept()
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                # Out of descriptors, as a rule: those in use come back.
-                log.error("a connection could not be accepted", error=str(error))
-                stop.wait(0.1)
-                continue
-            self._begin(sock, str(address[0]))
-
-    def _begin(self, sock: socket.socket, address: str) -> None:
-        with self._lock:
-            strangers = [connection for connection in self._connections if connection.acceptor.request is None]
-        if len(strangers) >= MOST_STRANGERS:
-            strangers[0].acceptor.end(at_once=True)
-        try:
-            connection = _Connection(self, sock, address)
-        except OSError:
-            sock.close()  # gone already
-            return
-        with self._lock:
-            self._connections[connection] = None
-        try:
-            threading.Thread(target=connection.run, name=f"association {address}", daemon=True).start()
-        except RuntimeError as error:
-            log.error("no thread for a connection", error=str(error))
-            self._forget(connection)
-            sock.close()
-
-    def _forget(self, connection: _Connection) -> None:
-        with self._lock:
-            self._connections.pop(connection, None)
-
-    def drain(self, stop: StopSignal) -> None:
-        """Let associations end: between two messages soon, within one after its answer; at once if asked twice."""
-        if self._listener is not None:
-            self._listener.close()
-        self._wait_for_end(stop, RELEASE_SECONDS)
-        self._end_all(at_once=False)
-        self._wait_for_end(stop, self._waits.progress)
-        self._end_all(at_once=True)
-        self._wait_for_end(None, RELEASE_SECONDS)
-
-    def _wait_for_end(self, stop: StopSignal | None, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self._connections and time.monotonic() < deadline and not (stop and stop.is_urgent()):
-            time.sleep(0.02)
-
-    def _end_all(self, *, at_once: bool) -> None:
-        with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
-            connection.acceptor.end(at_once=at_once)
+    def listen(self) -> Connections:
+        """Take the port; what comes to it. Raises ConfigurationError."""
+        return Connections(take_port(self._settings), lambda sock, address: _Connection(self, sock, address))
 
     def take_place(self) -> bool:
         """A place for one more association, given back by `give_place`; False when there is none."""
@@ -175,7 +104,6 @@ class _Connection:
             log.exception("an association failed", association=self._token)
             why = "our own fault"
         finally:
-            self._scp._forget(self)
             self._scp._calls.ended(self._token)
         if self.acceptor.request is not None:
             log.info("association ended", association=self._token, stores=self._stores, why=why)
@@ -277,15 +205,15 @@ def run(settings: Settings) -> int:
         calls = CallLog(database.impatient())
         scp = StorageScp(settings, archive, indexer, admission, waits, calls)
         acceptance.prepare()
-        scp.listen()
+        connections = scp.listen()
         indexer.start()
         worker = presence.register(database, "scp", slots=scp.most_associations)
         call_store.begin(database)
         calls.start()
         log.info("storage SCP listens", host=settings.scp.host, port=settings.scp.port, archive=str(archive.root))
         parent.tell_ready()
-        _stand(scp, database.impatient(), worker, admission, stop)
-        scp.drain(stop)
+        _stand(connections, database.impatient(), worker, admission, stop)
+        connections.drain(stop, waits.progress)
         calls.close(RELEASE_SECONDS)
         if not indexer.close(INDEX_SECONDS):
             log.warning("files without a row are indexed at the next start", files=indexer.waiting)
@@ -309,13 +237,13 @@ def _recover(archive: Archive, journal: Journal, database: Database) -> None:
 
 
 def _stand(
-    scp: StorageScp, database: Database, worker: presence.Worker, admission: Admission, stop: StopSignal
+    connections: Connections, database: Database, worker: presence.Worker, admission: Admission, stop: StopSignal
 ) -> None:
     """Until a stop is asked for: take connections, read the remotes again, give signs of life."""
     beats = threading.Thread(target=_beat, args=(database, worker, admission, stop), name="beat", daemon=True)
     beats.start()
     while not stop.is_set():
-        scp.accept(stop, TICK_SECONDS)
+        connections.accept(stop, TICK_SECONDS)
 
 
 def _beat(database: Database, worker: presence.Worker, admission: Admission, stop: StopSignal) -> None:

@@ -20,7 +20,7 @@ from dicomferry.models.errors import (
     RemoteUnreachable,
 )
 from dicomferry.models.remote import Remote
-from dicomferry.workers.dimse import message, negotiation
+from dicomferry.workers.dimse import associate, message
 from dicomferry.workers.dimse.association import Association, open_association
 from dicomferry.workers.dimse.contexts import Proposal
 from dicomferry.workers.dimse.message import Command, number_value
@@ -62,9 +62,9 @@ def test_the_request_names_us_and_numbers_contexts_oddly() -> None:
     assert (request.calling_ae_title, request.called_ae_title) == ("TESTER", "SCRIPTED")
     assert request.application_context_name == "1.2.840.10008.3.1.1.1"
     assert [cx.context_id for cx in request.presentation_context_definition_list] == [1, 3, 5]
-    assert request.implementation_class_uid == negotiation.IMPLEMENTATION_CLASS_UID
-    assert negotiation.IMPLEMENTATION_CLASS_UID.startswith("2.25.")
-    assert len(negotiation.IMPLEMENTATION_VERSION_NAME) <= 16
+    assert request.implementation_class_uid == associate.IMPLEMENTATION_CLASS_UID
+    assert associate.IMPLEMENTATION_CLASS_UID.startswith("2.25.")
+    assert len(associate.IMPLEMENTATION_VERSION_NAME) <= 16
 
 
 def test_what_the_peer_said_is_kept() -> None:

@@ -12,6 +12,7 @@ from dicomferry.workers.dimse.contexts import (
     EXPLICIT_LE,
     IMPLICIT_LE,
     Context,
+    Convert,
     Proposal,
 )
 
@@ -41,18 +42,29 @@ def test_a_uid_that_fits_no_request_is_not_proposed(pair: tuple[str, str]) -> No
     assert contexts.group([pair]) == []
 
 
+@pytest.mark.parametrize("syntax", [EXPLICIT_BE, JPEG])
+def test_a_file_that_goes_as_it_is_or_not_at_all_proposes_its_own_syntax(syntax: str) -> None:
+    """With Convert.NOTHING no other context is asked for, and one that is there all the same is not used."""
+    assert contexts.proposals_for((CT, syntax), convert=Convert.NOTHING) == (Proposal(CT, (syntax,)),)
+    other = contexts.Context(1, CT, (EXPLICIT_LE, IMPLICIT_LE), 0, EXPLICIT_LE)
+    with pytest.raises(ContextNotAccepted):
+        contexts.choose([other], (CT, syntax), convert=Convert.NOTHING)
+
+
 def test_a_compressed_file_to_be_transcoded_proposes_what_it_may_become() -> None:
-    """With `transcode` the second context is asked for as well, and it is chosen where the own syntax is refused."""
+    """With Convert.ALL the second context is asked for as well, and it is chosen where the own syntax is refused."""
     asked = (Proposal(CT, (JPEG,)), Proposal(CT, (EXPLICIT_LE, IMPLICIT_LE)))
-    assert contexts.proposals_for((CT, JPEG), transcode=True) == asked
-    assert contexts.group([(CT, JPEG), (CT, EXPLICIT_LE)], transcode=True) == [(*asked, Proposal(CT, (EXPLICIT_LE,)))]
-    assert not contexts.serves(asked[:1], (CT, JPEG), transcode=True)
+    assert contexts.proposals_for((CT, JPEG), convert=Convert.ALL) == asked
+    assert contexts.group([(CT, JPEG), (CT, EXPLICIT_LE)], convert=Convert.ALL) == [
+        (*asked, Proposal(CT, (EXPLICIT_LE,)))
+    ]
+    assert not contexts.serves(asked[:1], (CT, JPEG), convert=Convert.ALL)
     answered = _answered(((JPEG,), 4, ""), (BOTH, 0, IMPLICIT_LE))
-    assert contexts.choose(answered, (CT, JPEG), transcode=True).transfer_syntax == IMPLICIT_LE
+    assert contexts.choose(answered, (CT, JPEG), convert=Convert.ALL).transfer_syntax == IMPLICIT_LE
     with pytest.raises(ContextNotAccepted):
         contexts.choose(answered, (CT, JPEG))
     both = _answered((BOTH, 0, IMPLICIT_LE), ((JPEG,), 0, JPEG))
-    assert contexts.choose(both, (CT, JPEG), transcode=True).transfer_syntax == JPEG
+    assert contexts.choose(both, (CT, JPEG), convert=Convert.ALL).transfer_syntax == JPEG
 
 
 def test_pairs_share_the_proposals_of_their_class() -> None:

@@ -15,7 +15,6 @@ from dicomferry.workers.dimse import get, move, storage_classes
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
 from dicomferry.workers.dimse.contexts import EXPLICIT_LE, MOST_PROPOSALS
 from dicomferry.workers.dimse.get import Gets
-from dicomferry.workers.dimse.move import Move
 from dicomferry.workers.dimse.retrieval import Report
 from support import scripted_peer as peer
 from support.find_scp import identifier
@@ -47,7 +46,7 @@ def moved(*answers: bytes, root: str = "study") -> tuple[ScriptedPeer, list[Repo
     """A peer that answers a C-MOVE so, and what was read up to the final answer."""
     script = [*opening(implicit), peer.expect_message(), *map(send, answers), *END]
     with ScriptedPeer(script) as scp, move.open_for(scp.remote(), root) as association:
-        asked = Move(association, root, ONE, destination="FERRY", message_id=9)
+        asked = move.ask(association, root, ONE, destination="FERRY", message_id=9)
         reports: list[Report] = []
         while not reports or not reports[-1].is_final:
             report = asked.poll(5.0)
@@ -89,7 +88,7 @@ def test_nothing_within_the_time_is_no_answer() -> None:
     whole = answer(0)
     script = [*opening(implicit), peer.expect_message(), send(whole[:20]), *_after_cancel(send(whole[20:])), *END]
     with ScriptedPeer(script) as scp, move.open_for(scp.remote(), "study") as association:
-        asked = Move(association, "study", ONE, destination="FERRY", message_id=9)
+        asked = move.ask(association, "study", ONE, destination="FERRY", message_id=9)
         assert asked.poll(0.1) is None
         asked.cancel()
         report = asked.poll(5.0)
@@ -116,7 +115,7 @@ def test_an_answer_to_something_else_ends_the_association(wrong: bytes) -> None:
         pytest.raises(ProtocolViolation),
         move.open_for(scp.remote(), "study") as association,
     ):
-        Move(association, "study", ONE, destination="FERRY", message_id=9).poll(5.0)
+        move.ask(association, "study", ONE, destination="FERRY", message_id=9).poll(5.0)
 
 
 def test_a_model_that_is_refused() -> None:

@@ -25,7 +25,7 @@ from dicomferry.models.remote import Remote
 from dicomferry.workers import part10
 from dicomferry.workers.dimse import store
 from dicomferry.workers.dimse.association import Association
-from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE, Pair
+from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE, Convert, Pair
 from dicomferry.workers.dimse.store import LocalInstance, StoreAnswer
 from support import samples
 from support import scripted_peer as peer
@@ -370,12 +370,12 @@ def test_a_compressed_file_is_decompressed_where_that_was_asked_for(tmp_path: Pa
     broken = samples.write(tmp_path / "broken.dcm", ds, RLE)
     items = [local(sample) for sample in (rle, good, broken)]
     with ScriptedPeer([*opening(only(EXPLICIT_LE)), *answered(0, 0), *ENDING]) as scripted:
-        first, second, third = store.send(scripted.remote(), iter(items), pairs_of(items), transcode=True)
+        first, second, third = store.send(scripted.remote(), iter(items), pairs_of(items), convert=Convert.ALL)
     assert (first.status, first.sent_as, second.status, second.sent_as) == (0, EXPLICIT_LE, 0, None)
     assert (third.status, third.reason, third.sent_bytes) == (None, "not transcodable", 0)
     assert dcmread(str(get_testdata_file("MR_small.dcm"))).PixelData in scripted.only.messages[0][2]
     with ScriptedPeer([*opening(), *answered(0), *ENDING]) as scripted:
-        (answer,) = store.send(scripted.remote(), iter(items[:1]), pairs_of(items[:1]), transcode=True)
+        (answer,) = store.send(scripted.remote(), iter(items[:1]), pairs_of(items[:1]), convert=Convert.ALL)
     assert answer.sent_as is None
     assert scripted.only.messages[0][2] == data_set(rle.path)
 

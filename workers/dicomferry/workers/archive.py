@@ -47,17 +47,17 @@ class Folder:
 
 
 class Draft:
-    """A file that is being written and has no place in the archive yet."""
+    """A file that is being written and has no place yet; `path` is its temporary name, None where it has none."""
 
     def __init__(self, fd: int, path: str | None) -> None:
         self.fd = fd
-        self._path = path
+        self.path = path
         self.size = 0
 
     @property
     def source(self) -> str:
         """What a link to the file is made from."""
-        return self._path or f"/proc/self/fd/{self.fd}"
+        return self.path or f"/proc/self/fd/{self.fd}"
 
     def write(self, views: Sequence[bytes | memoryview]) -> None:
         """Append all of `views`. Raises OSError."""
@@ -76,9 +76,9 @@ class Draft:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-            if self._path:
+            if self.path:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._path)
+                    os.unlink(self.path)
 
 
 class Archive:

@@ -46,14 +46,17 @@ class Found:
     header: Header | None
 
 
-def inventory(roots: Sequence[bytes], *, recursive: bool, after: bytes | None = None) -> Iterator[Found]:
+def inventory(
+    roots: Sequence[bytes], *, recursive: bool, after: bytes | None = None, hidden: bool = True
+) -> Iterator[Found]:
     """Every file that `roots` (absolute files or folders) name, in walk order, strictly behind `after`.
 
     Given files are always taken, of folders their files, and with `recursive` those of their subfolders. A root
     that another one covers adds nothing. Links are followed; a folder that is its own ancestor is reported once.
+    Without `hidden`, what begins with a dot is left out, unless it is a root itself.
     Nothing here raises for what a file system does: what cannot be read is a Found of its own.
     """
-    walk = _Walk(_sorted_roots(roots, recursive), recursive, _parts(after) if after is not None else None)
+    walk = _Walk(_sorted_roots(roots, recursive), recursive, _parts(after) if after is not None else None, hidden)
     return iter(walk)
 
 
@@ -96,10 +99,13 @@ def _sorted_roots(roots: Sequence[bytes], recursive: bool) -> list[tuple[bytes, 
 class _Walk:
     """The walk as a stack of folders, so that no depth of a tree meets the interpreter's own limit."""
 
-    def __init__(self, roots: list[tuple[bytes, ...]], recursive: bool, after: tuple[bytes, ...] | None) -> None:
+    def __init__(
+        self, roots: list[tuple[bytes, ...]], recursive: bool, after: tuple[bytes, ...] | None, hidden: bool
+    ) -> None:
         self._roots = roots[::-1]
         self._recursive = recursive
         self._after = after
+        self._hidden = hidden
         self._stack: list[_Folder] = []
         self._ancestors: set[tuple[int, int]] = set()
 
@@ -190,7 +196,7 @@ class _Walk:
             with os.scandir(path) as entries:
                 for entry in entries:
                     name = entry.name
-                    if least is not None and name < least:
+                    if (least is not None and name < least) or (name.startswith(b".") and not self._hidden):
                         continue
                     if not entry.is_file(follow_symlinks=False):
                         kind = _kind(entry)

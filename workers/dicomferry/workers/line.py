@@ -41,7 +41,7 @@ class MoveLine:
         if self._association is None:
             self._association = move.open_for(self._remote, self._root, progress=self._heart.progress)
             self._heart.on_abort(self._association.abort)
-        return move.Move(self._association, self._root, one, destination=self._destination, message_id=message_id)
+        return move.ask(self._association, self._root, one, destination=self._destination, message_id=message_id)
 
     def abort(self) -> None:
         """Break the association, if one is open."""

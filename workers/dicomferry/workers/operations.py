@@ -75,6 +75,7 @@ def store(work: Work) -> Iterator[Answered]:
 
 
 def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
+    from dicomferry.workers.dimse.contexts import Convert
     from dicomferry.workers.dimse.store import LocalInstance, send
 
     instances = (
@@ -94,7 +95,7 @@ def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
         work.remote,
         instances,
         pairs,
-        transcode=isinstance(work.spec, StoreSpec) and work.spec.transcode,
+        convert=Convert.ALL if isinstance(work.spec, StoreSpec) and work.spec.transcode else Convert.UNCOMPRESSED,
         progress=work.heart.progress,
         on_open=lambda association: work.heart.on_abort(association.abort),
     )

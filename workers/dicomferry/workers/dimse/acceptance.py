@@ -1,28 +1,18 @@
-"""A-ASSOCIATE as acceptor: the request we read, what we take of it, and the answer (PS3.8 9.3.2 to 9.3.4, 7.1).
-
-The codec is our own: pynetdicom's refuses a whole request for one UID that breaks PS3.5 9.1, and needs 20 ms for
-128 contexts.
-"""
+"""A-ASSOCIATE as acceptor: the request we read, what we take of it, and the answer (PS3.8 9.3.2 to 9.3.4, 7.1)."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from dicomferry.models.errors import ProtocolViolation
+from dicomferry.workers.dimse import associate
+from dicomferry.workers.dimse.associate import APPLICATION_CONTEXT, ASSUMED_MAX_PDU, OUR_MAX_PDU, items, text
 from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE, UNCOMPRESSED, Context
-from dicomferry.workers.dimse.negotiation import (
-    ASSUMED_MAX_PDU,
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-    OUR_MAX_PDU,
-)
 from dicomferry.workers.dimse.upper_layer import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
 
 VERIFICATION = "1.2.840.10008.1.1"
-APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 MOST_REQUEST = 1024 * 1024
 """Bytes of the longest request: 128 contexts, each with every syntax there is, need a third of it."""
 
@@ -34,9 +24,6 @@ JPIP_REFERENCED = frozenset(f"1.2.840.10008.1.2.4.{last}" for last in (94, 95, 2
 
 # The media directory cannot be sent; Storage Commitment has "Storage" in its name and stores nothing.
 _NOT_STORED = frozenset({"1.2.840.10008.1.3.10", "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.2"})
-
-_FIXED = struct.Struct(">HH16s16s32s")
-_ITEM = struct.Struct(">BxH")
 
 
 @dataclass(frozen=True)
@@ -50,7 +37,7 @@ class Rejection:
 
     def encode(self) -> bytes:
         """The PDU."""
-        return struct.pack(">BxLxBBB", A_ASSOCIATE_RJ, 4, self.result, self.source, self.reason)
+        return associate.pdu(A_ASSOCIATE_RJ, bytes((0, self.result, self.source, self.reason)))
 
 
 @dataclass(frozen=True)
@@ -87,33 +74,33 @@ class Request:
 
 def decode_request(body: bytes) -> Request:
     """The request in a PDU's body; raises ProtocolViolation for what cannot be read."""
-    if len(body) < _FIXED.size:
+    if len(body) < associate.FIXED.size:
         raise ProtocolViolation(f"an A-ASSOCIATE-RQ of {len(body)} bytes")
-    version, _, called, calling, _ = _FIXED.unpack_from(body)
+    version, _, called, calling, _ = associate.FIXED.unpack_from(body)
     application = name = ""
     maximum = ASSUMED_MAX_PDU
     contexts: dict[int, Asked] = {}
-    for kind, value in _items(body[_FIXED.size :]):
-        if kind == 0x10:
-            application = _text(value)
-        elif kind == 0x20:
+    for kind, value in items(body[associate.FIXED.size :]):
+        if kind == associate.APPLICATION_CONTEXT_ITEM:
+            application = text(value)
+        elif kind == associate.PROPOSED_CONTEXT:
             asked = _context(value)
             contexts.setdefault(asked.context_id, asked)
-        elif kind == 0x50:
-            for inner, content in _items(value):
-                if inner == 0x51 and len(content) == 4:
+        elif kind == associate.USER_INFORMATION:
+            for inner, content in items(value):
+                if inner == associate.MAXIMUM_LENGTH and len(content) == 4:
                     maximum = int.from_bytes(content)
-                elif inner == 0x55:
-                    name = _text(content)
+                elif inner == associate.IMPLEMENTATION_VERSION:
+                    name = text(content)
     return Request(
         protocol_version=version,
-        called_ae_title=_text(called),
-        calling_ae_title=_text(calling),
+        called_ae_title=text(called),
+        calling_ae_title=text(calling),
         application_context=application,
         contexts=tuple(contexts.values()),
         peer_max_pdu=maximum,
         implementation_version_name=name,
-        fixed=body[4 : _FIXED.size],
+        fixed=body[4 : associate.FIXED.size],
     )
 
 
@@ -122,30 +109,12 @@ def _context(value: bytes) -> Asked:
         raise ProtocolViolation("a presentation context without an id")
     abstract = ""
     syntaxes: list[str] = []
-    for kind, content in _items(value[4:]):
-        if kind == 0x30:
-            abstract = _text(content)
-        elif kind == 0x40:
-            syntaxes.append(_text(content))
+    for kind, content in items(value[4:]):
+        if kind == associate.ABSTRACT_SYNTAX:
+            abstract = text(content)
+        elif kind == associate.TRANSFER_SYNTAX:
+            syntaxes.append(text(content))
     return Asked(value[0], abstract, tuple(syntaxes))
-
-
-def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, value) of the items in `data`; raises ProtocolViolation where one does not fit."""
-    offset = 0
-    while offset < len(data):
-        if offset + 4 > len(data):
-            raise ProtocolViolation("A-ASSOCIATE-RQ ends inside an item's head")
-        kind, length = _ITEM.unpack_from(data, offset)
-        offset += 4
-        if offset + length > len(data):
-            raise ProtocolViolation(f"an item of type 0x{kind:02X} and length {length} does not fit A-ASSOCIATE-RQ")
-        yield kind, data[offset : offset + length]
-        offset += length
-
-
-def _text(raw: bytes) -> str:
-    return raw.strip(b" \0").decode("latin-1")
 
 
 def negotiate(asked: tuple[Asked, ...], prefer: str | None = None) -> tuple[Context, ...]:
@@ -207,20 +176,13 @@ def prepare() -> None:
 
 def encode_acceptance(request: Request, contexts: tuple[Context, ...]) -> bytes:
     """A-ASSOCIATE-AC (PS3.8 9.3.3). A refused context carries a transfer syntax that nobody is to look at."""
-    items = [_item(0x10, APPLICATION_CONTEXT.encode())]
+    parts = [struct.pack(">HH", 1, 0), request.fixed]
+    parts.append(associate.uid(associate.APPLICATION_CONTEXT_ITEM, APPLICATION_CONTEXT))
     for context in contexts:
         syntax = context.transfer_syntax or (context.proposed[0] if context.proposed else IMPLICIT_LE)
-        head = struct.pack(">BxBx", context.context_id, context.result or 0)
-        items.append(_item(0x21, head + _item(0x40, syntax.encode("latin-1"))))
-    user = (
-        _item(0x51, OUR_MAX_PDU.to_bytes(4)),
-        _item(0x52, IMPLEMENTATION_CLASS_UID.encode()),
-        _item(0x55, IMPLEMENTATION_VERSION_NAME.encode()),
-    )
-    items.append(_item(0x50, b"".join(user)))
-    body = struct.pack(">HH", 1, 0) + request.fixed + b"".join(items)
-    return struct.pack(">BxL", A_ASSOCIATE_AC, len(body)) + body
-
-
-def _item(kind: int, value: bytes) -> bytes:
-    return _ITEM.pack(kind, len(value)) + value
+        head = bytes((context.context_id, 0, context.result or 0, 0))
+        parts.append(
+            associate.item(associate.ANSWERED_CONTEXT, head + associate.uid(associate.TRANSFER_SYNTAX, syntax))
+        )
+    parts.append(associate.user_information(OUR_MAX_PDU))
+    return associate.pdu(A_ASSOCIATE_AC, b"".join(parts))

@@ -1,7 +1,7 @@
 """Associations as requestor: the one seam between this product and DICOM's network protocol.
 
-Above this module there are values and our own errors only; what pynetdicom, the socket and the resolver raise
-is translated here and in `upper_layer` and `negotiation`, which nobody else uses.
+Above this module there are values and our own errors only; what the socket and the resolver raise is translated here
+and in `upper_layer` and `negotiation`, which nobody else uses.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dicomferry.models.errors import (
 )
 from dicomferry.models.remote import Remote
 from dicomferry.workers.dimse import upper_layer
+from dicomferry.workers.dimse.associate import OUR_MAX_PDU
 from dicomferry.workers.dimse.contexts import MOST_PROPOSALS, Context, Proposal
 from dicomferry.workers.dimse.message import (
     C_CANCEL_RQ,
@@ -248,10 +249,13 @@ class Association:
             self.close()
 
 
-def open_association(remote: Remote, proposals: Sequence[Proposal], *, progress: Progress | None = None) -> Association:
+def open_association(
+    remote: Remote, proposals: Sequence[Proposal], *, progress: Progress | None = None, max_pdu: int = OUR_MAX_PDU
+) -> Association:
     """Connect, negotiate, and return the association, even if no context was accepted.
 
-    `progress(n)` is called whenever bytes moved, with the bytes of data set among them. Raises
+    `progress(n)` is called whenever bytes moved, with the bytes of data set among them. `max_pdu` is the longest PDU
+    that we offer to take. Raises
     RemoteUnreachable (`closed` when TCP was up and ended before any answer), AssociationRejected,
     AssociationAborted, DimseTimeout("acse", seconds), ProtocolViolation; ValueError for none or more than 128
     proposals.
@@ -259,7 +263,7 @@ def open_association(remote: Remote, proposals: Sequence[Proposal], *, progress:
     if not 1 <= len(proposals) <= MOST_PROPOSALS:
         raise ValueError(f"{len(proposals)} presentation contexts; 1 to {MOST_PROPOSALS} fit one association")
     peer = f"{remote.ae_title}@{remote.address}"
-    request, proposed = encode_request(remote, proposals)
+    request = encode_request(remote, proposals, max_pdu)
     began = time.perf_counter()
     sock = _connect(remote, peer)
     try:
@@ -271,7 +275,7 @@ def open_association(remote: Remote, proposals: Sequence[Proposal], *, progress:
     connected = time.perf_counter()
     try:
         layer.send([request], seconds=remote.timeouts.acse)
-        negotiated = read_answer(layer, layer.receive("acse", remote.timeouts.acse), proposed)
+        negotiated = read_answer(layer, layer.receive("acse", remote.timeouts.acse), proposals)
     except PeerClosed as error:
         layer.close()
         if error.heard:
@@ -294,12 +298,17 @@ def open_association(remote: Remote, proposals: Sequence[Proposal], *, progress:
 
 
 def open_with(
-    remote: Remote, proposals: Sequence[Proposal], abstract_syntax: str, *, progress: Progress | None = None
+    remote: Remote,
+    proposals: Sequence[Proposal],
+    abstract_syntax: str,
+    *,
+    progress: Progress | None = None,
+    max_pdu: int = OUR_MAX_PDU,
 ) -> Association:
     """An association in which this abstract syntax was accepted. Raises what `open_association` raises,
     ContextNotAccepted.
     """
-    association = open_association(remote, proposals, progress=progress)
+    association = open_association(remote, proposals, progress=progress, max_pdu=max_pdu)
     try:
         association.context_for(abstract_syntax)
     except BaseException:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from dicomferry.models.errors import ContextNotAccepted
 
@@ -28,6 +29,16 @@ _PROPOSABLE = re.compile(r"[0-9A-Za-z.\-]{1,64}")
 
 # (SOP class UID, transfer syntax UID) of a file.
 Pair = tuple[str, str]
+
+
+class Convert(Enum):
+    """Which files may be sent in another transfer syntax than their own, where the peer does not take that."""
+
+    NOTHING = "nothing"
+    UNCOMPRESSED = "uncompressed"
+    """Those that lose nothing and need no decoder."""
+    ALL = "all"
+    """Compressed ones as well: they are decompressed."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +78,13 @@ def is_proposable(pair: Pair) -> bool:
     return all(_PROPOSABLE.fullmatch(uid) for uid in pair)
 
 
-def convertible(syntax: str, *, transcode: bool) -> bool:
-    """Whether a file in this syntax may be sent in another one: always where nothing has to be decompressed."""
-    return transcode or syntax in UNCOMPRESSED
+def convertible(syntax: str, convert: Convert) -> bool:
+    """Whether a file in this syntax may be sent in another one."""
+    return convert is Convert.ALL or (convert is Convert.UNCOMPRESSED and syntax in UNCOMPRESSED)
 
 
-def proposals_for(pair: Pair, *, transcode: bool = False) -> tuple[Proposal, ...]:
-    """The file's own syntax alone, and a second context with what it may be re-encoded to: an uncompressed file
-    always, a compressed one with `transcode`.
+def proposals_for(pair: Pair, *, convert: Convert = Convert.UNCOMPRESSED) -> tuple[Proposal, ...]:
+    """The file's own syntax alone, and a second context with what it may be re-encoded to.
 
     Apart from each other, because a peer that is offered both in one context may choose the other one and so
     force a change of what it would have taken as it is.
@@ -83,10 +93,12 @@ def proposals_for(pair: Pair, *, transcode: bool = False) -> tuple[Proposal, ...
     if not is_proposable(pair):
         return ()
     own = Proposal(sop_class, (syntax,))
-    return (own, Proposal(sop_class, REENCODABLE)) if convertible(syntax, transcode=transcode) else (own,)
+    return (own, Proposal(sop_class, REENCODABLE)) if convertible(syntax, convert) else (own,)
 
 
-def group(pairs: Iterable[Pair], most: int = MOST_PROPOSALS, *, transcode: bool = False) -> list[tuple[Proposal, ...]]:
+def group(
+    pairs: Iterable[Pair], most: int = MOST_PROPOSALS, *, convert: Convert = Convert.UNCOMPRESSED
+) -> list[tuple[Proposal, ...]]:
     """The proposals of one association after the other, at most `most` each, pairs in order of first
     appearance.
 
@@ -95,7 +107,7 @@ def group(pairs: Iterable[Pair], most: int = MOST_PROPOSALS, *, transcode: bool 
     groups: list[tuple[Proposal, ...]] = []
     current: dict[Proposal, None] = {}
     for pair in dict.fromkeys(pairs):
-        wanted = proposals_for(pair, transcode=transcode)
+        wanted = proposals_for(pair, convert=convert)
         new = [proposal for proposal in wanted if proposal not in current]
         if len(current) + len(new) > most:
             groups.append(tuple(current))
@@ -107,23 +119,23 @@ def group(pairs: Iterable[Pair], most: int = MOST_PROPOSALS, *, transcode: bool 
     return groups
 
 
-def serves(proposals: Iterable[Proposal], pair: Pair, *, transcode: bool = False) -> bool:
+def serves(proposals: Iterable[Proposal], pair: Pair, *, convert: Convert = Convert.UNCOMPRESSED) -> bool:
     """Whether an association with these proposals settles how (or that not) a file of this pair is sent."""
-    return set(proposals_for(pair, transcode=transcode)) <= set(proposals)
+    return set(proposals_for(pair, convert=convert)) <= set(proposals)
 
 
 def extended(
-    proposals: Sequence[Proposal], pair: Pair, most: int = MOST_PROPOSALS, *, transcode: bool = False
+    proposals: Sequence[Proposal], pair: Pair, most: int = MOST_PROPOSALS, *, convert: Convert = Convert.UNCOMPRESSED
 ) -> tuple[Proposal, ...]:
     """`proposals` and what a pair that was not planned needs as well, or that alone where both are too
     many.
     """
-    new = proposals_for(pair, transcode=transcode)
+    new = proposals_for(pair, convert=convert)
     both = tuple(dict.fromkeys((*proposals, *new)))
     return both if len(both) <= most else new
 
 
-def choose(contexts: Sequence[Context], pair: Pair, *, transcode: bool = False) -> Context:
+def choose(contexts: Sequence[Context], pair: Pair, *, convert: Convert = Convert.UNCOMPRESSED) -> Context:
     """The accepted context for a file: its own syntax first, else one to re-encode to where that is allowed (see
     `proposals_for`).
 
@@ -133,7 +145,7 @@ def choose(contexts: Sequence[Context], pair: Pair, *, transcode: bool = False) 
     sop_class, syntax = pair
     of_class = [context for context in contexts if context.abstract_syntax == sop_class]
     accepted = {context.transfer_syntax: context for context in reversed(of_class) if context.accepted}
-    wanted = (syntax, *REENCODABLE) if convertible(syntax, transcode=transcode) else (syntax,)
+    wanted = (syntax, *REENCODABLE) if convertible(syntax, convert) else (syntax,)
     for candidate in wanted:
         if candidate in accepted:
             return accepted[candidate]

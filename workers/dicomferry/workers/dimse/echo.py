@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dicomferry.models.remote import Remote
 from dicomferry.workers.dimse import message
+from dicomferry.workers.dimse.associate import OUR_MAX_PDU
 from dicomferry.workers.dimse.association import Association, Progress, open_association
 from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE, Proposal
 from dicomferry.workers.dimse.message import Command, number_value, text_value
@@ -26,14 +27,20 @@ class EchoResult:
     peer_implementation_name: str
 
 
-def echo(remote: Remote, *, progress: Progress | None = None) -> EchoResult:
-    """Open an association, send one C-ECHO, release.
+def echo(
+    remote: Remote,
+    *,
+    progress: Progress | None = None,
+    syntaxes: tuple[str, ...] = (IMPLICIT_LE, EXPLICIT_LE),
+    max_pdu: int = OUR_MAX_PDU,
+) -> EchoResult:
+    """Open an association that offers these transfer syntaxes, send one C-ECHO, release.
 
     Raises what `open_association` raises, ContextNotAccepted, and for a missing answer
     DimseTimeout("progress", s).
     """
-    proposals = [Proposal(VERIFICATION, (IMPLICIT_LE, EXPLICIT_LE))]
-    with open_association(remote, proposals, progress=progress) as association:
+    proposals = [Proposal(VERIFICATION, syntaxes)]
+    with open_association(remote, proposals, progress=progress, max_pdu=max_pdu) as association:
         began = time.perf_counter()
         status = _ask(association)
         return EchoResult(

@@ -53,6 +53,7 @@ def find(
     *,
     stop: Stop = never,
     cancel_seconds: float = CANCEL_SECONDS,
+    priority: int = message.PRIORITY_MEDIUM,
 ) -> Iterator[Match]:
     """The matches of one query; the iterator ends with the peer's success.
 
@@ -70,7 +71,7 @@ def find(
             message.AFFECTED_SOP_CLASS_UID: text_value(model_uid),
             message.COMMAND_FIELD: number_value(message.C_FIND_RQ),
             message.MESSAGE_ID: number_value(message_id),
-            message.PRIORITY: number_value(message.PRIORITY_MEDIUM),
+            message.PRIORITY: number_value(priority),
             message.COMMAND_DATA_SET_TYPE: number_value(message.DATA_SET_FOLLOWS),
         }
     )

@@ -117,6 +117,12 @@ class Gets:
     def ask(self, one: Target, message_id: int, receive: Receive) -> Get:
         """Ask for it; `receive` gives the place for each instance that comes."""
         association = self.association
+        syntax = association.context_for(self._model).transfer_syntax
+        return self.ask_for(encode(association.remote, self._root, one, syntax), message_id, receive)
+
+    def ask_for(self, identifier: bytes, message_id: int, receive: Receive) -> Get:
+        """The same for an identifier that is encoded for the transfer syntax of the model's context."""
+        association = self.association
         context = association.context_for(self._model)
         command = Command(
             {
@@ -127,8 +133,7 @@ class Gets:
                 message.COMMAND_DATA_SET_TYPE: number_value(message.DATA_SET_FOLLOWS),
             }
         )
-        data = encode(association.remote, self._root, one, context.transfer_syntax)
-        association.send(context.context_id, command, data)
+        association.send(context.context_id, command, identifier)
         return Get(self, message_id, context.context_id, context.transfer_syntax, receive)
 
     def next(self, seconds: float) -> tuple[int, Command] | None:

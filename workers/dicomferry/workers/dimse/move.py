@@ -19,15 +19,29 @@ def open_for(remote: Remote, root: str, *, progress: Progress | None = None) -> 
     return open_with(remote, [Proposal(model, (EXPLICIT_LE, IMPLICIT_LE))], model, progress=progress)
 
 
+def ask(association: Association, root: str, target: Target, *, destination: str, message_id: int) -> Move:
+    """Ask for a target by its unique keys."""
+    model = query.move_model(root)
+    identifier = encode(association.remote, root, target, association.context_for(model).transfer_syntax)
+    return Move(association, model, identifier, destination=destination, message_id=message_id)
+
+
 class Move:
     """One C-MOVE; asked for when it is made. See `Retrieval`."""
 
     stores = 0
 
     def __init__(
-        self, association: Association, root: str, target: Target, *, destination: str, message_id: int
+        self,
+        association: Association,
+        model: str,
+        identifier: bytes,
+        *,
+        destination: str,
+        message_id: int,
+        priority: int = message.PRIORITY_LOW,
     ) -> None:
-        model = query.move_model(root)
+        """`identifier` is encoded for the transfer syntax of `association.context_for(model)`."""
         self._association = association
         self._message_id = message_id
         self._context = association.context_for(model)
@@ -37,12 +51,11 @@ class Move:
                 message.COMMAND_FIELD: number_value(message.C_MOVE_RQ),
                 message.MESSAGE_ID: number_value(message_id),
                 message.MOVE_DESTINATION: _ae_title(destination),
-                message.PRIORITY: number_value(message.PRIORITY_LOW),
+                message.PRIORITY: number_value(priority),
                 message.COMMAND_DATA_SET_TYPE: number_value(message.DATA_SET_FOLLOWS),
             }
         )
-        data = encode(association.remote, root, target, self._context.transfer_syntax)
-        association.send(self._context.context_id, command, data)
+        association.send(self._context.context_id, command, identifier)
 
     def poll(self, seconds: float) -> Report | None:
         """The next answer, None when there is none within `seconds`. Raises AssociationAborted, ProtocolViolation."""

@@ -17,8 +17,9 @@ from dicomferry.models.errors import ContextNotAccepted, UnusableFile
 from dicomferry.models.remote import Remote
 from dicomferry.workers import part10
 from dicomferry.workers.dimse import contexts, message
+from dicomferry.workers.dimse.associate import OUR_MAX_PDU
 from dicomferry.workers.dimse.association import Association, Progress, open_association
-from dicomferry.workers.dimse.contexts import Context, Pair, Proposal
+from dicomferry.workers.dimse.contexts import Context, Convert, Pair, Proposal
 from dicomferry.workers.dimse.message import Command, Message, number_value, text_value
 from dicomferry.workers.dimse.pdata import DataPath, FileSource, Source, SourceFailed, StreamSource
 
@@ -30,6 +31,8 @@ _RESULTS = {
     4: "transfer syntaxes not supported",
     None: "the peer did not answer this context",
 }
+
+_NO_ABSTRACT_SYNTAX = 3
 
 # What follows the preamble: DICM, and the head of (0002,0000), UL of four bytes.
 _META_LENGTH = b"DICM\x02\0\0\0UL\x04\0"
@@ -74,7 +77,9 @@ def send(
     items: Iterator[LocalInstance],
     pairs: Sequence[Pair],
     *,
-    transcode: bool = False,
+    convert: Convert = Convert.UNCOMPRESSED,
+    priority: int = message.PRIORITY_MEDIUM,
+    max_pdu: int = OUR_MAX_PDU,
     progress: Progress | None = None,
     on_open: OnOpen | None = None,
 ) -> Iterator[StoreAnswer]:
@@ -82,13 +87,14 @@ def send(
 
     `pairs` are the (SOP class UID, transfer syntax UID) that will be met; the first association is opened for
     as many of them as it holds before an item is pulled, another one whenever an item needs contexts that the
-    open one never proposed. With `transcode` a peer that takes a compressed file only uncompressed gets a
-    decompressed copy. `on_open` hears of each. `progress(n)` is called whenever bytes moved, with the
-    bytes of data set among them. Raises what `open_association` raises, AssociationAborted,
+    open one never proposed. `convert` says which files are sent in another syntax where the peer does not take
+    their own, `max_pdu` how long a PDU the peer may send. `on_open` hears of each association. `progress(n)` is
+    called whenever bytes moved, with the bytes of data set among them. Raises what `open_association` raises,
+    AssociationAborted,
     DimseTimeout("progress" while sending, "store_answer" after the last fragment), ProtocolViolation: the
     item pulled last was in flight then. Closing the iterator releases the association.
     """
-    sender = _Sender(remote, pairs, transcode, progress, on_open)
+    sender = _Sender(remote, pairs, convert, priority, max_pdu, progress, on_open)
     try:
         sender.open_first()
         for item in items:
@@ -110,13 +116,17 @@ class _Sender:
         self,
         remote: Remote,
         pairs: Sequence[Pair],
-        transcode: bool,
+        convert: Convert,
+        priority: int,
+        max_pdu: int,
         progress: Progress | None,
         on_open: OnOpen | None,
     ) -> None:
         self._remote = remote
-        self._transcode = transcode
-        self._groups = contexts.group(pairs, transcode=transcode)
+        self._convert = convert
+        self._priority = priority
+        self._max_pdu = max_pdu
+        self._groups = contexts.group(pairs, convert=convert)
         self._progress = progress
         self._on_open = on_open
         self._association: Association | None = None
@@ -129,7 +139,7 @@ class _Sender:
             self._open(self._groups[0])
 
     def _open(self, proposals: tuple[Proposal, ...]) -> Association:
-        association = open_association(self._remote, proposals, progress=self._progress)
+        association = open_association(self._remote, proposals, max_pdu=self._max_pdu, progress=self._progress)
         self._association = association
         self._proposed = proposals
         self._chosen.clear()
@@ -157,10 +167,10 @@ class _Sender:
             if self._serves(group, pair):
                 return self._open(group)
         # Not in the plan: the file was written anew since, in another syntax.
-        return self._open(contexts.extended(self._proposed, pair, transcode=self._transcode))
+        return self._open(contexts.extended(self._proposed, pair, convert=self._convert))
 
     def _serves(self, proposals: tuple[Proposal, ...], pair: Pair) -> bool:
-        return contexts.serves(proposals, pair, transcode=self._transcode)
+        return contexts.serves(proposals, pair, convert=self._convert)
 
     def send(self, item: LocalInstance) -> StoreAnswer:
         """Send one file; a fault of the file is an answer, any other an exception."""
@@ -175,7 +185,7 @@ class _Sender:
         except UnusableFile as error:
             return _unsent(item, error.reason, str(error))
         except ContextNotAccepted as error:
-            return _unsent(item, "context refused", _refusal(error, self._transcode))
+            return _unsent(item, "context refused", _refusal(error, self._convert))
         finally:
             os.close(fd)
 
@@ -187,10 +197,10 @@ class _Sender:
         association = self._association_for(pair)
         context = self._chosen.get(pair)
         if context is None:
-            context = self._chosen[pair] = contexts.choose(association.contexts, pair, transcode=self._transcode)
+            context = self._chosen[pair] = contexts.choose(association.contexts, pair, convert=self._convert)
         sent_as = None if context.transfer_syntax == header.transfer_syntax_uid else context.transfer_syntax
         message_id = association.next_message_id()
-        command = _request(header, message_id)
+        command = _request(header, message_id, self._priority)
         seconds = self._remote.timeouts.progress
         path = self._data_path(association)
         copy: BinaryIO | None = None
@@ -286,14 +296,14 @@ def _reencoded(path: bytes, header: part10.Header, syntax: str) -> tuple[BinaryI
     return stream, length
 
 
-def _request(header: part10.Header, message_id: int) -> bytes:
+def _request(header: part10.Header, message_id: int, priority: int) -> bytes:
     """C-STORE-RQ (PS3.7 table 9.3-1), encoded."""
     command = Command(
         {
             message.AFFECTED_SOP_CLASS_UID: text_value(header.sop_class_uid),
             message.COMMAND_FIELD: number_value(message.C_STORE_RQ),
             message.MESSAGE_ID: number_value(message_id),
-            message.PRIORITY: number_value(message.PRIORITY_MEDIUM),
+            message.PRIORITY: number_value(priority),
             message.COMMAND_DATA_SET_TYPE: number_value(message.DATA_SET_FOLLOWS),
             message.AFFECTED_SOP_INSTANCE_UID: text_value(header.sop_instance_uid),
         }
@@ -316,7 +326,7 @@ def _comment(answer: Message) -> str | None:
     return text and "".join(char if char.isprintable() else "?" for char in text)
 
 
-def _refusal(error: ContextNotAccepted, transcode: bool) -> str:
+def _refusal(error: ContextNotAccepted, convert: Convert) -> str:
     """Which context was refused and why, for people."""
     from pydicom.uid import UID
 
@@ -325,6 +335,7 @@ def _refusal(error: ContextNotAccepted, transcode: bool) -> str:
     syntax = UID(error.transfer_syntax_uid, 0).name
     why = _RESULTS.get(error.result, "refused")
     text = f"{what} in {syntax}: {why}" + (f" (result {error.result})" if error.result is not None else "")
-    if contexts.convertible(error.transfer_syntax_uid, transcode=transcode):
+    if error.result == _NO_ABSTRACT_SYNTAX or contexts.convertible(error.transfer_syntax_uid, convert):
         return text
-    return f"{text}; `submit store --transcode` sends a decompressed copy"
+    copy = "re-encoded" if error.transfer_syntax_uid in contexts.UNCOMPRESSED else "decompressed"
+    return f"{text}; `--transcode` sends a {copy} copy"

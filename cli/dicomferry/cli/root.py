@@ -1,0 +1,48 @@
+"""The commands of `dicomferry`. Nothing heavy is imported before a command needs it: help and completion stay quick."""
+
+from __future__ import annotations
+
+import click
+
+from dicomferry.cli.commands import Lazy, Root
+
+_COMMANDS = {
+    "up": Lazy("dicomferry.cli.roles:up", "Run everything on this machine: broker, workers and storage SCP."),
+    "worker": Lazy("dicomferry.cli.roles:worker", "Run workers alone, for systemd and containers."),
+    "scp": Lazy("dicomferry.cli.roles:scp", "Run the storage SCP alone, for systemd and containers."),
+    "demo": Lazy(
+        "dicomferry.cli.demo:demo",
+        "Send samples to an archive on this machine, kill a worker on the way, fetch them back, count what came.",
+    ),
+    "status": Lazy("dicomferry.cli.admin:status", "Show what runs, what waits and what went wrong."),
+    "remote": Lazy("dicomferry.cli.remotes:remote", "Keep the address book of remote AEs and test them."),
+    "submit": Lazy(
+        "dicomferry.cli.enqueue:submit", "Queue a job: an echo, files to store, or what is to be retrieved."
+    ),
+    "scu": Lazy("dicomferry.cli.scu.command:scu", "Do one operation now, without a queue: gdcmscu's command line."),
+    "jobs": Lazy("dicomferry.cli.jobs:jobs", "Look at jobs, wait for them, change their course."),
+    "archive": Lazy("dicomferry.cli.archive:archive", "Look at what was received, check it, remove it."),
+    "config": Lazy("dicomferry.cli.admin:config", "Show the settings and where they come from."),
+    "db": Lazy("dicomferry.cli.admin:db", "Set up, upgrade and check the database."),
+    "completion": Lazy("dicomferry.cli.completion:completion", "Print the completion script for a shell."),
+    "version": Lazy("dicomferry.cli.admin:version", "Print the version."),
+}
+
+
+@click.group(
+    "dicomferry",
+    cls=Root,
+    lazy=_COMMANDS,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Move DICOM objects between this site and remote archives, in bulk, and know per instance what arrived.
+
+    Without a command: the status, and the next step worth taking.
+    """
+    if ctx.invoked_subcommand is None:
+        from dicomferry.cli import status
+
+        status.show(next_step=True)

@@ -1,0 +1,137 @@
+"""`dicomferry scu ARGV...` from the command line to the exit status: 0 done, 1 anything else, 130 interrupted."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
+from io import TextIOWrapper
+
+from dicomferry.cli.output import mute
+from dicomferry.cli.scu import grammar
+from dicomferry.cli.scu.grammar import Line
+from dicomferry.cli.scu.invocation import Invocation
+from dicomferry.cli.scu.messages import Messages, Refused, one_line
+from dicomferry.models.errors import (
+    AssociationRejected,
+    DicomferryError,
+    DimseError,
+    DimseFailure,
+    OutputFailed,
+    RemoteUnreachable,
+)
+
+INTERRUPTED = 130
+
+
+def run(argv: Sequence[str]) -> int:
+    """The exit status. What goes wrong is one line on standard error."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Patients' names are printed as UTF-8 whatever the locale, as what reads the pipe expects them.
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+        return code
+    except Refused as refusal:
+        return _complain(str(refusal))
+    except BrokenPipeError:
+        # Whoever read has heard enough.
+        mute()
+        return 1
+    except OutputFailed as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+
+
+def _run(argv: Sequence[str]) -> int:
+    line = grammar.read(argv)
+    if line.information:
+        sys.stdout.write(_information(line))
+        return 0
+    grammar.check_root_uid(os.environ)
+    try:
+        invocation = grammar.invocation(line)
+    except grammar.NoHost:
+        sys.stdout.write(_help())
+        raise
+    say = Messages(invocation)
+    try:
+        code = _operate(invocation, say)
+        return 1 if say.failed else code
+    finally:
+        say.close()
+
+
+def _operate(invocation: Invocation, say: Messages) -> int:
+    """Run the mode, and say what kept it from its end."""
+    try:
+        return _mode(invocation, say)
+    except AssociationRejected as error:
+        say.rejection(error)
+    except DimseFailure as error:
+        say.failure(_status_line(invocation, error))
+    except DimseError as error:
+        say.failure(_error_line(error))
+    except DicomferryError as error:
+        say.failure(str(error))
+    except (Refused, BrokenPipeError):
+        raise
+    except Exception as error:
+        if invocation.debug:
+            import traceback
+
+            traceback.print_exc()
+        say.failure(f"unexpected {type(error).__name__}: {error}; -D shows where")
+    return 1
+
+
+def _mode(invocation: Invocation, say: Messages) -> int:
+    """Run the mode; its module has its name, and nothing is imported for the others."""
+    mode: Callable[[Invocation, Messages], int] = import_module(f"dicomferry.cli.scu.{invocation.mode}").run
+    return mode(invocation, say)
+
+
+def _status_line(invocation: Invocation, error: DimseFailure) -> str:
+    """The peer, the operation, its status in four digits, and what that means."""
+    from dicomferry.models import dimse_status
+
+    reason = dimse_status.for_status(invocation.mode, error.status).reason
+    meant = "" if reason is None or reason.startswith("status 0x") else f" ({reason})"
+    comment = f", {error.comment!r}" if error.comment else ""
+    peer = f"{invocation.called}@{invocation.address}"
+    return f"{peer}: C-{invocation.mode.upper()} ended with status {error.status:04X}{meant}{comment}"
+
+
+def _error_line(error: DimseError) -> str:
+    """What went wrong; where nobody was reached, also what to look at."""
+    if not isinstance(error, RemoteUnreachable):
+        return str(error)
+    from dicomferry.models import dimse_status
+
+    return f"{error}; {dimse_status.for_error(error).advice}"
+
+
+def _information(line: Line) -> str:
+    if line.information == "help":
+        return _help()
+    from dicomferry.cli.scu import help
+
+    return help.version_text() if line.information == "version" else help.query_help(line.root)
+
+
+def _help() -> str:
+    from dicomferry.cli.scu import environment, help
+
+    return help.help_text(environment.characters(environment.given()))
+
+
+def _complain(text: str) -> int:
+    with suppress(OSError):
+        sys.stderr.write(one_line(text) + "\n")
+        sys.stderr.flush()
+    return 1

@@ -1,0 +1,180 @@
+"""One instance on its way in: from the first bytes of its data set to a file that is whole, and a status.
+
+Where the file goes is for who inherits from this: `ingest` puts it into the archive.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from dicomferry.models.errors import UnusableFile
+from dicomferry.workers import file_meta
+from dicomferry.workers.archive import Draft
+from dicomferry.workers.data_set import NeedMore, instance_uids
+from dicomferry.workers.dimse.acceptor import Answer, Incoming
+from dicomferry.workers.dimse.associate import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+SUCCESS = 0x0000
+INVALID_UID = 0x0117
+NO_RESOURCES = 0xA700
+DOES_NOT_MATCH = 0xA900
+
+FIRST_LOOK = 64 * 1024
+"""Bytes of a data set in which its UIDs are looked for at once; what is longer in coming is waited for."""
+LAST_LOOK = 1024 * 1024
+
+_UID = re.compile(r"(?!\.*$)[0-9A-Za-z.\-]{1,128}")
+_LAWFUL = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Intake(ABC):
+    """A `Sink` for one C-STORE; for one thread. `source_ae_title` is what the file names as its source (0002,0016)."""
+
+    def __init__(self, incoming: Incoming, source_ae_title: str) -> None:
+        self._incoming = incoming
+        self._source_ae_title = source_ae_title
+        self._draft: Draft | None = None
+        self._held: list[bytes] = []
+        self._refusal: Answer | None = None
+        self._study: str | None = None
+        self._series: str | None = None
+        self._flaw: str | None = None
+        if not _UID.fullmatch(incoming.sop_instance_uid):
+            self._refuse(INVALID_UID, "SOP Instance UID has a character that no UID has")
+        elif not _UID.fullmatch(incoming.sop_class_uid):
+            self._refuse(INVALID_UID, "SOP Class UID has a character that no UID has")
+
+    @abstractmethod
+    def _new_draft(self) -> Draft:
+        """A new, empty file. Raises OSError."""
+
+    @abstractmethod
+    def _publish(self, draft: Draft) -> Answer:
+        """Everything is written: give the file its name. Raises OSError."""
+
+    @abstractmethod
+    def _refused(self, answer: Answer) -> None:
+        """The instance is not kept, and this is what its sender is told."""
+
+    @abstractmethod
+    def _trouble(self, error: OSError) -> str:
+        """A comment for the sender on what keeps us from writing."""
+
+    def take(self, spans: list[memoryview]) -> None:
+        """More of the data set."""
+        if self._refusal is not None:
+            return
+        try:
+            if self._draft is not None:
+                self._write(self._draft, spans)
+            elif not self._held and self._identify(_first(spans), whole=False):
+                self._begin(spans)
+            elif self._draft is None and self._refusal is None:
+                self._hold(spans)
+        except OSError as error:
+            self._refuse_for(error)
+
+    def finish(self) -> Answer:
+        """The data set is complete: publish, and answer."""
+        if self._refusal is None:
+            try:
+                if self._draft is None:
+                    held = b"".join(self._held)
+                    self._identify(held, whole=True)
+                    if self._refusal is None:
+                        self._begin([memoryview(held)])
+                if self._draft is not None and self._refusal is None:
+                    return self._publish(self._draft)
+            except OSError as error:
+                self._refuse_for(error)
+        self.discard()
+        assert self._refusal is not None
+        self._refused(self._refusal)
+        return self._refusal
+
+    def discard(self) -> None:
+        """Leave nothing behind of what is not published."""
+        self._held.clear()
+        if self._draft is not None:
+            self._draft.close()
+            self._draft = None
+
+    def _refuse(self, status: int, comment: str) -> None:
+        self._refusal = Answer(status, comment)
+        self.discard()
+
+    def _refuse_for(self, error: OSError) -> None:
+        if error.errno in _FULL:
+            self._refuse(NO_RESOURCES, "disk is full")
+        else:
+            self._refuse(NO_RESOURCES, self._trouble(error))
+
+    def _hold(self, spans: list[memoryview]) -> None:
+        """Keep bytes until the UIDs are among them, or until that is not to be expected any more."""
+        self._held.append(b"".join(spans))
+        held = b"".join(self._held)
+        if self._identify(held, whole=len(held) >= LAST_LOOK) and self._refusal is None:
+            self._held.clear()
+            self._begin([memoryview(held)])
+
+    def _identify(self, first: bytes, *, whole: bool) -> bool:
+        """Read the UIDs from the data set's first bytes; False when more of them are needed.
+
+        What cannot be read is stored under the command's UID and flagged; it is not ours to judge.
+        """
+        incoming = self._incoming
+        try:
+            found = instance_uids(first, 0, incoming.context.transfer_syntax, whole)
+        except NeedMore:
+            if whole:
+                self._flaw = "no uid: none within reach"
+            return whole
+        except UnusableFile as error:
+            if not whole and error.reason == "truncated":
+                return False
+            if error.reason == "bad uid":
+                self._refuse(DOES_NOT_MATCH, "SOP UIDs of the data set are no UIDs")
+                return True
+            self._flaw = f"{error.reason}: {error}"[:200]
+            return True
+        sop_class, sop_instance, self._study, self._series = found
+        if not whole and (self._study is None or self._series is None):
+            return False
+        if sop_instance != incoming.sop_instance_uid:
+            self._refuse(DOES_NOT_MATCH, "SOP Instance UID of command and data set differ")
+        elif sop_class != incoming.sop_class_uid:
+            self._refuse(DOES_NOT_MATCH, "SOP Class UID of command and data set differ")
+        elif not all(len(uid) <= 64 and _LAWFUL.fullmatch(uid) for uid in found if uid):
+            self._flaw = "odd uid"
+        return True
+
+    def _begin(self, spans: list[memoryview]) -> None:
+        incoming = self._incoming
+        if self._refusal is not None:
+            return
+        head = file_meta.encode(
+            {
+                file_meta.SOP_CLASS: incoming.sop_class_uid,
+                file_meta.SOP_INSTANCE: incoming.sop_instance_uid,
+                file_meta.TRANSFER_SYNTAX: incoming.context.transfer_syntax,
+                file_meta.IMPLEMENTATION_CLASS: IMPLEMENTATION_CLASS_UID,
+                file_meta.IMPLEMENTATION_VERSION: IMPLEMENTATION_VERSION_NAME,
+                file_meta.SOURCE_AE_TITLE: self._source_ae_title,
+            }
+        )
+        self._draft = self._new_draft()
+        self._write(self._draft, [head, *spans])
+
+    def _write(self, draft: Draft, views: Sequence[bytes | memoryview]) -> None:
+        draft.write(views)
+
+
+def _first(spans: list[memoryview]) -> bytes:
+    """The first bytes of the data set, up to FIRST_LOOK."""
+    if len(spans[0]) >= FIRST_LOOK:
+        return bytes(spans[0][:FIRST_LOOK])
+    return b"".join(spans)[:FIRST_LOOK]
