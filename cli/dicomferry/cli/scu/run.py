@@ -70,6 +70,7 @@ def _run(argv: Sequence[str]) -> int:
 
 def _operate(invocation: Invocation, say: Messages) -> int:
     """Run the mode, and say what kept it from its end."""
+    say.detail(f"{invocation.calling} calls {invocation.called}@{invocation.address}: {invocation.mode}")
     try:
         return _mode(invocation, say)
     except AssociationRejected as error:
