@@ -72,7 +72,7 @@ def test_an_echo_is_silent(archive: DcmQrScp) -> None:
     for line in (f"{LOOPBACK} {port}", f"--ech -H {LOOPBACK} -p{port}", f"--port={port} -- {LOOPBACK}"):
         done = scu(f"--call {archive.aet} {line}")
         assert done.stdout == done.stderr == ""
-    assert "C-ECHO answered" in scu(f"-W {LOOPBACK} {port} --call {archive.aet}").stderr
+    assert "C-ECHO answered" in scu(f"-D {LOOPBACK} {port} --call {archive.aet}").stderr
 
 
 def test_an_echo_needs_none_of_the_queues_libraries(archive: DcmQrScp) -> None:

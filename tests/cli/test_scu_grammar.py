@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomferry.cli.scu import grammar
@@ -75,6 +75,7 @@ def test_what_getopt_complains_of_is_refused_in_its_words(argv: list[str], compl
     assert str(refusal.value) == f"dicomferry scu: {complaint}"
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(LONG)), st.data())
 def test_our_own_options_make_no_abbreviation_ambiguous(name: str, data: st.DataObject) -> None:
     """Every beginning means what it means to gdcmscu; ours have to be written out."""
@@ -89,6 +90,7 @@ def test_our_own_options_make_no_abbreviation_ambiguous(name: str, data: st.Data
     assert not set(OURS) & set(LONG)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=12), max_size=8))
 def test_any_command_line_is_read_or_refused(argv: list[str]) -> None:
     """Nothing else is raised, whatever the words."""

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomferry.cli.scu import environment, grammar, query
@@ -92,6 +92,7 @@ def test_a_value_goes_out_as_it_was_typed(key: str, expected: dict[str, bytes]) 
         assert asked("--find --studyroot", option, key) == {"8,52": b"STUDY ", **expected}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["10,10", "10,20", "20,d", "8,52", "8,5"]), st.sampled_from("ABC"))))
 def test_the_first_of_two_equal_keys_wins(keys: list[tuple[str, str]]) -> None:
     """Whatever the order of the others."""

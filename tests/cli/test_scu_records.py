@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomferry.cli.scu import records
@@ -119,6 +119,7 @@ def test_what_cannot_be_decoded_is_a_dot() -> None:
     assert lines(element(0x00100010, b"J\xe9r\xf4me")) == [line("(0010,0010) ?? (PN) [J.r.me]", "6,1 Patient's Name")]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_make_lines(data: bytes) -> None:
     """Whatever a peer sends, nothing is raised and nothing moves the cursor."""

@@ -14,7 +14,7 @@ def run(invocation: Invocation, say: Messages) -> int:
     result = echo.echo(invocation.remote, syntaxes=(IMPLICIT_LE,), max_pdu=MAX_PDU)
     if result.status != 0:
         raise DimseFailure(result.status)
-    say.note(
+    say.detail(
         f"C-ECHO answered by {invocation.called} at {invocation.address} ({result.peer_implementation_name}): "
         f"connection {result.tcp_ms:.1f} ms, association {result.association_ms:.1f} ms, echo {result.echo_ms:.1f} ms"
     )

@@ -44,6 +44,7 @@ def run(argv: Sequence[str]) -> int:
     except OutputFailed as error:
         return _complain(str(error))
     except KeyboardInterrupt:
+        _flush()
         _complain("interrupted")
         return INTERRUPTED
 
@@ -69,6 +70,7 @@ def _run(argv: Sequence[str]) -> int:
 
 def _operate(invocation: Invocation, say: Messages) -> int:
     """Run the mode, and say what kept it from its end."""
+    say.detail(f"{invocation.calling} calls {invocation.called}@{invocation.address}: {invocation.mode}")
     try:
         return _mode(invocation, say)
     except AssociationRejected as error:
@@ -93,7 +95,24 @@ def _operate(invocation: Invocation, say: Messages) -> int:
 def _mode(invocation: Invocation, say: Messages) -> int:
     """Run the mode; its module has its name, and nothing is imported for the others."""
     mode: Callable[[Invocation, Messages], int] = import_module(f"dicomferry.cli.scu.{invocation.mode}").run
+    if invocation.record and invocation.mode in ("echo", "find"):
+        return _recorded(mode, invocation, say)
     return mode(invocation, say)
+
+
+def _recorded(mode: Callable[[Invocation, Messages], int], invocation: Invocation, say: Messages) -> int:
+    """A mode without files, with --record: that it was asked for, and how it ended. The others record each file."""
+    from dicomferry.models.state import ItemState
+
+    with import_module("dicomferry.cli.scu.record").keeping(invocation, say) as journal:
+        try:
+            code = mode(invocation, say)
+        except DimseError as error:
+            status = error.status if isinstance(error, DimseFailure) else None
+            journal.request(invocation, ItemState.FAILED, status=status, detail=str(error))
+            raise
+        journal.request(invocation, ItemState.SUCCEEDED, status=0)
+        return code
 
 
 def _status_line(invocation: Invocation, error: DimseFailure) -> str:
@@ -128,6 +147,14 @@ def _help() -> str:
     from dicomferry.cli.scu import environment, help
 
     return help.help_text(environment.characters(environment.given()))
+
+
+def _flush() -> None:
+    """What was printed before an interruption; where nobody takes it, Python is not to try again at its end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, OutputFailed):
+        mute()
 
 
 def _complain(text: str) -> int:
