@@ -21,7 +21,7 @@ _NOBODY = pairing.Pair(None, None)
 MOST_KEYS = 500
 """Values in one IN list."""
 # Built once, and with a list that is bound as one: otherwise each of its values is made a parameter of its own.
-_SOME = sa.bindparam("some", expanding=True)
+_SOME: sa.BindParameter[list[str]] = sa.bindparam("some", expanding=True)
 _BY_PATH = sa.select(InstanceRow.path, InstanceRow.id).where(
     InstanceRow.path.in_(_SOME), InstanceRow.removed_at.is_(None)
 )
