@@ -43,7 +43,7 @@ class Asked:
     @property
     def options(self) -> dict[str, Any]:
         """What is written down of how, as `job_store.submit` takes it."""
-        return {key: self.how[key] for key in ("label", "priority", "not_before")}  # type: ignore[literal-required]
+        return {key: self.how[key] for key in ("label", "priority", "not_before")}
 
 
 @click.group(cls=Group)

@@ -8,15 +8,15 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from datetime import datetime
 from typing import TypeAlias
 
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import presence, run_store, schedule_store, schema, telemetry, timetable
 from dicomferry.models import settings as settings_module
-from dicomferry.models.database import Database
+from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import DicomferryError, OutOfReach, UsageError
 from dicomferry.models.run_store import Order, Refusal
 from dicomferry.models.schedule import Schedule
@@ -81,12 +81,25 @@ class Scan:
             self._recomputed = True
         now, due = run_store.due(self._database)
         for found in due:
-            self._settle(found, now)
+            with self._apart(found):
+                self._settle(found, now)
         for run, found in run_store.waiting(self._database):
-            order = self._order(found, run.due_at)
-            job_id = run_store.end_waiting(self._database, run, found, order)
-            if job_id is not None:
-                log.info("submitted", schedule=found.name, due=run.due_at.isoformat(), job=job_id)
+            with self._apart(found):
+                self._end_waiting(run, found)
+
+    @contextmanager
+    def _apart(self, found: Schedule) -> Iterator[None]:
+        try:
+            yield
+        except OutOfReach:
+            raise
+        except Exception:
+            log.exception("a schedule could not be settled", schedule=found.name)
+
+    def _end_waiting(self, run: AnyRow, found: Schedule) -> None:
+        job_id = run_store.end_waiting(self._database, run, found, self._order(found, run.due_at))
+        if job_id is not None:
+            log.info("submitted", schedule=found.name, due=run.due_at.isoformat(), job=job_id)
 
     def _settle(self, found: Schedule, now: datetime) -> None:
         try:
