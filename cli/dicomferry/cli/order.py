@@ -20,16 +20,13 @@ if TYPE_CHECKING:
 
 def of(database: Database, schedule: Schedule, moment: datetime) -> Order:
     """The job that a schedule's command asks for at a moment. Raises UsageError as the command would."""
-    try:
-        return check(database, schedule.words, schedule.folder, schedule.local(moment))
-    except click.UsageError as error:
-        raise UsageError(" ".join(error.format_message().split())) from None
+    return check(database, schedule.words, schedule.folder, schedule.local(moment))
 
 
 def check(database: Database, words: Sequence[str], folder: str, moment: datetime) -> Order:
     """The same for words that are no schedule yet; `moment` is aware, in the zone whose days count.
 
-    Raises UsageError, and click's own for wrong usage.
+    Raises UsageError.
     """
     from dicomferry.models import remote_store
     from dicomferry.models.run_store import Order
@@ -46,11 +43,16 @@ def _asked(words: Sequence[str], occasion: Occasion) -> Asked:
     if any(word.partition("=")[0] in ("--home", "--debug") for word in words):
         raise UsageError("--home and --debug have their place before --")
     outer = click.get_current_context()
-    with meant(occasion):
-        name, command, rest = submit.resolve_command(outer, list(words))
-        assert name is not None and command is not None
-        with command.make_context(name, rest, parent=outer) as inner:
-            asked = command.invoke(inner)
+    name: str | None = None
+    try:
+        with meant(occasion):
+            name, command, rest = submit.resolve_command(outer, list(words))
+            assert name is not None and command is not None
+            with command.make_context(name, rest, parent=outer) as inner:
+                asked = command.invoke(inner)
+    except click.UsageError as error:
+        told = " ".join(error.format_message().split())
+        raise UsageError(f"{told} (see `dicomferry submit {name or ''} --help`)".replace("  ", " ")) from None
     assert isinstance(asked, Asked)
     for option, given in (("--wait", "wait"), ("--timeout", "timeout"), ("--json", "as_json")):
         if asked.how[given]:  # type: ignore[literal-required]
