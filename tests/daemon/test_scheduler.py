@@ -77,7 +77,7 @@ class World:
         return not (busy or jobs)
 
     def settle(self) -> None:
-        until(self.at_rest, "the schedulers have settled what is due", pause=0.003)
+        until(self.at_rest, "the schedulers have settled what is due", pause=0.01)
 
     def runs(self) -> dict[str, list[AnyRow]]:
         found: dict[str, list[AnyRow]] = {name: [] for name in SCHEDULES}

@@ -47,7 +47,7 @@ def _look(url: str, clock: ClockFile) -> None:
     with click.Context(click.Command("scheduler")):
         while True:
             scan()
-            time.sleep(0.005)
+            time.sleep(0.02)
 
 
 class Schedulers:
