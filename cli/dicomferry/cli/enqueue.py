@@ -32,6 +32,10 @@ class JobOptions(TypedDict):
     as_json: bool
 
 
+WAITING = ("wait", "timeout", "as_json")
+"""Options about what the command does when the job is written down."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a submit command asks for: what to do, with which remote, and how."""
@@ -43,7 +47,7 @@ class Asked:
     @property
     def options(self) -> dict[str, Any]:
         """What is written down of how, as `job_store.submit` takes it."""
-        return {key: self.how[key] for key in ("label", "priority", "not_before")}
+        return {key: value for key, value in self.how.items() if key not in WAITING}
 
 
 @click.group(cls=Group)

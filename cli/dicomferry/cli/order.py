@@ -36,7 +36,7 @@ def check(database: Database, words: Sequence[str], folder: str, moment: datetim
 
 
 def _asked(words: Sequence[str], occasion: Occasion) -> Asked:
-    from dicomferry.cli.enqueue import Asked, submit
+    from dicomferry.cli.enqueue import WAITING, Asked, submit
 
     if not words:
         raise UsageError("what is to be submitted? Write it behind --, such as `-- move pacs1 -k StudyDate=@yesterday`")
@@ -54,7 +54,7 @@ def _asked(words: Sequence[str], occasion: Occasion) -> Asked:
         told = " ".join(error.format_message().split())
         raise UsageError(f"{told} (see `dicomferry submit {name or ''} --help`)".replace("  ", " ")) from None
     assert isinstance(asked, Asked)
-    for option, given in (("--wait", "wait"), ("--timeout", "timeout"), ("--json", "as_json")):
-        if asked.how[given]:  # type: ignore[literal-required]
-            raise UsageError(f"{option}: nobody waits for what a schedule submits")
+    given = next((name for name in WAITING if asked.how[name]), None)  # type: ignore[literal-required]
+    if given:
+        raise UsageError(f"--{given.removeprefix('as_')}: nobody waits for what a schedule submits")
     return asked

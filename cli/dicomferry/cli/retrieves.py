@@ -221,11 +221,13 @@ def _example(level: str) -> str:
 def _choose(remote: str) -> str:
     """The method that is known to work with a remote; raises NotFound, UsageError."""
     from dicomferry.cli import record
+    from dicomferry.cli.occasion import occasion
     from dicomferry.models import retrieve_method
 
     database = record.for_reading(record.settings())
     if database is None:
         return "move"
     chosen, why = retrieve_method.choose(database, remote)
-    note(f"by C-{chosen.upper()}: {why}")
+    if not occasion().recurring:
+        note(f"by C-{chosen.upper()}: {why}")
     return chosen

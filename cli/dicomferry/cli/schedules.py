@@ -161,7 +161,7 @@ def _table(found: Iterable[Row]) -> None:
             row["cron"],
             row["tz"],
             "paused" if row["paused_at"] else _in_zone(row["next_due"], row["tz"]),
-            _came_to(row["last_run"]) if row["last_run"] else "",
+            f"{_due(row['last_run'], row['tz'])}: {_came_to(row['last_run'])}" if row["last_run"] else "",
             row["command"],
         )
         for row in listed
@@ -217,7 +217,7 @@ def _catch_up(found: Row) -> str:
     grace = f", if at most {words.duration(found['grace'])} late" if found["grace"] is not None else ""
     if found["catch_up"] == "all":
         return f"all: what passed while no scheduler ran fires, {found['cap']} at most{grace}"
-    return f"latest: of what passed while no scheduler ran the last fires{grace or ', until the next is due'}"
+    return f"latest: of what passed while no scheduler ran the last one fires{grace or ', until the next is due'}"
 
 
 def _due(run: Row, tz: str) -> str:
@@ -242,9 +242,11 @@ def _notified(run: Row) -> str:
     return ", ".join(f"{told['channel']} {told['outcome']}" for told in run["notifications"])
 
 
-def _in_zone(moment: str, tz: str) -> str:
+def _in_zone(moment: str | None, tz: str) -> str:
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+    if moment is None:
+        return "never"
     found = datetime.fromisoformat(moment)
     try:
         return _local(found.astimezone(ZoneInfo(tz)))
