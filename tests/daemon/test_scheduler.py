@@ -115,6 +115,7 @@ def _simulate(url: str, folder: Path, nights: list[datetime], *, days: int, seed
                     killed_on = slot.date()
                     if chance.random() < 0.2:
                         running.kill_all()
+                        world.at_rest()  # the workers are there and end what was submitted
                         down_until = slot + timedelta(hours=chance.uniform(1, 30))
                     else:
                         time.sleep(chance.uniform(0, 0.015))
