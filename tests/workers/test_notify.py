@@ -198,21 +198,21 @@ def test_a_command_gets_it_by_environment_and_standard_input(database: Database,
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "seconds", "told"),
     [
-        ("raise SystemExit(3)", "exit 3; given up"),
-        ("import os; os.kill(os.getpid(), 9)", "killed by signal 9; given up"),
-        ("import time; time.sleep(600)", "ended after 1 s, its time limit; given up"),
-        (None, "no such file or directory; given up"),
+        ("raise SystemExit(3)", 60, "exit 3; given up"),
+        ("import os; os.kill(os.getpid(), 9)", 60, "killed by signal 9; given up"),
+        ("import time; time.sleep(600)", 0.5, "ended after 0.5 s, its time limit; given up"),
+        (None, 60, "no such file or directory; given up"),
     ],
 )
 def test_a_command_that_fails_is_on_record(
-    database: Database, tell: Tell, tmp_path: Path, text: str | None, told: str
+    database: Database, tell: Tell, tmp_path: Path, text: str | None, seconds: float, told: str
 ) -> None:
     """It had its chance: it is not run again, and the job's history says how it ended."""
     command = "/not/there" if text is None else _script(tmp_path, text)
     job = _ended(database)
-    assert tell(command=command, command_timeout=1)
+    assert tell(command=command, command_timeout=seconds)
     ((kind, said),) = _told(database, job)
     assert kind == "notify failed" and said.lower().endswith(told)
     assert not tell(command=command)

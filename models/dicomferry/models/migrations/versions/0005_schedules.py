@@ -27,7 +27,7 @@ def upgrade() -> None:
             "command", sa.Text(), nullable=False, comment="JSON: the words of the submit command, and its folder"
         ),
         sa.Column("catch_up", sa.String(length=8), nullable=False),
-        sa.Column("grace", sa.Float(), nullable=True, comment="seconds"),
+        sa.Column("grace", sa.Double(), nullable=True, comment="seconds"),
         sa.Column("cap", sa.Integer(), nullable=False),
         sa.Column("overlap", sa.String(length=8), nullable=False),
         sa.Column(
