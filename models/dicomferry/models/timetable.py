@@ -18,7 +18,7 @@ from cronsim import CronSim, CronSimError
 from dicomferry.models.errors import UsageError
 
 PUNCTUAL_SECONDS = 60.0
-"""How late a schedule that catches up on nothing may still fire: a scheduler that is started again needs a moment."""
+"""How late is punctual, whatever the grace: a scheduler that is started again needs a moment."""
 MOST_AT_ONCE = 5_000
 """Due times that are looked at in one step, however long nobody was there."""
 
@@ -108,8 +108,8 @@ class Policy:
 
     def is_useful(self, due: datetime, now: datetime) -> bool:
         """Whether a due time may still fire."""
-        grace = PUNCTUAL_SECONDS if self.catch_up is CatchUp.SKIP else self.grace
-        return grace is None or now - due <= timedelta(seconds=grace)
+        grace = 0.0 if self.catch_up is CatchUp.SKIP else self.grace
+        return grace is None or now - due <= timedelta(seconds=max(grace, PUNCTUAL_SECONDS))
 
 
 @dataclass(frozen=True)
