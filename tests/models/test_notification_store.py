@@ -28,7 +28,7 @@ def _take(site: Site) -> Notification:
 
 
 def _events(site: Site) -> list[str]:
-    query = sa.select(EventRow.text).where(EventRow.kind.in_(("notified", "notify failed"))).order_by(EventRow.id)
+    query = sa.select(EventRow.text).where(EventRow.kind.in_(("notified", "notify_failed"))).order_by(EventRow.id)
     return [row.text for row in site.rows(query)]
 
 

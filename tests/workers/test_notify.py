@@ -95,7 +95,7 @@ def _told(database: Database, job: int) -> list[tuple[str, str]]:
     return [
         (event["kind"], event["text"])
         for event in job_view.events(database, job)
-        if event["kind"] in ("notified", "notify failed")
+        if event["kind"] in ("notified", "notify_failed")
     ]
 
 
@@ -136,7 +136,7 @@ def test_any_other_answer_is_tried_again(
     assert len(receiver.got) == 2 and {path for path, _, _ in receiver.got} == {"/hook/token"}
     assert len({headers["webhook-id"] for _, headers, _ in receiver.got}) == 1
     first, second = _told(database, job)
-    assert first[0] == "notify failed" and f"answer {code}; it is tried again" in first[1]
+    assert first[0] == "notify_failed" and f"answer {code}; it is tried again" in first[1]
     assert second[0] == "notified"
 
 
@@ -145,7 +145,7 @@ def test_a_receiver_that_stays_away_is_given_up(database: Database, tell: Tell) 
     job = _ended(database)
     assert tell(webhook_url="http://127.0.0.1:1/x", secret=SECRET, give_up_after=1e-6)
     ((kind, text),) = _told(database, job)
-    assert kind == "notify failed" and text.endswith("connection refused; given up")
+    assert kind == "notify_failed" and text.endswith("connection refused; given up")
     assert not tell(webhook_url="http://127.0.0.1:1/x", secret=SECRET)
 
 
@@ -214,7 +214,7 @@ def test_a_command_that_fails_is_on_record(
     job = _ended(database)
     assert tell(command=command, command_timeout=seconds)
     ((kind, said),) = _told(database, job)
-    assert kind == "notify failed" and said.lower().endswith(told)
+    assert kind == "notify_failed" and said.lower().endswith(told)
     assert not tell(command=command)
 
 

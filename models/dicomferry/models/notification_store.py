@@ -125,9 +125,9 @@ def not_told(database: Database, what: Notification, detail: str, *, again_in: f
     The job's history says so the first time and the last time. Raises OutOfReach.
     """
     if again_in is None:
-        _record(database, what, detail, event=("notify failed", f"{detail}; given up"), outcome=FAILED)
+        _record(database, what, detail, event=("notify_failed", f"{detail}; given up"), outcome=FAILED)
         return
-    first = ("notify failed", f"{detail}; it is tried again") if what.tries == 1 else None
+    first = ("notify_failed", f"{detail}; it is tried again") if what.tries == 1 else None
     _record(database, what, detail, event=first, seconds=again_in)
 
 
