@@ -14,7 +14,9 @@ from dicomferry.cli.commands import Lazy, Root, mute
 from dicomferry.models.errors import OutputFailed
 
 _COMMANDS = {
-    "up": Lazy("dicomferry.cli.roles:up", "Run everything on this machine: broker, workers, storage SCP, scheduler."),
+    "up": Lazy(
+        "dicomferry.cli.roles:up", "Run everything on this machine: broker, workers, storage SCP and scheduler."
+    ),
     "worker": Lazy("dicomferry.cli.roles:worker", "Run workers alone, for systemd and containers."),
     "scp": Lazy("dicomferry.cli.roles:scp", "Run the storage SCP alone, for systemd and containers."),
     "scheduler": Lazy("dicomferry.cli.roles:scheduler", "Run a scheduler alone, for systemd and containers."),
@@ -28,7 +30,9 @@ _COMMANDS = {
         "dicomferry.cli.enqueue:submit", "Queue a job: an echo, files to store, or what is to be retrieved."
     ),
     "jobs": Lazy("dicomferry.cli.jobs:jobs", "Look at jobs, wait for them, change their course."),
-    "schedule": Lazy("dicomferry.cli.schedules:schedule", "Submit jobs again and again, at the times of a timetable."),
+    "schedule": Lazy(
+        "dicomferry.cli.schedules:schedule", "Submit jobs again and again, at the times of a cron expression."
+    ),
     "archive": Lazy("dicomferry.cli.archive:archive", "Look at what was received, check it, remove it."),
     "config": Lazy("dicomferry.cli.admin:config", "Show the settings and where they come from."),
     "db": Lazy("dicomferry.cli.admin:db", "Set up, upgrade and check the database."),
