@@ -17,8 +17,8 @@ LEASE = 60.0
 
 
 def _all(site: Site) -> list[tuple[int | None, int, str, str]]:
-    columns = (NotificationRow.job_id, NotificationRow.number, NotificationRow.state, NotificationRow.channel)
-    return [tuple(row) for row in site.rows(sa.select(*columns).order_by(NotificationRow.id))]
+    query = sa.select(NotificationRow.__table__).order_by(NotificationRow.id)
+    return [(row.job_id, row.number, row.state, row.channel) for row in site.rows(query)]
 
 
 def _take(site: Site) -> Notification:

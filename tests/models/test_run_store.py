@@ -56,8 +56,8 @@ def _scan(site: Site, order: Order | Refusal | None = None) -> list[int]:
 
 
 def _runs(site: Site) -> list[tuple[str, str | None, int | None]]:
-    query = sa.select(RunRow.state, RunRow.reason, RunRow.job_id).order_by(RunRow.id)
-    return [tuple(row) for row in site.rows(query)]
+    query = sa.select(RunRow.__table__).order_by(RunRow.id)
+    return [(row.state, row.reason, row.job_id) for row in site.rows(query)]
 
 
 def _due(site: Site, name: str = "hourly") -> datetime | None:
