@@ -45,17 +45,17 @@ def test_what_runs_is_said_in_order_and_is_there(install: Install, storescp: Sto
     with installation.up() as up:
         until(lambda: up.said("Tell your PACS administrator"), "the last line is there")
         heads = [line.split()[0].rstrip(";") for line in up.lines]
-        assert heads == ["broker", "worker", "scp", "database", "home", "log", "ready", "Tell"]
+        assert heads == ["broker", "worker", "scp", "scheduler", "database", "home", "log", "ready", "Tell"]
         roles = up.roles()
         assert up.lines[0].endswith(f"process {roles.broker}")
         assert up.lines[1].endswith(f"process {roles.worker}")
         assert len(roles.pool) == 4  # three workers and the slot for quick jobs
-        assert str(installation.home) in up.lines[4]
-        assert Path(up.lines[5].split(maxsplit=1)[1]).is_file()
-        assert "dicomferry submit" in up.lines[6]
+        assert str(installation.home) in up.lines[5]
+        assert Path(up.lines[6].split(maxsplit=1)[1]).is_file()
+        assert "dicomferry submit" in up.lines[7]
         echo(installation, storescp)
         status = installation.json("status")
-        assert [role["role"] for role in status["roles"]] == ["worker", "scp"]
+        assert [role["role"] for role in status["roles"]] == ["worker", "scp", "scheduler"]
         assert status["scp"]["running"] is True
         assert up.lines[-1].startswith("Tell your PACS administrator: AE title DICOMFERRY, host 127.0.0.1, port ")
         up.terminate()

@@ -67,3 +67,17 @@ def jobs(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         for job in listed
         if str(job["id"]).startswith(incomplete)
     ]
+
+
+def schedules(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Names of schedules that begin like this."""
+    try:
+        from dicomferry.cli import record
+        from dicomferry.models import schedule_store
+
+        with ctx.scope():
+            database = record.for_reading(record.settings())
+            listed = schedule_store.names(database) if database else []
+    except Exception:
+        return []
+    return [CompletionItem(name) for name in listed if name.startswith(incomplete)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import click
 
@@ -31,6 +32,24 @@ class JobOptions(TypedDict):
     as_json: bool
 
 
+WAITING = ("wait", "timeout", "as_json")
+"""Options about what the command does when the job is written down."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a submit command asks for: what to do, with which remote, and how."""
+
+    what: Spec
+    remote: str
+    how: JobOptions
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is written down of how, as `job_store.submit` takes it."""
+        return {key: value for key, value in self.how.items() if key not in WAITING}
+
+
 @click.group(cls=Group)
 def submit() -> None:
     """Queue a job: an echo, files to store, or what is to be retrieved.
@@ -43,11 +62,11 @@ def submit() -> None:
 @submit.command()
 @options.remote_argument
 @options.job_options
-def echo(remote: str, **how: Unpack[JobOptions]) -> None:
+def echo(remote: str, **how: Unpack[JobOptions]) -> Asked:
     """Queue one C-ECHO to REMOTE."""
     from dicomferry.models.spec import EchoSpec
 
-    enqueue(EchoSpec(), remote, **how)
+    return Asked(EchoSpec(), remote, how)
 
 
 @submit.command()
@@ -70,7 +89,7 @@ def store(
     from_job: str | None,
     verify: bool,
     **how: Unpack[JobOptions],
-) -> None:
+) -> Asked:
     """Queue files to be stored at REMOTE.
 
     A PATH is a file or a folder. Of a folder the files that lie directly in it are sent; with -r those in the
@@ -81,7 +100,8 @@ def store(
     if bool(paths) == bool(from_job):
         raise UsageError("what is to be sent? Give PATH..., or --from-job ID for what that retrieve brought")
     given = _retrieved(from_job) if from_job else tuple(_absolute(path) for path in paths)
-    enqueue(StoreSpec(paths=given, recursive=recursive, transcode=transcode, verify=verify), remote, **how)
+    what = StoreSpec(paths=given, recursive=recursive, transcode=transcode, verify=verify)
+    return Asked(what, remote, how)
 
 
 for _command in (find, move, get, retrieve):
@@ -90,24 +110,29 @@ for _command in (find, move, get, retrieve):
 
 def _absolute(path: str) -> str:
     """The path from the root on, byte for byte; raises UsageError when nothing is there."""
-    whole = os.path.abspath(os.fsencode(path))
+    from dicomferry.cli.occasion import occasion
+
+    whole = occasion().path(path)
     try:
         os.stat(whole)
     except OSError as error:
         from dicomferry.models.job_view import path_text
 
         raise UsageError(
-            f"{path_text(whole)}: {(error.strerror or str(error)).lower()}; nothing was submitted"
+            f"{path_text(os.fsencode(whole))}: {(error.strerror or str(error)).lower()}; nothing was submitted"
         ) from None
-    return os.fsdecode(whole)
+    return whole
 
 
 def _retrieved(job: str) -> tuple[str, ...]:
     """The files of what a retrieve asked for, as far as they are in the archive; raises NotFound, UsageError."""
     from dicomferry.cli import record
+    from dicomferry.cli.occasion import occasion
     from dicomferry.models import job_view, retrieve_store
     from dicomferry.models.spec import RETRIEVES
 
+    if job == "last" and occasion().recurring:
+        raise UsageError("--from-job last: a schedule needs the job's number")
     settings = record.settings()
     database = record.for_jobs(settings)
     job_id = job_view.resolve_id(database, job)
@@ -122,8 +147,10 @@ def _retrieved(job: str) -> tuple[str, ...]:
     return tuple(str(settings.archive / name) for name in sorted(names))
 
 
-def enqueue(what: Spec, remote: str, **how: Unpack[JobOptions]) -> None:
+@submit.result_callback()
+def enqueue(asked: Asked) -> None:
     """Write the job down, print its id, wait if that was asked for."""
+    how = asked.how
     if how["timeout"] is not None and not how["wait"]:
         raise UsageError("--timeout says how long --wait waits: give both")
     from dicomferry.cli import record, render, wait, words
@@ -133,16 +160,8 @@ def enqueue(what: Spec, remote: str, **how: Unpack[JobOptions]) -> None:
 
     settings = record.settings()
     database = record.for_writing(settings)
-    remote_id = remote_store.resolve_id(database, remote)
-    done = queue.submit(
-        database,
-        settings,
-        what,
-        remote_id,
-        label=how["label"],
-        priority=how["priority"],
-        not_before=how["not_before"],
-    )
+    remote_id = remote_store.resolve_id(database, asked.remote)
+    done = queue.submit(database, settings, asked.what, remote_id, **asked.options)
     try:
         if not how["as_json"]:
             render.line(str(done.job_id))

@@ -21,6 +21,7 @@ else:  # older versions of click know no type arguments
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _LABEL_LENGTH = 200
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})")
 
 
 class Word(TextType):
@@ -103,7 +104,12 @@ class Moment(TimeType):
         """An aware moment."""
         if isinstance(value, datetime):
             return value
-        moment = parse_moment(str(value), datetime.now())
+        from dicomferry.cli.occasion import occasion
+
+        meant = occasion()
+        if meant.recurring and not _CLOCK.fullmatch(str(value).strip()):
+            self.fail(f"{value!r}: a schedule takes HH:MM, the next one after its due time", param, ctx)
+        moment = parse_moment(str(value), meant.moment)
         if moment is None:
             self.fail(
                 f"{value!r} is no time: write HH:MM, or 2026-11-22T22:00, with a zone as in +01:00 or Z", param, ctx
@@ -112,13 +118,14 @@ class Moment(TimeType):
 
 
 def parse_moment(text: str, now: datetime) -> datetime | None:
-    """The moment that was meant, aware; `now` is local time without zone. None for what is no time."""
-    clock = re.fullmatch(r"(\d{1,2}):(\d{2})", text.strip())
+    """The moment that was meant, aware; `now` is local time, without a zone this machine's. None: it is no time."""
+    clock = _CLOCK.fullmatch(text.strip())
     try:
         if clock:
             meant = now.replace(hour=int(clock[1]), minute=int(clock[2]), second=0, microsecond=0)
             return (meant if meant > now else meant + timedelta(days=1)).astimezone()
-        return datetime.fromisoformat(text.strip()).astimezone()
+        moment = datetime.fromisoformat(text.strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)).astimezone()
     except (ValueError, OverflowError, OSError):
         return None
 

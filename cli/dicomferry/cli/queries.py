@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 from typing import TYPE_CHECKING, Unpack
 
 import click
@@ -13,7 +12,7 @@ from dicomferry.cli.commands import Command
 from dicomferry.models.errors import UsageError
 
 if TYPE_CHECKING:
-    from dicomferry.cli.enqueue import JobOptions
+    from dicomferry.cli.enqueue import Asked, JobOptions
     from dicomferry.models.spec import FindSpec
 
 LEVELS = ("patient", "study", "series", "image")
@@ -44,13 +43,13 @@ def find(
     worklist: bool,
     split: bool,
     **how: Unpack[JobOptions],
-) -> None:
+) -> Asked:
     """Queue a query of REMOTE; `dicomferry jobs matches` lists what it found.
 
     The unique key of the level is always asked for. Where the keys leave a level above open, that one is searched
     first: --level image -k PatientID=4711 lists the studies of that patient, their series, and their images.
     """
-    from dicomferry.cli import enqueue
+    from dicomferry.cli.enqueue import Asked
 
     if worklist and (level or root or split):
         raise UsageError(
@@ -59,16 +58,17 @@ def find(
         )
     level = level or "study"
     what = _checked(level, root or ("patient" if level == "patient" else "study"), texts, worklist, split, remote)
-    enqueue.enqueue(what, remote, **how)
+    return Asked(what, remote, how)
 
 
 def _checked(level: str, root: str, texts: Sequence[str], worklist: bool, split: bool, remote: str) -> FindSpec:
     """What is to be asked; raises UsageError, and NotFound for a remote that is not in the address book."""
+    from dicomferry.cli.occasion import occasion
     from dicomferry.models import query, slices
     from dicomferry.models.spec import FindSpec
     from dicomferry.workers import keys
 
-    today = date.today()
+    today = occasion().moment.date()
     found = keys.parse(texts, today=today, charset=_charset(remote))
     query.check(level, root, found, worklist=worklist)
     if split:

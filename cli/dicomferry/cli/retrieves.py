@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import date
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import click
@@ -13,7 +12,7 @@ from dicomferry.cli.commands import Command, note
 from dicomferry.models.errors import UsageError
 
 if TYPE_CHECKING:
-    from dicomferry.cli.enqueue import JobOptions
+    from dicomferry.cli.enqueue import Asked, JobOptions
     from dicomferry.cli.request_file import RequestFile
     from dicomferry.models.query import Key
     from dicomferry.models.spec import Identifier, Retrieve
@@ -82,25 +81,25 @@ _destination = click.option(
 @_wanted_options
 @_destination
 @options.job_options
-def move(remote: str, destination: str | None, **given: Any) -> None:
+def move(remote: str, destination: str | None, **given: Any) -> Asked:
     """Queue a C-MOVE: REMOTE sends what is asked for to our storage SCP, or to --destination.
 
     The job ends when every instance that REMOTE lists is in the archive. A key that is not the unique one of the
     level is looked up by C-FIND first.
     """
-    _retrieve("move", remote, destination, given)
+    return _retrieve("move", remote, destination, given)
 
 
 @click.command(cls=Command)
 @options.remote_argument
 @_wanted_options
 @options.job_options
-def get(remote: str, **given: Any) -> None:
+def get(remote: str, **given: Any) -> Asked:
     """Queue a C-GET: REMOTE sends what is asked for on the association that we open.
 
     For remotes that cannot reach us. The job ends when every instance that REMOTE lists is in the archive.
     """
-    _retrieve("get", remote, None, given)
+    return _retrieve("get", remote, None, given)
 
 
 @click.command(cls=Command)
@@ -110,17 +109,17 @@ def get(remote: str, **given: Any) -> None:
     "--method", type=click.Choice(METHODS), default="auto", show_default=True, help="C-MOVE, C-GET, or what went well."
 )
 @options.job_options
-def retrieve(remote: str, method: str, **given: Any) -> None:
+def retrieve(remote: str, method: str, **given: Any) -> Asked:
     """Queue a C-MOVE or a C-GET, whichever is known to work with REMOTE.
 
     That is the one that worked last; C-GET where the last C-MOVE was refused or could not reach us; else C-MOVE.
     """
-    _retrieve(method, remote, None, given)
+    return _retrieve(method, remote, None, given)
 
 
-def _retrieve(method: str, remote: str, destination: str | None, given: dict[str, Any]) -> None:
-    """Parse, check, queue."""
-    from dicomferry.cli import enqueue
+def _retrieve(method: str, remote: str, destination: str | None, given: dict[str, Any]) -> Asked:
+    """Parse and check."""
+    from dicomferry.cli.enqueue import Asked
 
     wanted: Wanted = {name: given.pop(name) for name in Wanted.__annotations__}  # type: ignore[assignment]
     how: JobOptions = given  # type: ignore[assignment]
@@ -129,7 +128,7 @@ def _retrieve(method: str, remote: str, destination: str | None, given: dict[str
         note(f"not used at level {wanted['level']}: {', '.join(file.unused)}")
     if method == "auto":
         method = _choose(remote)
-    enqueue.enqueue(_spec(method, wanted, identifiers, file, destination), remote, **how)
+    return Asked(_spec(method, wanted, identifiers, file, destination), remote, how)
 
 
 def _spec(
@@ -163,10 +162,12 @@ def _root(wanted: Wanted) -> str:
 def identifiers_of(**wanted: Unpack[Wanted]) -> tuple[tuple[Identifier, ...], RequestFile | None]:
     """The requests, and the file that they stand in if there is one. Raises UsageError for what makes no sense."""
     from dicomferry.cli import request_file
+    from dicomferry.cli.occasion import occasion
     from dicomferry.models import query
     from dicomferry.workers import keys as grammar
 
-    level, root, today = wanted["level"], _root(wanted), date.today()
+    meant = occasion()
+    level, root, today = wanted["level"], _root(wanted), meant.moment.date()
     given = grammar.parse(wanted["key"], today=today)
     query.check(level, root, given)
     for path, _ in given:
@@ -178,14 +179,18 @@ def identifiers_of(**wanted: Unpack[Wanted]) -> tuple[tuple[Identifier, ...], Re
             raise UsageError(f"what is to be retrieved? Give -k, such as -k {_example(level)}=..., or --from-csv FILE")
         check_narrow(level, root, given)
         return ((None, given),), None
-    file = request_file.read(wanted["from_csv"], level=level, root=root, today=today, known=given)
+    source = wanted["from_csv"]
+    if source == "-" and meant.recurring:
+        raise UsageError("--from-csv -: a schedule has no standard input; name a file, which is read each time")
+    source = meant.path(source) if meant.recurring else source
+    file = request_file.read(source, level=level, root=root, today=today, known=given)
     found = []
     for request in file.requests:
         keys = (*given, *request.keys)
         try:
             check_narrow(level, root, keys)
         except UsageError as error:
-            raise UsageError(f"{wanted['from_csv']}: row {request.row}: {error}") from None
+            raise UsageError(f"{source}: row {request.row}: {error}") from None
         found.append((request.row, keys))
     return tuple(found), file
 
@@ -216,11 +221,13 @@ def _example(level: str) -> str:
 def _choose(remote: str) -> str:
     """The method that is known to work with a remote; raises NotFound, UsageError."""
     from dicomferry.cli import record
+    from dicomferry.cli.occasion import occasion
     from dicomferry.models import retrieve_method
 
     database = record.for_reading(record.settings())
     if database is None:
         return "move"
     chosen, why = retrieve_method.choose(database, remote)
-    note(f"by C-{chosen.upper()}: {why}")
+    if not occasion().recurring:
+        note(f"by C-{chosen.upper()}: {why}")
     return chosen

@@ -11,14 +11,14 @@ from dicomferry.cli.commands import Command
 
 @click.command(cls=Command)
 def up() -> None:
-    """Run everything on this machine: broker, workers and storage SCP.
+    """Run everything on this machine: broker, workers, storage SCP and scheduler.
 
     Stays in the foreground until Ctrl-C or SIGTERM, which let running work stop in good order.
     """
     from dicomferry.cli import record
     from dicomferry.daemon import supervisor
 
-    sys.exit(supervisor.run(record.settings()))
+    sys.exit(supervisor.run(record.settings(), scheduler=[sys.executable, "-m", "dicomferry.cli.main", "scheduler"]))
 
 
 @click.command(cls=Command)
@@ -44,3 +44,17 @@ def scp() -> None:
     from dicomferry.daemon import storage_scp
 
     sys.exit(storage_scp.run(record.settings()))
+
+
+@click.command(cls=Command)
+def scheduler() -> None:
+    """Run a scheduler alone, for systemd and containers.
+
+    It submits what `dicomferry schedule` says when it is due, and sends notifications (notify.* in the settings). Any
+    number may run: each due time fires once. Needs a database that was set up (`dicomferry db upgrade`), no broker;
+    for schedules that store files, or read a file of requests, it has to see those.
+    """
+    from dicomferry.cli import order, record
+    from dicomferry.daemon import scheduler as role
+
+    sys.exit(role.run(record.settings(), order.of))

@@ -7,9 +7,12 @@ import click
 from dicomferry.cli.commands import Lazy, Root
 
 _COMMANDS = {
-    "up": Lazy("dicomferry.cli.roles:up", "Run everything on this machine: broker, workers and storage SCP."),
+    "up": Lazy(
+        "dicomferry.cli.roles:up", "Run everything on this machine: broker, workers, storage SCP and scheduler."
+    ),
     "worker": Lazy("dicomferry.cli.roles:worker", "Run workers alone, for systemd and containers."),
     "scp": Lazy("dicomferry.cli.roles:scp", "Run the storage SCP alone, for systemd and containers."),
+    "scheduler": Lazy("dicomferry.cli.roles:scheduler", "Run a scheduler alone, for systemd and containers."),
     "demo": Lazy(
         "dicomferry.cli.demo:demo",
         "Send samples to an archive on this machine, kill a worker on the way, fetch them back, count what came.",
@@ -21,6 +24,9 @@ _COMMANDS = {
     ),
     "scu": Lazy("dicomferry.cli.scu.command:scu", "Do one operation now, without a queue: gdcmscu's command line."),
     "jobs": Lazy("dicomferry.cli.jobs:jobs", "Look at jobs, wait for them, change their course."),
+    "schedule": Lazy(
+        "dicomferry.cli.schedules:schedule", "Submit jobs again and again, at the times of a cron expression."
+    ),
     "archive": Lazy("dicomferry.cli.archive:archive", "Look at what was received, check it, remove it."),
     "config": Lazy("dicomferry.cli.admin:config", "Show the settings and where they come from."),
     "db": Lazy("dicomferry.cli.admin:db", "Set up, upgrade and check the database."),

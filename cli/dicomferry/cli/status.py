@@ -125,10 +125,8 @@ def _text(document: dict[str, Any]) -> None:
 
 def _role(role: dict[str, Any]) -> str:
     silent = (datetime.now(UTC) - datetime.fromisoformat(role["seen_at"])).total_seconds()
-    return (
-        f"on {role['host']}, process {role['pid']}, {words.plural(role['slots'], 'slot')}, "
-        f"last seen {words.duration(max(silent, 0))} ago"
-    )
+    slots = f"{words.plural(role['slots'], 'slot')}, " if role["slots"] else ""
+    return f"on {role['host']}, process {role['pid']}, {slots}last seen {words.duration(max(silent, 0))} ago"
 
 
 def _counts(numbers: dict[str, int], none: str) -> str:

@@ -1,10 +1,10 @@
-"""`dicomferry up`: broker, worker and storage SCP under one roof, in order, kept up, drained together."""
+"""`dicomferry up`: broker, worker, storage SCP and scheduler under one roof, in order, kept up, drained together."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from dicomferry.daemon.broker import READY_SECONDS, EmbeddedBroker
 from dicomferry.daemon.child import CannotKeepUp, Child
@@ -18,14 +18,17 @@ from dicomferry.models.settings import Settings
 from dicomferry.workers import admission, lanes
 
 WORKER_READY_SECONDS = 90.0
+SCHEDULER_READY_SECONDS = 60.0
 SCP_READY_SECONDS = 300.0
 """Before it listens it may have to index what a process that died had published."""
 TICK_SECONDS = 0.5
 URGENT_SECONDS = 5.0
 
 
-def run(settings: Settings, say: Callable[[str], object] = print) -> int:
+def run(settings: Settings, *, scheduler: Sequence[str], say: Callable[[str], object] = print) -> int:
     """Run everything until TERM or INT; 0, or 1 when a role cannot be kept up. `say` prints a line for people.
+
+    `scheduler` is how a scheduler is started: it has to know the submit commands, which are not known here.
 
     Raises ConfigurationError (another `up` on this home, database not upgraded), OutOfReach.
     """
@@ -35,7 +38,7 @@ def run(settings: Settings, say: Callable[[str], object] = print) -> int:
     try:
         _prepare_database(settings)
         take_port(settings).close()  # a port in use is told before anything is started
-        return _Up(settings, stop, say).run()
+        return _Up(settings, stop, scheduler, say).run()
     finally:
         os.close(lock)
 
@@ -55,9 +58,12 @@ def _prepare_database(settings: Settings) -> None:
 
 
 class _Up:
-    def __init__(self, settings: Settings, stop: StopSignal, say: Callable[[str], object]) -> None:
+    def __init__(
+        self, settings: Settings, stop: StopSignal, scheduler: Sequence[str], say: Callable[[str], object]
+    ) -> None:
         self._settings = settings
         self._stop = stop
+        self._scheduler = scheduler
         self._say = say
         self._broker: EmbeddedBroker | None = None
         self._children: list[Child] = []
@@ -84,31 +90,21 @@ class _Up:
         if url is None:
             return False
         environment = os.environ | {"DICOMFERRY_HOME": str(self._settings.home), "DICOMFERRY_BROKER_URL": url}
-        worker = Child(
-            "worker",
-            [sys.executable, "-m", "dicomferry.daemon.worker_role"],
-            log_file=self._settings.log_file,
-            environment=environment,
-        )
-        self._children.append(worker)
-        worker.start()
+        worker = self._child("worker", [sys.executable, "-m", "dicomferry.daemon.worker_role"], environment)
         if not worker.wait_ready(WORKER_READY_SECONDS, self._stop.is_set):
             return False
         self._say(f"worker    {self._settings.workers} bulk slots and one for quick jobs, process {worker.pid}")
-        scp = Child(
-            "scp",
-            [sys.executable, "-m", "dicomferry.daemon.storage_scp"],
-            log_file=self._settings.log_file,
-            environment=environment,
-        )
-        self._children.append(scp)
-        scp.start()
+        scp = self._child("scp", [sys.executable, "-m", "dicomferry.daemon.storage_scp"], environment)
         if not scp.wait_ready(SCP_READY_SECONDS, self._stop.is_set):
             return False
         ae_title, where = self._settings.ae_title, self._settings.scp
         self._say(
             f"scp       {ae_title} on {where.host}, port {where.port}, into {self._settings.archive}, process {scp.pid}"
         )
+        scheduler = self._child("scheduler", self._scheduler, environment)
+        if not scheduler.wait_ready(SCHEDULER_READY_SECONDS, self._stop.is_set):
+            return False
+        self._say(f"scheduler process {scheduler.pid}")
         self._say(f"database  {hide_password(self._settings.database)}")
         self._say(f"home      {self._settings.home}")
         self._say(f"log       {self._settings.log_file}")
@@ -116,6 +112,13 @@ class _Up:
         host = admission.public_host(self._settings)
         self._say(f"Tell your PACS administrator: AE title {ae_title}, host {host}, port {where.port}")
         return True
+
+    def _child(self, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> Child:
+        """A role of ours, started."""
+        child = Child(name, argv, log_file=self._settings.log_file, environment=environment)
+        self._children.append(child)
+        child.start()
+        return child
 
     def _start_broker(self) -> str | None:
         """The URL of a broker that answers; None when a stop was asked for meanwhile. Raises OutOfReach."""

@@ -37,50 +37,74 @@ def submit(
         present = connection.execute(sa.select(JobRow.id).where(JobRow.token == token)).scalar_one_or_none()
         if present is not None:
             return present
-        now = database.now(connection)
-        job_id: int = connection.execute(
-            sa.insert(JobRow)
-            .values(
-                token=token,
-                kind=what.kind,
-                spec=spec.to_json(what),
-                remote_id=remote_id,
-                destination=getattr(what, "destination", None),
-                label=label,
-                priority=PRIORITIES[priority],
-                state=JobState.PENDING,
-                planned=not what.planned,
-                cancel_asked=False,
-                hold_asked=False,
-                submitted_at=now,
-            )
-            .returning(JobRow.id)
-        ).scalar_one()
-        chunk = plan_store.new_chunk(
-            job_id,
-            kind=PLAN if what.planned else what.kind,
-            lane=what.lane,
-            priority=PRIORITIES[priority],
-            remote_id=None if what.planned else remote_id,
-            not_before=not_before or now,
-            total=0 if what.planned else 1,
+        return insert(
+            connection,
+            database.now(connection),
+            what,
+            remote_id,
+            token=token,
+            label=label,
+            priority=priority,
+            not_before=not_before,
         )
-        if not_before:
-            chunk["reason"] = "not before"
-        chunk_id = connection.execute(sa.insert(ChunkRow).values(**chunk).returning(ChunkRow.id)).scalar_one()
-        if not what.planned:
-            item = {
-                "job_id": job_id,
-                "chunk_id": chunk_id,
-                "kind": "request",
-                "is_first": True,
-                "state": ItemState.PENDING,
-            }
-            connection.execute(sa.insert(ItemRow).values(**item))
-        ledger.add_event(connection, job_id, now, "submitted", f"{what.kind} job submitted")
-        return job_id
 
     return database.write(work, durable=True)
+
+
+def insert(
+    connection: Connection,
+    now: datetime,
+    what: spec.Spec,
+    remote_id: int,
+    *,
+    token: str | None = None,
+    label: str | None = None,
+    priority: str = "normal",
+    not_before: datetime | None = None,
+    by: str = "",
+) -> int:
+    """The same inside of the caller's transaction; `by` says who submitted it, if not a person."""
+    job_id: int = connection.execute(
+        sa.insert(JobRow)
+        .values(
+            token=token or uuid.uuid4().hex,
+            kind=what.kind,
+            spec=spec.to_json(what),
+            remote_id=remote_id,
+            destination=getattr(what, "destination", None),
+            label=label,
+            priority=PRIORITIES[priority],
+            state=JobState.PENDING,
+            planned=not what.planned,
+            cancel_asked=False,
+            hold_asked=False,
+            submitted_at=now,
+        )
+        .returning(JobRow.id)
+    ).scalar_one()
+    chunk = plan_store.new_chunk(
+        job_id,
+        kind=PLAN if what.planned else what.kind,
+        lane=what.lane,
+        priority=PRIORITIES[priority],
+        remote_id=None if what.planned else remote_id,
+        not_before=not_before or now,
+        total=0 if what.planned else 1,
+    )
+    if not_before:
+        chunk["reason"] = "not before"
+    chunk_id = connection.execute(sa.insert(ChunkRow).values(**chunk).returning(ChunkRow.id)).scalar_one()
+    if not what.planned:
+        item = {
+            "job_id": job_id,
+            "chunk_id": chunk_id,
+            "kind": "request",
+            "is_first": True,
+            "state": ItemState.PENDING,
+        }
+        connection.execute(sa.insert(ItemRow).values(**item))
+    ledger.add_event(connection, job_id, now, "submitted", f"{what.kind} job submitted{by}")
+    return job_id
 
 
 def cancel(database: Database, job_id: int) -> JobState:

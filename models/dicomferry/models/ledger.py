@@ -11,6 +11,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from dicomferry.models import notification_store
 from dicomferry.models.database import AnyRow
 from dicomferry.models.retry import Decision
 from dicomferry.models.spec import RETRIEVES
@@ -123,6 +124,8 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
             )
         elif job.state in FINAL_JOB_STATES:
             values |= {"finished_at": None, "reason": None, "verified": None}
+        if new in FINAL_JOB_STATES or new is JobState.HELD:
+            notification_store.job_ended(connection, job_id, new, now)
     if values:
         connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(**values))
     return new

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 import platformdirs
 import sqlalchemy as sa
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -65,6 +66,27 @@ def _broker_url(text: str) -> str:
     return text
 
 
+def _webhook_url(text: str) -> str:
+    """Unchanged if a webhook may be there. What was written is not repeated: some hold a token."""
+    if text:
+        try:
+            parts = urlsplit(text)
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            valid = False
+        if not valid or not text.isascii() or any(char.isspace() for char in text):
+            raise ValueError("is no URL of a webhook; write https://host/path")
+    return text
+
+
+def _command(text: str) -> str:
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"is no command: {str(error).lower()}") from None
+    return text
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Seconds = Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)]
 
@@ -113,6 +135,32 @@ class ScpSettings(_Section):
     flush: bool = True
 
 
+Told = Literal["succeeded", "incomplete", "failed", "cancelled", "held", "missed", "skipped", "refused"]
+"""What may be told of: what a job became, and what became of a due time that came to no job."""
+
+
+class NotifySettings(_Section):
+    """Who is told when a job ends or is held, and when a due time of a schedule comes to no job.
+
+    The secret signs what the webhook gets. `patient_data`: labels, keys, paths and failed items go along.
+    """
+
+    webhook_url: Annotated[str, AfterValidator(_webhook_url)] = ""
+    secret: SecretStr = SecretStr("")
+    command: Annotated[str, AfterValidator(_command)] = ""
+    on: tuple[Told, ...] = get_args(Told)
+    patient_data: bool = False
+    webhook_timeout: Seconds = 10.0
+    command_timeout: Seconds = 60.0
+    give_up_after: Seconds = 86_400.0
+
+    @model_validator(mode="after")
+    def _signed(self) -> Self:
+        if self.webhook_url and not self.secret.get_secret_value():
+            raise ValueError("webhook_url needs secret as well: what is sent is signed with it")
+        return self
+
+
 class Settings(BaseSettings):
     """Everything an installation can be told."""
 
@@ -133,6 +181,7 @@ class Settings(BaseSettings):
     timeouts: TimeoutSettings = TimeoutSettings()
     retry: RetrySettings = RetrySettings()
     scp: ScpSettings = ScpSettings()
+    notify: NotifySettings = NotifySettings()
 
     @classmethod
     def settings_customise_sources(

@@ -1,0 +1,334 @@
+"""`dicomferry schedule`: jobs that are submitted again and again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from dicomferry.cli import options, render, words
+from dicomferry.cli.commands import Group, note
+from dicomferry.cli.render import Row
+from dicomferry.models.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from dicomferry.models.database import Database
+
+_COLUMNS = (
+    "name", "cron", "tz", "command", "folder", "catch_up", "grace", "cap", "overlap", "created_at", "paused_at",
+    "next_due", "last_run_due_at", "last_run_state", "last_run_reason", "last_run_job", "last_run_job_state",
+)  # fmt: skip
+CAP = 24
+"""Due times that `--catch-up all` fires at once, at most: a day of hours."""
+NO_SCHEDULER = "no scheduler is running, so nothing fires: start one with `dicomferry up` or `dicomferry scheduler`"
+
+
+class ScheduleType(options.Word):
+    """The name of a schedule."""
+
+    name = "schedule"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Names of schedules."""
+        from dicomferry.cli import completion
+
+        return completion.schedules(ctx, incomplete)
+
+
+_name = click.argument("name", metavar="NAME", type=ScheduleType())
+
+
+@click.group(cls=Group, default="list")
+def schedule() -> None:
+    """Submit jobs again and again, at the times of a cron expression.
+
+    Something has to fire them: `dicomferry up`, or any number of `dicomferry scheduler`. Without a command: the list.
+    """
+
+
+@schedule.command()
+@click.argument("name", metavar="NAME", type=options.Word())
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, type=options.Word())
+@click.option(
+    "--cron",
+    metavar="EXPR",
+    required=True,
+    type=options.Word(),
+    help="Minute, hour, day of month, month, day of week: '30 2 * * 1-5' is 02:30 from Monday to Friday.",
+)
+@click.option("--tz", metavar="ZONE", required=True, type=options.Word(), help="Time zone, such as Europe/Berlin.")
+@click.option(
+    "--catch-up",
+    type=click.Choice(["latest", "all", "skip"]),
+    default="latest",
+    show_default=True,
+    help="What to do about due times that passed while no scheduler ran.",
+)
+@click.option(
+    "--grace",
+    metavar="S",
+    type=options.Seconds(),
+    help="How late one may still fire; else until the next is due (latest), or for ever (all).",
+)
+@click.option("--cap", metavar="N", type=options.Number(), help=f"With all: at most so many, the newest (else {CAP}).")
+@click.option(
+    "--overlap",
+    type=click.Choice(["skip", "queue"]),
+    help="While the last job of it has not ended: skip the due time, or submit its job after that "
+    "(else skip; with --catch-up all queue). A held job is not waited for.",
+)
+def add(
+    name: str,
+    command: Sequence[str],
+    cron: str,
+    tz: str,
+    catch_up: str,
+    grace: float | None,
+    cap: int | None,
+    overlap: str | None,
+) -> None:
+    """Add a schedule. COMMAND is what would follow `dicomferry submit`; it is checked now.
+
+    \b
+    dicomferry schedule add nightly --cron '30 2 * * *' --tz Europe/Berlin -- \\
+        retrieve pacs1 -k StudyDate=@yesterday -k ModalitiesInStudy=MR
+
+    Days such as @yesterday and times such as --not-before 22:00 are those of the due time in the zone, also when it
+    fires late. Folders and files, that of --from-csv included, are read each time that it fires. The job is labelled
+    with the schedule's name unless the command has a --label.
+    """
+    from dicomferry.cli import order, record
+    from dicomferry.models import schedule_store, timetable
+    from dicomferry.models.timetable import CatchUp, Overlap, Policy
+
+    schedule_store.check_name(name)
+    when = timetable.parse(cron, tz)
+    if catch_up == "skip" and grace is not None:
+        raise UsageError("--grace says how late a due time may be caught up on; with --catch-up skip none is")
+    if catch_up != "all" and cap is not None:
+        raise UsageError("--cap goes with --catch-up all: else one fires, the latest")
+    if catch_up == "all" and overlap == "skip":
+        raise UsageError("--catch-up all and --overlap skip: what is caught up on would be skipped but for the first")
+    if command[:1] == ("submit",):
+        command = command[1:]
+    database = record.for_writing(record.settings())
+    first = when.next(datetime.now(UTC))
+    assert first is not None
+    order.check(database, command, os.getcwd(), first.astimezone(when.zone))
+    added = schedule_store.add(
+        database,
+        name,
+        when,
+        words=command,
+        folder=os.getcwd(),
+        policy=Policy(catch_up=CatchUp(catch_up), grace=grace, cap=cap or CAP),
+        overlap=Overlap(overlap or ("queue" if catch_up == "all" else "skip")),
+    )
+    assert added.next_due is not None
+    render.line(f"{name} is saved; it fires first at {_local(added.local(added.next_due))}")
+    _tell_idle(database)
+
+
+@schedule.command("list")
+@options.form_options
+def list_(form: str | None) -> None:
+    """List schedules, with the next due time and the last run of each."""
+    from dicomferry.cli import record
+    from dicomferry.models import schedule_view
+
+    database = record.for_reading(record.settings())
+    found = schedule_view.listing(database) if database else []
+    render.rows(found, form, columns=_COLUMNS, text=_table)
+    if form or database is None:
+        return
+    if not found:
+        note("there is no schedule yet; `dicomferry schedule add --help` shows how to add one")
+    else:
+        _tell_idle(database)
+
+
+def _table(found: Iterable[Row]) -> None:
+    listed = list(found)
+    if not listed:
+        return
+    cells = [
+        (
+            row["name"],
+            row["cron"],
+            row["tz"],
+            "paused" if row["paused_at"] else _in_zone(row["next_due"], row["tz"]),
+            f"{_due(row['last_run'], row['tz'])}: {_came_to(row['last_run'])}" if row["last_run"] else "",
+            row["command"],
+        )
+        for row in listed
+    ]
+    render.table(("name", "cron", "zone", "next", "last run", "command"), cells)
+
+
+@schedule.command()
+@_name
+@options.json_option
+def show(name: str, as_json: bool) -> None:
+    """Show a schedule: when it fires next, its last runs and their jobs, what was missed and why."""
+    from dicomferry.models import schedule_view
+
+    database = _open(name)
+    found = schedule_view.show(database, name)
+    if as_json:
+        render.document(found)
+        return
+    render.line(f"{name}: {found['cron']} in {found['tz']}{', paused' if found['paused_at'] else ''}")
+    missed = [f"{words.number(found[state])} {state}" for state in ("missed", "skipped", "refused") if found[state]]
+    following = [_local(datetime.fromisoformat(slot["local"])) for slot in found["next"]]
+    heading = "would be due" if found["paused_at"] else "next"
+    render.pairs(
+        [
+            ("submits", found["command"]),
+            ("in folder", found["folder"]),
+            ("catch-up", _catch_up(found)),
+            ("overlap", _OVERLAP[found["overlap"]]),
+            ("paused since", _in_zone(found["paused_at"], found["tz"]) if found["paused_at"] else None),
+            *(("" if index else heading, slot) for index, slot in enumerate(following)),
+            ("came to no job", ", ".join(missed)),
+        ]
+    )
+    if found["runs"]:
+        render.line("last runs, the newest first")
+        cells = [(_due(run, found["tz"]), _came_to(run), _why(run), _notified(run)) for run in found["runs"]]
+        render.table(("due", "came to", "why", "notified"), cells)
+    else:
+        render.line("it has not fired yet")
+    _tell_idle(database)
+
+
+_OVERLAP = {
+    "skip": "a due time is skipped while the last job has not ended",
+    "queue": "a due time waits while the last job has not ended",
+}
+
+
+def _catch_up(found: Row) -> str:
+    if found["catch_up"] == "skip":
+        return "skip: what passed while no scheduler ran is missed"
+    grace = f", if at most {words.duration(found['grace'])} late" if found["grace"] is not None else ""
+    if found["catch_up"] == "all":
+        return f"all: what passed while no scheduler ran fires, {found['cap']} at most{grace}"
+    return f"latest: of what passed while no scheduler ran the last one fires{grace or ', until the next is due'}"
+
+
+def _due(run: Row, tz: str) -> str:
+    if run["number"] > 1:
+        return f"{run['number']} from {_in_zone(run['due_at'], tz)} to {_in_zone(run['last_due_at'], tz)}"
+    return f"by hand, {_in_zone(run['at'], tz)}" if run["by_hand"] else _in_zone(run["due_at"], tz)
+
+
+def _came_to(run: Row) -> str:
+    if run["job"] is None:
+        return str(run["state"])
+    return f"job {run['job']}, {run['job_state'] or 'pruned'}"
+
+
+def _why(run: Row) -> str | None:
+    if run["job"] is not None:
+        return run["job_reason"]  # type: ignore[no-any-return]
+    return f"{run['reason']}: {run['detail']}" if run["detail"] else run["reason"]
+
+
+def _notified(run: Row) -> str:
+    return ", ".join(f"{told['channel']} {told['outcome']}" for told in run["notifications"])
+
+
+def _in_zone(moment: str | None, tz: str) -> str:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    if moment is None:
+        return "never"
+    found = datetime.fromisoformat(moment)
+    try:
+        return _local(found.astimezone(ZoneInfo(tz)))
+    except ZoneInfoNotFoundError:
+        return _local(found)
+
+
+def _local(moment: datetime) -> str:
+    """With the offset, which tells the two readings of an autumn night apart."""
+    offset = moment.strftime("%z")
+    return f"{moment:%a %Y-%m-%d %H:%M} {offset[:3]}:{offset[3:5]}"
+
+
+@schedule.command()
+@_name
+def run(name: str) -> None:
+    """Submit the schedule's job now, also while it is paused or another one runs; prints the job's id."""
+    from dicomferry.cli import order, record, wait
+    from dicomferry.models import run_store, schedule_store
+    from dicomferry.models.database import hide_password
+    from dicomferry.workers import submit
+
+    settings = record.settings()
+    database = _open(name)
+    found = schedule_store.by_name(database, name)
+    asked = order.of(database, found, datetime.now(UTC))
+    job_id = run_store.by_hand(database, found, asked)
+    render.line(str(job_id))
+    warning = submit.ring(settings, asked.what.lane)
+    if not wait.workers_alive(database):
+        note(wait.NO_WORKER)
+    elif warning:
+        note(words.not_rung(job_id, hide_password(settings.broker_url), warning))
+
+
+@schedule.command()
+@_name
+def pause(name: str) -> None:
+    """Let nothing of it fire until `resume`; what passes meanwhile is missed."""
+    from dicomferry.models import schedule_store
+
+    schedule_store.pause(_open(name), name)
+    render.line(f"{name} is paused; go on with `dicomferry schedule resume {name}`")
+
+
+@schedule.command()
+@_name
+def resume(name: str) -> None:
+    """Let it fire again, from its next due time on."""
+    from dicomferry.models import schedule_store
+
+    database = _open(name)
+    missed = schedule_store.resume(database, name)
+    found = schedule_store.by_name(database, name)
+    next_due = _local(found.local(found.next_due)) if found.next_due else "never"
+    passed = f"; {words.plural(missed, 'due time')} passed meanwhile" if missed else ""
+    render.line(f"{name} goes on; it fires next at {next_due}{passed}")
+    _tell_idle(database)
+
+
+@schedule.command()
+@_name
+def remove(name: str) -> None:
+    """Remove a schedule; its jobs stay."""
+    from dicomferry.models import schedule_store
+
+    schedule_store.remove(_open(name), name)
+    render.line(f"{name} is removed; its jobs stay")
+
+
+def _open(name: str) -> Database:
+    """The database; raises NotFound where nothing has been written yet."""
+    from dicomferry.cli import record
+
+    database = record.for_reading(record.settings())
+    if database is None:
+        raise NotFound(f"no schedule {name!r}: there is none yet; see `dicomferry schedule add --help`")
+    return database
+
+
+def _tell_idle(database: Database) -> None:
+    from dicomferry.models import presence
+
+    if not any(role.role == "scheduler" for role in presence.alive(database)):
+        note(NO_SCHEDULER)

@@ -1,0 +1,64 @@
+"""A schedule as a value: when, what, and by which rules."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from dicomferry.models import timetable
+from dicomferry.models.database import AnyRow
+from dicomferry.models.timetable import CatchUp, Overlap, Policy, Timetable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A schedule as it is written down."""
+
+    id: int
+    name: str
+    cron: str
+    zone: str
+    words: tuple[str, ...]
+    """The submit command, without `submit`."""
+    folder: str
+    """Where its relative paths begin."""
+    policy: Policy
+    overlap: Overlap
+    counted_from: datetime
+    next_due: datetime | None
+    paused_at: datetime | None
+    created_at: datetime
+
+    @property
+    def timetable(self) -> Timetable:
+        """Raises UsageError where this machine's time zones do not know the zone any more."""
+        return timetable.parse(self.cron, self.zone)
+
+    def local(self, moment: datetime) -> datetime:
+        """A moment by the clock of the schedule's zone."""
+        return moment.astimezone(ZoneInfo(self.zone))
+
+    def minute(self, moment: datetime) -> str:
+        """The same in words."""
+        return f"{self.local(moment):%Y-%m-%d %H:%M %Z}"
+
+
+def of_row(row: AnyRow) -> Schedule:
+    """The value of a row."""
+    command = json.loads(row.command)
+    return Schedule(
+        id=row.id,
+        name=row.name,
+        cron=row.cron,
+        zone=row.zone,
+        words=tuple(command["words"]),
+        folder=command["folder"],
+        policy=Policy(catch_up=CatchUp(row.catch_up), grace=row.grace, cap=row.cap),
+        overlap=Overlap(row.overlap),
+        counted_from=row.counted_from,
+        next_due=row.next_due,
+        paused_at=row.paused_at,
+        created_at=row.created_at,
+    )
