@@ -99,7 +99,9 @@ def numbers(connection: Connection, jobs: Mapping[int, Tally]) -> dict[int, Numb
 def unnamed(jobs: Mapping[int, object] | Sequence[int]) -> sa.Select[int | None, int]:
     """(job, number of instances) that came along with it although no item of it names them."""
     named = sa.select(ItemRow.id).where(
-        ItemRow.job_id == ArrivalRow.surplus_of, ItemRow.sop_instance_uid == InstanceRow.sop_instance_uid
+        ItemRow.job_id == ArrivalRow.surplus_of,
+        ItemRow.sop_instance_uid == InstanceRow.sop_instance_uid,
+        ItemRow.request_id.is_not(None),  # the condition of the index
     )
     return (
         sa.select(ArrivalRow.surplus_of, sa.func.count(sa.distinct(InstanceRow.sop_instance_uid)).label("number"))

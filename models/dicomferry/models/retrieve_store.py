@@ -31,7 +31,9 @@ def numbers(database: Database, job_id: int) -> Numbers:
 def _surplus(job_id: int) -> sa.Select[str, str, str | None, str | None, str]:
     """The instances that came for a job although no item of it names them."""
     named = sa.select(ItemRow.id).where(
-        ItemRow.job_id == job_id, ItemRow.sop_instance_uid == InstanceRow.sop_instance_uid
+        ItemRow.job_id == job_id,
+        ItemRow.sop_instance_uid == InstanceRow.sop_instance_uid,
+        ItemRow.request_id.is_not(None),  # the condition of the index
     )
     return (
         sa.select(
