@@ -12,12 +12,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
+from dicomferry.models import governor, window
 from dicomferry.models import remote as grammar
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.remote import Remote, Timeouts
 from dicomferry.models.state import JobState
 from dicomferry.models.tables import JobRow, RemoteRow
+from dicomferry.models.window import Window
 
 _T = TypeVar("_T")
 DEFAULTS: Mapping[str, Any] = {
@@ -32,7 +34,12 @@ DEFAULTS: Mapping[str, Any] = {
     "relational": False,
     "prefer_syntax": None,
     "timeouts": {},
+    "window": None,
+    "max_requests_per_minute": None,
+    "max_instances_per_second": None,
+    "max_bytes_per_second": None,
 }
+_RATES = ("max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second")
 _SHOWN = ("name", "ae_title", "host", "port", *DEFAULTS)
 
 
@@ -75,8 +82,11 @@ def change(database: Database, name: str, address: str | None, **options: Any) -
         if "timeouts" in values:
             merged = {**row.timeouts, **values["timeouts"]}
             values["timeouts"] = {key: seconds for key, seconds in merged.items() if seconds}
-        if values:
-            connection.execute(sa.update(RemoteRow).where(RemoteRow.id == row.id).values(**values))
+        if not values:
+            return
+        connection.execute(sa.update(RemoteRow).where(RemoteRow.id == row.id).values(**values))
+        if address or values.keys() & {"window", *_RATES}:
+            governor.let_go(connection, row.id, database.now(connection), forget=bool(address))
 
     database.write(work, durable=True)
 
@@ -176,6 +186,12 @@ def names(database: Database) -> list[str]:
     return [remote["name"] for remote in listing(database)]
 
 
+def window_of(database: Database, remote_id: int) -> Window | None:
+    """When a remote may be used; None is always."""
+    query = sa.select(RemoteRow.window).where(RemoteRow.id == remote_id)
+    return window.from_document(database.read(lambda connection: connection.execute(query).scalar_one()))
+
+
 @dataclass(frozen=True)
 class Sender:
     """What tells whether an association comes from a remote."""
@@ -243,6 +259,9 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("max_associations", "max_moves", "max_uids", "find_cap"):
         if values.get(key) is not None and not 1 <= values[key] <= grammar.MOST:
             raise UsageError(f"--{key.replace('_', '-')} {values[key]}: 1 to {grammar.MOST}")
+    for key in _RATES:
+        if values.get(key) is not None and not 0 < values[key] < 2**53:
+            raise UsageError(f"--{key.replace('_', '-')} {values[key]}: more than 0")
     for key, seconds in values.get("timeouts", {}).items():
         if not (math.isfinite(seconds) and 0 <= seconds <= grammar.LONGEST):
             raise UsageError(f"--{key.replace('_', '-')} {seconds}: 0 to {grammar.LONGEST:.0f} seconds")

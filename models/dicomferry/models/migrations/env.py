@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+from dicomferry.models import governor_tables  # noqa: F401  (its tables are in the metadata of Base)
 from dicomferry.models.tables import Base
 
 context.configure(
