@@ -28,6 +28,7 @@ class JobOptions(TypedDict):
     label: str | None
     priority: str
     not_before: datetime | None
+    ignore_window: bool
     as_json: bool
 
 
@@ -142,6 +143,7 @@ def enqueue(what: Spec, remote: str, **how: Unpack[JobOptions]) -> None:
         label=how["label"],
         priority=how["priority"],
         not_before=how["not_before"],
+        ignore_window=how["ignore_window"],
     )
     try:
         if not how["as_json"]:

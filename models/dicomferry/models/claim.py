@@ -277,7 +277,5 @@ def any_due(database: Database, lane: str) -> bool:
 
 def _is_open(connection: Connection, candidate: _Candidate, now: datetime) -> bool:
     assert candidate.remote_id is not None
-    gate = governor.gate(
-        connection, candidate.remote_id, candidate.kind, now, ignore_window=candidate.ignore_window
-    )
+    gate = governor.gate(connection, candidate.remote_id, candidate.kind, now, ignore_window=candidate.ignore_window)
     return gate.until is None and not gate.full

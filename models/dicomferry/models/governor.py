@@ -63,12 +63,22 @@ class Gate:
 
 def limits(row: AnyRow, now: datetime) -> Limits | None:
     """What applies now, by the remote's row and the governor's; None without any limit."""
-    minute, instances, size = row.max_requests_per_minute, row.max_instances_per_second, row.max_bytes_per_second
+    minute = row.max_requests_per_minute
     learned = pacing.learned_rate(row.learned_rate, row.rate_learned_at, now)
     found = Limits(
-        requests=minute and minute / 60, instances=pacing.lowest(instances or None, learned), size=size or None
+        requests=minute / 60 if minute else None,
+        instances=pacing.lowest(row.max_instances_per_second, learned),
+        size=row.max_bytes_per_second,
     )
     return found or None
+
+
+def limited(database: Database) -> dict[int, Limits]:
+    """Remotes by id that may send only so much in a second. Raises OutOfReach."""
+    some = sa.or_(RemoteRow.max_instances_per_second.is_not(None), RemoteRow.max_bytes_per_second.is_not(None))
+    query = sa.select(RemoteRow.id, *LIMITS).where(some, RemoteRow.removed_at.is_(None)).order_by(RemoteRow.id)
+    rows = database.read(lambda connection: connection.execute(query).all())
+    return {row.id: Limits(instances=row.max_instances_per_second, size=row.max_bytes_per_second) for row in rows}
 
 
 def _row(connection: Connection, remote_id: int) -> AnyRow:
@@ -90,7 +100,7 @@ def _row(connection: Connection, remote_id: int) -> AnyRow:
 def _update(connection: Connection, remote_id: int, values: Mapping[str, Any]) -> None:
     """Write the governor's row, which is made where there is none."""
     make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = make(GovernorRow).values(remote_id=remote_id, **{"failures": 0, **values})
+    statement = make(GovernorRow).values({"failures": 0, **values, "remote_id": remote_id})
     connection.execute(statement.on_conflict_do_update(index_elements=["remote_id"], set_=dict(values)))
 
 
@@ -147,9 +157,7 @@ def _is_full(connection: Connection, remote_id: int, kind: str, row: AnyRow, now
 
 def probes(connection: Connection, remote_id: int, chunk_id: int) -> None:
     """The attempt that begins on this chunk is the one that looks whether the remote can be used again."""
-    connection.execute(
-        sa.update(GovernorRow).where(GovernorRow.remote_id == remote_id).values(probe_chunk_id=chunk_id)
-    )
+    connection.execute(sa.update(GovernorRow).where(GovernorRow.remote_id == remote_id).values(probe_chunk_id=chunk_id))
 
 
 def put_off(database: Database, remote_id: int, kind: str, *, ignore_window: bool, jitter: float) -> bool:

@@ -92,6 +92,8 @@ def lowest(*rates: float | None) -> float | None:
 
 # --- what an administrator writes
 
+LEAST_SIZE = 1000
+"""Bytes in a second that a limit leaves at least."""
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
 
 

@@ -48,6 +48,8 @@ def add(database: Database, name: str, address: str, **options: Any) -> None:
     grammar.check_name(name)
     ae_title, host, port = grammar.parse_address(address)
     values = {**DEFAULTS, **_checked(options)}
+    if values["window"]:
+        values["window"] = window.changed(None, **values["window"])
 
     def work(connection: Connection) -> None:
         present = connection.execute(sa.select(RemoteRow.in_book).where(RemoteRow.name == name)).one_or_none()
@@ -73,7 +75,8 @@ def add(database: Database, name: str, address: str, **options: Any) -> None:
 
 def change(database: Database, name: str, address: str | None, **options: Any) -> None:
     """Change what was given; jobs under way see it at their next claim. Raises NotFound, UsageError."""
-    values = _checked(options)
+    given = _checked(options)
+    values = dict(given)
     if address:
         values["ae_title"], values["host"], values["port"] = grammar.parse_address(address)
 
@@ -82,6 +85,8 @@ def change(database: Database, name: str, address: str | None, **options: Any) -
         if "timeouts" in values:
             merged = {**row.timeouts, **values["timeouts"]}
             values["timeouts"] = {key: seconds for key, seconds in merged.items() if seconds}
+        if values.get("window"):
+            values["window"] = window.changed(row.window, **given["window"])
         if not values:
             return
         connection.execute(sa.update(RemoteRow).where(RemoteRow.id == row.id).values(**values))

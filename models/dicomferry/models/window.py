@@ -237,7 +237,9 @@ def hours_text(hours: Sequence[tuple[str, Sequence[Hours]]] | None) -> str | Non
     names = [day for day in (*DAYS, HOLIDAY) if day in listed]
     while names:
         first = last = names.pop(0)
-        while names and last in DAYS[:6] and names[0] == DAYS[DAYS.index(last) + 1] and listed[names[0]] == listed[first]:
+        while (
+            names and last in DAYS[:6] and names[0] == DAYS[DAYS.index(last) + 1] and listed[names[0]] == listed[first]
+        ):
             last = names.pop(0)
         days = first if first == last else f"{first}-{last}"
         parts += [f"{days} {_clock(begin)}-{_clock(end)}" for begin, end in listed[first]] or [f"{days} closed"]
@@ -294,18 +296,32 @@ def _local(moment: datetime, zone: str, *, closing: bool) -> datetime:
 # --- as it is kept
 
 
-def to_document(
-    hours: str | None, zone: str, holidays: Sequence[date] = (), blackouts: Sequence[Span] = ()
+def changed(
+    present: Mapping[str, Any] | None,
+    *,
+    hours: str | None = None,
+    tz: str | None = None,
+    holidays: Sequence[str] | None = None,
+    blackouts: Sequence[str] | None = None,
+    local_tz: str | None = None,
 ) -> dict[str, Any] | None:
-    """What a remote's row keeps; None where nothing restricts it."""
-    if hours is None and not blackouts:
-        return None
-    return {
-        "hours": hours,
-        "tz": zone,
-        "holidays": sorted(day.isoformat() for day in holidays),
-        "blackouts": [[_utc(begin), _utc(end)] for begin, end in sorted(blackouts)],
-    }
+    """What a remote's row keeps: `present` with what was given anew, an empty text for nothing; None where nothing
+    restricts it. `local_tz` stands in where no zone was ever given. Raises UsageError.
+    """
+    kept: Mapping[str, Any] = present or {"hours": None, "tz": None, "holidays": [], "blackouts": []}
+    zone = tz or kept["tz"] or local_tz
+    if not zone:
+        raise UsageError("which time zone? Give --window-tz, such as --window-tz Europe/Berlin")
+    zone = parse_zone(zone)
+    document = {**kept, "tz": zone}
+    if hours is not None:
+        document["hours"] = hours_text(parse_hours(hours)) if hours.strip() else None
+    if holidays is not None:
+        document["holidays"] = sorted({parse_holiday(day).isoformat() for day in holidays if day.strip()})
+    if blackouts is not None:
+        spans = sorted({parse_blackout(text, zone) for text in blackouts if text.strip()})
+        document["blackouts"] = [[_utc(begin), _utc(end)] for begin, end in spans]
+    return document if document["hours"] is not None or document["blackouts"] else None
 
 
 def _utc(moment: datetime) -> str:
@@ -313,7 +329,7 @@ def _utc(moment: datetime) -> str:
 
 
 def from_document(document: Mapping[str, Any] | None) -> Window | None:
-    """The window that `to_document` wrote down."""
+    """The window that `changed` wrote down."""
     if document is None:
         return None
     return _window(
@@ -325,9 +341,7 @@ def from_document(document: Mapping[str, Any] | None) -> Window | None:
 
 
 @lru_cache(maxsize=256)
-def _window(
-    hours: str | None, zone: str, holidays: tuple[str, ...], blackouts: tuple[tuple[str, str], ...]
-) -> Window:
+def _window(hours: str | None, zone: str, holidays: tuple[str, ...], blackouts: tuple[tuple[str, str], ...]) -> Window:
     return Window(
         parse_hours(hours) if hours is not None else None,
         zone,

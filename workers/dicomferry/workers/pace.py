@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from dicomferry.models import governor, telemetry
+from dicomferry.models import governor, remote_store, telemetry
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach
 from dicomferry.models.governor import What
 from dicomferry.models.pacing import Grant, Limits
+from dicomferry.workers.admission import RELOAD_SECONDS, Callers, gather
 from dicomferry.workers.dimse.acceptor import Answer, Sink
 from dicomferry.workers.heartbeat import Heartbeat
 
@@ -174,6 +175,43 @@ class AnswerPace:
             return
         if wait >= SHORTEST_SECONDS:
             time.sleep(min(wait, MOST_ANSWER_SECONDS))
+
+
+class Paces:
+    """The remotes of which less may come than comes by itself; read again by one thread, asked by any."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._clock = clock
+        self._limited: dict[int, tuple[Callers, AnswerPace]] = {}
+        self._resolved = 0.0
+
+    def of(self, ae_title: str, address: str) -> AnswerPace | None:
+        """The pace of whoever calls so from there: by its AE title, else by its address."""
+        limited = list(self._limited.values())
+        by_title = (pace for callers, pace in limited if ae_title in callers.ae_titles)
+        by_address = (pace for callers, pace in limited if callers.knows(ae_title, address))
+        return next(by_title, None) or next(by_address, None)
+
+    def reload(self) -> None:
+        """Read the limits again; the last ones stay while the record is away."""
+        try:
+            found = governor.limited(self._database)
+            again = self._clock() - self._resolved >= RELOAD_SECONDS
+            listed = {}
+            for remote_id, limits in found.items():
+                callers, pace = self._limited.get(remote_id, (None, None))
+                if callers is None or again:
+                    callers = gather([remote_store.sender(self._database, remote_id)])
+                pace = pace or AnswerPace(self._database, remote_id, limits)
+                pace.limits = limits
+                listed[remote_id] = (callers, pace)
+        except OutOfReach as error:
+            log.warning("the limits cannot be read; those known so far apply", error=str(error))
+            return
+        if again:
+            self._resolved = self._clock()
+        self._limited = listed
 
 
 class Slowed:

@@ -11,8 +11,8 @@ branch_labels = None
 depends_on = None
 
 _LIMITS = {
-    "max_requests_per_minute": sa.Float(),
-    "max_instances_per_second": sa.Float(),
+    "max_requests_per_minute": sa.Double(),
+    "max_instances_per_second": sa.Double(),
     "max_bytes_per_second": sa.BigInteger(),
 }
 
@@ -39,16 +39,21 @@ def upgrade() -> None:
         "governor",
         sa.Column("remote_id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column(
-            "requests_until", sa.DateTime(timezone=True), nullable=True, comment="until when all places are taken, see pacing"
+            "requests_until",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="until when all places are taken, see pacing",
         ),
         sa.Column("instances_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("size_until", sa.DateTime(timezone=True), nullable=True, comment="the same for bytes"),
-        sa.Column("learned_rate", sa.Float(), nullable=True, comment="instances in a second, at rate_learned_at"),
+        sa.Column("learned_rate", sa.Double(), nullable=True, comment="instances in a second, at rate_learned_at"),
         sa.Column("rate_learned_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("learned_associations", sa.Integer(), nullable=True),
         sa.Column("associations_learned_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("failures", sa.Integer(), nullable=False, comment="fruitless attempts in a row"),
-        sa.Column("broken_since", sa.DateTime(timezone=True), nullable=True, comment="the breaker is open since; null: closed"),
+        sa.Column(
+            "broken_since", sa.DateTime(timezone=True), nullable=True, comment="the breaker is open since; null: closed"
+        ),
         sa.Column("probe_at", sa.DateTime(timezone=True), nullable=True, comment="when one attempt may look again"),
         sa.Column("probe_chunk_id", sa.Integer(), nullable=True, comment="the chunk whose attempt looks"),
         sa.Column("reason", sa.String(length=80), nullable=True),
