@@ -279,7 +279,7 @@ def parse_blackout(text: str, zone: str) -> Span:
             end = _local(datetime.combine(date.fromisoformat(begin_text) + _ONE_DAY, time()), zone, closing=True)
     except (ValueError, OverflowError):
         raise UsageError(
-            f"blackout {text!r} is not understood: write FROM/UNTIL, such as 2026-12-01T10:00/2026-12-01T14:00, or a day"
+            f"blackout {text!r} is not understood: write FROM/UNTIL, as in 2026-12-01T10:00/2026-12-01T14:00, or a day"
         ) from None
     if end <= begin:
         raise UsageError(f"blackout {text!r} ends before it begins")

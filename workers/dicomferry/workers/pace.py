@@ -22,7 +22,7 @@ SLICE_SECONDS = 0.25
 SHORTEST_SECONDS = 0.001
 """Shorter waits are left out: the next one is longer then."""
 MOST_ANSWER_SECONDS = 5.0
-"""An answer to a C-STORE is held back for so long at most; what it would have to wait for longer, the next move does."""
+"""An answer to a C-STORE is held back for so long at most; for what is more than that the next move waits."""
 LEAST_SECONDS = 0.1
 """A speed is not told from less than this."""
 

@@ -1,4 +1,4 @@
-"""The half-open breaker: one attempt looks by C-ECHO whether the remote can be used again, for all that waits for it."""
+"""The half-open breaker: one attempt looks by C-ECHO whether the remote can be used again, for all that waits."""
 
 from __future__ import annotations
 

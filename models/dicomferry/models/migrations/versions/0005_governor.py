@@ -10,12 +10,6 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-_LIMITS = {
-    "max_requests_per_minute": sa.Double(),
-    "max_instances_per_second": sa.Double(),
-    "max_bytes_per_second": sa.BigInteger(),
-}
-
 
 def upgrade() -> None:
     """One version up."""
@@ -23,8 +17,9 @@ def upgrade() -> None:
         "remote",
         sa.Column("window", sa.JSON(), nullable=True, comment="when it may be used, see models/window.py"),
     )
-    for name, kind in _LIMITS.items():
-        op.add_column("remote", sa.Column(name, kind, nullable=True))
+    op.add_column("remote", sa.Column("max_requests_per_minute", sa.Double(), nullable=True))
+    op.add_column("remote", sa.Column("max_instances_per_second", sa.Double(), nullable=True))
+    op.add_column("remote", sa.Column("max_bytes_per_second", sa.BigInteger(), nullable=True))
     op.add_column(
         "job",
         sa.Column(
@@ -68,5 +63,5 @@ def downgrade() -> None:
     """One version down."""
     op.drop_table("governor")
     op.drop_column("job", "ignore_window")
-    for name in (*reversed(_LIMITS), "window"):
+    for name in ("max_bytes_per_second", "max_instances_per_second", "max_requests_per_minute", "window"):
         op.drop_column("remote", name)
