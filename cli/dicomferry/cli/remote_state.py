@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from dicomferry.cli import render, words
 
@@ -43,9 +44,12 @@ def window(found: Document) -> str | None:
 
 def hours_now(found: Document) -> str:
     """`open until ...` or `closed, opens ...`."""
-    if found["open"]:
-        return f"open until {words.when(found['closes_at'])}" if found["closes_at"] else "open"
-    return f"closed, opens {words.when(found['opens_at'])}" if found["opens_at"] else "closed for more than two years"
+    moment = found["closes_at"] if found["open"] else found["opens_at"]
+    if moment is None:
+        return "open" if found["open"] else "closed for more than two years"
+    # As the clock shows it for which the hours were written.
+    there = datetime.fromisoformat(moment).astimezone(ZoneInfo(found["window"]["tz"]))
+    return f"{'open until' if found['open'] else 'closed, opens'} {there:%a %Y-%m-%d %H:%M %Z}"
 
 
 def learned(found: Document) -> str | None:

@@ -49,7 +49,7 @@ def exceptions(database: Database) -> list[dict[str, Any]]:
             state = _state(row, now, probing=_is_probing(connection, row))
             learned = any(value is not None for value in state["learned"].values())
             if not state["open"] or state["breaker"]["state"] != "closed" or learned:
-                found.append({"name": row.name, **state})
+                found.append({"name": row.name, "window": row.window, **state})
         return found
 
     return database.read(work)
