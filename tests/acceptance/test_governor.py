@@ -117,7 +117,7 @@ def test_a_peer_that_is_short_of_resources_is_slowed_down_to(install: Install, t
 
 @pytest.mark.long
 def test_a_peer_that_dies_is_looked_at_by_one_and_then_all_goes_on(install: Install, tmp_path: Path) -> None:
-    """Dead for a minute in the middle of three jobs: one association is tried an interval, and all arrives in the end."""
+    """Dead for a minute in the middle of three jobs: one association an interval is tried, and all arrives at last."""
     installation, record = install(workers=4, retry__first_delay=5, retry__max_delay=20)
     folders, wanted = trees(tmp_path, 1000, 1000, 1000)
     with Watched() as pacs:

@@ -39,7 +39,7 @@ def wall(zone: str, begin: datetime, end: datetime) -> Sequence[tuple[datetime, 
 @pytest.mark.parametrize("zone", [BERLIN, NEW_YORK])
 @pytest.mark.parametrize("hours", [NIGHTS, "daily 02:30-04:00"])
 def test_a_year_minute_by_minute(hours: str, zone: str) -> None:
-    """Open exactly where the clock on the wall shows an hour of the window, in each minute of a year with both changes."""
+    """Open exactly where the clock on the wall shows an hour of the window, each minute of a year with both changes."""
     begin, end = utc(2026, 1, 1), utc(2027, 1, 1)
     spans = list(made(hours, zone).spans(begin, days=370))
     expected = _by_the_wall(hours, wall(zone, begin, end))
@@ -191,7 +191,7 @@ def test_a_blackout_wins() -> None:
         ("Mon, Wed 20:00-24:00", "mon 20:00-24:00, wed 20:00-24:00"),
         ("weekdays 12:00-13:00, 22:00-06:00", "mon-fri 12:00-13:00, mon-fri 22:00-06:00"),
         ("fri-mon 20:00-00:00", "mon 20:00-24:00, fri-sun 20:00-24:00"),
-        ("monday - friday 22:00 – 06:00; saturday open", "mon-fri 22:00-06:00, sat 00:00-24:00"),
+        ("monday - friday 22:00 \u2013 06:00; saturday open", "mon-fri 22:00-06:00, sat 00:00-24:00"),
         ("daily 20:00-06:00, holiday closed", "mon-sun 20:00-06:00, holiday closed"),
     ],
 )

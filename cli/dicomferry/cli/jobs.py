@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from dicomferry.models.settings import Settings
 
 _JOB_COLUMNS = (
-    "id", "kind", "remote", "remote_address", "destination", "label", "priority", "ignore_window", "state", "reason", "detail",
+    "id", "kind", "remote", "remote_address", "destination", "label", "priority", "ignore_window", "state", "reason",
+    "detail",
     "reason_text", "planned", "verified", "expectation", "submitted_at", "started_at", "finished_at", "not_before",
     "attempts", "items_total", "items_pending", "items_succeeded", "items_warning", "items_failed", "items_skipped",
     "items_cancelled", "matches", "expected", "received", "missing", "surplus", "conflicts", "bytes",

@@ -1,7 +1,7 @@
-"""How fast a remote may be used: places in time that several processes take in turn, and speeds that it was found to bear.
+"""How fast a remote may be used: places in time that several processes take in turn, and speeds it was found to bear.
 
-Pure arithmetic. A limit of so many a second is a row of places, one after the other. Who has something to do takes a few
-places at once, waits for the first of them, and then goes on at the limit's own pace.
+Pure arithmetic. A limit of so many a second is a row of places, one after the other. Who has something to do takes a
+few of them at once, waits for the first, and then goes on at the limit's own pace.
 """
 
 from __future__ import annotations

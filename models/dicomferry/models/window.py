@@ -36,7 +36,7 @@ Span = tuple[datetime, datetime]
 
 @dataclass(frozen=True)
 class Window:
-    """The hours of each day by its name; None where there is no restriction. A day belongs to the hours that begin on it.
+    """The hours of each day by its name; None where there is no restriction. Hours belong to the day they begin on.
 
     A holiday has the hours of `holiday`, or else those of a Sunday. `blackouts` are moments from and until, and win.
     """
