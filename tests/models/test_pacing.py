@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -19,8 +20,8 @@ def seconds(value: float) -> timedelta:
     return timedelta(seconds=value)
 
 
-@settings(deadline=None, max_examples=50)
-@given(rate=st.floats(1.0, 2000.0), takers=st.integers(1, 8), late=st.floats(0.0, 0.3))
+@settings(deadline=None, max_examples=30)
+@given(rate=st.floats(1.0, 500.0), takers=st.integers(1, 8), late=st.floats(0.0, 0.3))
 def test_no_second_has_more_than_the_limit_and_its_burst(rate: float, takers: int, late: float) -> None:
     """However many share a limit, and however late each one is with each of its places."""
     until: datetime | None = None
@@ -28,7 +29,7 @@ def test_no_second_has_more_than_the_limit_and_its_burst(rate: float, takers: in
     amount = pacing.share(rate, takers)
     # (moment at which a taker asks again, who)
     asking = [(number * 0.01, number) for number in range(takers)]
-    while asking[0][0] < 4.0:
+    while asking[0][0] < 3.0:
         moment, who = heapq.heappop(asking)
         grant, until = pacing.reserve(until, NOW + seconds(moment), rate, amount)
         at = moment
@@ -39,10 +40,8 @@ def test_no_second_has_more_than_the_limit_and_its_burst(rate: float, takers: in
         heapq.heappush(asking, (max(at, moment + 0.001), who))
     used.sort()
     for first, begin in enumerate(used):
-        count = sum(1 for moment in used[first:] if moment < begin + 1.0)
+        count = bisect_left(used, begin + 1.0) - first
         assert count <= rate * (1.0 + BURST_SECONDS) + takers
-        if first > 200:
-            break
 
 
 def test_places_that_nobody_took_are_lost_but_for_a_moment() -> None:
@@ -65,9 +64,9 @@ def test_a_share_is_at_least_one() -> None:
 def test_a_learned_rate_falls_at_once_and_grows_slowly() -> None:
     """By a factor with each refusal, by a share in each second without; it is forgotten in the end."""
     first = pacing.slower(None, 1000.0)
-    assert first == 700.0
-    assert pacing.slower(first, 650.0) == 455.0
-    assert pacing.slower(first, 2000.0) == 490.0, "what was allowed counts, not what one hoped to try"
+    assert first == pytest.approx(700.0)
+    assert pacing.slower(first, 650.0) == pytest.approx(455.0)
+    assert pacing.slower(first, 2000.0) == pytest.approx(490.0), "what was allowed counts, not what one hoped to try"
     assert pacing.slower(None, 0.0) == pacing.LEAST_RATE
     assert pacing.learned_rate(100.0, NOW, NOW) == 100.0
     assert pacing.learned_rate(100.0, NOW, NOW + seconds(20)) == 200.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo
@@ -56,7 +56,7 @@ def test_a_year_minute_by_minute(hours: str, zone: str) -> None:
 
 def _by_the_wall(hours: str, clock: Sequence[tuple[datetime, datetime]]) -> list[bool]:
     if hours != NIGHTS:
-        return [(2, 30) <= (shown.hour, shown.minute) < (4, 0) for _, shown in clock]
+        return list(_open_from_the_first_reading(clock))
     weekend = (5, 6)
     return [
         shown.weekday() in weekend
@@ -65,6 +65,15 @@ def _by_the_wall(hours: str, clock: Sequence[tuple[datetime, datetime]]) -> list
         or (shown.hour < 6 and shown.weekday() not in (0, *weekend))
         for _, shown in clock
     ]
+
+
+def _open_from_the_first_reading(clock: Sequence[tuple[datetime, datetime]]) -> Iterator[bool]:
+    """From the first time that the clock shows 02:30 on a day until 04:00, though it goes back to 02:00 meanwhile."""
+    begun: date | None = None
+    for _, shown in clock:
+        if (shown.hour, shown.minute) >= (2, 30):
+            begun = shown.date()
+        yield begun == shown.date() and shown.hour < 4
 
 
 @pytest.mark.parametrize(
