@@ -26,13 +26,18 @@ from .desk import Desk
 
 REMOTE_KEYS = {
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
-    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts",
+    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "window",
+    "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
 }  # fmt: skip
+STATE_KEYS = {"open", "opens_at", "closes_at", "learned", "breaker", "in_use", "waiting", "held", "recent"}
 OPTIONS = (
     "--calling", "US", "--store", "ST@10.0.0.6:105", "--also-from", "GATE", "--also-from", "10.0.0.0/24",
     "--charset", "ISO_IR 100", "--max-associations", "2", "--max-moves", "3", "--max-uids", "50",
     "--find-cap", "500", "--relational",
     "--prefer-syntax", "implicit", "--connect", "1", "--first-answer", "900.5",
+    "--max-requests-per-minute", "30", "--max-instances-per-second", "200", "--max-bytes-per-second", "10M",
+    "--window", "daily 22:00-6:00", "--window-tz", "Europe/Berlin", "--holiday", "2026-12-25",
+    "--blackout", "2026-12-01T10:00/2026-12-01T14:00",
 )  # fmt: skip
 
 
@@ -40,12 +45,19 @@ def test_all_that_was_said_is_kept(desk: Desk) -> None:
     """Every option of add shows up under its key."""
     desk.run("remote", "add", "pacs1", "PACS1@10.0.0.5:104", *OPTIONS, "--no-probe")
     shown = desk.json("remote", "show", "pacs1")
-    assert set(shown) == REMOTE_KEYS and desk.json("remote", "list") == [shown]
-    assert shown == {
+    assert set(shown) == REMOTE_KEYS | STATE_KEYS
+    (listed,) = desk.json("remote", "list")
+    assert set(listed) == REMOTE_KEYS and listed.items() <= shown.items()
+    assert listed == {
         "name": "pacs1", "ae_title": "PACS1", "host": "10.0.0.5", "port": 104, "calling_ae_title": "US",
         "store_address": "ST@10.0.0.6:105", "also_from": ["GATE", "10.0.0.0/24"], "charset": "ISO_IR 100",
         "max_associations": 2, "max_moves": 3, "max_uids": 50, "find_cap": 500, "relational": True,
         "prefer_syntax": "implicit", "timeouts": {"connect": 1.0, "first_answer": 900.5},
+        "max_requests_per_minute": 30, "max_instances_per_second": 200, "max_bytes_per_second": 10_000_000,
+        "window": {
+            "hours": "mon-sun 22:00-06:00", "tz": "Europe/Berlin", "holidays": ["2026-12-25"],
+            "blackouts": [["2026-12-01T09:00:00Z", "2026-12-01T13:00:00Z"]],
+        },
     }  # fmt: skip
     told = desk.run("remote", "show", "pacs1").stdout
     assert "900.5 s" in told and "GATE, 10.0.0.0/24" in told
@@ -62,6 +74,30 @@ def test_set_changes_what_is_given_and_nothing_else(desk: Desk) -> None:
         "timeouts": {"first_answer": 900.5, "acse": 2.0},
     }  # fmt: skip
     assert "nothing to change" in desk.run("remote", "set", "pacs1", code=2).stderr
+
+
+def test_hours_and_limits_are_taken_away_one_by_one(desk: Desk) -> None:
+    """By an empty text or 0; what was understood is said, and the connection is not tested for that."""
+    desk.run("remote", "add", "pacs1", "PACS1@10.0.0.5:104", *OPTIONS, "--no-probe")
+    told = desk.run("remote", "set", "pacs1", "--window", "sat-sun open", "--blackout", "")
+    assert "sat-sun 00:00-24:00 (Europe/Berlin); " in told.stdout and not told.stderr
+    desk.run("remote", "set", "pacs1", "--window", "", "--max-bytes-per-second", "0", "--max-requests-per-minute", "")
+    shown = desk.json("remote", "show", "pacs1")
+    assert (shown["window"], shown["open"], shown["opens_at"]) == (None, True, None)
+    assert (shown["max_bytes_per_second"], shown["max_requests_per_minute"]) == (None, None)
+    assert shown["max_instances_per_second"] == 200
+    wrong = desk.run("remote", "set", "pacs1", "--window", "mon-fri 22-6", "--window-tz", "UTC", code=2)
+    assert "'22' is no time of day" in wrong.stderr
+    assert "no size" in desk.run("remote", "set", "pacs1", "--max-bytes-per-second", "fast", code=2).stderr
+    assert desk.json("remote", "show", "pacs1") == shown
+
+
+def test_an_urgent_job_says_so(desk: Desk) -> None:
+    """In its document and in its first event."""
+    desk.run("remote", "add", "pacs1", "PACS1@10.0.0.5:104", "--no-probe")
+    desk.run("submit", "echo", "pacs1", "--ignore-window")
+    shown = desk.json("jobs", "show", "last")
+    assert shown["ignore_window"] and "outside of the remote's window" in shown["events"][0]["text"]
 
 
 @pytest.mark.parametrize(

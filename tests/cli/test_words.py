@@ -143,3 +143,11 @@ def test_a_job_with_a_start_time_says_when() -> None:
     """Waiting because it was told to is no fault of the remote."""
     job = _job("pending", reason="not before", not_before="2026-11-22T02:00:30.000Z")
     assert words.waiting_line(job, NOW) == "job 7: starts in 30 s; Ctrl-C leaves the job queued"
+
+
+def test_what_waits_for_its_hour_says_when_that_comes() -> None:
+    """A closed window, and a limit."""
+    job = _job("pending", reason="window", reason_text="...", not_before="2026-11-25T21:00:00.000Z")
+    assert words.waiting_line(job, NOW).startswith("pacs1: outside of its window, which opens on 2026-11-2")
+    job = _job("pending", reason="limit", not_before="2026-11-22T02:00:30.000Z")
+    assert words.waiting_line(job, NOW) == "pacs1: at its limit, goes on in 30 s; Ctrl-C leaves the job queued"

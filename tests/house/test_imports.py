@@ -20,7 +20,7 @@ PURE = {
     f"dicomferry.models.{name}"
     for name in (
         "spec", "remote", "query", "slices", "state", "outcome", "manifest", "dimse_status", "retry", "timetable",
-        "pacing", "errors",
+        "pacing", "window", "errors",
     )
 }  # fmt: skip
 PURE_LIBRARIES = {"dicomferry.models.timetable": {"cronsim"}}

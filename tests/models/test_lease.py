@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -51,7 +52,7 @@ def test_renew_brings_back_what_was_asked(site: Site) -> None:
     assert _renew(site, held) == lease.Signals(cancel=True, hold=False, drain=True)
     assert lease.signals(site.database, held, site.worker) == _renew(site, held)
     for name in ("cancel", "hold", "drain"):
-        assert lease.Signals(**{"cancel": False, "hold": False, "drain": False, name: True}).stop
+        assert replace(lease.Signals(cancel=False, hold=False, drain=False), **{name: True}).stop
 
 
 # --- fence

@@ -178,6 +178,12 @@ class Bench:
             reply = self.answer(store)
             play(line, [peer.send(peer.store_rsp(store.message_id, reply))] if isinstance(reply, int) else reply)
 
+    def cut(self) -> None:
+        """End every connection that is open, as a process does that dies."""
+        for line in self._lines:
+            with contextlib.suppress(OSError):
+                line.socket.shutdown(socket.SHUT_RDWR)
+
     def __enter__(self) -> Self:
         self._acceptor.start()
         return self
@@ -189,9 +195,7 @@ class Bench:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._acceptor.join(peer.PATIENCE)
-        for line in self._lines:
-            with contextlib.suppress(OSError):
-                line.socket.shutdown(socket.SHUT_RDWR)
+        self.cut()
         for thread in self._threads:
             thread.join(peer.PATIENCE)
         if kind is None and self.failure is not None:

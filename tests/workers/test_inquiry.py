@@ -159,6 +159,32 @@ def test_a_cancelled_job_sends_cancel(site: Inline, monkeypatch: pytest.MonkeyPa
     assert site.items(jobs[0])[0].state is ItemState.CANCELLED
 
 
+def test_a_held_find_begins_anew_when_it_is_released(site: Inline) -> None:
+    """C-CANCEL to the peer; after the release all matches are there, each once."""
+    jobs: list[int] = []
+
+    def reply(_: Asked) -> Reply:
+        yield study(0)
+        if not site.attempts(jobs[0])[1:]:
+            job_store.hold(site.database, jobs[0])
+            number = 0
+            while True:
+                number += 1
+                yield study(number)
+        yield study(1)
+        yield final()
+
+    with FindScp(reply) as scp:
+        jobs.append(submit(site, scp))
+        assert run(site, jobs[0]) is JobState.HELD
+        assert (scp.cancels, scp.endings) == (1, ["released"])
+        job_store.release(site.database, jobs[0])
+        site.bell.ring("quick")
+        assert run(site, jobs[0]) is JobState.SUCCEEDED
+    assert uids(site, jobs[0]) == ["1.2.0", "1.2.1"]
+    assert site.ends(jobs[0]) == ["interrupted", "completed"]
+
+
 @pytest.mark.parametrize(
     ("status", "state", "reason", "tries"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -276,6 +277,54 @@ def test_a_cancelled_move_is_cancelled_at_the_archive(here: Site, held: list[Sam
     (move,) = retrieve_store.moves(here.database, jobs[0])
     assert move["reason"] == "broken off"
     here.check(jobs[0])
+
+
+@pytest.mark.parametrize("how", ["hold", "window"])
+@pytest.mark.parametrize("method", ["move", "get"])
+def test_a_retrieve_that_has_to_stop_goes_on_later(here: Site, held: list[Sample], method: str, how: str) -> None:
+    """Held by a person, or the window closes: C-CANCEL, what came stays, and later only the rest is asked for."""
+    name = f"{method}-{how}"
+
+    def stop() -> None:
+        if how == "hold":
+            job_store.hold(here.database, jobs[0])
+        else:
+            remote_store.change(here.database, name, None, window={"tz": "UTC", "hours": _closed_now()})
+
+    def until_stopped(retrieval: Retrieval) -> None:
+        retrieval.store(retrieval.wanted[:4])
+        if method == "move":
+            retrieval.hang_up()
+        if len(peer.retrieves) > 1:
+            retrieval.store(retrieval.wanted[4:])
+            retrieval.final(0)
+            return
+        stop()
+        assert retrieval.listen(20)
+        retrieval.final(CANCELLED)
+
+    jobs: list[int] = []
+    with archive(here, held, manners=Manners(retrieve=until_stopped)) as peer:
+        remote_store.add(here.database, name, peer.address)
+        jobs.append(getattr(here, method)(name, study_of(held)))
+        while here.state(jobs[0]) is not JobState.HELD and here.show(jobs[0])["reason"] != "window":
+            runner.run_next(here.environment, "bulk")
+        assert peer.cancels == 1
+        assert here.show(jobs[0])["received"] == 4
+        if how == "hold":
+            job_store.release(here.database, jobs[0])
+        else:
+            remote_store.change(here.database, name, None, window={"hours": ""})
+        job = here.drive(jobs[0])
+        assert (job["state"], job["received"]) == ("succeeded", 10)
+        assert not set(peer.retrieves[1].wanted) & set(peer.stores[:4])
+    here.check(jobs[0])
+
+
+def _closed_now() -> str:
+    """One hour of the day, half a day from now."""
+    hour = (datetime.now(UTC).hour + 12) % 24
+    return f"daily {hour:02}:00-{hour + 1:02}:00"
 
 
 def test_overlapping_requests_fetch_each_instance_once(here: Site, held: list[Sample]) -> None:

@@ -29,6 +29,7 @@ class JobOptions(TypedDict):
     label: str | None
     priority: str
     not_before: datetime | None
+    ignore_window: bool
     as_json: bool
 
 

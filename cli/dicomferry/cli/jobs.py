@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from dicomferry.models.settings import Settings
 
 _JOB_COLUMNS = (
-    "id", "kind", "remote", "remote_address", "destination", "label", "priority", "state", "reason", "detail",
+    "id", "kind", "remote", "remote_address", "destination", "label", "priority", "ignore_window", "state", "reason",
+    "detail",
     "reason_text", "planned", "verified", "expectation", "submitted_at", "started_at", "finished_at", "not_before",
     "attempts", "items_total", "items_pending", "items_succeeded", "items_warning", "items_failed", "items_skipped",
     "items_cancelled", "matches", "expected", "received", "missing", "surplus", "conflicts", "bytes",
@@ -118,6 +119,7 @@ def show(job: str, as_json: bool) -> None:
             ("received" if retrieve else "sent", words.size(found["bytes"]) if found["bytes"] else None),
             ("proof", {"uids": "per instance", "counts": "numbers only", "none": "none"}.get(found["verified"] or "")),
             ("priority", found["priority"]),
+            ("window", "ignored: it runs outside of the remote's hours as well" if found["ignore_window"] else None),
             ("submitted", words.when(found["submitted_at"])),
             ("started", words.when(found["started_at"])),
             ("finished", words.when(found["finished_at"])),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from dicomferry.models.pacing import LEAST_SIZE, parse_size
 from dicomferry.models.remote import LONGEST, MOST
 
 if TYPE_CHECKING:
@@ -69,6 +70,37 @@ class Seconds(click.FloatRange):
         if isnan(seconds):
             self.fail(f"{value!r} is no number of seconds", param, ctx)
         return seconds
+
+
+class Rate(click.ParamType):  # type: ignore[type-arg]
+    """So many of something in a second or minute; 0 and an empty text are no limit, as 0."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        try:
+            rate = float(value) if str(value).strip() else 0.0
+        except ValueError:
+            rate = -1.0
+        if not 0 <= rate <= 1e9:
+            self.fail(f"{value!r} is no rate: a number more than 0, or 0 for no limit", param, ctx)
+        return rate
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """A number of bytes as in 500k, 10M, 1.5G; 0 and an empty text are no limit, as 0."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes."""
+        size = parse_size(str(value)) if str(value).strip() else 0
+        if size is None or 0 < size < LEAST_SIZE:
+            self.fail(
+                f"{value!r} is no size: write bytes, or 500k, 10M, 1G; at least 1k, or 0 for no limit", param, ctx
+            )
+        return size
 
 
 class RemoteType(Word):
@@ -184,6 +216,11 @@ def job_options(function: _F) -> _F:
                 metavar="TIME",
                 type=Moment(),
                 help="Do not start before: HH:MM (the next one), or a date and time as in 2026-11-22T22:00.",
+            ),
+            click.option(
+                "--ignore-window",
+                is_flag=True,
+                help="It cannot wait: run outside of the hours at which REMOTE may be used as well.",
             ),
             click.option("--json", "as_json", is_flag=True, help="Print the job as a JSON document, not its id alone."),
         )

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dicomferry.cli import options, render
+from dicomferry.cli import options, remote_state, render
 from dicomferry.cli.commands import Group, note
 from dicomferry.cli.options import Word
 from dicomferry.cli.render import Row
@@ -19,7 +19,8 @@ from dicomferry.models.errors import UsageError
 _F = TypeVar("_F", bound=Callable[..., Any])
 _COLUMNS = (
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
-    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts",
+    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "window",
+    "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
 )  # fmt: skip
 _TIMEOUTS = ("connect", "acse", "first_answer", "store_answer", "progress")
 _CHARSET = re.compile(r"(ISO_IR \d+|ISO 2022 IR \d+|GB18030|GBK)?(\\(ISO 2022 IR \d+))*")
@@ -43,6 +44,39 @@ def _remote_options(function: _F) -> _F:
         click.option("--charset", metavar="CS", type=Word(), help="Its Specific Character Set, such as ISO_IR 100."),
         click.option("--max-associations", metavar="N", type=options.Number(), help="At once, at most (else 4)."),
         click.option("--max-moves", metavar="N", type=options.Number(), help="Moves at once, at most (else 1)."),
+        click.option(
+            "--max-requests-per-minute",
+            metavar="N",
+            type=options.Rate(),
+            help="C-ECHO, C-FIND, C-MOVE and C-GET, evenly spread.",
+        ),
+        click.option(
+            "--max-instances-per-second", metavar="N", type=options.Rate(), help="Sent to it, or coming from it."
+        ),
+        click.option(
+            "--max-bytes-per-second", metavar="SIZE", type=options.Size(), help="The same in bytes: 500k, 10M, 1G."
+        ),
+        click.option(
+            "--window",
+            metavar="HOURS",
+            type=Word(),
+            help='When it may be used, such as "mon-fri 22:00-06:00, sat-sun 00:00-24:00" (else always).',
+        ),
+        click.option("--window-tz", metavar="ZONE", type=Word(), help="Time zone of the window (else this machine's)."),
+        click.option(
+            "--holiday",
+            metavar="DATE",
+            multiple=True,
+            type=Word(),
+            help="A day that has the hours of `holiday`, else of Sunday; may be given several times, all of them anew.",
+        ),
+        click.option(
+            "--blackout",
+            metavar="FROM/UNTIL",
+            multiple=True,
+            type=Word(),
+            help="A time at which it is left alone, as in 2026-12-01T10:00/2026-12-01T14:00; like --holiday.",
+        ),
         click.option("--max-uids", metavar="N", type=options.Number(), help="UIDs in a request, at most (else 100)."),
         click.option("--find-cap", metavar="N", type=options.Number(0), help="Matches it lists at most, if known."),
         click.option(
@@ -85,6 +119,12 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
     for key in ("max_associations", "max_moves", "max_uids"):
         if given[key] is not None:
             values[key] = given[key]
+    for key in ("max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second"):
+        if given[key] is not None:
+            values[key] = given[key] or None
+    hours = _window(given)
+    if hours:
+        values["window"] = hours
     if given["find_cap"] is not None:
         values["find_cap"] = given["find_cap"] or None
     if given["relational"] is not None:
@@ -93,6 +133,23 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
     if timeouts:
         values["timeouts"] = timeouts
     return values
+
+
+def _window(given: dict[str, Any]) -> dict[str, Any]:
+    """What was given of a window; its zone is this machine's where none is known."""
+    found: dict[str, Any] = {}
+    if given["window"] is not None:
+        found["hours"] = given["window"]
+    if given["window_tz"]:
+        found["tz"] = given["window_tz"]
+    for option, key in (("holiday", "holidays"), ("blackout", "blackouts")):
+        if given[option]:
+            found[key] = list(given[option])
+    if found:
+        import tzlocal
+
+        found["local_tz"] = tzlocal.get_localzone_name()
+    return found
 
 
 def _sender(text: str) -> str:
@@ -134,6 +191,8 @@ def add(name: str, address: str, no_probe: bool, **given: Any) -> None:
     database = record.for_writing(settings)
     remote_store.add(database, name, address, **values)
     render.line(f"{name} is saved")
+    if "window" in values:
+        remote_state.tell_window(database, name)
     if not no_probe:
         _probe_saved(name)
 
@@ -145,7 +204,8 @@ def add(name: str, address: str, no_probe: bool, **given: Any) -> None:
 def set_(name: str, address: str | None, no_probe: bool, **given: Any) -> None:
     """Change what is given of a remote, then test the connection.
 
-    An empty text ("") or 0 seconds goes back to the default. Jobs under way see the change at their next step.
+    An empty text ("") or 0 goes back to the default. Jobs under way see the change: limits within two seconds, the
+    rest at their next step.
     """
     from dicomferry.cli import record
     from dicomferry.models import remote_store
@@ -156,7 +216,10 @@ def set_(name: str, address: str | None, no_probe: bool, **given: Any) -> None:
     database = record.for_writing(record.settings())
     remote_store.change(database, name, address, **values)
     render.line(f"{name} is saved")
-    if not no_probe:
+    if "window" in values:
+        remote_state.tell_window(database, name)
+    # Whether its address still works is a question only where that, or how it is called, was changed.
+    if not no_probe and (address or values.keys() & {"calling_ae_title", "timeouts"}):
         _probe_saved(name)
 
 
@@ -196,15 +259,15 @@ def _table(found: Iterable[Row]) -> None:
 @click.argument("name", metavar="NAME", type=options.RemoteType())
 @options.json_option
 def show(name: str, as_json: bool) -> None:
-    """Show all that is known of a remote."""
+    """Show all that is known of a remote: what was set, how it is treated now, and what came of it lately."""
     from dicomferry.cli import record
-    from dicomferry.models import remote_store
+    from dicomferry.models import governor_view, remote_store
 
     settings = record.settings()
     database = record.for_reading(settings)
     if database is None:
         raise record.no_remote(name)
-    found = remote_store.show(database, name)
+    found = remote_store.show(database, name) | governor_view.show(database, name)
     if as_json:
         render.document(found)
         return
@@ -220,8 +283,7 @@ def show(name: str, as_json: bool) -> None:
             ("its storage SCP", found["store_address"]),
             ("also sends from", ", ".join(found["also_from"])),
             ("character set", found["charset"]),
-            ("associations at most", str(found["max_associations"])),
-            ("moves at most", str(found["max_moves"])),
+            *remote_state.pairs(found),
             ("UIDs in a request", str(found["max_uids"])),
             ("matches at most", str(found["find_cap"]) if found["find_cap"] else None),
             ("queries", "over several levels" if found["relational"] else None),
@@ -229,6 +291,7 @@ def show(name: str, as_json: bool) -> None:
             *timeouts,
         ]
     )
+    remote_state.tell_recent(found)
 
 
 @remote.command()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from dicomferry.cli import render, words
+from dicomferry.cli import remote_state, render, words
 from dicomferry.cli.broker_probe import broker
 from dicomferry.cli.record import connect, is_absent, settings
-from dicomferry.models import instance_store, job_view, presence, remote_store, schema
+from dicomferry.models import governor_view, instance_store, job_view, presence, remote_store, schema
 from dicomferry.models.database import Database, hide_password
 from dicomferry.models.errors import ConfigurationError, DicomferryError, OutOfReach
 from dicomferry.models.settings import Settings
@@ -39,6 +39,7 @@ def _collect(found: Settings) -> tuple[dict[str, Any], int, DicomferryError | No
         "scp": None,
         "lanes": {lane: {"pending": 0, "running": 0, "held": 0} for lane in ("quick", "bulk")},
         "jobs": {state.value: 0 for state in JobState},
+        "remotes": [],
     }
     if is_absent(found):
         return document, 0, None
@@ -53,9 +54,9 @@ def _collect(found: Settings) -> tuple[dict[str, Any], int, DicomferryError | No
         return document, len(remote_store.names(database)), None
     except OutOfReach as error:
         document["database"]["reachable"] = False
-        return document | {"roles": None, "lanes": None, "jobs": None}, 0, error
+        return document | {"roles": None, "lanes": None, "jobs": None, "remotes": None}, 0, error
     except ConfigurationError as error:
-        return document | {"roles": None, "lanes": None, "jobs": None}, 0, error
+        return document | {"roles": None, "lanes": None, "jobs": None, "remotes": None}, 0, error
 
 
 def _rows(found: Settings, database: Database) -> dict[str, Any]:
@@ -75,6 +76,7 @@ def _rows(found: Settings, database: Database) -> dict[str, Any]:
         "scp": _scp(found, database, running=any(role["role"] == "scp" for role in roles)),
         "lanes": job_view.lanes(database),
         "jobs": job_view.counts(database),
+        "remotes": governor_view.exceptions(database),
     }
 
 
@@ -120,6 +122,7 @@ def _text(document: dict[str, Any]) -> None:
     if document["lanes"] is not None:
         rows += [(f"{lane} lane", _counts(numbers, "empty")) for lane, numbers in document["lanes"].items()]
         rows.append(("jobs", _counts(document["jobs"], "none yet")))
+        rows += [(f"remote {one['name']}", remote_state.sentence(one)) for one in document["remotes"]]
     render.pairs(rows, indent="")
 
 

@@ -179,6 +179,9 @@ def waiting_line(job: Document, now: datetime) -> str:
     due = clock(datetime.fromisoformat(job["not_before"]), now) if job["not_before"] else None
     if job["reason"] == "not before":
         return f"job {job['id']}: starts {due or 'now'}; Ctrl-C leaves the job queued"
+    if job["reason"] in ("window", "limit"):
+        why = "outside of its window, which opens" if job["reason"] == "window" else "at its limit, goes on"
+        return f"{job['remote']}: {why} {due or 'now'}; Ctrl-C leaves the job queued"
     advice = f" ({job['reason_text']})" if job["reason_text"] else ""
     next_try = f", next try {due}" if due else ""
     return f"{job['remote']}: {reason(job)}{advice}{next_try}; Ctrl-C leaves the job queued"

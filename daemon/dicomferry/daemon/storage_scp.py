@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import uuid
 
 from dicomferry.daemon.connections import RELEASE_SECONDS, Connections
@@ -23,11 +24,12 @@ from dicomferry.workers.archive import OWN, Archive
 from dicomferry.workers.call_log import CallLog, Entry
 from dicomferry.workers.dimse import acceptance
 from dicomferry.workers.dimse.acceptance import Rejection, Request
-from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, Waits
+from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, Sink, Waits
 from dicomferry.workers.dimse.upper_layer import UpperLayer
 from dicomferry.workers.indexer import Indexer
 from dicomferry.workers.ingest import Ingest
 from dicomferry.workers.journal import Journal
+from dicomferry.workers.pace import Paces, Slowed
 
 LEAST_ASSOCIATIONS = 256
 """The limit on associations is this, or four times all moves in flight where that is more."""
@@ -48,6 +50,7 @@ class StorageScp:
         admission: Admission,
         waits: Waits,
         calls: CallLog,
+        paces: Paces,
     ) -> None:
         self._settings = settings
         self._archive = archive
@@ -55,6 +58,7 @@ class StorageScp:
         self._admission = admission
         self._waits = waits
         self._calls = calls
+        self._paces = paces
         self._lock = threading.Lock()
         self.associations = 0
 
@@ -171,10 +175,13 @@ class _Connection:
         """The caller's remote decides, and whether something of it is under repair."""
         return self._scp._admission.prefer(request.calling_ae_title, self._address)
 
-    def store(self, incoming: Incoming) -> Ingest:
-        """One instance into the archive."""
+    def store(self, incoming: Incoming) -> Sink:
+        """One instance into the archive, answered when the limits of its remote allow it."""
         self._stores += 1
-        return Ingest(self._scp._archive, self._scp._indexer, incoming, association=self._token, address=self._address)
+        scp = self._scp
+        ingest = Ingest(scp._archive, scp._indexer, incoming, association=self._token, address=self._address)
+        pace = scp._paces.of(incoming.request.calling_ae_title, self._address)
+        return Slowed(ingest, pace.received) if pace else ingest
 
     def leave(self, request: Request) -> None:
         """One place free."""
@@ -203,7 +210,9 @@ def run(settings: Settings) -> int:
         admission.reload()
         waits = Waits(acse=settings.timeouts.acse, idle=settings.scp.idle, progress=settings.timeouts.progress)
         calls = CallLog(database.impatient())
-        scp = StorageScp(settings, archive, indexer, admission, waits, calls)
+        paces = Paces(database.impatient())
+        paces.reload()
+        scp = StorageScp(settings, archive, indexer, admission, waits, calls, paces)
         acceptance.prepare()
         connections = scp.listen()
         indexer.start()
@@ -212,7 +221,7 @@ def run(settings: Settings) -> int:
         calls.start()
         log.info("storage SCP listens", host=settings.scp.host, port=settings.scp.port, archive=str(archive.root))
         parent.tell_ready()
-        _stand(connections, database.impatient(), worker, admission, stop)
+        _stand(connections, database.impatient(), worker, admission, paces, stop)
         connections.drain(stop, waits.progress)
         calls.close(RELEASE_SECONDS)
         if not indexer.close(INDEX_SECONDS):
@@ -237,24 +246,34 @@ def _recover(archive: Archive, journal: Journal, database: Database) -> None:
 
 
 def _stand(
-    connections: Connections, database: Database, worker: presence.Worker, admission: Admission, stop: StopSignal
+    connections: Connections,
+    database: Database,
+    worker: presence.Worker,
+    admission: Admission,
+    paces: Paces,
+    stop: StopSignal,
 ) -> None:
     """Until a stop is asked for: take connections, read the remotes again, give signs of life."""
-    beats = threading.Thread(target=_beat, args=(database, worker, admission, stop), name="beat", daemon=True)
+    beats = threading.Thread(target=_beat, args=(database, worker, admission, paces, stop), name="beat", daemon=True)
     beats.start()
     while not stop.is_set():
         connections.accept(stop, TICK_SECONDS)
 
 
-def _beat(database: Database, worker: presence.Worker, admission: Admission, stop: StopSignal) -> None:
+def _beat(database: Database, worker: presence.Worker, admission: Admission, paces: Paces, stop: StopSignal) -> None:
     """Signs of life, and the remotes: both wait for the database, which nobody at the door should."""
+    beaten = -presence.BEAT_SECONDS
     while not stop.is_set():
-        try:
-            presence.beat(database, worker)
-        except DicomferryError as error:
-            log.warning("no sign of life could be given", error=str(error))
-        admission.reload()
-        stop.wait(presence.BEAT_SECONDS)
+        now = time.monotonic()
+        if now - beaten >= presence.BEAT_SECONDS:
+            beaten = now
+            try:
+                presence.beat(database, worker)
+            except DicomferryError as error:
+                log.warning("no sign of life could be given", error=str(error))
+            admission.reload()
+        paces.reload()
+        stop.wait(TICK_SECONDS)
 
 
 def main() -> None:

@@ -10,8 +10,10 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import ledger, spec
+from dicomferry.models import governor, ledger, spec
 from dicomferry.models.database import Database
+from dicomferry.models.governor import Gate
+from dicomferry.models.pacing import Limits
 from dicomferry.models.presence import Worker
 from dicomferry.models.state import ChunkState
 from dicomferry.models.tables import AttemptRow, ChunkRow, JobRow, RemoteRow, WorkerRow
@@ -43,17 +45,38 @@ class Claim:
     cursor: bytes | None
     more: bool
     """Whether other chunks of the lane were due at this moment."""
+    probe: bool = False
+    """Whether this attempt is to find out first if the remote can be used again."""
+    failures: int = 0
+    """How many attempts in a row found that it cannot."""
+    limits: Limits | None = None
 
 
-def claim(database: Database, lane: str, worker: Worker, *, lease_seconds: float) -> Claim | None:
+def claim(database: Database, lane: str, worker: Worker, *, lease_seconds: float, jitter: float = 0.0) -> Claim | None:
     """The best due chunk of a lane for this worker; None when nothing is due or every gate is closed.
 
-    Gates: the worker's slots for bulk, and each remote's associations and moves. A closed gate writes nothing.
+    Gates: the worker's slots for bulk, and what the governor says of each remote. A closed gate writes no attempt and
+    no event; what waits behind one that opens at a known time waits until then, with the reason. `jitter` is in 0..1.
     """
-    return database.write(lambda connection: _claim(database, connection, lane, worker, lease_seconds))
+    while True:
+        found = database.write(lambda connection: _claim(database, connection, lane, worker, lease_seconds))
+        if not isinstance(found, _Closed):
+            return found
+        governor.put_off(database, found.remote_id, found.kind, ignore_window=found.ignore_window, jitter=jitter)
 
 
-def _claim(database: Database, connection: Connection, lane: str, worker: Worker, lease_seconds: float) -> Claim | None:
+@dataclass(frozen=True)
+class _Closed:
+    """A gate that opens at a known time."""
+
+    remote_id: int
+    kind: str
+    ignore_window: bool
+
+
+def _claim(
+    database: Database, connection: Connection, lane: str, worker: Worker, lease_seconds: float
+) -> Claim | _Closed | None:
     connection.execute(sa.select(WorkerRow.id).where(WorkerRow.id == worker.id).with_for_update())
     if lane == "bulk" and _running(connection, ChunkRow.owner_id == worker.id, ChunkRow.lane == "bulk") >= worker.slots:
         return None
@@ -83,16 +106,23 @@ def _take(
     full: set[tuple[int, bool]],
     *,
     more: bool,
-) -> Claim | None:
+) -> Claim | _Closed | None:
     """Lock the job and the remote and take the chunk; None when the remote is `full` or somebody was faster."""
     job = connection.execute(
-        sa.select(JobRow.id, JobRow.kind, JobRow.spec, JobRow.remote_id)
+        sa.select(JobRow.id, JobRow.kind, JobRow.spec, JobRow.remote_id, JobRow.ignore_window)
         .where(JobRow.id == best.job_id)
         .with_for_update()
     ).one()
-    if best.remote_id is not None and not _has_room(connection, best.remote_id, best.kind):
-        full.add((best.remote_id, best.kind == "move"))
-        return None
+    gate = Gate()
+    if best.remote_id is not None:
+        # Locked first, so that what the gate counts cannot be outdated.
+        connection.execute(sa.select(RemoteRow.id).where(RemoteRow.id == best.remote_id).with_for_update())
+        gate = governor.gate(connection, best.remote_id, best.kind, now, ignore_window=job.ignore_window)
+        if gate.until is not None:
+            return _Closed(best.remote_id, best.kind, job.ignore_window)
+        if gate.full:
+            full.add((best.remote_id, best.kind == "move"))
+            return None
     taken = connection.execute(
         sa.update(ChunkRow)
         .where(ChunkRow.id == best.id, _DUE, ChunkRow.not_before <= now)
@@ -110,6 +140,8 @@ def _take(
     ).one_or_none()
     if taken is None:  # another claimer was faster while we waited for the job's row
         return None
+    if gate.probe and best.remote_id is not None:
+        governor.probes(connection, best.remote_id, best.id)
     connection.execute(
         sa.insert(AttemptRow).values(
             job_id=job.id,
@@ -142,6 +174,9 @@ def _take(
         waiting_since=taken.waiting_since,
         cursor=taken.cursor,
         more=more or best.waiting > 1,
+        probe=gate.probe,
+        failures=gate.failures,
+        limits=gate.limits,
     )
 
 
@@ -152,6 +187,7 @@ class _Candidate:
     remote_id: int | None
     kind: str
     waiting: int
+    ignore_window: bool
 
 
 def _candidates(connection: Connection, lane: str, now: datetime, full: set[tuple[int, bool]]) -> list[_Candidate]:
@@ -166,6 +202,7 @@ def _candidates(connection: Connection, lane: str, now: datetime, full: set[tupl
             ChunkRow.remote_id,
             ChunkRow.kind,
             JobRow.served_at,
+            JobRow.ignore_window,
             sa.func.min(ChunkRow.id).label("id"),
             sa.func.count().label("waiting"),
         )
@@ -177,7 +214,14 @@ def _candidates(connection: Connection, lane: str, now: datetime, full: set[tupl
             sa.not_(JobRow.cancel_asked),
             sa.not_(JobRow.hold_asked),
         )
-        .group_by(ChunkRow.priority, ChunkRow.job_id, ChunkRow.remote_id, ChunkRow.kind, JobRow.served_at)
+        .group_by(
+            ChunkRow.priority,
+            ChunkRow.job_id,
+            ChunkRow.remote_id,
+            ChunkRow.kind,
+            JobRow.served_at,
+            JobRow.ignore_window,
+        )
     ).all()
     if not groups:
         return []
@@ -197,7 +241,10 @@ def _candidates(connection: Connection, lane: str, now: datetime, full: set[tupl
     ]
     # Without turns, a long job would keep a single association to itself: none of it runs at the moment of a claim.
     free.sort(key=lambda group: (-group.priority, running.get(group.job_id, 0), group.served_at or _NEVER, group.id))
-    return [_Candidate(group.id, group.job_id, group.remote_id, group.kind, group.waiting) for group in free]
+    return [
+        _Candidate(group.id, group.job_id, group.remote_id, group.kind, group.waiting, group.ignore_window)
+        for group in free
+    ]
 
 
 def waiting_chunks(connection: Connection, job_id: int) -> int:
@@ -215,28 +262,20 @@ def _running(connection: Connection, *conditions: sa.ColumnElement[bool]) -> int
     return number
 
 
-def _has_room(connection: Connection, remote_id: int, kind: str) -> bool:
-    """Whether the remote takes one more; its row is locked first, so that the count cannot be outdated."""
-    limits = connection.execute(
-        sa.select(RemoteRow.max_associations, RemoteRow.max_moves).where(RemoteRow.id == remote_id).with_for_update()
-    ).one()
-    on_remote = ChunkRow.remote_id == remote_id
-    if _running(connection, on_remote) >= limits.max_associations:
-        return False
-    return kind != "move" or _running(connection, on_remote, ChunkRow.kind == "move") < limits.max_moves
-
-
 def any_due(database: Database, lane: str) -> bool:
     """Whether a chunk of this lane could be claimed now by a worker with a free slot."""
 
     def work(connection: Connection) -> bool:
+        now = database.now(connection)
         return any(
-            candidate.remote_id is None
-            or _running(connection, ChunkRow.remote_id == candidate.remote_id)
-            < connection.execute(
-                sa.select(RemoteRow.max_associations).where(RemoteRow.id == candidate.remote_id)
-            ).scalar_one()
-            for candidate in _candidates(connection, lane, database.now(connection), set())
+            candidate.remote_id is None or _is_open(connection, candidate, now)
+            for candidate in _candidates(connection, lane, now, set())
         )
 
     return database.read(work)
+
+
+def _is_open(connection: Connection, candidate: _Candidate, now: datetime) -> bool:
+    assert candidate.remote_id is not None
+    gate = governor.gate(connection, candidate.remote_id, candidate.kind, now, ignore_window=candidate.ignore_window)
+    return gate.until is None and not gate.full

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import ledger, plan_store, spec
+from dicomferry.models import governor, ledger, plan_store, spec
 from dicomferry.models.claim import PLAN
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
@@ -28,6 +28,7 @@ def submit(
     label: str | None = None,
     priority: str = "normal",
     not_before: datetime | None = None,
+    ignore_window: bool = False,
 ) -> int:
     """Write the job, its first chunk and its first event in one transaction that survives a power cut; the job's id."""
     token = uuid.uuid4().hex
@@ -46,6 +47,7 @@ def submit(
             label=label,
             priority=priority,
             not_before=not_before,
+            ignore_window=ignore_window,
         )
 
     return database.write(work, durable=True)
@@ -61,6 +63,7 @@ def insert(
     label: str | None = None,
     priority: str = "normal",
     not_before: datetime | None = None,
+    ignore_window: bool = False,
     by: str = "",
 ) -> int:
     """The same inside of the caller's transaction; `by` says who submitted it, if not a person."""
@@ -74,6 +77,7 @@ def insert(
             destination=getattr(what, "destination", None),
             label=label,
             priority=PRIORITIES[priority],
+            ignore_window=ignore_window,
             state=JobState.PENDING,
             planned=not what.planned,
             cancel_asked=False,
@@ -103,7 +107,8 @@ def insert(
             "state": ItemState.PENDING,
         }
         connection.execute(sa.insert(ItemRow).values(**item))
-    ledger.add_event(connection, job_id, now, "submitted", f"{what.kind} job submitted{by}")
+    urgent = ", to run outside of the remote's window as well" if ignore_window else ""
+    ledger.add_event(connection, job_id, now, "submitted", f"{what.kind} job submitted{by}{urgent}")
     return job_id
 
 
@@ -160,6 +165,7 @@ def release(database: Database, job_id: int) -> JobState:
         if not held and not job.hold_asked:
             raise UsageError(f"job {job_id} is not held ({job.state})")
         connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(hold_asked=False))
+        governor.trusted(connection, job.remote_id)
         _set_chunks(connection, job_id, (ChunkState.HELD,), **_fresh(now))
         ledger.add_event(connection, job_id, now, "released", "released")
         return ledger.derive(connection, job_id, now)
@@ -178,6 +184,7 @@ def retry(database: Database, job_id: int) -> int:
         if job.state not in FINAL_JOB_STATES:
             raise UsageError(f"job {job_id} has not ended ({job.state}); only ended jobs are retried")
         now = database.now(connection)
+        governor.trusted(connection, job.remote_id)
         unfinished = sa.and_(
             ItemRow.state.in_((ItemState.FAILED, ItemState.CANCELLED)),
             ItemRow.chunk_id.in_(

@@ -260,6 +260,7 @@ def _document(connection: Connection, row: AnyRow, now: datetime, sums: Sums, to
         "destination": row.destination,
         "label": row.label,
         "priority": {0: "low", 1: "normal", 2: "high"}[row.priority],
+        "ignore_window": row.ignore_window,
         "state": row.state.value,
         "reason": reason,
         "detail": _detail(connection, row.id, reason) if waiting is not None and reason else None,

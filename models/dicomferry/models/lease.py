@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import ledger
+from dicomferry.models import governor, ledger
+from dicomferry.models import signals as signals_of
 from dicomferry.models.claim import PLAN, Claim
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import LeaseLost
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.presence import Worker
 from dicomferry.models.retry import Decision, Next
+from dicomferry.models.signals import Signals as Signals
 from dicomferry.models.state import CHUNK_TRANSITIONS, ITEM_TRANSITIONS, AttemptEnd, ChunkState, ItemState, step
-from dicomferry.models.tables import AttemptRow, ChunkRow, ItemRow, JobRow, WorkerRow
+from dicomferry.models.tables import AttemptRow, ChunkRow, ItemRow, JobRow
 
 _T = TypeVar("_T")
 MAX_LOSSES = 2
@@ -55,39 +56,24 @@ _DIED = "a worker process died or froze; what it had not recorded is done again 
 _DIED_AGAIN = "worker processes die or freeze on this again and again: see their log, then release"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Signals:
-    """What the heartbeat found beside its lease."""
-
-    cancel: bool
-    hold: bool
-    drain: bool
-
-    @property
-    def stop(self) -> bool:
-        """Whether the attempt should end between two items."""
-        return self.cancel or self.hold or self.drain
-
-
 def renew(database: Database, held: Claim, worker: Worker, *, lease_seconds: float) -> Signals:
     """Make the lease last `lease_seconds` from now; raises LeaseLost when it is no longer ours."""
 
     def work(connection: Connection) -> Signals:
         _fenced(connection, held, lease_until=database.now(connection) + timedelta(seconds=lease_seconds))
-        return _signals(connection, held, worker)
+        return _signals(database, connection, held, worker)
 
     return database.write(work)
 
 
 def signals(database: Database, held: Claim, worker: Worker) -> Signals:
-    """What was asked of the attempt meanwhile, without renewing anything."""
-    return database.read(lambda connection: _signals(connection, held, worker))
+    """What was asked of the attempt meanwhile; nothing is renewed."""
+    return database.read(lambda connection: _signals(database, connection, held, worker))
 
 
-def _signals(connection: Connection, held: Claim, worker: Worker) -> Signals:
-    job = connection.execute(sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.id == held.job_id)).one()
-    draining = connection.execute(sa.select(WorkerRow.draining).where(WorkerRow.id == worker.id)).scalar_one()
-    return Signals(cancel=job.cancel_asked, hold=job.hold_asked, drain=draining)
+def _signals(database: Database, connection: Connection, held: Claim, worker: Worker) -> Signals:
+    now = database.now(connection)
+    return signals_of.read(connection, held.job_id, worker.id, now, plan=held.kind == PLAN)
 
 
 def record(database: Database, held: Claim, outcomes: Sequence[Outcome], *, in_flight: int | None = None) -> None:
@@ -191,6 +177,10 @@ def finish(
     def work(connection: Connection) -> None:
         cancel, hold = fence(connection, held, **(values or {}))
         now = database.now(connection)
+        if decision and (decision.for_all or decision.leave_until):
+            governor.failed(connection, held.remote_id, held.chunk_id, decision, now, detail)
+        elif held.kind != PLAN and (finished_items or end is AttemptEnd.COMPLETED):
+            governor.mended(connection, held.remote_id, held.chunk_id, held.fence)
         write_outcomes(connection, held.chunk_id, outcomes)
         if last:
             last(connection)

@@ -11,7 +11,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import notification_store
+from dicomferry.models import governor, notification_store
 from dicomferry.models.database import AnyRow
 from dicomferry.models.retry import Decision
 from dicomferry.models.spec import RETRIEVES
@@ -214,7 +214,7 @@ def hold_chunks(connection: Connection, job_id: int, *, reason: str | None, advi
     """What waits of a job is held as well, so that a refusal for good is asked for once and not per chunk."""
     connection.execute(
         sa.update(ChunkRow)
-        .where(_in_order(connection, ChunkRow.job_id == job_id))
+        .where(governor.in_order(connection, ChunkRow.job_id == job_id))
         .values(state=ChunkState.HELD, reason=reason, advice=advice)
     )
 
@@ -224,7 +224,7 @@ def postpone(connection: Connection, chunk_id: int, decision: Decision, now: dat
     remote_id = sa.select(ChunkRow.remote_id).where(ChunkRow.id == chunk_id).scalar_subquery()
     connection.execute(
         sa.update(ChunkRow)
-        .where(_in_order(connection, ChunkRow.remote_id == remote_id, ChunkRow.not_before < decision.at))
+        .where(governor.in_order(connection, ChunkRow.remote_id == remote_id, ChunkRow.not_before < decision.at))
         .values(
             not_before=decision.at,
             reason=decision.reason,
@@ -243,22 +243,9 @@ def answered(connection: Connection, chunk_id: int) -> None:
     connection.execute(
         sa.update(ChunkRow)
         .where(
-            _in_order(
+            governor.in_order(
                 connection, ChunkRow.remote_id == remote_id, ChunkRow.waiting_since.is_not(None), ChunkRow.barren == 0
             )
         )
         .values(waiting_since=None)
     )
-
-
-def _in_order(connection: Connection, *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Lock the waiting chunks that meet these conditions, in the order of their ids, and give the condition for them.
-
-    They may be of jobs whose rows are not locked: two writers that lock them in different orders would wait for each
-    other.
-    """
-    waiting = sa.and_(ChunkRow.state == ChunkState.PENDING, *conditions)
-    if connection.dialect.name == "sqlite":  # a writer has the whole database
-        return waiting
-    ids = connection.execute(sa.select(ChunkRow.id).where(waiting).order_by(ChunkRow.id).with_for_update()).scalars()
-    return ChunkRow.id.in_(ids.all())

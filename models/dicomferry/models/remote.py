@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from dicomferry.models.errors import UsageError
 
@@ -35,12 +36,32 @@ class Timeouts:
         return replace(self, **{key: value for key, value in changes.items() if value is not None})
 
 
+class Pace(Protocol):
+    """What keeps an attempt to the limits of its remote; each call waits as long as they say."""
+
+    def request(self) -> None:
+        """Before a C-ECHO, C-FIND, C-MOVE or C-GET."""
+
+    def retrieve(self) -> None:
+        """Before a C-MOVE or C-GET, until what came for the last one is paid for."""
+
+    def instance(self) -> None:
+        """Before a C-STORE."""
+
+    def sent(self, size: int) -> None:
+        """After so many bytes of data set."""
+
+    def received(self, size: int) -> None:
+        """Before the answer to a C-STORE of so many bytes that came for a C-GET."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Remote:
     """A remote AE, resolved: all that an association to it needs.
 
     `charset` is the Specific Character Set that it is taken to speak. `find_cap` is how many matches it lists at most,
-    `relational` whether it takes a query over several levels at once (PS3.4 C.4.1.2.2.2).
+    `relational` whether it takes a query over several levels at once (PS3.4 C.4.1.2.2.2). `pace` keeps to its limits,
+    where somebody has to.
     """
 
     name: str
@@ -55,6 +76,7 @@ class Remote:
     charset: str | None = None
     find_cap: int | None = None
     relational: bool = False
+    pace: Pace | None = field(default=None, compare=False, repr=False)
 
     @property
     def address(self) -> str:

@@ -12,13 +12,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from dicomferry.models import move_store
+from dicomferry.models import governor, move_store, window
 from dicomferry.models import remote as grammar
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.remote import Remote, Timeouts
 from dicomferry.models.state import ChunkState, JobState
 from dicomferry.models.tables import ChunkRow, JobRow, RemoteRow
+from dicomferry.models.window import Window
 
 _T = TypeVar("_T")
 DEFAULTS: Mapping[str, Any] = {
@@ -33,7 +34,12 @@ DEFAULTS: Mapping[str, Any] = {
     "relational": False,
     "prefer_syntax": None,
     "timeouts": {},
+    "window": None,
+    "max_requests_per_minute": None,
+    "max_instances_per_second": None,
+    "max_bytes_per_second": None,
 }
+_RATES = ("max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second")
 _SHOWN = ("name", "ae_title", "host", "port", *DEFAULTS)
 
 
@@ -42,6 +48,8 @@ def add(database: Database, name: str, address: str, **options: Any) -> None:
     grammar.check_name(name)
     ae_title, host, port = grammar.parse_address(address)
     values = {**DEFAULTS, **_checked(options)}
+    if values["window"]:
+        values["window"] = window.changed(None, **values["window"])
 
     def work(connection: Connection) -> None:
         present = connection.execute(sa.select(RemoteRow.in_book).where(RemoteRow.name == name)).one_or_none()
@@ -67,7 +75,8 @@ def add(database: Database, name: str, address: str, **options: Any) -> None:
 
 def change(database: Database, name: str, address: str | None, **options: Any) -> None:
     """Change what was given; jobs under way see it at their next claim. Raises NotFound, UsageError."""
-    values = _checked(options)
+    given = _checked(options)
+    values = dict(given)
     if address:
         values["ae_title"], values["host"], values["port"] = grammar.parse_address(address)
 
@@ -76,8 +85,13 @@ def change(database: Database, name: str, address: str | None, **options: Any) -
         if "timeouts" in values:
             merged = {**row.timeouts, **values["timeouts"]}
             values["timeouts"] = {key: seconds for key, seconds in merged.items() if seconds}
-        if values:
-            connection.execute(sa.update(RemoteRow).where(RemoteRow.id == row.id).values(**values))
+        if values.get("window"):
+            values["window"] = window.changed(row.window, **given["window"])
+        if not values:
+            return
+        connection.execute(sa.update(RemoteRow).where(RemoteRow.id == row.id).values(**values))
+        if address or values.keys() & {"window", *_RATES}:
+            governor.let_go(connection, row.id, database.now(connection), forget=bool(address))
 
     database.write(work, durable=True)
 
@@ -177,6 +191,12 @@ def names(database: Database) -> list[str]:
     return [remote["name"] for remote in listing(database)]
 
 
+def window_of(database: Database, remote_id: int) -> Window | None:
+    """When a remote may be used; None is always."""
+    query = sa.select(RemoteRow.window).where(RemoteRow.id == remote_id)
+    return window.from_document(database.read(lambda connection: connection.execute(query).scalar_one()))
+
+
 @dataclass(frozen=True)
 class Sender:
     """What tells whether an association comes from a remote."""
@@ -263,6 +283,9 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("max_associations", "max_moves", "max_uids", "find_cap"):
         if values.get(key) is not None and not 1 <= values[key] <= grammar.MOST:
             raise UsageError(f"--{key.replace('_', '-')} {values[key]}: 1 to {grammar.MOST}")
+    for key in _RATES:
+        if values.get(key) is not None and not 0 < values[key] < 2**53:
+            raise UsageError(f"--{key.replace('_', '-')} {values[key]}: more than 0")
     for key, seconds in values.get("timeouts", {}).items():
         if not (math.isfinite(seconds) and 0 <= seconds <= grammar.LONGEST):
             raise UsageError(f"--{key.replace('_', '-')} {seconds}: 0 to {grammar.LONGEST:.0f} seconds")

@@ -53,6 +53,10 @@ class Decision:
     waiting_since: datetime | None = None
     for_all: bool = False
     """Whether whatever else waits for the remote has to wait as well: it is the remote that cannot, not this chunk."""
+    leave_until: datetime | None = None
+    """Until when the remote is better left alone; None where the attempt says nothing against it."""
+    away: bool = False
+    """Whether this one attempt is enough to leave it alone."""
 
 
 def decide_item(answer: Answer, *, charges: int, to_blame: bool = True, again: bool = True) -> tuple[ItemState, int]:
@@ -94,12 +98,14 @@ def decide_chunk(
     now: datetime,
     jitter: float,
     policy: Policy,
+    waited: float | None = None,
 ) -> Decision:
     """What becomes of a chunk whose attempt ended with `left` items pending.
 
     `progressed` tells whether the remote took or refused any item for good, `barren` counts the attempts in a row
     before this one in which it did not, `same_before` those of them, counted backwards, that ended for the same
-    reason as this one; `jitter` is in 0..1.
+    reason as this one; `jitter` is in 0..1. `waited` is how many seconds of waiting count, if not all since
+    `waiting_since`.
     """
     if not left:
         return Decision(next=Next.DONE)
@@ -111,7 +117,7 @@ def decide_chunk(
         return Decision(next=Next.RETRY, at=now + timedelta(seconds=pause), reason=reason, advice=advice)
     barren += 1
     since = waiting_since or now
-    tired = is_tired(since, now=now, policy=policy)
+    tired = ((now - since).total_seconds() if waited is None else waited) >= policy.give_up_after
     tries = {Rule.SUSPECT: MAX_SUSPECT_TRIES, Rule.DOUBTFUL: MAX_DOUBTFUL_TRIES}.get(fault.rule) if fault else None
     if tired or (tries and same_before + 1 >= tries):
         return Decision(next=Next.HOLD, reason=reason, advice=advice, barren=barren, waiting_since=since)

@@ -69,6 +69,12 @@ class RemoteRow(Base):
     )
     prefer_syntax: Mapped[str | None] = mapped_column(sa.String(64))
     timeouts: Mapped[dict[str, float]] = mapped_column(sa.JSON)
+    window: Mapped[dict[str, Any] | None] = mapped_column(
+        sa.JSON(none_as_null=True), comment="when it may be used, see models/window.py"
+    )
+    max_requests_per_minute: Mapped[float | None]
+    max_instances_per_second: Mapped[float | None]
+    max_bytes_per_second: Mapped[int | None] = mapped_column(sa.BigInteger)
     created_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]
 
@@ -88,6 +94,9 @@ class JobRow(Base):
     )
     label: Mapped[str | None] = mapped_column(sa.Text)
     priority: Mapped[int]
+    ignore_window: Mapped[bool] = mapped_column(
+        server_default=sa.false(), comment="runs outside of the remote's window as well"
+    )
     state: Mapped[JobState]
     planned: Mapped[bool]
     cancel_asked: Mapped[bool] = mapped_column(default=False)

@@ -105,6 +105,10 @@ class Asking:
 
     def _ask(self, ask: Ask, limits: Limits) -> Limits | None:
         """One request, seen through; other limits where the archive refuses it as such."""
+        if self.remote.pace:
+            self.remote.pace.retrieve()
+            if self.heart.stop:
+                raise Stopped
         ours = self.remote.calling_ae_title
         move_id, message_id = move_store.begin_move(
             self.database,

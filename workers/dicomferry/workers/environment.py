@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
-from dicomferry.models import lease, retry
+from dicomferry.models import governor, lease, remote_store, retry
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import Database
 from dicomferry.models.dimse_status import Answer, Rule
@@ -45,9 +45,18 @@ class Environment:
 def decide(
     environment: Environment, held: Claim, fault: Answer | None, *, left: int, progressed: bool, now: datetime
 ) -> Decision:
-    """What becomes of the chunk after an attempt that left so many items pending. Raises OutOfReach."""
+    """What becomes of the chunk after an attempt that left so many items pending, and how the remote is treated.
+
+    Raises OutOfReach.
+    """
     reason = fault.reason if fault else None
-    return retry.decide_chunk(
+    policy = environment.settings.retry.value()
+    jitter = environment.jitter()
+    waited = None
+    if held.waiting_since:
+        hours = remote_store.window_of(environment.database, held.remote_id)
+        waited = hours.open_seconds(held.waiting_since, now) if hours else None
+    decision = retry.decide_chunk(
         fault,
         left=left,
         progressed=progressed,
@@ -55,9 +64,20 @@ def decide(
         same_before=lease.ended_alike(environment.database, held, reason) if held.barren else 0,
         waiting_since=held.waiting_since,
         now=now,
-        jitter=environment.jitter(),
-        policy=environment.settings.retry.value(),
+        jitter=jitter,
+        policy=policy,
+        waited=waited,
     )
+    away = fault is not None and fault.rule in (Rule.AWAY, Rule.SUSPECT)
+    # An answer without a clause is our own: it says nothing of the remote.
+    if fault is None or progressed or not left or not fault.clause or not (away or fault.rule is Rule.BROKEN):
+        return decision
+    if reason == governor.CROWDED:
+        return decision
+    # Chunks take turns in looking again, so that the pause grows with the failures of all of them.
+    pause = retry.delay(max(decision.barren, held.failures + 1), jitter=jitter, policy=policy)
+    until = now + timedelta(seconds=pause)
+    return replace(decision, leave_until=until, away=away, at=until if decision.for_all else decision.at)
 
 
 def internal(error: Exception) -> Answer:

@@ -22,7 +22,7 @@ from dicomferry.models.target import Target
 from dicomferry.workers import archive_check
 from dicomferry.workers.archive import OWN, Archive
 from dicomferry.workers.dimse import get
-from dicomferry.workers.dimse.acceptor import Incoming
+from dicomferry.workers.dimse.acceptor import Incoming, Sink
 from dicomferry.workers.dimse.association import Association
 from dicomferry.workers.dimse.get import Gets
 from dicomferry.workers.dimse.retrieval import Retrieval
@@ -30,6 +30,7 @@ from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.indexer import Indexer
 from dicomferry.workers.ingest import Ingest
 from dicomferry.workers.journal import Journal
+from dicomferry.workers.pace import Slowed
 
 log = telemetry.logger(__name__)
 
@@ -142,8 +143,8 @@ class GetLine:
             self._token = uuid.uuid4().hex
         return self._gets.ask(one, message_id, lambda incoming: self._receive(incoming, move_id))
 
-    def _receive(self, incoming: Incoming, move_id: int) -> Ingest:
-        return Ingest(
+    def _receive(self, incoming: Incoming, move_id: int) -> Sink:
+        ingest = Ingest(
             self._store.archive,
             self._store.indexer,
             incoming,
@@ -152,6 +153,7 @@ class GetLine:
             job_id=self._held.job_id,
             move_id=move_id,
         )
+        return Slowed(ingest, self._remote.pace.received) if self._remote.pace else ingest
 
     def abort(self) -> None:
         """Break the association, if one is open."""

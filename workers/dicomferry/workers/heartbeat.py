@@ -42,7 +42,7 @@ class Heartbeat:
         self._abort: Callable[[], None] | None = None
         self._broken_off = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-        self.signals = lease.Signals(cancel=False, hold=False, drain=False)
+        self.signals = lease.Signals(cancel=False, hold=False, drain=False, limits=held.limits)
         self.lost = False
         self.gave_up = False
 

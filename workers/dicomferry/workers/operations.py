@@ -96,7 +96,7 @@ def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
         instances,
         pairs,
         convert=Convert.ALL if isinstance(work.spec, StoreSpec) and work.spec.transcode else Convert.UNCOMPRESSED,
-        progress=work.heart.progress,
+        progress=work.remote.pace.sent if work.remote.pace else work.heart.progress,
         on_open=lambda association: work.heart.on_abort(association.abort),
     )
     for answer in answers:

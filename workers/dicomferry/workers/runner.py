@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dicomferry.models import claim, dimse_status, lease, plan_store, remote_store, retry, telemetry
 from dicomferry.models.claim import PLAN, Claim
@@ -16,12 +16,13 @@ from dicomferry.models.outcome import Outcome
 from dicomferry.models.remote import Remote
 from dicomferry.models.spec import RETRIEVES
 from dicomferry.models.state import AttemptEnd, ItemState
-from dicomferry.workers import plan, retrieve, retrieve_plan
+from dicomferry.workers import plan, probe, retrieve, retrieve_plan
 from dicomferry.workers.environment import STUCK as STUCK
 from dicomferry.workers.environment import Environment as Environment
 from dicomferry.workers.environment import decide, internal, sentence
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.operations import OPERATIONS, Answered, Work
+from dicomferry.workers.pace import AttemptPace
 from dicomferry.workers.recorder import Recorder
 
 RECORD_ITEMS = 100
@@ -48,7 +49,13 @@ def run_next(environment: Environment, lane: str) -> bool:
     Whatever goes wrong is on the record or in the log afterwards; nothing is raised but OutOfReach from the claim.
     """
     settings = environment.settings
-    held = claim.claim(environment.database, lane, environment.worker, lease_seconds=settings.lease_seconds)
+    held = claim.claim(
+        environment.database,
+        lane,
+        environment.worker,
+        lease_seconds=settings.lease_seconds,
+        jitter=environment.jitter(),
+    )
     if held is None:
         return False
     with telemetry_context(held):
@@ -86,7 +93,10 @@ def _run(environment: Environment, held: Claim) -> None:
                 environment.ring(held.lane)
             if held.kind == PLAN:
                 _plan(environment, held, heart)
-            else:
+                return
+            remote = replace(remote, pace=AttemptPace(environment.database, held, heart))
+            # An echo is a look by itself.
+            if not held.probe or held.kind == "echo" or probe.finds_it_well(environment, held, heart, remote):
                 ATTEMPTS.get(held.kind, _attempt)(environment, held, heart, remote)
     except LeaseLost as error:
         # The sweep has ended this attempt, or will; whoever has the chunk now goes on with it.
@@ -114,7 +124,8 @@ def _plan(environment: Environment, held: Claim, heart: Heartbeat) -> None:
 
 
 def _attempt(environment: Environment, held: Claim, heart: Heartbeat, remote: Remote) -> None:
-    _Attempt(environment, held, heart).run(remote)
+    pace = remote.pace if held.kind == "store" and isinstance(remote.pace, AttemptPace) else None
+    _Attempt(environment, held, heart, pace).run(remote)
 
 
 @dataclass
@@ -124,6 +135,8 @@ class _Attempt:
     environment: Environment
     held: Claim
     heart: Heartbeat
+    pace: AttemptPace | None = None
+    """Of a store: when the next instance may go."""
     waiting: deque[AnyRow] = field(default_factory=deque)
     charges: dict[int, int] = field(default_factory=dict)
     reasons: dict[int, str | None] = field(default_factory=dict)
@@ -213,6 +226,10 @@ class _Attempt:
     def _feed(self) -> Iterator[AnyRow]:
         """The items one by one, until there are no more or a stop is asked for."""
         while self.waiting and not self.heart.stop:
+            if self.pace:
+                self.pace.instance()
+                if self.heart.stop:
+                    return
             row = self.waiting.popleft()
             if self.held.careful:
                 self._flush(in_flight=row.id)
@@ -240,6 +257,8 @@ class _Attempt:
                 return answered.answer
             if rule is Rule.CONGESTED:
                 self._flush()
+                if self.pace:
+                    self.pace.short_of_resources(self.answered)
                 self.heart.pause(CONGESTION_PAUSES[max(self.refusals - 1, 0)])
         last = self.held.careful and not self.waiting
         if last or len(self.buffered) >= RECORD_ITEMS or time.monotonic() - self.flushed_at >= RECORD_SECONDS:

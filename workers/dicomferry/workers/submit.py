@@ -31,9 +31,12 @@ def submit(
     label: str | None = None,
     priority: str = "normal",
     not_before: datetime | None = None,
+    ignore_window: bool = False,
 ) -> Submitted:
     """Record a job, then ring for it. Raises OutOfReach when the database cannot be reached."""
-    job_id = job_store.submit(database, what, remote_id, label=label, priority=priority, not_before=not_before)
+    job_id = job_store.submit(
+        database, what, remote_id, label=label, priority=priority, not_before=not_before, ignore_window=ignore_window
+    )
     return Submitted(job_id, ring(settings, what.lane))
 
 

@@ -33,6 +33,7 @@ from dicomferry.workers.dimse.message import (
     COMMAND_FIELD,
     MESSAGE_ID_BEING_RESPONDED_TO,
     NO_DATA_SET,
+    REQUESTS,
     STATUS,
     Assembler,
     Command,
@@ -108,9 +109,11 @@ class Association:
         return self._message_id
 
     def send(self, context_id: int, command: Command, data: bytes | None = None) -> None:
-        """Send one message whose data set lies in memory. Raises DimseTimeout("progress", s),
-        AssociationAborted.
+        """Send one message whose data set lies in memory; a request when the remote's pace allows it. Raises
+        DimseTimeout("progress", s), AssociationAborted.
         """
+        if self.remote.pace and command.number(COMMAND_FIELD) in REQUESTS:
+            self.remote.pace.request()
         size = self.fragment_size
         parts = [fragments(context_id, command.encode(), size, command=True)]
         if data is not None:

@@ -43,6 +43,8 @@ C_MOVE_RSP = 0x8021
 C_ECHO_RQ = 0x0030
 C_ECHO_RSP = 0x8030
 C_CANCEL_RQ = 0x0FFF
+REQUESTS = frozenset({C_GET_RQ, C_FIND_RQ, C_MOVE_RQ, C_ECHO_RQ})
+"""What a remote's limit of requests is about."""
 
 PRIORITY_MEDIUM = 0x0000
 PRIORITY_LOW = 0x0002

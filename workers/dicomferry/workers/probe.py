@@ -1,0 +1,42 @@
+"""The half-open breaker: one attempt looks by C-ECHO whether the remote can be used again, for all that waits."""
+
+from __future__ import annotations
+
+from dicomferry.models import dimse_status, governor, lease, spec, telemetry
+from dicomferry.models.claim import Claim
+from dicomferry.models.dimse_status import Rule
+from dicomferry.models.errors import DimseError
+from dicomferry.models.remote import Remote
+from dicomferry.models.state import AttemptEnd
+from dicomferry.workers.dimse.echo import echo
+from dicomferry.workers.environment import Environment, decide, sentence
+from dicomferry.workers.heartbeat import Heartbeat
+
+log = telemetry.logger(__name__)
+
+_ILL = (Rule.AWAY, Rule.SUSPECT, Rule.BROKEN)
+
+
+def finds_it_well(environment: Environment, held: Claim, heart: Heartbeat, remote: Remote) -> bool:
+    """Whether the remote answers, whatever it answers; then others are rung for. If not, the attempt has ended with
+    that. Raises LeaseLost, OutOfReach.
+    """
+    database = environment.database
+    try:
+        echo(remote, progress=heart.progress)
+    except DimseError as error:
+        heart.require_lease()
+        fault = dimse_status.for_error(error)
+        if fault.rule in _ILL:
+            now = database.read(database.now)
+            decision = decide(environment, held, fault, left=1, progressed=False, now=now)
+            lease.finish(database, held, end=AttemptEnd.ERROR, decision=decision, detail=sentence(error))
+            return False
+    heart.require_lease()
+    database.write(
+        lambda connection: governor.mended(connection, held.remote_id, held.chunk_id, held.fence),
+    )
+    log.info("the remote answers again", remote=remote.name)
+    for lane in spec.LANES:
+        environment.ring(lane)
+    return True
