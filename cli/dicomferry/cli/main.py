@@ -27,6 +27,9 @@ _COMMANDS = {
         "dicomferry.cli.enqueue:submit", "Queue a job: an echo, files to store, or what is to be retrieved."
     ),
     "jobs": Lazy("dicomferry.cli.jobs:jobs", "Look at jobs, wait for them, change their course."),
+    "explain": Lazy(
+        "dicomferry.cli.explain:explain", "Explain a status, a rejection, a reason word or a job: what to check where."
+    ),
     "archive": Lazy("dicomferry.cli.archive:archive", "Look at what was received, check it, remove it."),
     "config": Lazy("dicomferry.cli.admin:config", "Show the settings and where they come from."),
     "db": Lazy("dicomferry.cli.admin:db", "Set up, upgrade and check the database."),

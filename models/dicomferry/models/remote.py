@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
+from dicomferry.models.answers.quirks import Quirks
 from dicomferry.models.errors import UsageError
 
 _ADDRESS = re.compile(r"(?P<aet>[^@]+)@(?P<host>\[[^\]]+\]|[^:@\[\]]+):(?P<port>\d{1,9})")
@@ -40,7 +41,8 @@ class Remote:
     """A remote AE, resolved: all that an association to it needs.
 
     `charset` is the Specific Character Set that it is taken to speak. `find_cap` is how many matches it lists at most,
-    `relational` whether it takes a query over several levels at once (PS3.4 C.4.1.2.2.2).
+    `relational` whether it takes a query over several levels at once (PS3.4 C.4.1.2.2.2). `quirks` are the answers that
+    mean something else at this remote.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Remote:
     charset: str | None = None
     find_cap: int | None = None
     relational: bool = False
+    quirks: Quirks = field(default_factory=dict, hash=False)
 
     @property
     def address(self) -> str:

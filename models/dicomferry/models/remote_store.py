@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from dicomferry.models import remote as grammar
+from dicomferry.models.answers import quirks
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.remote import Remote, Timeouts
@@ -32,6 +33,7 @@ DEFAULTS: Mapping[str, Any] = {
     "relational": False,
     "prefer_syntax": None,
     "timeouts": {},
+    "quirks": [],
 }
 _SHOWN = ("name", "ae_title", "host", "port", *DEFAULTS)
 
@@ -41,6 +43,7 @@ def add(database: Database, name: str, address: str, **options: Any) -> None:
     grammar.check_name(name)
     ae_title, host, port = grammar.parse_address(address)
     values = {**DEFAULTS, **_checked(options)}
+    values["quirks"] = quirks.merged((), quirks.parse(values["quirks"]))
 
     def work(connection: Connection) -> None:
         present = connection.execute(sa.select(RemoteRow.in_book).where(RemoteRow.name == name)).one_or_none()
@@ -75,6 +78,8 @@ def change(database: Database, name: str, address: str | None, **options: Any) -
         if "timeouts" in values:
             merged = {**row.timeouts, **values["timeouts"]}
             values["timeouts"] = {key: seconds for key, seconds in merged.items() if seconds}
+        if values.get("quirks"):
+            values["quirks"] = quirks.merged(row.quirks, quirks.parse(values["quirks"]))
         if values:
             connection.execute(sa.update(RemoteRow).where(RemoteRow.id == row.id).values(**values))
 
@@ -145,6 +150,7 @@ def load(database: Database, remote_id: int, *, ae_title: str, timeouts: Timeout
             charset=row.charset,
             find_cap=row.find_cap,
             relational=row.relational,
+            quirks=quirks.from_texts(row.quirks),
         )
 
     return database.read(work)
@@ -240,6 +246,8 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
         values["calling_ae_title"] = grammar.check_ae_title(values["calling_ae_title"])
     if values.get("store_address"):
         grammar.parse_address(values["store_address"])
+    if values.get("quirks"):
+        quirks.parse(values["quirks"])
     for key in ("max_associations", "max_moves", "max_uids", "find_cap"):
         if values.get(key) is not None and not 1 <= values[key] <= grammar.MOST:
             raise UsageError(f"--{key.replace('_', '-')} {values[key]}: 1 to {grammar.MOST}")

@@ -64,6 +64,9 @@ class RemoteRow(Base):
     )
     prefer_syntax: Mapped[str | None] = mapped_column(sa.String(64))
     timeouts: Mapped[dict[str, float]] = mapped_column(sa.JSON)
+    quirks: Mapped[list[str]] = mapped_column(
+        sa.JSON, server_default="[]", comment="answers that mean something else here, such as store 0xA700=final"
+    )
     created_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]
 

@@ -11,19 +11,17 @@ from datetime import datetime
 from dicomferry.models import lease, retry
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import Database
-from dicomferry.models.dimse_status import Answer, Rule
+from dicomferry.models.dimse_status import Answer, local
 from dicomferry.models.errors import DicomferryError
 from dicomferry.models.presence import Worker
 from dicomferry.models.retry import Decision
 from dicomferry.models.settings import Settings
 from dicomferry.workers import plan
 
-STUCK = Answer(
-    rule=Rule.BROKEN,
-    reason="no progress",
-    advice="nothing moved for so long that the association was aborted from here: look at both sides' logs",
-    clause="",
-)
+STUCK = local("no progress")
+"""The association was aborted from here, because nothing moved."""
+INTERNAL = local("internal error")
+"""Stands for a fault of this program."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +55,6 @@ def decide(
         now=now,
         jitter=environment.jitter(),
         policy=environment.settings.retry.value(),
-    )
-
-
-def internal(error: Exception) -> Answer:
-    """The answer that stands for a fault of this program."""
-    return Answer(
-        rule=Rule.BROKEN,
-        reason="internal error",
-        advice="a fault of this program: please report what the worker's log says",
-        clause="",
     )
 
 

@@ -35,7 +35,7 @@ from dicomferry.workers import admission, elsewhere, expectation, fault
 from dicomferry.workers.asking import Asking, sentence_of
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.elsewhere import Believed
-from dicomferry.workers.environment import STUCK, Environment, decide, internal, sentence
+from dicomferry.workers.environment import INTERNAL, STUCK, Environment, decide, sentence
 from dicomferry.workers.fault import End, Fault, Lost, Stopped
 from dicomferry.workers.get_line import GetLine, Store
 from dicomferry.workers.goal import Blind
@@ -102,12 +102,12 @@ class _Attempt:
             end = self._at_fault(found)
         except DimseError as error:
             self.heart.require_lease()
-            answer = STUCK if self.heart.gave_up else dimse_status.for_error(error)
+            answer = STUCK if self.heart.gave_up else dimse_status.for_error(error, self.remote.quirks)
             end = self._at_fault(Fault(answer, sentence(error)))
         except Exception as error:
             log.exception("attempt failed")
             self.heart.require_lease()
-            end = self._at_fault(Fault(internal(error), sentence(error)))
+            end = self._at_fault(Fault(INTERNAL, sentence(error)))
         finally:
             self.heart.on_abort(None)
             self._line_ends(lambda line: line.abort())
@@ -220,7 +220,7 @@ class _Attempt:
         if self.comes_here:
             self.scps = call_store.living_scps(database)
             if not self.scps:
-                raise Fault(local(Rule.AWAY, call_store.NO_SCP))
+                raise Fault(local(call_store.NO_SCP))
         self.call_mark = call_store.last_call(database)
         self.arrival_mark = request_store.last_arrival(database)
         fresh = self.state.row.expectation is None
@@ -358,7 +358,7 @@ class _Attempt:
         if self.comes_here:
             # One that has just died counts as living for a while; by the end of the quiet it has missed a beat.
             if not self.scps <= call_store.living_scps(self.database, within=2.5 * presence.BEAT_SECONDS):
-                raise Fault(local(Rule.AWAY, "storage SCP was restarted"))
+                raise Fault(local("storage SCP was restarted"))
             if not self.progressed:
                 asking.blame()
         counted = self.state.rounds + 1
@@ -366,7 +366,7 @@ class _Attempt:
             return self._given_up(asking, counted)
         waits = self.remote.timeouts
         decision = retry.decide_round(
-            local(Rule.AGAIN, NOT_YET),
+            local(NOT_YET),
             rounds=counted,
             quiet=waits.quiet,
             settle=waits.settle,

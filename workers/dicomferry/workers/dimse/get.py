@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from dicomferry.models import query
-from dicomferry.models.errors import AssociationAborted, DimseTimeout, ProtocolViolation
+from dicomferry.models.errors import DimseTimeout, ProtocolViolation, ReleasedEarly
 from dicomferry.models.remote import Remote
 from dicomferry.models.target import Target
 from dicomferry.workers.dimse import message, upper_layer
@@ -159,7 +159,7 @@ class Gets:
             return None
         if isinstance(found, Pdu):
             if found.kind == upper_layer.A_RELEASE_RQ:
-                raise AssociationAborted(f"{self.association.peer}: released the association instead of answering")
+                raise ReleasedEarly(f"{self.association.peer}: released the association instead of answering")
             raise self._inlet.violation(f"a PDU of type {found.kind} where an answer was to come")
         context_id, raw = found
         try:
