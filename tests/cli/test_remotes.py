@@ -26,7 +26,7 @@ from .desk import Desk
 
 REMOTE_KEYS = {
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
-    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts",
+    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "quirks",
 }  # fmt: skip
 OPTIONS = (
     "--calling", "US", "--store", "ST@10.0.0.6:105", "--also-from", "GATE", "--also-from", "10.0.0.0/24",
@@ -45,7 +45,7 @@ def test_all_that_was_said_is_kept(desk: Desk) -> None:
         "name": "pacs1", "ae_title": "PACS1", "host": "10.0.0.5", "port": 104, "calling_ae_title": "US",
         "store_address": "ST@10.0.0.6:105", "also_from": ["GATE", "10.0.0.0/24"], "charset": "ISO_IR 100",
         "max_associations": 2, "max_moves": 3, "max_uids": 50, "find_cap": 500, "relational": True,
-        "prefer_syntax": "implicit", "timeouts": {"connect": 1.0, "first_answer": 900.5},
+        "prefer_syntax": "implicit", "timeouts": {"connect": 1.0, "first_answer": 900.5}, "quirks": [],
     }  # fmt: skip
     told = desk.run("remote", "show", "pacs1").stdout
     assert "900.5 s" in told and "GATE, 10.0.0.0/24" in told
@@ -117,7 +117,7 @@ def test_add_tests_the_connection(desk: Desk, storescp: StoreScp) -> None:
 def test_add_saves_even_when_the_test_fails(desk: Desk) -> None:
     """Exit 0, said clearly; the line that failed has its advice, the rest was not reached."""
     told = desk.run("remote", "add", "pacs1", f"PACS1@127.0.0.1:{free_port()}")
-    assert "TCP          failed: " in told.stdout and "is the host up" in told.stdout
+    assert "TCP          failed: " in told.stdout and "is their service running" in told.stdout
     assert told.stdout.count("not reached") == 2
     assert "saved all the same" in told.stderr
     assert len(desk.json("remote", "list")) == 1

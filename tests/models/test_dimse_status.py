@@ -202,7 +202,7 @@ def test_every_association_result_is_whole() -> None:
 
 LOCAL = [
     "not DICOM", "DICOMDIR", "duplicate", "unreadable", "unreadable folder", "truncated", "changed", "conflict",
-    "meta mismatch", "syntax mismatch", "odd length", "context refused", "not transcodable", "worker died twice on it",
+    "meta mismatch", "syntax mismatch", "odd length", "not transcodable", "worker died twice on it",
 ]  # fmt: skip
 
 

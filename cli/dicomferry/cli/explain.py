@@ -14,6 +14,7 @@ from dicomferry.cli.options import Word
 from dicomferry.models.answers import statuses
 from dicomferry.models.answers.answer import Answer
 from dicomferry.models.errors import NotFound
+from dicomferry.models.explanation import Explained
 
 _SAYS = {
     "failed": "items failed",
@@ -68,19 +69,34 @@ def explain(what: tuple[str, ...], service: str | None, remote: str | None, as_j
         rows = [explanation.document(one, retry.in_words(one.answer.rule)) for one in found]
         render.document({"asked": text, "answers": rows})
         return
-    for number, one in enumerate(found):
+    groups: dict[object, list[Explained]] = {}
+    for one in found:
+        # What may happen to a connection, and differs by its advice alone, is told of together.
+        answer = one.answer
+        alike = one.services, answer.reason, answer.category, answer.rule, answer.clause, one.listed, one.own
+        groups.setdefault(alike, []).append(one)
+    for number, group in enumerate(groups.values()):
         if number:
             render.line("")
-        titles = " and ".join(filter(None, (", ".join(_titles(one.services[:-1])), *_titles(one.services[-1:]))))
-        heading = f"{one.what}, answered to {titles}" if one.services else one.what
-        meaning = one.answer.reason or "success"
-        if meaning != one.what:
-            heading += f": {meaning}" if one.listed else ": not listed there"
-        _tell(heading, one.answer, own=f"set for {remote}: {one.answer.rule}" if one.own else None)
+        answer = group[0].answer
+        own = f"set for {remote}: {answer.rule}" if group[0].own else None
+        if len(group) == 1:
+            _tell(_heading(group[0]), answer, own=own)
+        else:
+            _tell(answer.reason or "success", answer, [(_name(one), one.answer.advice) for one in group], own=own)
 
 
-def _titles(services: Sequence[str]) -> list[str]:
-    return [statuses.TITLES[service] for service in services]
+def _heading(one: Explained) -> str:
+    meaning = one.answer.reason or "success"
+    if not one.listed:
+        meaning = "not listed" if one.services else f"{meaning} (the Standard gives these numbers no meaning)"
+    return _name(one) if meaning == one.what else f"{_name(one)}: {meaning}"
+
+
+def _name(one: Explained) -> str:
+    titles = [statuses.TITLES[service] for service in one.services]
+    listed = " and ".join(filter(None, (", ".join(titles[:-1]), *titles[-1:])))
+    return f"{one.what}, answered to {listed}" if titles else one.what
 
 
 def _is_job(text: str) -> bool:
@@ -99,17 +115,19 @@ def _quirks(name: str) -> dict[str, Any]:
     return dict(quirks.from_texts(remote_store.show(database, name)["quirks"]))
 
 
-def _tell(heading: str, answer: Answer, *, own: str | None = None, **more: str | None) -> None:
-    """One row on the screen."""
+def _tell(
+    heading: str, answer: Answer, more: Sequence[tuple[str, str | None]] = (), *, own: str | None = None
+) -> None:
+    """One row on the screen; or several that have all but `more` in common, their names and advice."""
     from dicomferry.models import retry
 
     checks = answer.checks
     render.line(words.printable(heading))
     render.pairs(
         [
-            *((name.replace("_", " "), value) for name, value in more.items()),
+            *more,
             ("about", answer.category.value),
-            ("what to do", answer.advice),
+            ("what to do", answer.advice if answer.advice not in dict(more).values() else None),
             ("what we do", retry.in_words(answer.rule)),
             ("quirk", own),
             ("check here", checks.ours),
@@ -124,12 +142,14 @@ def _explain_job(text: str, as_json: bool) -> None:
     from dicomferry.cli import record
     from dicomferry.models import job_answers, job_view, retry
 
-    database = record.for_jobs(record.settings())
-    job_id = job_view.resolve_id(database, text)
     try:
+        database = record.for_jobs(record.settings())
+        job_id = job_view.resolve_id(database, text)
         service, met = job_answers.of_job(database, job_id)
     except NotFound as error:
-        hint = f"; as a DIMSE status that number is 0x{job_id:04X}" if job_id <= 0xFFFF else ""
+        status = int(text) if text.isdecimal() and len(text) < 6 else 0
+        listed = any(statuses.find(name, status) for name in statuses.SERVICES) if status else False
+        hint = f"; as a DIMSE status that number is 0x{status:04X}" if listed else ""
         raise NotFound(f"{error}{hint}") from None
     if as_json:
         answers = [
@@ -157,4 +177,4 @@ def _explain_job(text: str, as_json: bool) -> None:
         codes = ", ".join(f"0x{status:04X}" for status in sorted(one.statuses))
         counts = ", ".join(f"{words.number(count)} {_SAYS[where]}" for where, count in one.counts.items())
         heading = f"job {job_id}: {one.answer.reason}" + (f" ({codes})" if codes else "")
-        _tell(heading, one.answer, how_often=counts, such_as=one.detail)
+        _tell(heading, one.answer, [("how often", counts), ("such as", one.detail)])

@@ -172,10 +172,10 @@ def delay(barren: int, *, jitter: float, policy: Policy, pace: Pace = _PLAIN) ->
 _IN_WORDS: Mapping[Rule, str] = {
     Rule.DONE: "nothing: it is settled",
     Rule.WARNING: "nothing: it counts as done, and the remark is kept with the item",
-    Rule.FINAL: "the item fails at once and is not tried again, the rest goes on; `dicomferry jobs retry` tries it once more",
+    Rule.FINAL: "the item fails at once and is not tried again; the rest goes on",
     Rule.AGAIN: f"the item is tried once more, at the end of its chunk (up to {MAX_CHARGES} times where the answers differ), then it fails; the rest goes on",
     Rule.LATER: "it waits: this is no end yet",
-    Rule.CONGESTED: f"the pace is slowed and the item tried again; after {MAX_CONGESTED_IN_A_ROW} such answers in a row the association is given up for a while, longer each time. An item that is refused {MAX_CHARGES} times while others get through fails; a remote that takes nothing is given time (retry.give_up_after), then the job is held",
+    Rule.CONGESTED: f"the item is tried again, more slowly; {MAX_CONGESTED_IN_A_ROW} such answers in a row end the association for a while, longer each time. An item refused {MAX_CHARGES} times while others get through fails; a remote that takes nothing has time until retry.give_up_after, then the job is held",
     Rule.BROKEN: f"the association is opened anew, and the item in flight comes last; one that was in flight {MAX_CHARGES} times fails, the rest goes on",
     Rule.AWAY: "everything for this remote waits, longer each time, and no item is charged; after retry.give_up_after the job is held",
     Rule.SUSPECT: f"everything for this remote waits, and no item is charged; after {PACES[Rule.SUSPECT].tries} such tries in a row the job is held until `dicomferry jobs release`",

@@ -29,9 +29,6 @@ class Status:
 class _Words:
     """How the rows that all services share speak of one of them."""
 
-    peer: str = "the archive"
-    thing: str
-    """What was asked for, as a noun."""
     content: str
     """What an attribute may be wrong in."""
     verb: str
@@ -42,7 +39,7 @@ class _Words:
     lacks: str
     """What a service that does not know the operation is not."""
     fewer: str = "fewer associations (remote set --max-associations)"
-    missing: str = "it is looking for an object, which makes no sense here; its log says more"
+    missing: str = ", which makes no sense here"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,35 +69,35 @@ def _row(
     return code, last or code, rule, category, reason, advice
 
 
-_NONSENSE = "{peer} gives an answer that belongs to another kind of message; its log says what it took ours for"
+_NONSENSE = "the answer belongs to another kind of message; their log says what they took ours for"
 
 # fmt: off
 _GENERAL: Sequence[_General] = (
-    _general(0x0001, Rule.WARNING, Category.REMARK, "warning", "PS3.7 C.4.1", "done all the same; {peer}'s log says what it minded"),
-    _general(0x0105, Rule.FINAL, Category.OBJECT, "no such attribute", "PS3.7 C.5.17", "{peer} does not know an attribute of {content}: its log says which"),
-    _general(0x0106, Rule.FINAL, Category.OBJECT, "invalid attribute value", "PS3.7 C.5.11", "{peer} refuses the value of an attribute of {content}: its log says which"),
-    _general(0x0107, Rule.WARNING, Category.REMARK, "attribute list error", "PS3.7 C.4.2", "done all the same; {peer} did not know some attributes of {content}"),
-    _general(0x0110, Rule.AGAIN, Category.FAULT, "processing failure", "PS3.7 C.5.21", "{peer} failed inside; look into its log"),
+    _general(0x0001, Rule.WARNING, Category.REMARK, "warning", "PS3.7 C.4.1", "done all the same; their log says what they minded"),
+    _general(0x0105, Rule.FINAL, Category.OBJECT, "no such attribute", "PS3.7 C.5.17", "they do not know an attribute of {content}: their log says which"),
+    _general(0x0106, Rule.FINAL, Category.OBJECT, "invalid attribute value", "PS3.7 C.5.11", "they refuse the value of an attribute of {content}: their log says which"),
+    _general(0x0107, Rule.WARNING, Category.REMARK, "attribute list error", "PS3.7 C.4.2", "done all the same; they did not know some attributes of {content}"),
+    _general(0x0110, Rule.AGAIN, Category.FAULT, "processing failure", "PS3.7 C.5.21", "they failed inside: their log says why"),
     _general(0x0111, Rule.AGAIN, Category.FAULT, "duplicate SOP instance", "PS3.7 C.5.8", _NONSENSE),
-    _general(0x0112, Rule.FINAL, Category.REQUEST, "no such SOP instance", "PS3.7 C.5.19", "{peer} says: {missing}"),
+    _general(0x0112, Rule.FINAL, Category.REQUEST, "no such SOP instance", "PS3.7 C.5.19", "they say that they have no such object{missing}; their log says more"),
     _general(0x0113, Rule.AGAIN, Category.FAULT, "no such event type", "PS3.7 C.5.18", _NONSENSE),
     _general(0x0114, Rule.AGAIN, Category.FAULT, "no such argument", "PS3.7 C.5.16", _NONSENSE),
     _general(0x0115, Rule.AGAIN, Category.FAULT, "invalid argument value", "PS3.7 C.5.10", _NONSENSE),
-    _general(0x0116, Rule.WARNING, Category.REMARK, "attribute value out of range", "PS3.7 C.4.3", "done all the same; {peer} found a value of {content} out of range"),
-    _general(0x0117, Rule.FINAL, Category.OBJECT, "invalid SOP instance", "PS3.7 C.5.12", "{peer} takes a UID of {content} for malformed: compare it with PS3.5 9.1"),
-    _general(0x0118, Rule.FINAL, Category.CAPABILITY, "no such SOP class", "PS3.7 C.5.20", "{peer} does not know this {model}: {instead}"),
-    _general(0x0119, Rule.FINAL, Category.OBJECT, "class-instance conflict", "PS3.7 C.5.7", "{peer} knows this SOP Instance UID under another SOP class: one of both objects has a wrong UID"),
-    _general(0x0120, Rule.FINAL, Category.OBJECT, "missing attribute", "PS3.7 C.5.13", "{peer} wants an attribute that {content} does not have: its log says which"),
-    _general(0x0121, Rule.FINAL, Category.OBJECT, "missing attribute value", "PS3.7 C.5.14", "{peer} wants a value where {content} has none: its log says of which attribute"),
-    _general(0x0122, Rule.FINAL, Category.CAPABILITY, "SOP class not supported", "PS3.7 C.5.6", "{peer} does not take this {model}: {instead}"),
+    _general(0x0116, Rule.WARNING, Category.REMARK, "attribute value out of range", "PS3.7 C.4.3", "done all the same; they found a value of {content} out of range"),
+    _general(0x0117, Rule.FINAL, Category.OBJECT, "invalid SOP instance", "PS3.7 C.5.12", "they take a UID of {content} for malformed: compare it with PS3.5 9.1"),
+    _general(0x0118, Rule.FINAL, Category.CAPABILITY, "no such SOP class", "PS3.7 C.5.20", "they do not know this {model}: {instead}"),
+    _general(0x0119, Rule.FINAL, Category.OBJECT, "class-instance conflict", "PS3.7 C.5.7", "they know this SOP Instance UID under another SOP class: one of both objects has a wrong UID"),
+    _general(0x0120, Rule.FINAL, Category.OBJECT, "missing attribute", "PS3.7 C.5.13", "they want an attribute that {content} does not have: their log says which"),
+    _general(0x0121, Rule.FINAL, Category.OBJECT, "missing attribute value", "PS3.7 C.5.14", "they want a value where {content} has none: their log says of which attribute"),
+    _general(0x0122, Rule.FINAL, Category.CAPABILITY, "SOP class not supported", "PS3.7 C.5.6", "they do not take this {model}: {instead}"),
     _general(0x0123, Rule.AGAIN, Category.FAULT, "no such action type", "PS3.7 C.5.24", _NONSENSE),
-    _general(0x0124, Rule.HOLD, Category.PERMISSION, "not authorized", "PS3.7 C.5.25", "{peer} refuses us: ask its administrator to allow our AE title to {verb}, then release"),
-    _general(0x0210, Rule.AGAIN, Category.PROTOCOL, "duplicate invocation", "PS3.7 C.5.9", "{peer} mistook this for a message it is working on"),
+    _general(0x0124, Rule.HOLD, Category.PERMISSION, "not authorized", "PS3.7 C.5.25", "they refuse us: ask their administrator to allow our AE title to {verb}, then release"),
+    _general(0x0210, Rule.AGAIN, Category.PROTOCOL, "duplicate invocation", "PS3.7 C.5.9", "they mistook this for a message that they are working on"),
     _general(0x0211, Rule.FINAL, Category.CAPABILITY, "unrecognized operation", "PS3.7 C.5.23", "this service {lacks}: check host, port and AE title"),
-    _general(0x0212, Rule.FINAL, Category.PROTOCOL, "mistyped argument", "PS3.7 C.5.15", "{peer} found the request malformed; please report this"),
-    _general(0x0213, Rule.CONGESTED, Category.RESOURCES, "resource limitation", "PS3.7 C.5.22", "{peer} is at a limit of its own: {fewer} may help"),
-    _general(0xB000, Rule.WARNING, Category.REMARK, "warning", "PS3.7 C.4.1", "done all the same; {peer}'s log says what it minded", last=0xBFFF),
-    _general(0xFE00, Rule.AGAIN, Category.FAULT, "cancelled by the peer", "PS3.7 C.3.1", "{peer} cancelled {thing} that we did not cancel"),
+    _general(0x0212, Rule.FINAL, Category.PROTOCOL, "mistyped argument", "PS3.7 C.5.15", "they found the request malformed; please report this"),
+    _general(0x0213, Rule.CONGESTED, Category.RESOURCES, "resource limitation", "PS3.7 C.5.22", "they are at a limit of their own: {fewer} may help"),
+    _general(0xB000, Rule.WARNING, Category.REMARK, "warning", "PS3.7 C.4.1", "done all the same; their log says what they minded", last=0xBFFF),
+    _general(0xFE00, Rule.AGAIN, Category.FAULT, "cancelled by the peer", "PS3.7 C.3.1", "they cancelled what we did not ask to cancel"),
 )
 
 _STORE = (
@@ -157,12 +154,12 @@ _FRAMES = tuple(
 )
 
 _WORDS: Mapping[str, _Words] = {
-    "store": _Words(thing="a store", content="this object", verb="store", model="SOP class", instead="ask for it to be enabled", lacks="is not a storage SCP", missing="it has no such SOP Instance UID, which makes no sense for a store; its log says more"),
-    "find": _Words(thing="a query", content="this query", verb="query", model="query model", instead="try the other --root", lacks="answers no queries"),
-    "worklist": _Words(peer="the worklist", thing="a query", content="this query", verb="query the worklist", model="worklist model", instead="ask for it to be enabled", lacks="offers no worklist"),
-    "move": _Words(thing="a retrieve", content="this request", verb="retrieve", model="retrieve model", instead="try the other --root, or get instead", lacks="offers no such retrieve (get may work)", fewer="fewer retrieves at once (remote set --max-moves)", missing="it has no such object; its log says more"),
-    "get": _Words(thing="a retrieve", content="this request", verb="retrieve", model="retrieve model", instead="try the other --root, or move instead", lacks="offers no such retrieve (move may work)", fewer="fewer retrieves at once (remote set --max-moves)", missing="it has no such object; its log says more"),
-    "echo": _Words(peer="the peer", thing="an echo", content="this request", verb="associate", model="service (Verification)", instead="ask for it to be enabled", lacks="does not offer Verification"),
+    "store": _Words(content="this object", verb="store", model="SOP class", instead="ask for it to be enabled", lacks="is not a storage SCP"),
+    "find": _Words(content="this query", verb="query", model="query model", instead="try the other --root", lacks="answers no queries"),
+    "worklist": _Words(content="this query", verb="query the worklist", model="worklist model", instead="ask for it to be enabled", lacks="offers no worklist"),
+    "move": _Words(content="this request", verb="retrieve", model="retrieve model", instead="try the other --root, or get instead", lacks="offers no such retrieve (get may work)", fewer="fewer retrieves at once (remote set --max-moves)", missing=""),
+    "get": _Words(content="this request", verb="retrieve", model="retrieve model", instead="try the other --root, or move instead", lacks="offers no such retrieve (move may work)", fewer="fewer retrieves at once (remote set --max-moves)", missing=""),
+    "echo": _Words(content="this request", verb="associate", model="service (Verification)", instead="ask for it to be enabled", lacks="does not offer Verification"),
 }
 # fmt: on
 
@@ -182,34 +179,30 @@ _Rows = Sequence[tuple[int, int, Rule, Category, str, str]]
 def _of(
     service: str, clause: str, rows: _Rows = (), *, frames: str = "", more: Sequence[Status] = ()
 ) -> Sequence[Status]:
-    """All rows of a service: its own, those that every service has, and success."""
-
-    def build() -> Iterator[Status]:
-        yield Status(
-            first=0,
-            last=0,
-            answer=Answer(rule=Rule.DONE, reason=None, advice=None, category=Category.SUCCESS, clause=clause),
-        )
-        own = [*more]
-        for listed, where in ((rows, clause), (_FRAMES if frames else (), frames)):
-            for first, last, rule, category, reason, advice in listed:
-                answer = Answer(rule=rule, reason=reason, advice=advice, category=category, clause=where)
-                own.append(Status(first=first, last=last, answer=answer))
-        yield from own
-        words = asdict(_WORDS[service])
-        for row in _GENERAL:
-            if any(one.first <= row.first and row.last <= one.last for one in own):
-                continue
-            answer = Answer(
+    """All rows of a service: success, its own, and those of every service that its own leave room for."""
+    success = Answer(rule=Rule.DONE, reason=None, advice=None, category=Category.SUCCESS, clause=clause)
+    own = [Status(first=0, last=0, answer=success), *more]
+    for listed, where in ((rows, clause), (_FRAMES if frames else (), frames)):
+        for first, last, rule, category, reason, advice in listed:
+            answer = Answer(rule=rule, reason=reason, advice=advice, category=category, clause=where)
+            own.append(Status(first=first, last=last, answer=answer))
+    words = asdict(_WORDS[service])
+    shared = [
+        Status(
+            first=row.first,
+            last=row.last,
+            answer=Answer(
                 rule=row.rule,
                 reason=row.reason,
                 advice=row.advice.format(**words),
                 category=row.category,
                 clause=row.clause,
-            )
-            yield Status(first=row.first, last=row.last, answer=answer)
-
-    return tuple(build())
+            ),
+        )
+        for row in _GENERAL
+        if not any(one.first <= row.first and row.last <= one.last for one in own)
+    ]
+    return (*own, *shared)
 
 
 def _pending(clause: str, *, keys: bool) -> Iterator[Status]:

@@ -205,7 +205,8 @@ class Gets:
             answer = sink.finish()
         finally:
             sink.discard()
-        self.association.send(context_id, Command(command.response(message.C_STORE_RQ, message_id, answer.status)))
+        response = command.response(message.C_STORE_RQ, message_id, answer.status, answer.comment)
+        self.association.send(context_id, response)
 
     def refuse(self, context_id: int, command: Command) -> None:
         """Answer a request that makes no sense here, and drain its data set."""
@@ -214,7 +215,7 @@ class Gets:
             raise self.violation("a request that cannot be answered")
         if command.has_data_set:
             self.data_set(context_id)
-        self.association.send(context_id, Command(command.response(field, message_id, _UNRECOGNISED)))
+        self.association.send(context_id, command.response(field, message_id, _UNRECOGNISED))
 
 
 class Get:
