@@ -26,7 +26,7 @@ from .desk import Desk
 
 REMOTE_KEYS = {
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
-    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "window",
+    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "quirks", "window",
     "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
 }  # fmt: skip
 STATE_KEYS = {"open", "opens_at", "closes_at", "learned", "breaker", "in_use", "waiting", "held", "recent"}
@@ -52,7 +52,7 @@ def test_all_that_was_said_is_kept(desk: Desk) -> None:
         "name": "pacs1", "ae_title": "PACS1", "host": "10.0.0.5", "port": 104, "calling_ae_title": "US",
         "store_address": "ST@10.0.0.6:105", "also_from": ["GATE", "10.0.0.0/24"], "charset": "ISO_IR 100",
         "max_associations": 2, "max_moves": 3, "max_uids": 50, "find_cap": 500, "relational": True,
-        "prefer_syntax": "implicit", "timeouts": {"connect": 1.0, "first_answer": 900.5},
+        "prefer_syntax": "implicit", "timeouts": {"connect": 1.0, "first_answer": 900.5}, "quirks": [],
         "max_requests_per_minute": 30, "max_instances_per_second": 200, "max_bytes_per_second": 10_000_000,
         "window": {
             "hours": "mon-sun 22:00-06:00", "tz": "Europe/Berlin", "holidays": ["2026-12-25"],
@@ -153,7 +153,7 @@ def test_add_tests_the_connection(desk: Desk, storescp: StoreScp) -> None:
 def test_add_saves_even_when_the_test_fails(desk: Desk) -> None:
     """Exit 0, said clearly; the line that failed has its advice, the rest was not reached."""
     told = desk.run("remote", "add", "pacs1", f"PACS1@127.0.0.1:{free_port()}")
-    assert "TCP          failed: " in told.stdout and "is the host up" in told.stdout
+    assert "TCP          failed: " in told.stdout and "is their service running" in told.stdout
     assert told.stdout.count("not reached") == 2
     assert "saved all the same" in told.stderr
     assert len(desk.json("remote", "list")) == 1

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from pynetdicom import status as library
 
 from dicomferry.models import errors
+from dicomferry.models.answers import statuses
+from dicomferry.models.answers.answer import CHECKS, Category
+from dicomferry.models.answers.statuses import SERVICES
 from dicomferry.models.dimse_status import Answer, Rule, advice_for, for_error, for_local, for_status
 
 STORE = {
@@ -42,7 +46,7 @@ ECHO = {
     0x0211: Rule.FINAL,
     0x0212: Rule.FINAL,
 }
-UNLISTED = [0x0002, 0x0113, 0x0999, 0x4711, 0xA000, 0xA6FF, 0xA800, 0xAA00, 0xD000, 0xFF00, 0xFF01, 0xFFFF]
+UNLISTED = [0x0002, 0x0199, 0x0999, 0x4711, 0xA000, 0xA6FF, 0xA800, 0xAA00, 0xD000, 0xFF00, 0xFF01, 0xFFFF]
 
 
 @pytest.mark.parametrize(
@@ -66,13 +70,57 @@ def test_a_status_not_listed_is_a_failure_with_one_retry_shown_in_hex(service: s
     assert answer.reason == f"status 0x{status:04X}"
 
 
-@pytest.mark.parametrize("service", ["store", "echo"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_only_zero_is_success_and_every_answer_has_advice(service: str) -> None:
-    """All 65,536: 0000 alone is done; every other row has a reason, an advice and a clause of the Standard."""
-    for status in range(0x10000):
+    """Rows are ranges, so their bounds stand for all 65,536: 0000 alone is done; the rest says why and what to do."""
+    bounds = {bound for row in SERVICES[service] for bound in (row.first - 1, row.first, row.last, row.last + 1)}
+    for status in (bounds & set(range(0x10000))) | set(UNLISTED):
         answer = for_status(service, status)
         assert (answer.rule is Rule.DONE) == (status == 0)
         _is_whole(answer)
+
+
+CLASSES: dict[str, set[Rule]] = {
+    library.STATUS_SUCCESS: {Rule.DONE},
+    library.STATUS_WARNING: {Rule.WARNING},
+    library.STATUS_PENDING: {Rule.LATER},
+    library.STATUS_CANCEL: {Rule.AGAIN},
+    library.STATUS_FAILURE: {Rule.FINAL, Rule.AGAIN, Rule.CONGESTED, Rule.HOLD},
+}
+LISTED = {
+    "store": library.STORAGE_SERVICE_CLASS_STATUS,
+    "find": library.QR_FIND_SERVICE_CLASS_STATUS,
+    "worklist": library.MODALITY_WORKLIST_SERVICE_CLASS_STATUS,
+    "move": library.QR_MOVE_SERVICE_CLASS_STATUS,
+    "get": library.QR_GET_SERVICE_CLASS_STATUS,
+    "echo": library.VERIFICATION_SERVICE_CLASS_STATUS,
+}
+
+
+@pytest.mark.parametrize("service", LISTED)
+def test_every_status_that_a_library_lists_has_a_row_of_its_class(service: str) -> None:
+    """PS3.4 and PS3.7 as pynetdicom has them; the one departure: an object that is there already counts as there."""
+    listed = LISTED[service]
+    for code, (kind, meaning) in listed.items():
+        row = statuses.find(service, code)
+        assert row, f"{service} 0x{code:04X} {meaning}"
+        already_there = service == "store" and code == 0x0111
+        assert row.answer.rule in ({Rule.WARNING} if already_there else CLASSES[kind]), (service, hex(code), meaning)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_row_hides_another(service: str) -> None:
+    """Rows are searched top down: each is found by one of its statuses at least."""
+    for row in SERVICES[service]:
+        found = {id(statuses.find(service, code)) for code in range(row.first, row.last + 1)}
+        assert id(row) in found, row.name
+
+
+@pytest.mark.parametrize("category", Category)
+def test_every_kind_says_where_to_look(category: Category) -> None:
+    """Ours, theirs or between: somebody can check something, unless all went well."""
+    checks = CHECKS[category]
+    assert any((checks.ours, checks.theirs, checks.network)) == (category is not Category.SUCCESS)
 
 
 def _is_whole(answer: Answer) -> None:
@@ -131,6 +179,8 @@ def test_rejected_without_a_reason_and_hung_up_are_suspect() -> None:
         (errors.AssociationAborted("abort"), Rule.BROKEN),
         (errors.ProtocolViolation("message id 7"), Rule.BROKEN),
         (errors.ContextNotAccepted("1.2.3", "1.2.840.10008.1.2", 3), Rule.FINAL),
+        (errors.NoDicomAnswer("HTTP"), Rule.SUSPECT),
+        (errors.NoDicomAnswer("alert", tls=True), Rule.HOLD),
         (errors.DimseFailure(0xC000), Rule.BROKEN),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
@@ -152,7 +202,7 @@ def test_every_association_result_is_whole() -> None:
 
 LOCAL = [
     "not DICOM", "DICOMDIR", "duplicate", "unreadable", "unreadable folder", "truncated", "changed", "conflict",
-    "meta mismatch", "syntax mismatch", "odd length", "context refused", "not transcodable", "worker died twice on it",
+    "meta mismatch", "syntax mismatch", "odd length", "not transcodable", "worker died twice on it",
 ]  # fmt: skip
 
 

@@ -38,6 +38,7 @@ def test_a_remote_as_it_was_added(database: Database) -> None:
         "relational": False,
         "prefer_syntax": None,
         "timeouts": {"connect": 3.0},
+        "quirks": [],
     }
 
 

@@ -233,7 +233,7 @@ def test_every_sequence_of_answers_comes_to_an_end(answers: list[Answer], number
 
 def test_slow_media_are_looked_for_ever_less_often_and_then_a_person_is_asked() -> None:
     """`settle` seconds after the first look, then twice the pause up to `max_delay`; what `settle` asks for is kept."""
-    nearline = local(Rule.AWAY, "nearline")
+    nearline = local("nearline")
 
     def look(looks: int, waited: float | None, settle: float = 200) -> Decision:
         since = None if waited is None else NOW - timedelta(seconds=waited)

@@ -184,7 +184,7 @@ def test_a_silent_peer_is_killed(hasty: Inline) -> None:
         assert hasty.drain(job_id) is JobState.INCOMPLETE
     assert hasty.tally(job_id) == Tally(total=3, succeeded=2, failed=1)
     row = hasty.item(job_id, mute)
-    assert (row.reason, row.charges) == ("went silent", 3)
+    assert (row.reason, row.charges) == ("no answer to a store", 3)
     assert (len(bench.stores), bench.associations) == (5, 3)
 
 

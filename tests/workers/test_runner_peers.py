@@ -217,7 +217,7 @@ def test_c000_for_one_instance(site: Inline) -> None:
 FINAL = {
     0xC123: "cannot understand",
     0xA900: "data set does not match SOP class",
-    0x0105: "invalid attribute",
+    0x0105: "no such attribute",
     0x0117: "invalid SOP instance",
     0x0118: "no such SOP class",
     0x0122: "SOP class not supported",

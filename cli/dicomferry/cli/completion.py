@@ -50,6 +50,13 @@ def remotes(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     ]
 
 
+def answers(incomplete: str) -> list[CompletionItem]:
+    """Reason words that begin like this."""
+    from dicomferry.models import explanation
+
+    return [CompletionItem(word) for word in explanation.reason_words() if word.startswith(incomplete)]
+
+
 def jobs(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """The newest jobs whose id begins like this, and `last`."""
     items = [CompletionItem("last", help="the newest job")] if "last".startswith(incomplete) else []

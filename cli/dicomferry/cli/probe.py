@@ -38,14 +38,14 @@ def probe(text: str) -> dict[str, Any]:
     try:
         result = echo(remote)
     except DimseError as error:
-        answer = dimse_status.for_error(error)
+        answer = dimse_status.for_error(error, remote.quirks)
         return found | {
             "step": _step(error),
             "reason": answer.reason,
             "detail": " ".join(str(error).split()),
             "advice": _advice(answer, by_address),
         }
-    answer = dimse_status.for_status("echo", result.status)
+    answer = dimse_status.for_status("echo", result.status, remote.quirks)
     ok = answer.rule is dimse_status.Rule.DONE
     return found | {
         "ok": ok,

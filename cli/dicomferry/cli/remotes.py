@@ -19,7 +19,7 @@ from dicomferry.models.errors import UsageError
 _F = TypeVar("_F", bound=Callable[..., Any])
 _COLUMNS = (
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
-    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "window",
+    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "quirks", "window",
     "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
 )  # fmt: skip
 _TIMEOUTS = ("connect", "acse", "first_answer", "store_answer", "progress")
@@ -90,6 +90,13 @@ def _remote_options(function: _F) -> _F:
             type=Word(),
             help="What to take of several transfer syntaxes: explicit, implicit, compressed, or a UID.",
         ),
+        click.option(
+            "--quirk",
+            metavar="ANSWER=RULE",
+            multiple=True,
+            type=Word(),
+            help="What an answer means here, such as 'store 0xA700=final' or 'reject 1/1/7=away'; several times.",
+        ),
         click.option("--connect", metavar="S", type=options.Seconds(), help="Seconds for the TCP connection."),
         click.option("--acse", metavar="S", type=options.Seconds(), help="Seconds for the association."),
         click.option("--first-answer", metavar="S", type=options.Seconds(), help="Seconds for a first answer."),
@@ -129,6 +136,8 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
         values["find_cap"] = given["find_cap"] or None
     if given["relational"] is not None:
         values["relational"] = given["relational"]
+    if given["quirk"]:
+        values["quirks"] = [text for text in given["quirk"] if text]
     timeouts = {key: given[key] for key in _TIMEOUTS if given[key] is not None}
     if timeouts:
         values["timeouts"] = timeouts
@@ -204,8 +213,8 @@ def add(name: str, address: str, no_probe: bool, **given: Any) -> None:
 def set_(name: str, address: str | None, no_probe: bool, **given: Any) -> None:
     """Change what is given of a remote, then test the connection.
 
-    An empty text ("") or 0 goes back to the default. Jobs under way see the change: limits within two seconds, the
-    rest at their next step.
+    An empty text ("") or 0 goes back to the default, and so does a quirk without a rule ('store 0xA700='). Jobs under
+    way see the change: limits within two seconds, the rest at their next step.
     """
     from dicomferry.cli import record
     from dicomferry.models import remote_store
@@ -288,6 +297,7 @@ def show(name: str, as_json: bool) -> None:
             ("matches at most", str(found["find_cap"]) if found["find_cap"] else None),
             ("queries", "over several levels" if found["relational"] else None),
             ("preferred syntax", found["prefer_syntax"]),
+            ("quirks", ", ".join(found["quirks"])),
             *timeouts,
         ]
     )

@@ -24,6 +24,9 @@ _COMMANDS = {
     ),
     "scu": Lazy("dicomferry.cli.scu.command:scu", "Do one operation now, without a queue: gdcmscu's command line."),
     "jobs": Lazy("dicomferry.cli.jobs:jobs", "Look at jobs, wait for them, change their course."),
+    "explain": Lazy(
+        "dicomferry.cli.explain:explain", "Explain a status, a rejection, a reason word or a job: what to check where."
+    ),
     "schedule": Lazy(
         "dicomferry.cli.schedules:schedule", "Submit jobs again and again, at the times of a cron expression."
     ),

@@ -50,12 +50,14 @@ class DimseError(DicomferryError):
 class RemoteUnreachable(DimseError):
     """No TCP connection, or it was closed before any answer to A-ASSOCIATE-RQ.
 
-    `closed` tells the second case from the first: the host is there and hangs up.
+    `closed` tells the second case from the first: the host is there and hangs up. `why` is timeout, refused, no route,
+    name (which was not found) or other.
     """
 
-    def __init__(self, message: str, *, closed: bool = False) -> None:
+    def __init__(self, message: str, *, closed: bool = False, why: str = "other") -> None:
         super().__init__(message)
         self.closed = closed
+        self.why = why
 
 
 class AssociationRejected(DimseError):
@@ -69,7 +71,20 @@ class AssociationRejected(DimseError):
 
 
 class AssociationAborted(DimseError):
-    """A-ABORT from the peer, or its connection broke, after the association was established."""
+    """A-ABORT from the peer with its two numbers (PS3.8 table 9-26), after the association was established."""
+
+    def __init__(self, message: str, source: int = 0, reason: int = 0) -> None:
+        super().__init__(message)
+        self.source = source
+        self.reason = reason
+
+
+class ConnectionLost(AssociationAborted):
+    """The connection of an established association ended without a word."""
+
+
+class ReleasedEarly(AssociationAborted):
+    """The peer released the association where an answer was due."""
 
 
 class ContextNotAccepted(DimseError):
@@ -87,7 +102,7 @@ class ContextNotAccepted(DimseError):
 
 
 class DimseTimeout(DimseError):
-    """The peer kept the connection and stayed silent. `phase`: acse, store_answer, first_answer or progress."""
+    """The peer kept the connection and stayed silent. `phase`: acse, store_answer, first_answer, progress, release."""
 
     def __init__(self, phase: str, seconds: float) -> None:
         super().__init__(f"no answer within {seconds:g} s ({phase})")
@@ -105,7 +120,22 @@ class DimseFailure(DimseError):
 
 
 class ProtocolViolation(DimseError):
-    """The peer answered something that the Standard does not allow here, such as a wrong message id."""
+    """The peer answered something that the Standard does not allow here, such as a wrong message id.
+
+    `pdu_type` is the first byte of what should have been a PDU, where that is none of the Standard's.
+    """
+
+    def __init__(self, message: str, *, pdu_type: int | None = None) -> None:
+        super().__init__(message)
+        self.pdu_type = pdu_type
+
+
+class NoDicomAnswer(ProtocolViolation):
+    """What answers to A-ASSOCIATE-RQ is no DICOM service, or breaks the Standard. `tls`: it wants TLS."""
+
+    def __init__(self, message: str, *, tls: bool = False) -> None:
+        super().__init__(message)
+        self.tls = tls
 
 
 class UnusableFile(DicomferryError):

@@ -120,9 +120,10 @@ def items(
 ) -> Iterator[dict[str, Any]]:
     """The items of a job one by one, chunk by chunk; raises NotFound."""
     with database.stream() as connection:
-        kind = connection.execute(sa.select(JobRow.kind).where(JobRow.id == job_id)).scalar_one_or_none()
-        if kind is None:
+        job = connection.execute(sa.select(JobRow.kind, JobRow.spec).where(JobRow.id == job_id)).one_or_none()
+        if job is None:
             raise _no_job(job_id)
+        service = service_of(job.kind, job.spec)
         chunks = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id).order_by(ChunkRow.id)
         if state and state is not ItemState.PENDING:
             # Chunks know their numbers, so those without such an item are not even looked at.
@@ -133,7 +134,7 @@ def items(
             if state:
                 query = query.where(ItemRow.state == state)
             for row in connection.execute(query.limit(left)):
-                yield _item(kind, row)
+                yield _item(service, row)
                 left = None if left is None else left - 1
             if left is not None and left <= 0:
                 return
@@ -249,7 +250,10 @@ def _document(connection: Connection, row: AnyRow, now: datetime, sums: Sums, to
     balance = _balance(row, numbers, told)
     seconds = _busy_seconds(row, now)
     reason = row.reason if waiting is None else waiting.reason
-    advice = waiting.advice if waiting is not None else dimse_status.advice_for(row.kind, None, row.reason)
+    if waiting is not None:
+        advice = waiting.advice
+    else:
+        advice = dimse_status.advice_for(service_of(row.kind, row.spec), None, row.reason)
     if advice and not row.in_book:
         advice = dimse_status.without_entry(advice)
     return {
@@ -348,6 +352,12 @@ def _detail(connection: Connection, job_id: int, reason: str) -> str | None:
         .limit(1)
     ).scalar_one_or_none()
     return found
+
+
+def service_of(kind: str, text: str) -> str:
+    """Whose rows of the table of answers hold for a job."""
+    what = spec.from_json(kind, text) if kind == spec.FindSpec.kind else None
+    return what.service if isinstance(what, spec.FindSpec) else kind
 
 
 def _item(service: str, row: AnyRow) -> dict[str, Any]:

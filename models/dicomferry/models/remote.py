@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from dicomferry.models.answers.quirks import Quirks
 from dicomferry.models.errors import UsageError
 
 _ADDRESS = re.compile(r"(?P<aet>[^@]+)@(?P<host>\[[^\]]+\]|[^:@\[\]]+):(?P<port>\d{1,9})")
@@ -61,7 +62,7 @@ class Remote:
 
     `charset` is the Specific Character Set that it is taken to speak. `find_cap` is how many matches it lists at most,
     `relational` whether it takes a query over several levels at once (PS3.4 C.4.1.2.2.2). `pace` keeps to its limits,
-    where somebody has to.
+    where somebody has to. `quirks` are the answers that mean something else at this remote.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Remote:
     find_cap: int | None = None
     relational: bool = False
     pace: Pace | None = field(default=None, compare=False, repr=False)
+    quirks: Quirks = field(default_factory=dict, hash=False)
 
     @property
     def address(self) -> str:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from dicomferry.models import governor, move_store, window
 from dicomferry.models import remote as grammar
+from dicomferry.models.answers import quirks
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.remote import Remote, Timeouts
@@ -38,6 +39,7 @@ DEFAULTS: Mapping[str, Any] = {
     "max_requests_per_minute": None,
     "max_instances_per_second": None,
     "max_bytes_per_second": None,
+    "quirks": [],
 }
 _RATES = ("max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second")
 _SHOWN = ("name", "ae_title", "host", "port", *DEFAULTS)
@@ -50,6 +52,7 @@ def add(database: Database, name: str, address: str, **options: Any) -> None:
     values = {**DEFAULTS, **_checked(options)}
     if values["window"]:
         values["window"] = window.changed(None, **values["window"])
+    values["quirks"] = quirks.merged((), quirks.parse(values["quirks"]))
 
     def work(connection: Connection) -> None:
         present = connection.execute(sa.select(RemoteRow.in_book).where(RemoteRow.name == name)).one_or_none()
@@ -85,6 +88,8 @@ def change(database: Database, name: str, address: str | None, **options: Any) -
         if "timeouts" in values:
             merged = {**row.timeouts, **values["timeouts"]}
             values["timeouts"] = {key: seconds for key, seconds in merged.items() if seconds}
+        if values.get("quirks"):
+            values["quirks"] = quirks.merged(row.quirks, quirks.parse(values["quirks"]))
         if values.get("window"):
             values["window"] = window.changed(row.window, **given["window"])
         if not values:
@@ -160,6 +165,7 @@ def load(database: Database, remote_id: int, *, ae_title: str, timeouts: Timeout
             charset=row.charset,
             find_cap=row.find_cap,
             relational=row.relational,
+            quirks=quirks.from_texts(row.quirks),
         )
 
     return database.read(work)
@@ -280,6 +286,8 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
         values["calling_ae_title"] = grammar.check_ae_title(values["calling_ae_title"])
     if values.get("store_address"):
         grammar.parse_address(values["store_address"])
+    if values.get("quirks"):
+        quirks.parse(values["quirks"])
     for key in ("max_associations", "max_moves", "max_uids", "find_cap"):
         if values.get(key) is not None and not 1 <= values[key] <= grammar.MOST:
             raise UsageError(f"--{key.replace('_', '-')} {values[key]}: 1 to {grammar.MOST}")

@@ -5,6 +5,7 @@ Pure arithmetic; time and randomness come in as arguments.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,10 +15,6 @@ from dicomferry.models.state import ItemState
 
 MAX_CHARGES = 3
 """An item that was in flight this often when its association broke fails."""
-MAX_SUSPECT_TRIES = 3
-"""A remote that hangs up or rejects without a reason is tried this often before a person is asked."""
-MAX_DOUBTFUL_TRIES = 2
-"""A fault that is a person's to mend, as far as can be seen, is tried this often."""
 MAX_ROUNDS = 3
 """A retrieve asks for what is missing so often: as it was asked, by lists of instances, one by one."""
 MAX_CONGESTED_IN_A_ROW = 3
@@ -31,6 +28,27 @@ class Policy:
     first_delay: float = 10.0
     max_delay: float = 600.0
     give_up_after: float = 43_200.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How a kind of fault is waited out: `first` and `most` are multiples of the policy's delays.
+
+    After `tries` fruitless attempts in a row that ended for the same reason, a person is asked.
+    """
+
+    first: float = 1.0
+    most: float = 1.0
+    tries: int | None = None
+
+
+PACES: Mapping[Rule, Pace] = {
+    # Whoever hangs up without a word may be starting: three tries are to span more than a minute and a half.
+    Rule.SUSPECT: Pace(first=3.0, tries=3),
+    # A person's to mend, as far as can be seen.
+    Rule.DOUBTFUL: Pace(tries=2),
+}
+_PLAIN = Pace()
 
 
 class Next(StrEnum):
@@ -113,15 +131,15 @@ def decide_chunk(
     if fault and fault.rule is Rule.HOLD:
         return Decision(next=Next.HOLD, reason=reason, advice=advice)
     if progressed:
-        pause = policy.first_delay if fault and fault.rule is Rule.CONGESTED else 0.0
+        pause = delay(1, jitter=jitter, policy=policy) if fault and fault.rule is Rule.CONGESTED else 0.0
         return Decision(next=Next.RETRY, at=now + timedelta(seconds=pause), reason=reason, advice=advice)
     barren += 1
     since = waiting_since or now
     tired = ((now - since).total_seconds() if waited is None else waited) >= policy.give_up_after
-    tries = {Rule.SUSPECT: MAX_SUSPECT_TRIES, Rule.DOUBTFUL: MAX_DOUBTFUL_TRIES}.get(fault.rule) if fault else None
-    if tired or (tries and same_before + 1 >= tries):
+    pace = PACES.get(fault.rule, _PLAIN) if fault else _PLAIN
+    if tired or (pace.tries and same_before + 1 >= pace.tries):
         return Decision(next=Next.HOLD, reason=reason, advice=advice, barren=barren, waiting_since=since)
-    pause = delay(barren, jitter=jitter, policy=policy)
+    pause = delay(barren, jitter=jitter, policy=policy, pace=pace)
     return Decision(
         next=Next.RETRY,
         at=now + timedelta(seconds=pause),
@@ -178,7 +196,29 @@ def is_tired(waiting_since: datetime | None, *, now: datetime, policy: Policy) -
     return waiting_since is not None and (now - waiting_since).total_seconds() >= policy.give_up_after
 
 
-def delay(barren: int, *, jitter: float, policy: Policy) -> float:
-    """Seconds to wait after so many fruitless attempts in a row: doubling, at most `max_delay`, less up to a fifth."""
-    full = min(policy.max_delay, policy.first_delay * 2.0 ** min(barren - 1, 30))
+def delay(barren: int, *, jitter: float, policy: Policy, pace: Pace = _PLAIN) -> float:
+    """Seconds to wait after so many fruitless attempts in a row: doubling up to the most, less up to a fifth."""
+    full = min(policy.max_delay * pace.most, policy.first_delay * pace.first * 2.0 ** min(barren - 1, 30))
     return full * (1.0 - 0.2 * jitter)
+
+
+# fmt: off
+_IN_WORDS: Mapping[Rule, str] = {
+    Rule.DONE: "nothing: it is settled",
+    Rule.WARNING: "nothing: it counts as done, and the remark is kept with the item",
+    Rule.FINAL: "the item fails at once and is not tried again; the rest goes on",
+    Rule.AGAIN: f"the item is tried once more, at the end of its chunk (up to {MAX_CHARGES} times where the answers differ), then it fails; the rest goes on",
+    Rule.LATER: "it waits: this is no end yet",
+    Rule.CONGESTED: f"the item is tried again, more slowly; {MAX_CONGESTED_IN_A_ROW} such answers in a row end the association for a while, longer each time. An item refused {MAX_CHARGES} times while others get through fails; a remote that takes nothing has time until retry.give_up_after, then the job is held",
+    Rule.BROKEN: f"the association is opened anew, and the item in flight comes last; one that was in flight {MAX_CHARGES} times fails, the rest goes on",
+    Rule.AWAY: "everything for this remote waits, longer each time, and no item is charged; after retry.give_up_after the job is held",
+    Rule.SUSPECT: f"everything for this remote waits, and no item is charged; after {PACES[Rule.SUSPECT].tries} such tries in a row the job is held until `dicomferry jobs release`",
+    Rule.DOUBTFUL: f"it is tried {PACES[Rule.DOUBTFUL].tries} times, and no item is charged; then the job is held until `dicomferry jobs release`",
+    Rule.HOLD: "the job is held at once, and no item is charged: something has to be changed first, then `dicomferry jobs release`",
+}
+# fmt: on
+
+
+def in_words(rule: Rule) -> str:
+    """What we do about an answer of this rule, for people."""
+    return _IN_WORDS[rule]

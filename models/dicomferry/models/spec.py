@@ -58,6 +58,11 @@ class FindSpec:
     worklist: bool = False
     split: bool = False
 
+    @property
+    def service(self) -> str:
+        """Whose rows of the table of answers hold."""
+        return "worklist" if self.worklist else "find"
+
 
 Identifier = tuple[int | None, tuple[Key, ...]]
 """One request of a retrieve: its row in the CSV file that it came from, if any, and its keys as in `query`."""

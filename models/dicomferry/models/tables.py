@@ -75,6 +75,9 @@ class RemoteRow(Base):
     max_requests_per_minute: Mapped[float | None]
     max_instances_per_second: Mapped[float | None]
     max_bytes_per_second: Mapped[int | None] = mapped_column(sa.BigInteger)
+    quirks: Mapped[list[str]] = mapped_column(
+        sa.JSON, server_default="[]", comment="answers that mean something else here, such as store 0xA700=final"
+    )
     created_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]
 

@@ -131,8 +131,8 @@ def test_a_model_that_is_refused() -> None:
 class Kept:
     """A place for an instance, in memory."""
 
-    def __init__(self, status: int = 0) -> None:
-        self.status = status
+    def __init__(self, status: int = 0, comment: str = "") -> None:
+        self.answer = Answer(status, comment)
         self.data = b""
         self.incoming: list[Incoming] = []
 
@@ -145,7 +145,7 @@ class Kept:
         self.data += b"".join(spans)
 
     def finish(self) -> Answer:
-        return Answer(self.status)
+        return self.answer
 
     def discard(self) -> None:
         pass
@@ -191,6 +191,21 @@ def test_instances_come_on_the_association() -> None:
     assert incoming.context.transfer_syntax == EXPLICIT_LE
     _, (context_id, stored, _) = scp.only.messages
     assert (context_id, stored.CommandField, stored.MessageIDBeingRespondedTo, stored.Status) == (3, 0x8001, 7, 0)
+
+
+def test_a_refused_instance_is_told_why() -> None:
+    """With an Error Comment (0000,0902) for their log, as the storage SCP gives one; the get goes on."""
+    script: list[Step] = [
+        *opening(), peer.expect_message(), send(store(7, b"abcdefgh")), peer.expect_message(data_set=False),
+        send(answer(0xB000, field=0x8010, failed=1)), *END,
+    ]  # fmt: skip
+    with ScriptedPeer(script) as scp, get.open_for(scp.remote(), "study", [MR]) as association:
+        asked = Gets(association, "study").ask(ONE, 9, Kept(0xA700, "disk is full"))
+        assert asked.poll(5.0) is None
+        report = asked.poll(5.0)
+        assert report is not None and report.failed == 1
+    _, (_, stored, _) = scp.only.messages
+    assert (stored.Status, stored.ErrorComment) == (0xA700, "disk is full")
 
 
 def test_the_end_in_the_middle_of_an_instance() -> None:

@@ -18,7 +18,7 @@ from dicomferry.models.state import ItemState
 from dicomferry.workers import admission, fault
 from dicomferry.workers.admission import Callers
 from dicomferry.workers.dimse.retrieval import Report
-from dicomferry.workers.environment import Environment
+from dicomferry.workers.environment import STUCK, Environment
 from dicomferry.workers.fault import Fault, Stopped
 from dicomferry.workers.goal import Goal, ItemByItem
 from dicomferry.workers.heartbeat import Heartbeat
@@ -132,11 +132,11 @@ class Asking:
             if isinstance(error, Fault):
                 why = error.answer.reason
             elif isinstance(error, DimseError):
-                why = dimse_status.for_error(error).reason
+                why = dimse_status.for_error(error, self.remote.quirks).reason
             self._answered(move_id, {"reason": why, "comment": printable(str(error)) or None})
             raise
         if report is None:
-            self._answered(move_id, {"reason": "went silent"})
+            self._answered(move_id, {"reason": STUCK.reason})
             self.line.abort()
             self.asking = None
             return None
@@ -171,7 +171,7 @@ class Asking:
 
     def _refused(self, ask: Ask, report: Report, limits: Limits) -> Limits | None:
         """Other limits where the answer means that the archive does not take this kind of request."""
-        answer = dimse_status.for_status(self.spec.kind, report.status)
+        answer = dimse_status.for_status(self.spec.kind, report.status, self.remote.quirks)
         levels = {one.level for one in self.state.targets}
         finer = ask.target.level not in levels or len(ask.target.images) > 1
         if not finer or report.done or not (answer.rule is Rule.FINAL or report.status in _CANNOT):
@@ -180,7 +180,7 @@ class Asking:
 
     def _judge(self, ask: Ask, report: Report) -> None:
         """What an answer means for the rest. Raises Fault where asking on would be in vain."""
-        answer = dimse_status.for_status(self.spec.kind, report.status)
+        answer = dimse_status.for_status(self.spec.kind, report.status, self.remote.quirks)
         text = sentence_of(report)
         if answer.rule is Rule.HOLD:
             if report.status == 0xA801:

@@ -9,21 +9,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from dicomferry.models import governor, lease, remote_store, retry
+from dicomferry.models.answers.answer import Category
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import Database
-from dicomferry.models.dimse_status import Answer, Rule
+from dicomferry.models.dimse_status import Answer, local
 from dicomferry.models.errors import DicomferryError
 from dicomferry.models.presence import Worker
 from dicomferry.models.retry import Decision
 from dicomferry.models.settings import Settings
 from dicomferry.workers import plan
 
-STUCK = Answer(
-    rule=Rule.BROKEN,
-    reason="no progress",
-    advice="nothing moved for so long that the association was aborted from here: look at both sides' logs",
-    clause="",
-)
+STUCK = local("no progress")
+"""The association was aborted from here, because nothing moved."""
+INTERNAL = local("internal error")
+"""Stands for a fault of this program."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,25 +68,15 @@ def decide(
         waited=waited,
     )
     away = fault is not None and fault.rule in (Rule.AWAY, Rule.SUSPECT)
-    # An answer without a clause is our own: it says nothing of the remote.
-    if fault is None or progressed or not left or not fault.clause or not (away or fault.rule is Rule.BROKEN):
+    if fault is None or progressed or not left or not (away or fault.rule is Rule.BROKEN):
         return decision
-    if reason == governor.CROWDED:
+    # What is our own fault says nothing of the remote, and one that has no place left is not away.
+    if fault.category is Category.HERE or reason == governor.CROWDED:
         return decision
     # Chunks take turns in looking again, so that the pause grows with the failures of all of them.
     pause = retry.delay(max(decision.barren, held.failures + 1), jitter=jitter, policy=policy)
     until = now + timedelta(seconds=pause)
     return replace(decision, leave_until=until, away=away, at=until if decision.for_all else decision.at)
-
-
-def internal(error: Exception) -> Answer:
-    """The answer that stands for a fault of this program."""
-    return Answer(
-        rule=Rule.BROKEN,
-        reason="internal error",
-        advice="a fault of this program: please report what the worker's log says",
-        clause="",
-    )
 
 
 def sentence(error: BaseException) -> str:

@@ -177,7 +177,7 @@ def _resolve(
     try:
         found = list(walk.walk(walk.asker(association, query.find_model(root), stop=stop), root, level, keys))
     except (DimseFailure, ContextNotAccepted) as error:
-        raise _refusal(error) from error
+        raise _refusal(error, association.remote) from error
     targets: dict[Target, list[str]] = {}
     for match in found:
         values = {one: match.unique(one) for one in query.levels(root)}
@@ -194,11 +194,10 @@ def _resolve(
     return [replace(one, images=tuple(dict.fromkeys(images))) for one, images in targets.items()]
 
 
-def _refusal(error: DimseFailure | ContextNotAccepted) -> Fault:
+def _refusal(error: DimseFailure | ContextNotAccepted, remote: Remote) -> Fault:
     if isinstance(error, DimseFailure):
-        return Fault(dimse_status.for_status("find", error.status), str(error), error.status)
-    answer = dimse_status.for_status("find", 0x0122)
-    return Fault(replace(answer, rule=Rule.FINAL), str(error))
+        return Fault(dimse_status.for_status("find", error.status, remote.quirks), str(error), error.status)
+    return Fault(dimse_status.for_status("find", 0x0122), str(error))
 
 
 def _listing(
@@ -212,8 +211,8 @@ def _listing(
         for part in parts:
             found = walk.Expectation(association, root, part.level, part.keys(root), stop=stop)
             listed += _of(part, found)
-            if found.error and insist and _may_pass(found.error):
-                raise _refusal(found.error)
+            if found.error and insist and _may_pass(found.error, association.remote):
+                raise _refusal(found.error, association.remote)
             listing.availabilities |= found.availabilities
             listing.depth = min(listing.depth, found.depth, key=DEPTHS.index)
             listing.why = listing.why or found.why
@@ -242,8 +241,8 @@ def _of(one: Target, found: Iterable[walk.Instance]) -> Iterator[Listed]:
             yield Listed(image.sop_instance_uid, image.sop_class_uid, study, series, image.availability)
 
 
-def _may_pass(error: DimseFailure | ContextNotAccepted) -> bool:
+def _may_pass(error: DimseFailure | ContextNotAccepted, remote: Remote) -> bool:
     """Whether the archive may answer another time."""
     if not isinstance(error, DimseFailure):
         return False
-    return dimse_status.for_status("find", error.status).rule in (Rule.CONGESTED, Rule.AGAIN)
+    return dimse_status.for_status("find", error.status, remote.quirks).rule in (Rule.CONGESTED, Rule.AGAIN)

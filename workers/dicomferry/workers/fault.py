@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from dicomferry.models import call_store
 from dicomferry.models.database import AnyRow, Database
-from dicomferry.models.dimse_status import Answer, Rule, local
+from dicomferry.models.dimse_status import Answer, local
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import GONE, NOT_DELIVERED
 from dicomferry.models.retry import Decision
@@ -88,12 +88,12 @@ def why_nothing_came(database: Database, callers: Callers, after: int, us: str) 
     if rejected:
         row = rejected[-1]
         detail = f"our storage SCP rejected {row.calling_ae_title!r} from {row.address}: {row.why}"
-        return Fault(local(Rule.DOUBTFUL, "archive was rejected here"), detail)
+        return Fault(local("archive was rejected here"), detail)
     advice = (
         f"no association came from there: its administrator has to enter {us} as a destination, and the firewall has "
         "to be open from there to here; then release"
     )
-    return Fault(local(Rule.DOUBTFUL, "archive cannot reach us", advice), f"it was to send to {us}, and nobody called")
+    return Fault(local("archive cannot reach us", advice), f"it was to send to {us}, and nobody called")
 
 
 def refused_classes(rows: Sequence[AnyRow]) -> frozenset[str]:

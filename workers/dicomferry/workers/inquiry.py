@@ -8,9 +8,8 @@ from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from dicomferry.models import dimse_status, match_store, query, slices
+from dicomferry.models import match_store, query, slices
 from dicomferry.models.database import AnyRow
-from dicomferry.models.dimse_status import Rule
 from dicomferry.models.errors import ContextNotAccepted, DimseFailure, UsageError
 from dicomferry.models.query import UNIQUE, Key, Level
 from dicomferry.models.slices import Slice
@@ -27,7 +26,8 @@ RECORD_MATCHES = 500
 RECORD_SECONDS = 0.5
 MAX_QUERIES = 20_000
 """Halving ends for certain: no archive has so many minutes in which it holds more than it lists."""
-OUT_OF_RESOURCES = range(0xA700, 0xA800)
+TOO_MANY = frozenset({*range(0xA700, 0xA800), 0xB001})
+"""Out of resources, or a limit of matches reached: there may be more than was listed (PS3.4 C.4.1.1.4)."""
 
 _COLUMNS = {
     Level.PATIENT: "patient_id",
@@ -89,9 +89,9 @@ class Inquiry:
             except FindStopped:
                 return None
             except ContextNotAccepted as error:
-                return work.local(self.row, Rule.FINAL, "query not offered", str(error))
+                return work.local(self.row, "query not offered", str(error))
             except UsageError as error:
-                return work.local(self.row, Rule.FINAL, "not encodable", str(error))
+                return work.local(self.row, "not encodable", str(error))
             except DimseFailure as error:
                 self._flush()
                 return self._refused(error)
@@ -156,7 +156,7 @@ class Inquiry:
                 count += 1
                 yield pair
         except DimseFailure as error:
-            if error.status in OUT_OF_RESOURCES and (count or self.spec.split):
+            if error.status in TOO_MANY and (count or self.spec.split):
                 return True
             raise
         cap = self.work.remote.find_cap
@@ -208,7 +208,7 @@ class Inquiry:
             told.append(f"after {_matches(self.number)}")
         return Answered(
             item_id=self.row.id,
-            answer=dimse_status.for_status("find", error.status),
+            answer=self.work.status(self.spec.service, error.status),
             status=error.status,
             detail="; ".join(told) or None,
         )
@@ -220,15 +220,13 @@ class Inquiry:
         local = self.work.local
         if self._ignored is not None:
             told = f"{told}; asked for {self._ignored}, it listed studies of other days"
-            return local(self.row, Rule.FINAL, "split not possible", told)
+            return local(self.row, "split not possible", told)
         if self._stuck:
             more = f" and {len(self._stuck) - 1:,} more" if len(self._stuck) > 1 else ""
-            return local(
-                self.row, Rule.FINAL, "slice still capped", f"{told}; more than it lists: {self._stuck[0]}{more}"
-            )
+            return local(self.row, "slice still capped", f"{told}; more than it lists: {self._stuck[0]}{more}")
         if self._capped:
-            return local(self.row, Rule.WARNING, "maybe truncated", told)
-        return Answered(item_id=self.row.id, answer=dimse_status.for_status("find", 0), status=0, detail=told)
+            return local(self.row, "maybe truncated", told)
+        return Answered(item_id=self.row.id, answer=self.work.status(self.spec.service, 0), status=0, detail=told)
 
 
 def _matches(number: int) -> str:

@@ -105,7 +105,7 @@ class Media:
         anew = asking.watch.came > 0
         tired = not anew and self._is_tired()
         decision = retry.decide_recall(
-            local(Rule.AWAY, NEARLINE, _HELD if tired else _SHELF if shelved else None),
+            local(NEARLINE, _HELD if tired else _SHELF if shelved else None),
             looks=0 if anew else asking.held.barren,
             settle=asking.remote.timeouts.settle,
             waiting_since=None if anew else asking.held.waiting_since,

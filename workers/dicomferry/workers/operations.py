@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dicomferry.models import dimse_status
 from dicomferry.models.database import AnyRow
-from dicomferry.models.dimse_status import Answer, Rule
+from dicomferry.models.dimse_status import Answer
 from dicomferry.models.remote import Remote
 from dicomferry.models.spec import Spec, StoreSpec
 from dicomferry.workers.heartbeat import Heartbeat
@@ -45,9 +45,13 @@ class Work:
     heart: Heartbeat
     record: Recorder
 
-    def local(self, row: AnyRow, rule: Rule, reason: str, detail: str | None = None) -> Answered:
-        """An answer that no peer gave, with the advice for its reason."""
-        return Answered(item_id=row.id, answer=dimse_status.local(rule, reason), detail=detail)
+    def local(self, row: AnyRow, reason: str, detail: str | None = None) -> Answered:
+        """An answer that no peer gave, by its reason."""
+        return Answered(item_id=row.id, answer=dimse_status.local(reason), detail=detail)
+
+    def status(self, service: str, status: int) -> Answer:
+        """What a status of this remote means."""
+        return dimse_status.for_status(service, status, self.remote.quirks)
 
 
 Operation = Callable[[Work], Iterator[Answered]]
@@ -60,9 +64,7 @@ def echo(work: Work) -> Iterator[Answered]:
     for row in work.feed:
         result = send_echo(work.remote, progress=work.heart.progress)
         detail = f"TCP {result.tcp_ms:.1f} ms, association {result.association_ms:.1f} ms, echo {result.echo_ms:.1f} ms"
-        yield Answered(
-            item_id=row.id, answer=dimse_status.for_status("echo", result.status), status=result.status, detail=detail
-        )
+        yield Answered(item_id=row.id, answer=work.status("echo", result.status), status=result.status, detail=detail)
 
 
 def store(work: Work) -> Iterator[Answered]:
@@ -101,9 +103,9 @@ def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
     )
     for answer in answers:
         if answer.status is not None:
-            row = dimse_status.for_status("store", answer.status)
+            row = work.status("store", answer.status)
         else:
-            row = dimse_status.local(Rule.FINAL, answer.reason or "failure")
+            row = dimse_status.local(answer.reason or "context refused")
         yield Answered(
             item_id=answer.instance.item_id,
             answer=row,

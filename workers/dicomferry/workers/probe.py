@@ -26,7 +26,7 @@ def finds_it_well(environment: Environment, held: Claim, heart: Heartbeat, remot
         echo(remote, progress=heart.progress)
     except DimseError as error:
         heart.require_lease()
-        fault = dimse_status.for_error(error)
+        fault = dimse_status.for_error(error, remote.quirks)
         if fault.rule in _ILL:
             now = database.read(database.now)
             decision = decide(environment, held, fault, left=1, progressed=False, now=now)

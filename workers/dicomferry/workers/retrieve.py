@@ -34,7 +34,7 @@ from dicomferry.workers import admission, elsewhere, expectation, shortfall
 from dicomferry.workers.asking import Asking
 from dicomferry.workers.dimse import storage_classes
 from dicomferry.workers.dimse.find import FindStopped
-from dicomferry.workers.environment import STUCK, Environment, decide, internal, sentence
+from dicomferry.workers.environment import INTERNAL, STUCK, Environment, decide, sentence
 from dicomferry.workers.fault import End, Fault, Lost, Stopped
 from dicomferry.workers.get_line import GetLine, Store
 from dicomferry.workers.heartbeat import Heartbeat
@@ -102,12 +102,12 @@ class _Attempt:
             end = self._at_fault(found)
         except DimseError as error:
             self.heart.require_lease()
-            answer = STUCK if self.heart.gave_up else dimse_status.for_error(error)
+            answer = STUCK if self.heart.gave_up else dimse_status.for_error(error, self.remote.quirks)
             end = self._at_fault(Fault(answer, sentence(error)))
         except Exception as error:
             log.exception("attempt failed")
             self.heart.require_lease()
-            end = self._at_fault(Fault(internal(error), sentence(error)))
+            end = self._at_fault(Fault(INTERNAL, sentence(error)))
         finally:
             self.heart.on_abort(None)
             self._line_ends(lambda line: line.abort())
@@ -220,7 +220,7 @@ class _Attempt:
         if self.comes_here:
             self.scps = call_store.living_scps(database)
             if not self.scps:
-                raise Fault(local(Rule.AWAY, call_store.NO_SCP))
+                raise Fault(local(call_store.NO_SCP))
         self.call_mark = call_store.last_call(database)
         self.arrival_mark = request_store.last_arrival(database)
         fresh = self.state.row.expectation is None
@@ -255,7 +255,7 @@ class _Attempt:
             except FindStopped:
                 raise
             except (Fault, DimseError) as error:
-                found = error if isinstance(error, Fault) else Fault(dimse_status.for_error(error), sentence(error))
+                found = error if isinstance(error, Fault) else Fault(dimse_status.for_error(error, self.remote.quirks), sentence(error))
                 if self.heart.gave_up or not media.explain(found):
                     raise
                 self._line_ends(lambda line: line.abort())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dicomferry.models import claim, dimse_status, lease, plan_store, remote_store, retry, telemetry
+from dicomferry.models.answers.quirks import Quirks
 from dicomferry.models.claim import PLAN, Claim
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.dimse_status import Answer, Rule
@@ -17,9 +18,9 @@ from dicomferry.models.remote import Remote
 from dicomferry.models.spec import RETRIEVES
 from dicomferry.models.state import AttemptEnd, ItemState
 from dicomferry.workers import plan, probe, retrieve, retrieve_plan
+from dicomferry.workers.environment import INTERNAL, decide, sentence
 from dicomferry.workers.environment import STUCK as STUCK
 from dicomferry.workers.environment import Environment as Environment
-from dicomferry.workers.environment import decide, internal, sentence
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.operations import OPERATIONS, Answered, Work
 from dicomferry.workers.pace import AttemptPace
@@ -116,7 +117,7 @@ def _plan(environment: Environment, held: Claim, heart: Heartbeat) -> None:
     except Exception as error:
         log.exception("plan failed")
         now = database.read(database.now)
-        decision = decide(environment, held, internal(error), left=1, progressed=False, now=now)
+        decision = decide(environment, held, INTERNAL, left=1, progressed=False, now=now)
         lease.finish(database, held, end=AttemptEnd.ERROR, decision=decision, detail=sentence(error))
         return
     end = AttemptEnd.COMPLETED if planned or not heart.stop else AttemptEnd.INTERRUPTED
@@ -147,6 +148,7 @@ class _Attempt:
     answered: int = 0
     refusals: int = 0
     """In a row, for lack of resources, of items that are not known to be at fault themselves."""
+    quirks: Quirks = field(default_factory=dict)
     refused_after: dict[int, int] = field(default_factory=dict)
     """For each item refused for lack of resources, how many others had been answered for good by then."""
 
@@ -162,11 +164,12 @@ class _Attempt:
             except Exception as error:
                 log.exception("items could not be examined")
                 self.waiting.extend(rows)
-                self._end(internal(error), sentence(error), AttemptEnd.ERROR)
+                self._end(INTERNAL, sentence(error), AttemptEnd.ERROR)
                 return
             self.buffered += decided
             self.finished += len(decided)
         self.waiting.extend(rows)
+        self.quirks = remote.quirks
         self.charges = {row.id: row.charges for row in rows}
         self.reasons = {row.id: row.reason for row in rows}
         self.refused_after = {row.id: 0 for row in rows if self._lacked_resources(row)}
@@ -197,12 +200,12 @@ class _Attempt:
             raise
         except DimseError as error:
             self.heart.require_lease()
-            fault = STUCK if self.heart.gave_up else dimse_status.for_error(error)
+            fault = STUCK if self.heart.gave_up else dimse_status.for_error(error, remote.quirks)
             return self._broken(fault, sentence(error)), sentence(error), AttemptEnd.ERROR
         except Exception as error:
             log.exception("attempt failed")
             self.heart.require_lease()
-            return self._broken(internal(error), sentence(error)), sentence(error), AttemptEnd.ERROR
+            return self._broken(INTERNAL, sentence(error)), sentence(error), AttemptEnd.ERROR
         finally:
             self.heart.on_abort(None)
             close = getattr(answers, "close", None)
@@ -295,7 +298,10 @@ class _Attempt:
 
     def _lacked_resources(self, row: AnyRow) -> bool:
         """Whether that is what the remote said of the item the last time."""
-        return row.status is not None and dimse_status.for_status(self.held.kind, row.status).rule is Rule.CONGESTED
+        own = self.quirks
+        return (
+            row.status is not None and dimse_status.for_status(self.held.kind, row.status, own).rule is Rule.CONGESTED
+        )
 
     def _to_blame(self, row: AnyRow) -> bool:
         """Whether a lack of resources is the item's own: some archives refuse one object so for ever.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dicomferry.models import call_store, presence, request_store, retry
-from dicomferry.models.dimse_status import Rule, local
+from dicomferry.models.dimse_status import local
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NOT_DELIVERED, NOT_YET
 from dicomferry.models.state import ItemState
@@ -19,7 +19,7 @@ from dicomferry.workers.plan import printable
 def round_is_over(asking: Asking, media: Media, scps: frozenset[int]) -> End:
     """How the attempt ends; `scps` are the storage SCPs that lived when it began. Raises Fault."""
     if asking.comes_here and asking.asked and not _still_live(asking, scps):
-        raise Fault(local(Rule.AWAY, "storage SCP was restarted"))
+        raise Fault(local("storage SCP was restarted"))
     waits = media.wait()
     if waits is not None:
         return waits
@@ -30,7 +30,7 @@ def round_is_over(asking: Asking, media: Media, scps: frozenset[int]) -> End:
         return _given_up(asking, media, counted)
     times = asking.remote.timeouts
     decision = retry.decide_round(
-        local(Rule.AGAIN, NOT_YET),
+        local(NOT_YET),
         rounds=counted,
         quiet=times.quiet,
         settle=times.settle,

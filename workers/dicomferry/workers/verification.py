@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from dicomferry.models import dimse_status
 from dicomferry.models.database import AnyRow
-from dicomferry.models.dimse_status import Answer, Rule, local
+from dicomferry.models.dimse_status import Rule, local
 from dicomferry.models.errors import DimseError
 from dicomferry.models.ledger import UNVERIFIED
 from dicomferry.models.target import Target
@@ -24,7 +23,7 @@ PAUSES = (1.0, 4.0, 10.0)
 """Seconds after which a series is asked for again where the remote does not list all of it."""
 
 Send = Callable[[Work, Iterator[AnyRow]], Iterator[Answered]]
-_SENT = Answer(rule=Rule.LATER, reason=SENT, advice=None, clause="PS3.4 C.4.1")
+_SENT = local(SENT)
 
 
 def verified(work: Work, send: Send) -> Iterator[Answered]:
@@ -84,7 +83,7 @@ class _Check:
         """What became of an item that was sent. Raises FindStopped."""
         answered = self._answers.get(row.id) or Answered(
             item_id=row.id,
-            answer=dimse_status.for_status("store", row.status),
+            answer=self._work.status("store", row.status),
             status=row.status,
             detail=row.detail,
             sent_as=row.sent_as,
@@ -98,10 +97,10 @@ class _Check:
             return self._unverified(answered, listed)
         if row.sop_instance_uid in listed:
             return answered
-        return replace(answered, answer=local(Rule.FINAL, "not found after success"))
+        return replace(answered, answer=local("not found after success"))
 
     def _unverified(self, answered: Answered, why: str) -> Answered:
-        return replace(answered, answer=local(Rule.WARNING, UNVERIFIED), detail=why)
+        return replace(answered, answer=local(UNVERIFIED), detail=why)
 
     def _look(self, series: Target) -> frozenset[str] | str:
         """What the remote lists of a series, or why it cannot be asked. Waits a little for what is not there yet."""

@@ -33,8 +33,6 @@ UNRECOGNISED_OPERATION = 0x0211
 C_CANCEL_RQ = 0x0FFF
 _MOVE_ORIGINATOR_AE_TITLE = 0x1030
 _MOVE_ORIGINATOR_MESSAGE_ID = 0x1031
-# The Error Comment is an LO (PS3.5 6.2).
-_MOST_COMMENT = 64
 _MOST_FRAGMENT = 16 * 1024
 
 
@@ -230,15 +228,12 @@ class Acceptor:
     def _respond(
         self, request: Request, context_id: int, command: Command, field: int, message_id: int, answer: Answer
     ) -> None:
-        values = command.response(field, message_id, answer.status)
-        if answer.comment:
-            comment = answer.comment[:_MOST_COMMENT]
-            values[message.ERROR_COMMENT] = (comment + " " * (len(comment) % 2)).encode("ascii", "replace")
+        response = command.response(field, message_id, answer.status, answer.comment)
         try:
             size = fragment_size(request.peer_max_pdu, _MOST_FRAGMENT)
         except ProtocolViolation as error:
             raise self._inlet.violation(str(error), upper_layer.INVALID_PARAMETER) from error
-        encoded = fragments(context_id, Command(values).encode(), size, command=True)
+        encoded = fragments(context_id, response.encode(), size, command=True)
         self._layer.send([encoded], seconds=self._waits.progress)
 
 

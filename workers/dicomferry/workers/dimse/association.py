@@ -7,6 +7,7 @@ and in `upper_layer` and `negotiation`, which nobody else uses.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
 import time
@@ -15,12 +16,13 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from dicomferry.models.errors import (
-    AssociationAborted,
     AssociationRejected,
     ContextNotAccepted,
     DimseError,
     DimseTimeout,
+    NoDicomAnswer,
     ProtocolViolation,
+    ReleasedEarly,
     RemoteUnreachable,
 )
 from dicomferry.models.remote import Remote
@@ -49,6 +51,9 @@ log = logging.getLogger(__name__)
 
 MOST_FRAGMENT = 1024 * 1024
 RELEASE_SECONDS = 5.0
+TLS_RECORDS = (0x15, 0x16)
+"""Alert and handshake (RFC 8446, 5.1): how a port that wants TLS begins to answer."""
+NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH)
 LISTEN_SECONDS = 1.0
 """How often a wait for an answer looks whether it should stop."""
 
@@ -145,7 +150,7 @@ class Association:
                 with contextlib.suppress(DimseError):
                     self.layer.send([upper_layer.RELEASE_RP], seconds=RELEASE_SECONDS)
                 self.layer.close()
-                raise AssociationAborted(f"{self.peer}: released the association instead of answering")
+                raise ReleasedEarly(f"{self.peer}: released the association instead of answering")
             else:
                 raise self.violation(f"a PDU of type {pdu.kind} where an answer was to come")
         return self._messages.popleft()
@@ -218,7 +223,7 @@ class Association:
         seconds = min(RELEASE_SECONDS, self.remote.timeouts.acse)
         # A bound on PDUs as well: a peer that keeps on sending data is not releasing.
         for _ in range(1000):
-            pdu = self.layer.receive("acse", seconds)
+            pdu = self.layer.receive("release", seconds)
             if pdu.kind == upper_layer.A_RELEASE_RP:
                 return
             if pdu.kind == upper_layer.A_RELEASE_RQ:
@@ -260,7 +265,7 @@ def open_association(
     `progress(n)` is called whenever bytes moved, with the bytes of data set among them. `max_pdu` is the longest PDU
     that we offer to take. Raises
     RemoteUnreachable (`closed` when TCP was up and ended before any answer), AssociationRejected,
-    AssociationAborted, DimseTimeout("acse", seconds), ProtocolViolation; ValueError for none or more than 128
+    AssociationAborted, DimseTimeout("acse", seconds), NoDicomAnswer; ValueError for none or more than 128
     proposals.
     """
     if not 1 <= len(proposals) <= MOST_PROPOSALS:
@@ -284,6 +289,9 @@ def open_association(
         if error.heard:
             raise
         raise RemoteUnreachable(f"{error} before any answer to A-ASSOCIATE-RQ", closed=True) from error
+    except ProtocolViolation as error:
+        layer.close()
+        raise NoDicomAnswer(str(error), tls=error.pdu_type in TLS_RECORDS) from error
     except AssociationRejected:
         layer.close()
         raise
@@ -326,10 +334,13 @@ def _connect(remote: Remote, peer: str) -> socket.socket:
         return socket.create_connection((remote.host, remote.port), timeout=remote.timeouts.connect)
     except TimeoutError as error:
         text = f"no connection within {remote.timeouts.connect:g} s"
-        raise RemoteUnreachable(f"{peer}: {text}") from error
+        raise RemoteUnreachable(f"{peer}: {text}", why="timeout") from error
     except socket.gaierror as error:
-        raise RemoteUnreachable(f"{peer}: host name not found ({error.strerror})") from error
+        raise RemoteUnreachable(f"{peer}: host name not found ({error.strerror})", why="name") from error
     except ConnectionRefusedError as error:
-        raise RemoteUnreachable(f"{peer}: connection refused") from error
-    except (OSError, UnicodeError) as error:
-        raise RemoteUnreachable(f"{peer}: {getattr(error, 'strerror', None) or error}") from error
+        raise RemoteUnreachable(f"{peer}: connection refused", why="refused") from error
+    except UnicodeError as error:
+        raise RemoteUnreachable(f"{peer}: host name not found ({error})", why="name") from error
+    except OSError as error:
+        why = "no route" if error.errno in NO_ROUTE else "other"
+        raise RemoteUnreachable(f"{peer}: {error.strerror or error}", why=why) from error

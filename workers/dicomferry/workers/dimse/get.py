@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from dicomferry.models import query
-from dicomferry.models.errors import AssociationAborted, DimseTimeout, ProtocolViolation
+from dicomferry.models.errors import DimseTimeout, ProtocolViolation, ReleasedEarly
 from dicomferry.models.remote import Remote
 from dicomferry.models.target import Target
 from dicomferry.workers.dimse import message, upper_layer
@@ -147,7 +147,7 @@ class Gets:
             return None
         if isinstance(found, Pdu):
             if found.kind == upper_layer.A_RELEASE_RQ:
-                raise AssociationAborted(f"{self.association.peer}: released the association instead of answering")
+                raise ReleasedEarly(f"{self.association.peer}: released the association instead of answering")
             raise self._inlet.violation(f"a PDU of type {found.kind} where an answer was to come")
         context_id, raw = found
         try:
@@ -193,7 +193,8 @@ class Gets:
             answer = sink.finish()
         finally:
             sink.discard()
-        self.association.send(context_id, Command(command.response(message.C_STORE_RQ, message_id, answer.status)))
+        response = command.response(message.C_STORE_RQ, message_id, answer.status, answer.comment)
+        self.association.send(context_id, response)
 
     def refuse(self, context_id: int, command: Command) -> None:
         """Answer a request that makes no sense here, and drain its data set."""
@@ -202,7 +203,7 @@ class Gets:
             raise self.violation("a request that cannot be answered")
         if command.has_data_set:
             self.data_set(context_id)
-        self.association.send(context_id, Command(command.response(field, message_id, _UNRECOGNISED)))
+        self.association.send(context_id, command.response(field, message_id, _UNRECOGNISED))
 
 
 class Get:

@@ -25,6 +25,8 @@ COMMAND_DATA_SET_TYPE = 0x0800
 STATUS = 0x0900
 OFFENDING_ELEMENT = 0x0901
 ERROR_COMMENT = 0x0902
+MOST_COMMENT = 64
+"""Characters of an Error Comment, which is an LO (PS3.5 6.2)."""
 AFFECTED_SOP_INSTANCE_UID = 0x1000
 REMAINING_SUBOPERATIONS = 0x1020
 COMPLETED_SUBOPERATIONS = 0x1021
@@ -118,9 +120,9 @@ class Command:
         value = self.values.get(element, b"").strip(b" \0")
         return value.decode("utf-8", "replace") if value else None
 
-    def response(self, field: int, message_id: int, status: int) -> dict[int, bytes]:
-        """The values of the response to this request, whose field and message id these are: no data set, and the UIDs
-        that it names (PS3.7 9.3).
+    def response(self, field: int, message_id: int, status: int, comment: str = "") -> Command:
+        """The response to this request, whose field and message id these are: no data set, the UIDs that it names
+        (PS3.7 9.3), and a comment for the log of whoever asked, if there is one (PS3.7 C.5).
         """
         values = {
             COMMAND_FIELD: number_value(field | RESPONSE),
@@ -128,8 +130,11 @@ class Command:
             COMMAND_DATA_SET_TYPE: number_value(NO_DATA_SET),
             STATUS: number_value(status),
         }
+        if comment:
+            text = comment[:MOST_COMMENT]
+            values[ERROR_COMMENT] = (text + " " * (len(text) % 2)).encode("ascii", "replace")
         copied = (AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_INSTANCE_UID)
-        return values | {element: self.values[element] for element in copied if element in self.values}
+        return Command(values | {element: self.values[element] for element in copied if element in self.values})
 
     @property
     def has_data_set(self) -> bool:

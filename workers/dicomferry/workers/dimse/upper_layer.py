@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
-from dicomferry.models.errors import AssociationAborted, DimseTimeout, ProtocolViolation
+from dicomferry.models.errors import AssociationAborted, ConnectionLost, DimseTimeout, ProtocolViolation
 from dicomferry.workers.dimse.tls import TlsStream
 
 # PDU types (PS3.8 9.3.1).
@@ -53,7 +53,7 @@ _CHUNK = 64 * 1024
 _MOST_READ_WHILE_SENDING = 1024 * 1024
 
 
-class PeerClosed(AssociationAborted):
+class PeerClosed(ConnectionLost):
     """The TCP connection ended without A-ABORT. `heard` tells whether the peer had said anything at all."""
 
     def __init__(self, message: str, *, heard: bool) -> None:
@@ -148,7 +148,7 @@ class UpperLayer:
         kind, length = _HEAD.unpack_from(self._input)
         if not A_ASSOCIATE_RQ <= kind <= A_ABORT:
             self.abort(BY_SERVICE_PROVIDER, UNRECOGNISED_PDU)
-            raise ProtocolViolation(f"{self.peer}: a PDU of unknown type 0x{kind:02X}")
+            raise ProtocolViolation(f"{self.peer}: a PDU of unknown type 0x{kind:02X}", pdu_type=kind)
         if length > most:
             self.abort(BY_SERVICE_PROVIDER, INVALID_PARAMETER)
             raise ProtocolViolation(f"{self.peer}: a PDU of {length} bytes, {most} is the most")
@@ -314,7 +314,7 @@ class UpperLayer:
         self._peer_gone = True
         source, reason = (body[2], body[3]) if len(body) >= 4 else (0, 0)
         who = "its service provider" if source == BY_SERVICE_PROVIDER else "its application"
-        return AssociationAborted(f"{self.peer}: aborted by {who} (source {source}, reason {reason})")
+        return AssociationAborted(f"{self.peer}: aborted by {who} (source {source}, reason {reason})", source, reason)
 
 
 def _unacknowledged(sock: socket.socket | TlsStream) -> int:

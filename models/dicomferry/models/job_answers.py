@@ -1,0 +1,102 @@
+"""Which answers a job met: each one once, with how often and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dicomferry.models import dimse_status, job_view
+from dicomferry.models.answers.quirks import Quirks, from_texts
+from dicomferry.models.database import Database
+from dicomferry.models.dimse_status import Answer
+from dicomferry.models.errors import NotFound
+from dicomferry.models.state import ChunkState
+from dicomferry.models.tables import AttemptRow, ChunkRow, ItemRow, JobRow, MoveRow, RemoteRow
+
+_Met = tuple[str, int | None, str | None, int, str | None]
+
+
+@dataclass
+class Met:
+    """One answer. `counts` tells how often: items by their state, attempts, requests (C-MOVE, C-GET), what waits.
+
+    `statuses` are those that came with it, `detail` is what was said on one of these occasions.
+    """
+
+    answer: Answer
+    statuses: set[int] = field(default_factory=set)
+    detail: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def of_job(database: Database, job_id: int) -> tuple[str, list[Met]]:
+    """(the service that the job asks for, the answers it met: what items failed for first). Raises NotFound."""
+
+    def work(connection: Connection) -> tuple[str, list[Met]]:
+        row = connection.execute(
+            sa.select(JobRow.kind, JobRow.spec, RemoteRow.quirks)
+            .join(RemoteRow, RemoteRow.id == JobRow.remote_id)
+            .where(JobRow.id == job_id)
+        ).one_or_none()
+        if row is None:
+            raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
+        service = job_view.service_of(row.kind, row.spec)
+        return service, _joined(service, from_texts(row.quirks), _met(connection, job_id))
+
+    return database.read(work)
+
+
+def _joined(service: str, own: Quirks, rows: Iterator[_Met]) -> list[Met]:
+    found: dict[str, Met] = {}
+    for where, status, reason, number, detail in rows:
+        answer = dimse_status.for_status(service, status, own) if status is not None else None
+        if reason is not None and (answer is None or answer.reason != reason):
+            # Our own side had the last word, such as `not found after success`.
+            status, answer = None, dimse_status.for_reason(service, reason)
+        if answer is None or answer.reason is None:
+            continue
+        met = found.setdefault(answer.reason, Met(answer))
+        if status is not None:
+            met.statuses.add(status)
+        met.counts[where] = met.counts.get(where, 0) + number
+        met.detail = met.detail or detail
+    return sorted(found.values(), key=lambda met: (-met.counts.get("failed", 0), -sum(met.counts.values())))
+
+
+def _met(connection: Connection, job_id: int) -> Iterator[_Met]:
+    number = sa.func.count()
+    items = (
+        sa.select(ItemRow.state, ItemRow.status, ItemRow.reason, number, sa.func.min(ItemRow.detail))
+        .where(ItemRow.job_id == job_id, ItemRow.reason.is_not(None))
+        .group_by(ItemRow.state, ItemRow.status, ItemRow.reason)
+    )
+    for state, status, reason, count, detail in connection.execute(items):
+        yield state.value, status, reason, count, detail
+    attempts = (
+        sa.select(AttemptRow.reason, number, sa.func.max(AttemptRow.detail))
+        .where(AttemptRow.job_id == job_id, AttemptRow.reason.is_not(None))
+        .group_by(AttemptRow.reason)
+    )
+    for reason, count, detail in connection.execute(attempts):
+        yield "attempts", None, reason, count, detail
+    moves = (
+        sa.select(MoveRow.status, number, sa.func.max(MoveRow.comment))
+        .where(MoveRow.job_id == job_id, MoveRow.status > 0)
+        .group_by(MoveRow.status)
+    )
+    for status, count, detail in connection.execute(moves):
+        yield "requests", status, None, count, detail
+    waiting = (
+        sa.select(ChunkRow.state, ChunkRow.reason, number)
+        .where(
+            ChunkRow.job_id == job_id,
+            ChunkRow.reason.is_not(None),
+            ChunkRow.state.in_((ChunkState.PENDING, ChunkState.HELD)),
+        )
+        .group_by(ChunkRow.state, ChunkRow.reason)
+    )
+    for chunk, reason, count in connection.execute(waiting):
+        yield "held" if chunk is ChunkState.HELD else "waiting", None, reason, count, None
