@@ -26,8 +26,8 @@ from .desk import Desk
 
 REMOTE_KEYS = {
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
-    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "quirks", "window",
-    "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
+    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "quirks",
+    "window", "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
 }  # fmt: skip
 STATE_KEYS = {"open", "opens_at", "closes_at", "learned", "breaker", "in_use", "waiting", "held", "recent"}
 OPTIONS = (

@@ -19,8 +19,8 @@ from dicomferry.models.errors import UsageError
 _F = TypeVar("_F", bound=Callable[..., Any])
 _COLUMNS = (
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
-    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "quirks", "window",
-    "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
+    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "quirks",
+    "window", "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
 )  # fmt: skip
 _TIMEOUTS = ("connect", "acse", "first_answer", "store_answer", "progress")
 _CHARSET = re.compile(r"(ISO_IR \d+|ISO 2022 IR \d+|GB18030|GBK)?(\\(ISO 2022 IR \d+))*")

@@ -12,7 +12,7 @@ from dicomferry.models import governor, lease, remote_store, retry
 from dicomferry.models.answers.answer import Category
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import Database
-from dicomferry.models.dimse_status import Answer, local
+from dicomferry.models.dimse_status import Answer, Rule, local
 from dicomferry.models.errors import DicomferryError
 from dicomferry.models.presence import Worker
 from dicomferry.models.retry import Decision

@@ -102,8 +102,7 @@ class _Attempt:
             end = self._at_fault(found)
         except DimseError as error:
             self.heart.require_lease()
-            answer = STUCK if self.heart.gave_up else dimse_status.for_error(error, self.remote.quirks)
-            end = self._at_fault(Fault(answer, sentence(error)))
+            end = self._at_fault(Fault(STUCK, sentence(error)) if self.heart.gave_up else self._fault(error))
         except Exception as error:
             log.exception("attempt failed")
             self.heart.require_lease()
@@ -155,6 +154,9 @@ class _Attempt:
             last=last if pending else None,
             values={} if end.rounds is None else {"round": end.rounds},
         )
+
+    def _fault(self, error: DimseError) -> Fault:
+        return Fault(dimse_status.for_error(error, self.remote.quirks), sentence(error))
 
     def _at_fault(self, found: Fault) -> End:
         """Who is charged, and when it is tried again."""
@@ -255,7 +257,7 @@ class _Attempt:
             except FindStopped:
                 raise
             except (Fault, DimseError) as error:
-                found = error if isinstance(error, Fault) else Fault(dimse_status.for_error(error, self.remote.quirks), sentence(error))
+                found = error if isinstance(error, Fault) else self._fault(error)
                 if self.heart.gave_up or not media.explain(found):
                     raise
                 self._line_ends(lambda line: line.abort())
