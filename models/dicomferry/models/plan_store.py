@@ -17,11 +17,6 @@ from dicomferry.models.tables import ChunkRow, ItemRow, JobRow
 
 MAX_INSTANCES = 500
 """Instances in a chunk, at most."""
-# What is the same in every row stands in the statement: binding it costs time for each.
-_ITEM = sa.insert(ItemRow.__table__).values(  # type: ignore[arg-type]
-    kind=sa.literal_column("'instance'"),
-    **dict.fromkeys(("sent_bytes", "tries", "charges", "losses"), sa.literal_column("0")),
-)
 
 
 def new_chunk(job_id: int, **values: Any) -> dict[str, Any]:
@@ -106,7 +101,10 @@ def _insert_chunk(connection: Connection, held: Claim, **values: Any) -> int:
 
 def _insert_items(connection: Connection, job_id: int, chunk_id: int, items: Sequence[Mapping[str, Any]]) -> None:
     if items:
-        connection.execute(_ITEM, [{"job_id": job_id, "chunk_id": chunk_id, **item} for item in items])
+        connection.execute(
+            sa.insert(ItemRow),
+            [{"job_id": job_id, "chunk_id": chunk_id, "kind": "instance", **item} for item in items],
+        )
 
 
 def firsts_of(database: Database, job_id: int, uids: Iterable[str]) -> dict[str, AnyRow]:
