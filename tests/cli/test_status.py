@@ -15,7 +15,7 @@ from support.process import free_port
 
 from .desk import SUCCEEDED, Desk
 
-STATUS_KEYS = {"roles", "broker", "database", "scp", "lanes", "jobs"}
+STATUS_KEYS = {"roles", "broker", "database", "scp", "lanes", "jobs", "remotes"}
 
 
 @pytest.mark.parametrize(

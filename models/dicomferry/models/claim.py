@@ -263,19 +263,20 @@ def _running(connection: Connection, *conditions: sa.ColumnElement[bool]) -> int
 
 
 def any_due(database: Database, lane: str) -> bool:
-    """Whether a chunk of this lane could be claimed now by a worker with a free slot."""
+    """Whether a worker with a free slot would find something in this lane: a chunk to claim, or some to put off."""
 
     def work(connection: Connection) -> bool:
         now = database.now(connection)
         return any(
-            candidate.remote_id is None or _is_open(connection, candidate, now)
+            candidate.remote_id is None or not _is_full(connection, candidate, now)
             for candidate in _candidates(connection, lane, now, set())
         )
 
     return database.read(work)
 
 
-def _is_open(connection: Connection, candidate: _Candidate, now: datetime) -> bool:
+def _is_full(connection: Connection, candidate: _Candidate, now: datetime) -> bool:
+    """A gate that opens at a known time is another matter: whoever comes to it puts off what waits there."""
     assert candidate.remote_id is not None
     gate = governor.gate(connection, candidate.remote_id, candidate.kind, now, ignore_window=candidate.ignore_window)
-    return gate.until is None and not gate.full
+    return gate.until is None and gate.full

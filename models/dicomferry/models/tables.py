@@ -69,15 +69,11 @@ class RemoteRow(Base):
     )
     prefer_syntax: Mapped[str | None] = mapped_column(sa.String(64))
     timeouts: Mapped[dict[str, float]] = mapped_column(sa.JSON)
-    window: Mapped[dict[str, Any] | None] = mapped_column(
-        sa.JSON(none_as_null=True), comment="when it may be used, see models/window.py"
-    )
+    window: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True), comment="when it may be used")
     max_requests_per_minute: Mapped[float | None]
     max_instances_per_second: Mapped[float | None]
     max_bytes_per_second: Mapped[int | None] = mapped_column(sa.BigInteger)
-    quirks: Mapped[list[str]] = mapped_column(
-        sa.JSON, server_default="[]", comment="answers that mean something else here, such as store 0xA700=final"
-    )
+    quirks: Mapped[list[str]] = mapped_column(sa.JSON, server_default="[]", comment="answers that mean something else")
     created_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]
 
@@ -97,9 +93,7 @@ class JobRow(Base):
     )
     label: Mapped[str | None] = mapped_column(sa.Text)
     priority: Mapped[int]
-    ignore_window: Mapped[bool] = mapped_column(
-        server_default=sa.false(), comment="runs outside of the remote's window as well"
-    )
+    ignore_window: Mapped[bool] = mapped_column(server_default=sa.false(), comment="runs at any hour")
     state: Mapped[JobState]
     planned: Mapped[bool]
     cancel_asked: Mapped[bool] = mapped_column(default=False)

@@ -15,7 +15,7 @@ def upgrade() -> None:
     """One version up."""
     op.add_column(
         "remote",
-        sa.Column("window", sa.JSON(), nullable=True, comment="when it may be used, see models/window.py"),
+        sa.Column("window", sa.JSON(), nullable=True, comment="when it may be used"),
     )
     op.add_column("remote", sa.Column("max_requests_per_minute", sa.Double(), nullable=True))
     op.add_column("remote", sa.Column("max_instances_per_second", sa.Double(), nullable=True))
@@ -27,7 +27,7 @@ def upgrade() -> None:
             sa.Boolean(),
             nullable=False,
             server_default=sa.false(),
-            comment="runs outside of the remote's window as well",
+            comment="runs at any hour",
         ),
     )
     op.create_table(

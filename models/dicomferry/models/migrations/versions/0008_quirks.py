@@ -23,7 +23,7 @@ def upgrade() -> None:
             sa.JSON(),
             server_default="[]",
             nullable=False,
-            comment="answers that mean something else here, such as store 0xA700=final",
+            comment="answers that mean something else",
         ),
     )
 
