@@ -100,8 +100,8 @@ def test_a_script_that_moves_a_study(command: Command, archive: DcmQrScp, tree: 
 
 def test_get_from_dcmqrscp(command: Command, archive: DcmQrScp, tree: list[Sample]) -> None:
     """C-GET with the same keys, into the current folder by default."""
-    words = ("--studyroot", "--series", "-k", f"20,d={tree[0].study_instance_uid}")
-    words += ("-k", f"20,e={tree[0].series_instance_uid}")
+    keys = ("-k", f"20,d={tree[0].study_instance_uid}", "-k", f"20,e={tree[0].series_instance_uid}")
+    words = ("--studyroot", "--series", *keys)
     ran = command.run("--get", "localhost", archive.port, "--call", archive.aet, *words)
     assert (ran.code, ran.out, ran.err) == (0, [], [])
     check(command.folder, [one for one in tree if one.series_instance_uid == tree[0].series_instance_uid])
@@ -186,7 +186,7 @@ def test_a_progress_line_on_a_terminal_alone(command: Command, tmp_path: Path) -
 
 
 def _read(fd: int) -> bytes:
-    parts = []
+    parts: list[bytes] = []
     while True:
         try:
             part = os.read(fd, 65536)

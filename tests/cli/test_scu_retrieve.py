@@ -328,7 +328,7 @@ def returning(*sent: Sample, status: int = 0, **counters: int) -> Callable[[peer
 
     def step(conversation: peer.Conversation) -> None:
         contexts = {
-            (str(one.abstract_syntax), str(one.transfer_syntax[0])): one.context_id
+            (str(one.abstract_syntax), str(one.transfer_syntax[0])): int(one.context_id or 0)
             for one in conversation.request.presentation_context_definition_list
         }
         for number, one in enumerate(sent, 1):
