@@ -335,7 +335,9 @@ def _refusal(error: ContextNotAccepted, convert: Convert) -> str:
     syntax = UID(error.transfer_syntax_uid, 0).name
     why = _RESULTS.get(error.result, "refused")
     text = f"{what} in {syntax}: {why}" + (f" (result {error.result})" if error.result is not None else "")
-    if error.result == _NO_ABSTRACT_SYNTAX or contexts.convertible(error.transfer_syntax_uid, convert):
+    uncompressed = error.transfer_syntax_uid in contexts.UNCOMPRESSED
+    hopeless = error.result == _NO_ABSTRACT_SYNTAX and uncompressed
+    if hopeless or contexts.convertible(error.transfer_syntax_uid, convert):
         return text
-    copy = "re-encoded" if error.transfer_syntax_uid in contexts.UNCOMPRESSED else "decompressed"
+    copy = "re-encoded" if uncompressed else "decompressed"
     return f"{text}; `--transcode` sends a {copy} copy"
