@@ -115,9 +115,7 @@ def _quirks(name: str) -> dict[str, Any]:
     return dict(quirks.from_texts(remote_store.show(database, name)["quirks"]))
 
 
-def _tell(
-    heading: str, answer: Answer, more: Sequence[tuple[str, str | None]] = (), *, own: str | None = None
-) -> None:
+def _tell(heading: str, answer: Answer, more: Sequence[tuple[str, str | None]] = (), *, own: str | None = None) -> None:
     """One row on the screen; or several that have all but `more` in common, their names and advice."""
     from dicomferry.models import retry
 

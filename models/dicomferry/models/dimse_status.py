@@ -6,6 +6,7 @@ The rows are in `answers`.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from dicomferry.models import errors
 from dicomferry.models.answers import connections, quirks, reasons, statuses
@@ -61,9 +62,7 @@ def for_error(error: errors.DimseError, own: Quirks = _NONE) -> Answer:
 def local(reason: str, advice: str | None = None) -> Answer:
     """An answer that no peer gave, by its reason; with `advice` in place of the row's where more is known."""
     answer = _OF_REASONS[reason]
-    if advice is None:
-        return answer
-    return Answer(rule=answer.rule, reason=reason, advice=advice, category=answer.category, clause=answer.clause)
+    return replace(answer, advice=advice) if advice else answer
 
 
 def for_local(reason: str) -> str | None:
@@ -94,13 +93,14 @@ def without_entry(advice: str) -> str:
 
 
 def advice_for(service: str, status: int | None, reason: str | None) -> str | None:
-    """The advice that belongs to a recorded item: by its status where a peer gave one, else by its reason."""
-    if status is not None:
-        return for_status(service, status).advice
-    if reason is None:
-        return None
-    found = for_reason(service, reason)
-    return found.advice if found else None
+    """The advice that belongs to a recorded item: by its status where a peer gave one, else by its reason.
+
+    The reason has the last word where it is another one than the status's, such as `not found after success`.
+    """
+    said = for_status(service, status) if status is not None else None
+    told = for_reason(service, reason) if reason is not None and (said is None or said.reason != reason) else None
+    answer = told or said
+    return answer.advice if answer else None
 
 
 def for_reason(service: str, reason: str) -> Answer | None:
