@@ -217,6 +217,7 @@ def test_a_recorded_item_gets_the_advice_of_its_status() -> None:
     """By the status where a peer gave one, else by the reason; nothing for a success or an unknown word."""
     assert advice_for("store", 0xA700, "anything") == for_status("store", 0xA700).advice
     assert advice_for("store", 0x0000, None) is None
+    assert advice_for("store", 0x0000, "not found after success") == for_local("not found after success")
     assert advice_for("store", None, None) is None
     assert advice_for("store", None, "no such word") is None
     assert for_local("no such word") is None

@@ -259,9 +259,10 @@ def test_a_round_number_is_warned_of(site: Inline) -> None:
     assert "--split" in shown["reason_text"]
 
 
-def test_out_of_resources_after_matches_is_a_limit(site: Inline) -> None:
+@pytest.mark.parametrize("status", [0xA700, 0xB001])
+def test_out_of_resources_after_matches_is_a_limit(site: Inline, status: int) -> None:
     """Not a failure: what came is there, and that it is not all is said."""
-    with FindScp(lambda _: [*studies(7), final(0xA700)]) as scp:
+    with FindScp(lambda _: [*studies(7), final(status)]) as scp:
         job_id = submit(site, scp)
         assert run(site, job_id) is JobState.SUCCEEDED
     assert answered(site, job_id)[:2] == ("warning", "maybe truncated")
@@ -321,7 +322,7 @@ def split(site: Inline, *keys: tuple[str, str], **options: Any) -> int:
     return site.submit("pacs", FindSpec(keys=keys, split=True, **options))
 
 
-@pytest.mark.parametrize("status", [0, 0xA700])
+@pytest.mark.parametrize("status", [0, 0xA700, 0xB001])
 def test_halves_until_it_fits(site: Inline, status: int) -> None:
     """Every study with a date once, whichever way the archive stops; and it says what is not covered."""
     held = many(300)
