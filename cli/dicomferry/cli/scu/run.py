@@ -96,23 +96,10 @@ def _mode(invocation: Invocation, say: Messages) -> int:
     """Run the mode; its module has its name, and nothing is imported for the others."""
     mode: Callable[[Invocation, Messages], int] = import_module(f"dicomferry.cli.scu.{invocation.mode}").run
     if invocation.record and invocation.mode in ("echo", "find"):
-        return _recorded(mode, invocation, say)
+        from dicomferry.cli.scu import record
+
+        return record.single(invocation, say, mode)
     return mode(invocation, say)
-
-
-def _recorded(mode: Callable[[Invocation, Messages], int], invocation: Invocation, say: Messages) -> int:
-    """A mode without files, with --record: that it was asked for, and how it ended. The others record each file."""
-    from dicomferry.models.state import ItemState
-
-    with import_module("dicomferry.cli.scu.record").keeping(invocation, say) as journal:
-        try:
-            code = mode(invocation, say)
-        except DimseError as error:
-            status = error.status if isinstance(error, DimseFailure) else None
-            journal.request(invocation, ItemState.FAILED, status=status, detail=str(error))
-            raise
-        journal.request(invocation, ItemState.SUCCEEDED, status=0)
-        return code
 
 
 def _status_line(invocation: Invocation, error: DimseFailure) -> str:
