@@ -25,7 +25,8 @@ _COMMANDS = {
     "scu": Lazy("dicomferry.cli.scu.command:scu", "Do one operation now, without a queue: gdcmscu's command line."),
     "jobs": Lazy("dicomferry.cli.jobs:jobs", "Look at jobs, wait for them, change their course."),
     "explain": Lazy(
-        "dicomferry.cli.explain:explain", "Explain a status, a rejection, a reason word or a job: what to check where."
+        "dicomferry.cli.explain:explain",
+        "Explain an answer: what it means, what is done about it, what to check on which side.",
     ),
     "schedule": Lazy(
         "dicomferry.cli.schedules:schedule", "Submit jobs again and again, at the times of a cron expression."
