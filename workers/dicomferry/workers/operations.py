@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dicomferry.models import dimse_status
 from dicomferry.models.database import AnyRow
-from dicomferry.models.dimse_status import Answer
+from dicomferry.models.dimse_status import Answer, Rule
 from dicomferry.models.remote import Remote
 from dicomferry.models.spec import Spec, StoreSpec
 from dicomferry.workers.heartbeat import Heartbeat
@@ -105,7 +105,8 @@ def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
         if answer.status is not None:
             row = work.status("store", answer.status)
         else:
-            row = dimse_status.local(answer.reason or "context refused")
+            # Whatever it is about a file, what was planned to be sent was not.
+            row = replace(dimse_status.local(answer.reason or "context refused"), rule=Rule.FINAL)
         yield Answered(
             item_id=answer.instance.item_id,
             answer=row,

@@ -278,7 +278,14 @@ class _Attempt:
             after=self.arrival_mark,
         )
         watch = Watch(
-            self.environment, self.held.job_id, self.remote, self.heart, goal, self.callers, came=self.progressed
+            self.environment,
+            self.held.job_id,
+            self.remote,
+            self.heart,
+            goal,
+            self.callers,
+            lambda: self.store is not None and self.store.indexer.waiting > 0,
+            came=self.progressed,
         )
         if self.asking:
             asking = replace(self.asking, state=self.state, goal=goal, watch=watch)

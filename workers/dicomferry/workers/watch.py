@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dicomferry.models import request_store
@@ -27,7 +28,10 @@ CANCEL_SECONDS = 30.0
 
 @dataclass
 class Watch:
-    """Watches over the requests of one attempt. `came` counts what has become known to be here meanwhile."""
+    """Watches over the requests of one attempt. `came` counts what has become known to be here meanwhile.
+
+    `is_behind` tells whether something that came still waits for its rows.
+    """
 
     environment: Environment
     job_id: int
@@ -35,6 +39,7 @@ class Watch:
     heart: Heartbeat
     goal: Goal
     callers: Callers
+    is_behind: Callable[[], bool]
     came: int = 0
     _signs: tuple[object, ...] = field(default=())
     _next_look: float = 0.0
@@ -88,7 +93,7 @@ class Watch:
         clock, quiet = self.environment.clock, self.remote.timeouts.quiet
         last = clock()
         self.look(now=True)
-        while not self.goal.is_reached() and clock() - last < quiet:
+        while not self.goal.is_reached() and (clock() - last < quiet or self.is_behind()):
             self.environment.sleep(min(POLL_SECONDS, quiet))
             self.heart.progress(0)
             self.heart.require_lease()
