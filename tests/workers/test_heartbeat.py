@@ -282,18 +282,22 @@ def test_a_lease_lost_while_a_peer_is_silent(site: Inline) -> None:
     """The association is aborted, nothing more is written, nobody is charged; whoever is next sends it again."""
     files = site.mr(3)
     writes: list[int] = []
+    swept = threading.Event()
 
     def answer(store: Store) -> Reply:
         if store.number != 2:
             return 0
         site.lose()
         writes.append(site.database.writes)
+        swept.set()
         return [peer.until_end]
 
     with Bench(answer=answer) as bench:
         job_id = site.store(bench.address)
         assert site.run_next()
         assert site.run_next()
+        # The heartbeat may notice before the sweep in the peer's thread has said what it did.
+        assert swept.wait(PATIENCE)
         assert writes == [site.database.writes]
         assert site.ends(job_id) == ["lost"]
         assert {(row.state, row.charges) for row in site.items(job_id)} == {("pending", 0)}
