@@ -30,11 +30,11 @@ demo: $(VENV)/.run ## the whole loop on this machine with sample data; leaves no
 	@$(BIN)/dicomferry demo
 
 test: $(VENV)/.dev peers check ## format, lint, types, import rules, then every test that is not long
-	$(BIN)/python -m pytest $(PYTEST)
+	tests/support/run-pytest $(BIN)/python $(PYTEST)
 
 test-long: $(VENV)/.dev peers ## the tests marked long
 	@# pytest answers 5 when it selected nothing: no failure as long as no test is marked long.
-	$(BIN)/python -m pytest -m long $(PYTEST) || { code=$$?; [ $$code = 5 ] && echo "no test is marked long"; }
+	tests/support/run-pytest $(BIN)/python -m long $(PYTEST) || { code=$$?; [ $$code = 5 ] && echo "no test is marked long"; }
 
 check: $(VENV)/.dev ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
