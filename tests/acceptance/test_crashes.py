@@ -78,7 +78,10 @@ def test_a_killed_process_costs_at_most_what_it_had_not_recorded(
         work.submit(tree)
         work.wait_done(dice.randrange(100, INSTANCES // 2))
         roles = up.roles()
-        kill({"pool": busy(work, up), "celery": roles.celery, "worker": roles.worker}[role])
+        dying = [busy(work, up)] if role == "pool" else roles.pool
+        kill({"pool": dying[0], "celery": roles.celery, "worker": roles.worker}[role])
+        # Orphans go on sending until they notice, a second later; the rest of the job must not be theirs.
+        until(lambda: not set(work.installation.pids()) & set(dying), "what was killed and its children are gone")
         work.goes_on()
         deaths = 1 if role == "pool" else WORKERS
         work.finish(deaths=deaths)
