@@ -93,14 +93,21 @@ class Watch:
         clock, quiet = self.environment.clock, self.remote.timeouts.quiet
         last = clock()
         self.look(now=True)
-        while not self.goal.is_reached() and (clock() - last < quiet or self.is_behind()):
+        while not self.goal.is_reached():
+            over = clock() - last >= quiet
+            # Asked before the look, so that what has got its rows since the last one is seen by this one.
+            behind = self.is_behind()
+            if self.look(now=over):
+                last = clock()
+            elif over and not behind:
+                return
+            if self.goal.is_reached():
+                return
             self.environment.sleep(min(POLL_SECONDS, quiet))
             self.heart.progress(0)
             self.heart.require_lease()
             if self.heart.stop:
                 raise Stopped
-            if self.look():
-                last = clock()
 
     def look(self, *, now: bool = False) -> bool:
         """Write down what has come, if it is time to (or `now`); whether anything moved since the last time."""
