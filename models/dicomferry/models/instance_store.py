@@ -242,7 +242,7 @@ def _chosen(study: str | None, job_id: int | None) -> list[sa.ColumnElement[bool
     return found
 
 
-def _found_for(job_id: int) -> sa.Select[tuple[int]]:
+def _found_for(job_id: int) -> sa.Select[int]:
     """What a retrieve waited for and a restart found on disk: its arrivals went down with the process that took it."""
     return (
         sa.select(InstanceRow.id)
