@@ -362,6 +362,21 @@ def test_what_is_here_already(desk: Desk) -> None:
     assert [one.uid for one in request_store.missing(desk.database, held.chunk_id)] == ["1.2"]
 
 
+def test_what_a_restart_finds_was_brought_by_the_job_that_waited(desk: Desk) -> None:
+    """A storage SCP that dies takes the arrivals of what it had published with it; what was here before is nobody's."""
+    earlier = replace(came(1, "1.1"), arrival=None, stored_at=desk.now() - timedelta(hours=1))
+    desk.arrive(earlier)
+    job_id = desk.submit("1")
+    held = desk.claim()
+    desk.expect(held, "1.1", "1.2", "1.3")
+    later = desk.now() + timedelta(seconds=5)
+    found, unasked = (replace(came(0, uid), arrival=None, stored_at=later) for uid in ("1.2", "1.9"))
+    desk.arrive(found, unasked, came(2, "1.3"))
+    listed = {row["sop_instance_uid"] for row in instance_store.listing(desk.database, job_id=job_id)}
+    assert listed == {"1.2", "1.3"}
+    assert instance_store.extent(desk.database, job_id=job_id)[0] == 2
+
+
 def test_message_ids_are_not_used_again_for_long(desk: Desk) -> None:
     """1 to 65,535 over all moves of an installation, then 1 again."""
     desk.submit("1")

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach
 from dicomferry.models.instance_store import Received
-from dicomferry.workers import archive_check, ingest, same_instance
+from dicomferry.workers import archive_check, indexer, ingest, same_instance
 from dicomferry.workers.archive import OWN, Archive
 from dicomferry.workers.dimse.acceptance import Request
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
@@ -27,6 +27,7 @@ from dicomferry.workers.indexer import Indexer
 from dicomferry.workers.ingest import Ingest
 from dicomferry.workers.journal import Journal
 from support import samples
+from support.installation import until
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
@@ -353,6 +354,17 @@ def test_an_association_that_breaks_leaves_nothing(site: Site) -> None:
     sink.take([memoryview(encoded())[:2000]])
     sink.discard()
     assert site.files == [] and site.archive.drafts() == []
+
+
+def test_the_end_of_an_association_is_no_time_to_wait(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are written in batches; once nothing more comes, what there is makes one."""
+    monkeypatch.setattr(indexer, "BATCH_SECONDS", 3600.0)
+    site.indexer.start()
+    uid = "1.2.1"
+    assert site.receive(encoded(SOPInstanceUID=uid), uid) == Answer(0)
+    site.indexer.hurry()
+    until(lambda: [row.sop_instance_uid for row in site.rows] == [uid], "its row is written")
+    assert site.indexer.close(30)
 
 
 def test_rows_follow_when_the_database_is_back(site: Site) -> None:

@@ -92,7 +92,6 @@ def test_what_stays_away_is_held(site: Inline, held: list[Sample]) -> None:
     assert (job["verified"], job["received"]) == ("uids", 4)
 
 
-@pytest.mark.long
 def test_what_is_back_is_fetched(site: Inline, held: list[Sample]) -> None:
     """While it is away it is looked for and not asked for; no round counts."""
     with archive(held, lambda peer, _, a: said(a, "OFFLINE" if looks(peer) < 6 else "ONLINE"), until_recalled) as peer:

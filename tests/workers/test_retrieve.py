@@ -328,7 +328,7 @@ def _closed_now() -> str:
 
 
 def test_overlapping_requests_fetch_each_instance_once(here: Site, held: list[Sample]) -> None:
-    """The second request's instances are duplicates; both succeed."""
+    """The second request's instances are duplicates; both succeed and have them, and the job counts each once."""
     with archive(here, held) as peer:
         keys = (study_of(held), (SERIES, held[0].series_instance_uid))
         what = spec.MoveSpec(identifiers=((1, keys), (2, keys)), level="series")
@@ -336,6 +336,9 @@ def test_overlapping_requests_fetch_each_instance_once(here: Site, held: list[Sa
         job = here.drive(job_id)
         assert sorted(peer.stores) == sorted(one.sop_instance_uid for one in held[:4])
     assert (job["state"], job["received"], job["items"]["skipped"]) == ("succeeded", 4, 4)
+    assert (job["expected"], job["missing"]) == (4, 0)
+    both = list(retrieve_store.requests(here.database, job_id))
+    assert [(one["expected"], one["received"], one["state"]) for one in both] == [(4, 4, "succeeded")] * 2
     assert here.rows(sa.select(ChunkRow.round).where(ChunkRow.job_id == job_id))
     here.check(job_id)
 

@@ -109,6 +109,8 @@ class _Connection:
             why = "our own fault"
         finally:
             self._scp._calls.ended(self._token)
+            if self._stores:
+                self._scp._indexer.hurry()
         if self.acceptor.request is not None:
             log.info("association ended", association=self._token, stores=self._stores, why=why)
         elif why and "was closed" not in why:

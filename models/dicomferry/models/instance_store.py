@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import pairing
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.job_view import moment
-from dicomferry.models.tables import ArrivalRow, InstanceRow, JobRow
+from dicomferry.models.tables import ArrivalRow, InstanceRow, ItemRow, JobRow
 
 _NOBODY = pairing.Pair(None, None)
 MOST_KEYS = 500
@@ -237,8 +237,25 @@ def _chosen(study: str | None, job_id: int | None) -> list[sa.ColumnElement[bool
     if study is not None:
         found.append(InstanceRow.study_instance_uid == study)
     if job_id is not None:
-        found.append(InstanceRow.id.in_(sa.select(ArrivalRow.instance_id).where(ArrivalRow.job_id == job_id)))
+        arrived = sa.select(ArrivalRow.instance_id).where(ArrivalRow.job_id == job_id)
+        found.append(sa.or_(InstanceRow.id.in_(arrived), InstanceRow.id.in_(_found_for(job_id))))
     return found
+
+
+def _found_for(job_id: int) -> sa.Select[int]:
+    """What a retrieve waited for and a restart found on disk: its arrivals went down with the process that took it."""
+    return (
+        sa.select(InstanceRow.id)
+        .join(ItemRow, ItemRow.sop_instance_uid == InstanceRow.sop_instance_uid)
+        .join(JobRow, JobRow.id == ItemRow.job_id)
+        .where(
+            ItemRow.job_id == job_id,
+            ItemRow.request_id.is_not(None),
+            JobRow.destination.is_(None),
+            InstanceRow.stored_at >= JobRow.submitted_at,
+            ~sa.exists().where(ArrivalRow.instance_id == InstanceRow.id).correlate(InstanceRow),
+        )
+    )
 
 
 def count(database: Database) -> tuple[int, int]:

@@ -38,7 +38,8 @@ class Sums:
 class Numbers:
     """Of a retrieve. `expectation` is the least that any request has, None before the first is known.
 
-    `expected` and `missing` are None where a request's number is unknown or not known yet. `received` are instances
+    `expected` and `missing` are None where a request's number is unknown or not known yet; what several requests ask
+    for counts once. `received` are instances
     that were asked for and lie in the archive, those that were there before included. `surplus` are instances that
     came although no item names them, `conflicts` those that came with another content than the archive had.
     """
@@ -122,8 +123,8 @@ def _numbers(requests: Sequence[AnyRow], tally: Tally, surplus: int, conflicts: 
     unmatched = any(row.expectation is None and row.state is ItemState.PENDING for row in requests)
     expected: int | None = None
     if requests and not unmatched and "unknown" not in depths:
-        expected = sum(int(row.expected or 0) for row in requests)
-    # Items of a retrieve are its requests and their instances; one that another request has is skipped.
+        # Items of a retrieve are its requests and their instances; one that another request has is skipped.
+        expected = max(0, sum(int(row.expected or 0) for row in requests) - tally.skipped)
     good = (ItemState.SUCCEEDED, ItemState.WARNING)
     received = tally.succeeded + tally.warning - sum(row.number for row in requests if row.state in good)
     return Numbers(

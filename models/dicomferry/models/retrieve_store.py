@@ -71,12 +71,21 @@ def surplus(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
 
 
 def requests(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
-    """One JSON object per request item: row, identifier, expectation, numbers, state, reason. Raises OutOfReach."""
-    own = ItemRow.__table__.alias("own")
+    """One JSON object per request item: row, identifier, expectation, numbers, state, reason. Raises OutOfReach.
+
+    An instance that another request has as well was received for both.
+    """
+    own, first = ItemRow.__table__.alias("own"), ItemRow.__table__.alias("first")
+    here = sa.select(first.c.id).where(
+        first.c.job_id == own.c.job_id,
+        first.c.sop_instance_uid == own.c.sop_instance_uid,
+        first.c.request_id.is_not(None),  # the condition of the index
+        first.c.is_first,
+        first.c.state.in_(_GOOD),
+    )
     received = (
         sa.select(sa.func.count())
-        .where(own.c.chunk_id == ItemRow.chunk_id, own.c.request_id == ItemRow.id, own.c.is_first)
-        .where(own.c.state.in_(_GOOD))
+        .where(own.c.chunk_id == ItemRow.chunk_id, own.c.request_id == ItemRow.id, here.exists())
         .scalar_subquery()
     )
     query = (

@@ -76,6 +76,11 @@ class Store:
         self.indexer = Indexer(self._database, self.journal)
         self.indexer.start()
 
+    def is_behind(self) -> bool:
+        """Whether something waits for its row; that is written at once."""
+        self.indexer.hurry()
+        return self.indexer.waiting > 0
+
     def close(self) -> None:
         """Write the rows that wait. What cannot be written is left for whoever takes over."""
         written = self.indexer.close(INDEX_SECONDS)

@@ -26,7 +26,7 @@ Record = Callable[[Database, Sequence[Received]], None]
 
 
 class Indexer:
-    """One writer thread. `enter`, `leave`, `add` and `has_room` are for any thread."""
+    """One writer thread. `enter`, `leave`, `add`, `hurry` and `has_room` are for any thread."""
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class Indexer:
         self._waiting: list[tuple[str, Received]] = []
         self._changed = threading.Condition()
         self._ending = False
+        self._hurried = False
         self._late = False
         self._shortened = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
@@ -75,6 +76,12 @@ class Indexer:
             if len(self._waiting) in (1, BATCH):
                 self._changed.notify_all()
 
+    def hurry(self) -> None:
+        """Nothing more is coming for now: what waits is written without waiting for a full batch."""
+        with self._changed:
+            self._hurried = bool(self._waiting)
+            self._changed.notify_all()
+
     def close(self, seconds: float) -> bool:
         """Write what waits, for at most so long; whether all of it was written. What was not, a restart finds."""
         with self._changed:
@@ -89,7 +96,10 @@ class Indexer:
                 if not self._waiting and not self._ending:
                     self._changed.wait(SHORTEN_SECONDS)
                 if self._waiting and len(self._waiting) < BATCH and not self._ending:
-                    self._changed.wait_for(lambda: len(self._waiting) >= BATCH or self._ending, BATCH_SECONDS)
+                    self._changed.wait_for(
+                        lambda: len(self._waiting) >= BATCH or self._ending or self._hurried, BATCH_SECONDS
+                    )
+                self._hurried = False
                 batch = self._waiting[:BATCH]
                 ending = self._ending
             written = bool(batch) and self._write(batch)

@@ -284,7 +284,7 @@ class _Attempt:
             self.heart,
             goal,
             self.callers,
-            lambda: self.store is not None and self.store.indexer.waiting > 0,
+            lambda: self.store is not None and self.store.is_behind(),
             came=self.progressed,
         )
         if self.asking:

@@ -22,6 +22,7 @@ POLL_SECONDS = 0.25
 LOOK_SECONDS = 0.5
 """How often the record is asked what has come; less often where that takes long."""
 LOOK_SHARE = 10
+FIRST_PAUSE = 0.05
 CANCEL_SECONDS = 30.0
 """How long the last answer to a request that we cancelled is waited for (PS3.4 C.4.2.3.1 sets no limit)."""
 
@@ -92,18 +93,29 @@ class Watch:
         """Until all is here, or nothing came for `timeouts.quiet`. Raises Stopped."""
         clock, quiet = self.environment.clock, self.remote.timeouts.quiet
         last = clock()
-        self.look(now=True)
-        while not self.goal.is_reached() and (clock() - last < quiet or self.is_behind()):
-            self.environment.sleep(min(POLL_SECONDS, quiet))
+        # Rows follow the last answer by a moment: looked for often at first, then as while it was under way.
+        pause = FIRST_PAUSE
+        self.look(now=True, pause=pause)
+        while not self.goal.is_reached():
+            self.environment.sleep(min(pause, POLL_SECONDS, quiet))
+            pause = min(2 * pause, LOOK_SECONDS)
             self.heart.progress(0)
             self.heart.require_lease()
             if self.heart.stop:
                 raise Stopped
-            if self.look():
+            over = clock() - last >= quiet
+            # Asked before the look, so that what has got its rows since the last one is seen by this one.
+            behind = self.is_behind()
+            if self.look(now=over, pause=pause):
                 last = clock()
+            elif over and not behind:
+                return
 
-    def look(self, *, now: bool = False) -> bool:
-        """Write down what has come, if it is time to (or `now`); whether anything moved since the last time."""
+    def look(self, *, now: bool = False, pause: float = LOOK_SECONDS) -> bool:
+        """Write down what has come, if it is time to (or `now`); whether anything moved since the last time.
+
+        `pause` is how long the next look waits at least.
+        """
         clock = self.environment.clock
         began = clock()
         if not now and began < self._next_look:
@@ -115,5 +127,5 @@ class Watch:
         self.came += new
         self._signs = signs
         ended = clock()
-        self._next_look = ended + max(LOOK_SECONDS, LOOK_SHARE * (ended - began))
+        self._next_look = ended + max(pause, LOOK_SHARE * (ended - began))
         return moved

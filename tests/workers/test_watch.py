@@ -1,0 +1,111 @@
+"""Watching over what a retrieve asked for: nothing that has come is overlooked."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from dicomferry.models import remote_store, spec
+from dicomferry.models.rounds import Ask, Limits
+from dicomferry.workers.admission import Callers
+from dicomferry.workers.dimse.retrieval import Report
+from dicomferry.workers.heartbeat import Heartbeat
+from dicomferry.workers.watch import Watch
+from support.inline import Inline
+
+
+@dataclass
+class Counted:
+    """A goal that is reached when so many rows are seen."""
+
+    wanted: int
+    rows: int = 0
+    seen: int = 0
+
+    def mark(self) -> int:
+        new, self.seen = self.rows - self.seen, self.rows
+        return new
+
+    def is_reached(self) -> bool:
+        return self.seen >= self.wanted
+
+    def asks(self, fineness: int, limits: Limits, put_off: Container[str]) -> list[Ask]:
+        return []
+
+    def has(self, ask: Ask) -> bool:
+        return self.is_reached()
+
+    def hear(self, ask: Ask, report: Report) -> None:
+        pass
+
+
+class Quiet:
+    """An attempt's heartbeat that nobody stops."""
+
+    stop = False
+
+    def progress(self, _: int) -> None:
+        pass
+
+    def require_lease(self) -> None:
+        pass
+
+
+@dataclass
+class Time:
+    """Passes in sleep alone."""
+
+    now: float = 0.0
+    slept: list[float] = field(default_factory=list)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept.append(seconds)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
+    with Inline(tmp_path, monkeypatch, timeouts={"quiet": 1.0}) as running:
+        yield running
+
+
+def watch(site: Inline, time: Time, goal: Counted, is_behind: object) -> Watch:
+    job_id = site.submit("ARCHIVE@127.0.0.1:1", spec.GetSpec(identifiers=((None, (("0020000D", "1.2"),)),)))
+    settings = site.settings
+    remote = remote_store.load(
+        site.database, site.job(job_id).remote_id, ae_title=settings.ae_title, timeouts=settings.timeouts.value()
+    )
+    heart: Heartbeat = Quiet()  # type: ignore[assignment]
+    environment = replace(site.environment, clock=time, sleep=time.sleep)
+    return Watch(environment, job_id, remote, heart, goal, Callers(), is_behind)  # type: ignore[arg-type]
+
+
+def test_what_gets_its_row_at_the_last_moment_is_seen(site: Inline) -> None:
+    """The quiet is not over before everything that waited for its row was looked at once more."""
+    time, goal = Time(), Counted(wanted=1)
+
+    def is_behind() -> bool:
+        goal.rows = int(time.now >= 1.0)  # The rows are written just now.
+        return False
+
+    watch(site, time, goal, is_behind).settle()
+    assert goal.is_reached()
+
+
+def test_what_waits_for_its_row_is_waited_for(site: Inline) -> None:
+    """However long that takes: the quiet begins anew with it."""
+    time, goal = Time(), Counted(wanted=2)
+
+    def is_behind() -> bool:
+        goal.rows = int(time.now >= 5.0)
+        return goal.rows == 0
+
+    watch(site, time, goal, is_behind).settle()
+    assert goal.seen == 1
+    assert 6.0 <= time.now < 7.0
