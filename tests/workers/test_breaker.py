@@ -54,7 +54,7 @@ def test_one_look_for_all_that_waits(make: Make) -> None:
 
 
 def test_a_remote_that_goes_down_behind_a_door_that_stays_open(make: Make) -> None:
-    """A remote that took something and then only hangs up, however often, needs no person: it is down, and comes back."""
+    """A remote that took something and then hangs up, however often, needs no person: it is down, and comes back."""
     site = make()
     site.cut_at(2)
     files = site.mr(4)

@@ -16,7 +16,7 @@ import click
 
 from dicomferry.cli.output import mute
 from dicomferry.cli.words import printable
-from dicomferry.models.errors import DicomferryError, OutputFailed
+from dicomferry.models.errors import DicomferryError, OutputFailed, UsageError
 
 HOME = "dicomferry.home"
 DEBUG = "dicomferry.debug"
@@ -195,6 +195,15 @@ def complain(text: str) -> None:
 def note(text: str) -> None:
     """A hint, a warning or progress on stderr, without a prefix: it is no error."""
     _write(sys.stderr, text)
+
+
+def confirm(what: str) -> None:
+    """Go on only if a person agrees to that; raises UsageError where there is none to be asked."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"this would {what} for good: give --yes")
+    if not click.confirm(f"{what} for good?", err=True):
+        note("nothing was removed")
+        raise click.exceptions.Exit(1)
 
 
 def _write(stream: TextIO, text: str) -> None:
