@@ -20,6 +20,8 @@ from dicomferry.models.errors import DicomferryError, OutputFailed, UsageError
 
 HOME = "dicomferry.home"
 DEBUG = "dicomferry.debug"
+QUIET = "dicomferry.quiet"
+"""Set where nobody reads what commands have to say."""
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 """What a shell shows for any program that a closed pipe ended."""
@@ -194,7 +196,9 @@ def complain(text: str) -> None:
 
 def note(text: str) -> None:
     """A hint, a warning or progress on stderr, without a prefix: it is no error."""
-    _write(sys.stderr, text)
+    context = click.get_current_context(silent=True)
+    if context is None or not context.meta.get(QUIET):
+        _write(sys.stderr, text)
 
 
 def confirm(what: str) -> None:
