@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 import sqlalchemy as sa
 
 from dicomferry.cli import order
+from dicomferry.daemon import scheduler
 from dicomferry.models import remote_store, schedule_store, spec
 from dicomferry.models.errors import UsageError
 from dicomferry.models.run_store import Order
+from dicomferry.models.settings import Settings
 from dicomferry.models.tables import JobRow
 
 from .desk import Desk
@@ -188,3 +191,24 @@ def test_submit_is_not_changed_by_it(desk: Desk) -> None:
     assert desk.database.read(lambda connection: connection.execute(count).scalar_one()) == 0
     assert int(desk.run("submit", "echo", "pacs1").stdout) == 1
     assert json.loads(desk.run("submit", "echo", "pacs1", "--json").stdout)["id"] == 2
+
+
+def test_hints_are_for_people(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever adds it or runs it by hand is told what `submit` would say; a scheduler's log has log lines alone, and
+    nothing that other threads of it write is kept back meanwhile.
+    """
+    wanted = tmp_path / "wanted.csv"
+    wanted.write_text("StudyInstanceUID,SeriesInstanceUID\n1.2,1.2.3\n")
+    hint = "not used at level study"
+    assert hint in _add(desk, "move", "pacs1", "--from-csv", wanted).stderr
+    assert hint in desk.run("schedule", "run", "nightly").stderr
+
+    def once(settings: Settings, interpret: scheduler.Interpret) -> int:
+        stderr = sys.stderr
+        found = schedule_store.by_name(desk.database, "nightly")
+        assert isinstance(interpret(desk.database, found, datetime.now(UTC)).what, spec.MoveSpec)
+        assert sys.stderr is stderr
+        return 0
+
+    monkeypatch.setattr(scheduler, "run", once)
+    assert desk.run("scheduler").stderr == ""

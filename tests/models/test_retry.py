@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import cycle, islice
 
@@ -37,11 +38,12 @@ def _chunk(
     same_before: int = 0,
     waited: float | None = None,
     jitter: float = 0.0,
+    served: bool = False,
 ) -> Decision:
     since = None if waited is None else NOW - timedelta(seconds=waited)
     return decide_chunk(
         fault, left=left, progressed=progressed, barren=barren, same_before=same_before, waiting_since=since,
-        now=NOW, jitter=jitter, policy=POLICY,
+        now=NOW, jitter=jitter, policy=POLICY, served=served,
     )  # fmt: skip
 
 
@@ -147,6 +149,15 @@ def test_a_rejection_without_reason_has_three_tries(fault: Answer) -> None:
     assert _chunk(fault, barren=5, same_before=0).next is Next.RETRY  # the tries before found it away
     held = _chunk(fault, barren=2, same_before=2)
     assert held.next is Next.HOLD and held.advice and "is our address allowed" in held.advice
+
+
+@pytest.mark.parametrize("fault", [NO_REASON, HANGS_UP], ids=["1/1/1", "closed"])
+def test_a_remote_that_was_of_use_is_down_and_not_against_us(fault: Answer) -> None:
+    """What stands before an archive that is down hangs up as well: it is waited for as long as for one that is away."""
+    assert _chunk(fault, barren=7, same_before=7, served=True).next is Next.RETRY
+    assert _chunk(fault, barren=7, same_before=7, served=True, waited=3600).next is Next.HOLD
+    doubtful = replace(fault, rule=Rule.DOUBTFUL)
+    assert _chunk(doubtful, barren=1, same_before=1, served=True).next is Next.HOLD, "for this it is no matter"
 
 
 def test_another_answer_gives_an_item_another_chance() -> None:

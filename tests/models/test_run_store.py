@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import job_store, run_store, schedule_store, schedule_view, spec, timetable
+from dicomferry.models import job_store, prune_store, run_store, schedule_store, schedule_view, spec, timetable
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.run_store import Order, Refusal
 from dicomferry.models.schedule import Schedule
 from dicomferry.models.schedule_tables import NotificationRow, RunRow, ScheduleRow
 from dicomferry.models.state import JobState
-from dicomferry.models.tables import ChunkRow, EventRow, ItemRow, JobRow
+from dicomferry.models.tables import EventRow, JobRow
 from dicomferry.models.timetable import CatchUp, Overlap, Policy
 
 from .site import Site, together
@@ -239,12 +239,9 @@ def test_a_pruned_job_leaves_its_run(site: Site) -> None:
     job_store.cancel(site.database, job)
     assert site.rows(sa.select(NotificationRow.id))
 
-    def prune(connection: sa.Connection) -> None:
-        for table in (EventRow, ItemRow, ChunkRow):
-            connection.execute(sa.delete(table).where(table.job_id == job))
-        connection.execute(sa.delete(JobRow).where(JobRow.id == job))
-
-    site.database.write(prune)
+    site.clock.move(1)
+    old = prune_store.age(site.database, 0.0, told_within=0.0)
+    assert sum(prune_store.prune(site.database, old), prune_store.Numbers()).jobs == 1
     (run,) = schedule_view.show(site.database, "hourly")["runs"]
     assert (run["job"], run["job_state"]) == (job, None)
     assert not site.rows(sa.select(NotificationRow.id))

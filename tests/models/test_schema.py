@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,3 +175,22 @@ def test_an_upgrade_keeps_the_rows_that_refer_to_each_other(empty: Database) -> 
     for table, _ in rows:
         count = empty.read(lambda c, name=table: c.exec_driver_sql(f"SELECT count(*) FROM {name}").scalar_one())  # type: ignore[misc]
         assert count == 1
+
+
+def test_making_a_file_private_leaves_the_locks_of_open_connections(tmp_path: Path) -> None:
+    """Another process that closes the file does not take the log away that this one still writes to."""
+    file = tmp_path / "record.db"
+    other = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1])\n"
+        "connection.execute('CREATE TABLE theirs (a INTEGER)')\n"
+        "connection.close()\n"
+    )
+    database = Database(f"sqlite:///{file}")
+    schema.upgrade(database)
+    database.write(lambda connection: connection.exec_driver_sql("CREATE TABLE before (a INTEGER)"))
+    schema.make_private_file(file)
+    log = file.with_name("record.db-wal").stat().st_ino
+    subprocess.run([sys.executable, "-c", other, str(file)], check=True)
+    assert file.with_name("record.db-wal").stat().st_ino == log
+    database.close()

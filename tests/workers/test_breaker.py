@@ -39,18 +39,30 @@ def test_one_look_for_all_that_waits(make: Make) -> None:
         site.run_due()
         assert bench.associations == 1
         assert governor_view.show(site.database, "bench")["breaker"]["state"] == "open"
-        site.clock.move(10)
+        site.clock.move(30)
         site.sweep()
         site.run_due()
         assert bench.associations == 2, "one looks, the others wait for what it finds"
         found = governor_view.show(site.database, "bench")["breaker"]
         assert (found["state"], found["failures"], found["reason"]) == ("open", 2, "connection closed")
-        site.clock.move(20)
+        site.clock.move(60)
         site.sweep()
         assert [site.drain(job) for job in jobs] == [JobState.SUCCEEDED] * 2
     assert sorted(bench.stores) == sorted([*samples.uids(files)] * 2)
     assert bench.associations == 2 + 1 + 6, "the look, and one for each chunk"
     assert governor_view.exceptions(site.database) == []
+
+
+def test_a_remote_that_goes_down_behind_a_door_that_stays_open(make: Make) -> None:
+    """A remote that took something and then hangs up, however often, needs no person: it is down, and comes back."""
+    site = make()
+    site.cut_at(2)
+    files = site.mr(4)
+    with Bench(greet=lambda n: [peer.close] if 2 <= n <= 7 else None) as bench:
+        remote_store.add(site.database, "bench", bench.address)
+        assert site.drain(site.store("bench")) is JobState.SUCCEEDED
+    assert sorted(bench.stores) == sorted(samples.uids(files))
+    assert bench.associations == 1 + 6 + 1 + 1, "six looks in vain, one that is answered, the second chunk"
 
 
 def test_a_speed_that_nobody_was_told(make: Make) -> None:

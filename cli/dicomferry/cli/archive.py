@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dicomferry.cli import options, render, words
-from dicomferry.cli.commands import Group, note
+from dicomferry.cli.commands import Group, confirm, note
 from dicomferry.cli.render import Row
 from dicomferry.models.errors import UsageError
 
@@ -150,7 +150,7 @@ def remove(study: str | None, job: str | None, yes: bool) -> None:
         raise NotFound(f"the archive has nothing of {f'study {study}' if study else f'job {job_id}'}")
     what = f"{words.plural(instances, 'instance')} of {_studies(studies)}, {words.size(size)}"
     if not yes:
-        _confirm(what, settings)
+        confirm(f"remove {what} from {settings.archive}")
     paths = instance_store.paths(database, study=study, job_id=job_id)
     freed = archive_check.remove(Archive(settings.archive), database, paths)
     render.line(f"removed {words.plural(len(paths), 'instance')} of {_studies(studies)}, {words.size(freed)}")
@@ -158,15 +158,6 @@ def remove(study: str | None, job: str | None, yes: bool) -> None:
 
 def _studies(number: int) -> str:
     return f"{words.number(number)} {'study' if number == 1 else 'studies'}"
-
-
-def _confirm(what: str, settings: Settings) -> None:
-    """Go on only if a person says yes; raises UsageError where there is none to be asked."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"this would remove {what} from {settings.archive} for good: give --yes")
-    if not click.confirm(f"remove {what} from {settings.archive} for good?", err=True):
-        note("nothing was removed")
-        sys.exit(1)
 
 
 def _open() -> tuple[Settings, Database]:

@@ -16,10 +16,12 @@ import click
 
 from dicomferry.cli.output import mute
 from dicomferry.cli.words import printable
-from dicomferry.models.errors import DicomferryError, OutputFailed
+from dicomferry.models.errors import DicomferryError, OutputFailed, UsageError
 
 HOME = "dicomferry.home"
 DEBUG = "dicomferry.debug"
+QUIET = "dicomferry.quiet"
+"""Set where nobody reads what commands have to say."""
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 """What a shell shows for any program that a closed pipe ended."""
@@ -194,7 +196,18 @@ def complain(text: str) -> None:
 
 def note(text: str) -> None:
     """A hint, a warning or progress on stderr, without a prefix: it is no error."""
-    _write(sys.stderr, text)
+    context = click.get_current_context(silent=True)
+    if context is None or not context.meta.get(QUIET):
+        _write(sys.stderr, text)
+
+
+def confirm(what: str) -> None:
+    """Go on only if a person agrees to that; raises UsageError where there is none to be asked."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"this would {what} for good: give --yes")
+    if not click.confirm(f"{what} for good?", err=True):
+        note("nothing was removed")
+        raise click.exceptions.Exit(1)
 
 
 def _write(stream: TextIO, text: str) -> None:

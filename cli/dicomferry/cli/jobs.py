@@ -10,6 +10,7 @@ import click
 from dicomferry.cli import options, render, words
 from dicomferry.cli.commands import Group, note
 from dicomferry.cli.matches import matches
+from dicomferry.cli.prune import prune
 from dicomferry.cli.render import Row
 from dicomferry.models.errors import UsageError
 from dicomferry.models.spec import RETRIEVES
@@ -312,6 +313,9 @@ def report(job: str, by: str | None, missing: bool, form: str | None) -> None:
         for item in job_view.items(database, job_id)
     )
     render.rows(found, form or "csv", columns=_REPORT_COLUMNS, text=_item_lines)
+
+
+jobs.add_command(prune)
 
 
 def _open(job: str) -> tuple[Settings, Database, int]:

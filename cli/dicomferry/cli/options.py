@@ -23,6 +23,9 @@ else:  # older versions of click know no type arguments
 _F = TypeVar("_F", bound=Callable[..., Any])
 _LABEL_LENGTH = 200
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})")
+_AGE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([mhdw])")
+_UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_OLDEST = 100 * 365 * 86_400.0
 
 
 class Word(TextType):
@@ -69,6 +72,22 @@ class Seconds(click.FloatRange):
         seconds = super().convert(value, param, ctx)
         if isnan(seconds):
             self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
+
+
+class Age(click.ParamType):  # type: ignore[type-arg]
+    """How long ago, with its unit: 90d, 12h, 30m; as seconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number of seconds."""
+        if isinstance(value, float):
+            return value
+        found = _AGE.fullmatch(str(value).strip().lower())
+        seconds = float(found[1]) * _UNITS[found[2]] if found else -1.0
+        if not 0 <= seconds <= _OLDEST:
+            self.fail(f"{value!r} is no age: write 90d, 12h or 30m", param, ctx)
         return seconds
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -11,7 +10,7 @@ import sqlalchemy as sa
 from dicomferry.cli.commands import HOME
 from dicomferry.models import settings as all_settings
 from dicomferry.models.database import Database
-from dicomferry.models.errors import ConfigurationError, NotFound
+from dicomferry.models.errors import NotFound
 from dicomferry.models.settings import Settings
 
 NO_JOB_YET = "there is no job yet; `dicomferry submit` makes one"
@@ -76,10 +75,9 @@ def make_file(settings: Settings) -> None:
     all_settings.prepare_home(settings.home)
     file = sqlite_file(settings)
     if file:
-        try:
-            os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
-        except OSError as error:
-            raise ConfigurationError(f"database {file}: {error.strerror}") from None
+        from dicomferry.models import schema
+
+        schema.make_private_file(file)
 
 
 def sqlite_file(settings: Settings) -> Path | None:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from dicomferry.cli.commands import Command
+from dicomferry.cli.commands import QUIET, Command, meta
 
 
 @click.command(cls=Command)
@@ -57,4 +57,5 @@ def scheduler() -> None:
     from dicomferry.cli import order, record
     from dicomferry.daemon import scheduler as role
 
+    meta()[QUIET] = True  # the hints of what is scheduled were for whoever added it
     sys.exit(role.run(record.settings(), order.of))

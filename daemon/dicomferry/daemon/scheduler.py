@@ -5,11 +5,10 @@ It rings no bell: the sweep of the workers finds new jobs within seconds. So it 
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TypeAlias
 
@@ -119,10 +118,8 @@ class Scan:
 
     def _order(self, found: Schedule, slot: datetime) -> Order | Refusal:
         """What is asked for at a due time, or why nothing can be. Raises OutOfReach."""
-        said = io.StringIO()
         try:
-            with redirect_stderr(said):  # a command's hints are for people
-                return self._interpret(self._database, found, slot)
+            return self._interpret(self._database, found, slot)
         except OutOfReach:
             raise
         except DicomferryError as error:

@@ -121,6 +121,29 @@ class Database:
         ):
             yield connection
 
+    def free_bytes(self) -> int:
+        """What of an SQLite file is free for new rows, which it keeps for them; 0 elsewhere. Raises OutOfReach."""
+        if not self.is_sqlite:
+            return 0
+
+        def work(connection: Connection) -> int:
+            pages = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+            return int(pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one())
+
+        return self.read(work)
+
+    def compact(self) -> None:
+        """Make an SQLite file as small as its rows are. Nobody else can write meanwhile. Raises OutOfReach."""
+        with self._translated():
+            connection = self.engine.raw_connection()
+            try:
+                connection.cursor().execute("VACUUM")
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.Error as error:
+                raise OutOfReach(f"database {hide_password(self.url)}: {error}") from error
+            finally:
+                connection.close()
+
     def close(self) -> None:
         """Give the connections back."""
         if self._engine is not None and self._pid == os.getpid():

@@ -39,6 +39,7 @@ DEBT_SECONDS = 1.0
 """A request that would have to wait longer than this is not begun."""
 _LEARN_EVERY = timedelta(seconds=1)
 _NEVER = timedelta(days=1)
+_LATELY = timedelta(days=1)
 
 What = Literal["requests", "instances", "size"]
 LIMITS = (RemoteRow.max_requests_per_minute, RemoteRow.max_instances_per_second, RemoteRow.max_bytes_per_second)
@@ -307,6 +308,26 @@ def mended(connection: Connection, remote_id: int, chunk_id: int, fence: int) ->
         sa.update(GovernorRow).where(GovernorRow.remote_id == remote_id, ill).values(**_MENDED)
     )
     return bool(updated.rowcount)
+
+
+def has_served(database: Database, remote_id: int) -> bool:
+    """Whether an attempt of the last day got something done with the remote. Raises OutOfReach."""
+
+    def work(connection: Connection) -> bool:
+        query = (
+            sa.select(AttemptRow.id)
+            .join(ChunkRow, ChunkRow.id == AttemptRow.chunk_id)
+            .where(
+                ChunkRow.remote_id == remote_id,
+                ChunkRow.succeeded + ChunkRow.warning > 0,
+                AttemptRow.finished_items > 0,
+                AttemptRow.ended_at > database.now(connection) - _LATELY,
+            )
+            .limit(1)
+        )
+        return connection.execute(query).first() is not None
+
+    return database.read(work)
 
 
 def trusted(connection: Connection, remote_id: int) -> None:

@@ -39,7 +39,7 @@ def of_job(database: Database, job_id: int) -> tuple[str, list[Met]]:
         row = connection.execute(
             sa.select(JobRow.kind, JobRow.spec, RemoteRow.quirks)
             .join(RemoteRow, RemoteRow.id == JobRow.remote_id)
-            .where(JobRow.id == job_id)
+            .where(JobRow.id == job_id, JobRow.pruned_at.is_(None))
         ).one_or_none()
         if row is None:
             raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")

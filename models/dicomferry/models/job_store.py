@@ -280,7 +280,7 @@ def _fresh(now: datetime) -> dict[str, Any]:
 
 def _locked(connection: Connection, job_id: int) -> AnyRow:
     row = connection.execute(sa.select(JobRow.__table__).where(JobRow.id == job_id).with_for_update()).one_or_none()
-    if row is None:
+    if row is None or row.pruned_at is not None:
         raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
     return row
 

@@ -43,7 +43,8 @@ _ITEM_COLUMNS = (
 def resolve_id(database: Database, text: str) -> int:
     """The job id that was meant: a number, or `last` for the newest. Raises NotFound, UsageError."""
     if text == "last":
-        newest = database.read(lambda connection: connection.execute(sa.select(sa.func.max(JobRow.id))).scalar())
+        query = sa.select(sa.func.max(JobRow.id)).where(JobRow.pruned_at.is_(None))
+        newest = database.read(lambda connection: connection.execute(query).scalar())
         if newest is None:
             raise NotFound("there is no job yet")
         return int(newest)
@@ -92,7 +93,8 @@ def counts(database: Database) -> dict[str, int]:
     """How many jobs there are in each state."""
 
     def work(connection: Connection) -> dict[str, int]:
-        rows = connection.execute(sa.select(JobRow.state, sa.func.count().label("number")).group_by(JobRow.state))
+        query = sa.select(JobRow.state, sa.func.count().label("number")).where(JobRow.pruned_at.is_(None))
+        rows = connection.execute(query.group_by(JobRow.state))
         found = {row.state: row.number for row in rows}
         return {state.value: found.get(state, 0) for state in JobState}
 
@@ -120,7 +122,7 @@ def items(
 ) -> Iterator[dict[str, Any]]:
     """The items of a job one by one, chunk by chunk; raises NotFound."""
     with database.stream() as connection:
-        job = connection.execute(sa.select(JobRow.kind, JobRow.spec).where(JobRow.id == job_id)).one_or_none()
+        job = connection.execute(_jobs().where(JobRow.id == job_id)).one_or_none()
         if job is None:
             raise _no_job(job_id)
         service = service_of(job.kind, job.spec)
@@ -178,7 +180,7 @@ def events(database: Database, job_id: int) -> list[dict[str, Any]]:
     """The whole history of a job, oldest first; raises NotFound."""
 
     def work(connection: Connection) -> list[dict[str, Any]]:
-        if not connection.execute(sa.select(JobRow.id).where(JobRow.id == job_id)).first():
+        if not connection.execute(_jobs().where(JobRow.id == job_id)).first():
             raise _no_job(job_id)
         return _events(connection, job_id, None)
 
@@ -216,14 +218,18 @@ def path_text(path: bytes | None) -> str | None:
 
 
 def _jobs() -> sa.Select[Any]:
-    return sa.select(
-        JobRow.__table__,
-        RemoteRow.name.label("remote"),
-        RemoteRow.in_book,
-        RemoteRow.ae_title.label("remote_ae_title"),
-        RemoteRow.host.label("remote_host"),
-        RemoteRow.port.label("remote_port"),
-    ).join(RemoteRow, RemoteRow.id == JobRow.remote_id)
+    return (
+        sa.select(
+            JobRow.__table__,
+            RemoteRow.name.label("remote"),
+            RemoteRow.in_book,
+            RemoteRow.ae_title.label("remote_ae_title"),
+            RemoteRow.host.label("remote_host"),
+            RemoteRow.port.label("remote_port"),
+        )
+        .join(RemoteRow, RemoteRow.id == JobRow.remote_id)
+        .where(JobRow.pruned_at.is_(None))
+    )
 
 
 def _events(connection: Connection, job_id: int, limit: int | None) -> list[dict[str, Any]]:

@@ -42,7 +42,8 @@ def spec_of(database: Database, job_id: int) -> FindSpec:
     """What a find asked for; raises NotFound, and UsageError for one that never has any."""
 
     def work(connection: Connection) -> AnyRow | None:
-        return connection.execute(sa.select(JobRow.kind, JobRow.spec).where(JobRow.id == job_id)).one_or_none()
+        query = sa.select(JobRow.kind, JobRow.spec).where(JobRow.id == job_id, JobRow.pruned_at.is_(None))
+        return connection.execute(query).one_or_none()
 
     row = database.read(work)
     if row is None:

@@ -104,6 +104,7 @@ def _expecting(connection: Connection, uids: Iterable[str]) -> Iterator[AnyRow]:
                 ItemRow.request_id.is_not(None),
                 ItemRow.is_first,
                 JobRow.destination.is_(None),
+                JobRow.pruned_at.is_(None),
             )
         )
 

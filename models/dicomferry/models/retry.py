@@ -117,13 +117,15 @@ def decide_chunk(
     jitter: float,
     policy: Policy,
     waited: float | None = None,
+    served: bool = False,
 ) -> Decision:
     """What becomes of a chunk whose attempt ended with `left` items pending.
 
     `progressed` tells whether the remote took or refused any item for good, `barren` counts the attempts in a row
     before this one in which it did not, `same_before` those of them, counted backwards, that ended for the same
     reason as this one; `jitter` is in 0..1. `waited` is how many seconds of waiting count, if not all since
-    `waiting_since`.
+    `waiting_since`. `served` tells whether the remote was of use to us not long ago: then one that hangs up is down,
+    whatever else it may mean, and comes back without a person.
     """
     if not left:
         return Decision(next=Next.DONE)
@@ -136,8 +138,9 @@ def decide_chunk(
     barren += 1
     since = waiting_since or now
     tired = ((now - since).total_seconds() if waited is None else waited) >= policy.give_up_after
-    pace = PACES.get(fault.rule, _PLAIN) if fault else _PLAIN
-    if tired or (pace.tries and same_before + 1 >= pace.tries):
+    pace = pace_of(fault)
+    down = served and fault is not None and fault.rule is Rule.SUSPECT
+    if tired or (pace.tries and same_before + 1 >= pace.tries and not down):
         return Decision(next=Next.HOLD, reason=reason, advice=advice, barren=barren, waiting_since=since)
     pause = delay(barren, jitter=jitter, policy=policy, pace=pace)
     return Decision(
@@ -196,6 +199,11 @@ def is_tired(waiting_since: datetime | None, *, now: datetime, policy: Policy) -
     return waiting_since is not None and (now - waiting_since).total_seconds() >= policy.give_up_after
 
 
+def pace_of(fault: Answer | None) -> Pace:
+    """How this kind of fault is waited out."""
+    return PACES.get(fault.rule, _PLAIN) if fault else _PLAIN
+
+
 def delay(barren: int, *, jitter: float, policy: Policy, pace: Pace = _PLAIN) -> float:
     """Seconds to wait after so many fruitless attempts in a row: doubling up to the most, less up to a fifth."""
     full = min(policy.max_delay * pace.most, policy.first_delay * pace.first * 2.0 ** min(barren - 1, 30))
@@ -212,7 +220,7 @@ _IN_WORDS: Mapping[Rule, str] = {
     Rule.CONGESTED: f"the item is tried again, more slowly; {MAX_CONGESTED_IN_A_ROW} such answers in a row end the association for a while, longer each time. An item refused {MAX_CHARGES} times while others get through fails; a remote that takes nothing has time until retry.give_up_after, then the job is held",
     Rule.BROKEN: f"the association is opened anew, and the item in flight comes last; one that was in flight {MAX_CHARGES} times fails, the rest goes on",
     Rule.AWAY: "everything for this remote waits, longer each time, and no item is charged; after retry.give_up_after the job is held",
-    Rule.SUSPECT: f"everything for this remote waits, and no item is charged; after {PACES[Rule.SUSPECT].tries} such tries in a row the job is held until `dicomferry jobs release`",
+    Rule.SUSPECT: f"everything for this remote waits, and no item is charged; after {PACES[Rule.SUSPECT].tries} such tries in a row the job is held until `dicomferry jobs release`; a remote that was of use within a day is down, and has time until retry.give_up_after",
     Rule.DOUBTFUL: f"it is tried {PACES[Rule.DOUBTFUL].tries} times, and no item is charged; then the job is held until `dicomferry jobs release`",
     Rule.HOLD: "the job is held at once, and no item is charged: something has to be changed first, then `dicomferry jobs release`",
 }

@@ -86,7 +86,7 @@ def _runs(
     """Runs, the newest first, with what came of their jobs; `schedule_id` is for the caller."""
     rows = connection.execute(
         sa.select(RunRow.__table__, JobRow.state.label("job_state"), JobRow.reason.label("job_reason"))
-        .outerjoin(JobRow, JobRow.id == RunRow.job_id)
+        .outerjoin(JobRow, sa.and_(JobRow.id == RunRow.job_id, JobRow.pruned_at.is_(None)))
         .where(condition)
         .order_by(RunRow.id.desc())
         .limit(limit)

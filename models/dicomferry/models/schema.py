@@ -5,6 +5,7 @@ Alembic is loaded only by what changes or compares tables: every command asks wh
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from typing import TYPE_CHECKING
@@ -53,13 +54,23 @@ def upgrade(database: Database) -> str:
 
 
 def _make_private_file(database: Database) -> None:
-    """A new SQLite file is its owner's alone, as SQLite's side files then are too."""
     path = database.engine.url.database
     if database.is_sqlite and path and path != ":memory:":
-        try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        except OSError as error:
-            raise ConfigurationError(f"database {path}: {error.strerror}") from None
+        make_private_file(path)
+
+
+def make_private_file(path: str | os.PathLike[str]) -> None:
+    """A new SQLite file is its owner's alone, as SQLite's side files then are too. Raises ConfigurationError."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        # Never opened and closed again: that would drop the locks of this process's own connections (fcntl), and
+        # another process that closes the file would remove the log that they write to.
+        if os.path.isdir(path) or not os.access(path, os.R_OK | os.W_OK):
+            problem = os.strerror(errno.EISDIR if os.path.isdir(path) else errno.EACCES)
+            raise ConfigurationError(f"database {os.fspath(path)}: {problem}") from None
+    except OSError as error:
+        raise ConfigurationError(f"database {os.fspath(path)}: {error.strerror}") from None
 
 
 def current(database: Database) -> str | None:

@@ -111,6 +111,7 @@ class JobRow(Base):
     received_bytes: Mapped[int] = mapped_column(
         sa.BigInteger, default=0, server_default="0", comment="of what came for a retrieve, each arrival counted"
     )
+    pruned_at: Mapped[datetime | None] = mapped_column(comment="since when it is being removed")
 
 
 class ChunkRow(Base):
@@ -175,7 +176,7 @@ class ItemRow(Base):
         ),
         # What a retrieve expects, by the UID that arrives.
         _index_of_some("ix_item_expected", "sop_instance_uid", "request_id IS NOT NULL"),
-        _index_of_some("ix_item_request", "job_id", "kind = 'request'"),
+        Index("ix_item_job_id_kind", "job_id", "kind"),
     )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
@@ -296,9 +297,7 @@ class ArrivalRow(Base):
     )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     instance_id: Mapped[int] = mapped_column(ForeignKey("instance.id"))
-    job_id: Mapped[int | None] = mapped_column(
-        ForeignKey("job.id"), comment="the retrieve that asked for it; null: unsolicited"
-    )
+    job_id: Mapped[int | None] = mapped_column(comment="the retrieve that asked for it, or null; it may be pruned")
     association: Mapped[str] = mapped_column(sa.String(32))
     number: Mapped[int] = mapped_column(comment="which C-STORE of its association")
     outcome: Mapped[str] = mapped_column(sa.String(16), comment="stored, duplicate, alternate or conflict")
@@ -321,6 +320,7 @@ class MoveRow(Base):
     __tablename__ = "move"
     __table_args__ = (
         Index("ix_move_chunk_id", "chunk_id"),
+        Index("ix_move_item_id", "item_id"),
         Index("ix_move_job_id", "job_id"),
         Index("ix_move_message_id", "message_id"),
         {"sqlite_autoincrement": True},
@@ -373,7 +373,7 @@ class MatchRow(Base):
     """One answer to a C-FIND. Those of an item's last attempt count; a new attempt replaces them."""
 
     __tablename__ = "match"
-    __table_args__ = (UniqueConstraint("item_id", "number"),)
+    __table_args__ = (UniqueConstraint("item_id", "number"), Index("ix_match_job_id", "job_id"))
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
     item_id: Mapped[int] = mapped_column(ForeignKey("item.id"))

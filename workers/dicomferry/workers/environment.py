@@ -51,6 +51,7 @@ def decide(
     reason = fault.reason if fault else None
     policy = environment.settings.retry.value()
     jitter = environment.jitter()
+    suspect = fault is not None and fault.rule is Rule.SUSPECT
     waited = None
     if held.waiting_since:
         hours = remote_store.window_of(environment.database, held.remote_id)
@@ -66,15 +67,17 @@ def decide(
         jitter=jitter,
         policy=policy,
         waited=waited,
+        served=suspect and governor.has_served(environment.database, held.remote_id),
     )
-    away = fault is not None and fault.rule in (Rule.AWAY, Rule.SUSPECT)
+    away = suspect or (fault is not None and fault.rule is Rule.AWAY)
     if fault is None or progressed or not left or not (away or fault.rule is Rule.BROKEN):
         return decision
     # What is our own fault says nothing of the remote, and one that has no place left is not away.
     if fault.category is Category.HERE or reason == governor.CROWDED:
         return decision
     # Chunks take turns in looking again, so that the pause grows with the failures of all of them.
-    pause = retry.delay(max(decision.barren, held.failures + 1), jitter=jitter, policy=policy)
+    fruitless = max(decision.barren, held.failures + 1)
+    pause = retry.delay(fruitless, jitter=jitter, policy=policy, pace=retry.pace_of(fault))
     until = now + timedelta(seconds=pause)
     return replace(decision, leave_until=until, away=away, at=until if decision.for_all else decision.at)
 
