@@ -280,7 +280,6 @@ def test_an_interrupted_find_aborts() -> None:
         assert (process.returncode, told) == (130, "interrupted\n")
 
 
-@pytest.mark.long
 def test_an_interrupted_echo_aborts() -> None:
     """Ctrl-C while the peer keeps us waiting, before and after the association is there."""
     for waiting in ([peer.expect(peer.RQ)], [*opening(), peer.expect_message(data_set=False)]):
