@@ -188,7 +188,7 @@ class Association:
                 # Half an answer may have come: what is silent is the time since the last byte.
                 left = seconds if self.layer.heard_bytes != heard else left - share
                 if left <= 0:
-                    raise DimseTimeout(phase, seconds) from error
+                    raise named(self.peer, DimseTimeout(phase, seconds)) from error
         return None
 
     def cancel(self, context_id: int, message_id: int) -> None:
