@@ -66,6 +66,15 @@ def archive(held: list[Sample]) -> Iterator[DcmQrScp]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def stocked(held: list[Sample]) -> Iterator[Orthanc]:
+    """An Orthanc that holds them."""
+    with Orthanc() as server:
+        for sample in held:
+            server.upload(sample.path.read_bytes())
+        yield server
+
+
 def test_an_echo_is_silent(archive: DcmQrScp) -> None:
     """In every spelling of host and port; nothing on either stream."""
     port = archive.port
@@ -145,6 +154,9 @@ def test_failures_are_one_line_and_name_the_peer() -> None:
     with ScriptedPeer([*script, send(peer.release_pdu(peer.RELEASE_RP)), peer.expect_end]) as failing:
         done = scu(f"{LOOPBACK} {failing.port}", code=1)
         assert "C-ECHO ended with status 0122" in done.stderr and done.stderr.count("\n") == 1
+    with FindScp(lambda asked: [peer.until_end], deaf=True) as scp:
+        done = scu(f"--find --studyroot {LOOPBACK} {scp.port} --dimse-timeout 0.2", code=1)
+        assert f"{LOOPBACK}:{scp.port}" in done.stderr and done.stderr.count("\n") == 1
     with ScriptedPeer([*opening(), peer.expect_message(data_set=False), send(peer.abort_pdu()), peer.expect_end]) as it:
         assert "aborted" in scu(f"{LOOPBACK} {it.port}", code=1).stderr
 
@@ -184,17 +196,22 @@ QUERIES = [
 ]
 
 
+@pytest.mark.parametrize("kind", ["archive", "stocked"])
 @pytest.mark.parametrize("line", QUERIES)
-def test_records_and_query_files_are_gdcmscus_own(archive: DcmQrScp, tmp_path: Path, line: str) -> None:
+def test_records_and_query_files_are_gdcmscus_own(
+    request: pytest.FixtureRequest, tmp_path: Path, line: str, kind: str
+) -> None:
     """The same query file; of a real archive the same lines, on standard output, or in the -L file alone. Patients with
     accents in their names apart, which gdcmscu cannot show.
     """
+    server: DcmQrScp | Orthanc = request.getfixturevalue(kind)
     asked = line.replace("P*", "PAT2")
     theirs = gdcmscu.run(
-        archive.port, *shlex.split(asked), "--call", archive.aet, "--store-query", str(tmp_path / "theirs")
+        server.port, *shlex.split(asked), "--call", server.aet, "--store-query", str(tmp_path / "theirs")
     )
+    assert (b"Find Response: 1" in theirs.stderr) == ("NOBODY" not in line)
     log = tmp_path / "log"
-    peer_words = f"{LOOPBACK} {archive.port} --call {archive.aet}"
+    peer_words = f"{LOOPBACK} {server.port} --call {server.aet}"
     ours = scu(f"{asked} {peer_words} --store-query {tmp_path}/ours")
     assert ours.stdout.encode() == theirs.stderr and ours.stderr == ""
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
@@ -204,11 +221,9 @@ def test_records_and_query_files_are_gdcmscus_own(archive: DcmQrScp, tmp_path: P
 
 
 @pytest.mark.parametrize("charset", ["ISO_IR 100", "ISO_IR 192"])
-def test_accents_match_and_are_shown(held: list[Sample], orthanc: Orthanc, charset: str) -> None:
+def test_accents_match_and_are_shown(stocked: Orthanc, charset: str) -> None:
     """Orthanc answers in either character set; keys go out as they were typed, names are printed as UTF-8."""
-    for sample in held:
-        orthanc.upload(sample.path.read_bytes())
-    line = f"--find --patientroot --patient {LOOPBACK} {orthanc.port} --call {orthanc.aet} -k 10,20"
+    line = f"--find --patientroot --patient {LOOPBACK} {stocked.port} --call {stocked.aet} -k 10,20"
     if charset == "ISO_IR 192":
         done = scu(line, "-k", "10,10=*Jérôme*")
         assert "[Müller^Jérôme" in done.stdout and "Find Response: 2" not in done.stdout
@@ -280,7 +295,6 @@ def test_an_interrupted_find_aborts() -> None:
         assert (process.returncode, told) == (130, "interrupted\n")
 
 
-@pytest.mark.long
 def test_an_interrupted_echo_aborts() -> None:
     """Ctrl-C while the peer keeps us waiting, before and after the association is there."""
     for waiting in ([peer.expect(peer.RQ)], [*opening(), peer.expect_message(data_set=False)]):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from support import samples
+from support import gdcmscu, samples
 from support.compare import assert_same_object
 from support.installation import until
 from support.peers import DcmQrScp, Orthanc, StoreScp, require
@@ -198,12 +198,41 @@ def _read(fd: int) -> bytes:
         parts.append(part)
 
 
+@pytest.mark.parametrize("kind", [DcmQrScp, Orthanc])
+def test_archives_hold_the_same_beside_the_real_one(
+    kind: type[DcmQrScp] | type[Orthanc], command: Command, tree: list[Sample]
+) -> None:
+    """What gdcmscu stores and what we store is the same objects in an archive, one for one."""
+    held: list[dict[str, bytes]] = []
+    for ours in (False, True):
+        with kind("ARCHIVE") as server:
+            words = ("--store", "--call", server.aet, "-r", "-i", roots(tree)[0])
+            if ours:
+                assert command.run(*words, "127.0.0.1", server.port).code == 0
+            else:
+                gdcmscu.run(server.port, *map(str, words))
+            held.append(_held(server))
+    theirs, own = held
+    assert set(theirs) == set(own) == samples.uids(tree)
+    for one in tree:
+        assert_same_object(one.path, own[one.sop_instance_uid])
+        assert_same_object(one.path, theirs[one.sop_instance_uid])
+
+
+def _held(server: DcmQrScp | Orthanc) -> dict[str, bytes]:
+    """What an archive holds: SOP Instance UID to file."""
+    if isinstance(server, Orthanc):
+        return {uid: server.dicom(uid) for uid in server.instances()}
+    files = [path for path in server.storage.iterdir() if path.name != "index.dat"]
+    return {str(dcmread(path).SOPInstanceUID): path.read_bytes() for path in files}
+
+
 def test_beside_the_real_one(command: Command, tree: list[Sample], scp_port: int) -> None:
     """gdcmscu stores the same data sets, and writes the same query file, whatever it makes of the end."""
-    gdcmscu = require("gdcmscu")
+    program = require("gdcmscu")
     with StoreScp() as theirs, StoreScp() as ours:
         words = ["-r", str(roots(tree)[0])]
-        arguments = [gdcmscu, "--store", "127.0.0.1", str(theirs.port), *words]
+        arguments = [program, "--store", "127.0.0.1", str(theirs.port), *words]
         subprocess.run(arguments, capture_output=True, timeout=60, env=command.environment)
         assert command.run("--store", "127.0.0.1", ours.port, *words).code == 0
         stored, received = theirs.received(), ours.received()
@@ -211,12 +240,12 @@ def test_beside_the_real_one(command: Command, tree: list[Sample], scp_port: int
         for uid, path in stored.items():
             assert_same_object(path, received[uid])
     queries = []
-    for number, program in enumerate(([gdcmscu], None)):
+    for number, is_ours in enumerate((False, True)):
         query = command.folder / f"query{number}.dcm"
         words = ["--move", "127.0.0.1", "1", "--patientroot", "--image", "--key", "10,20=PAT1", "--key", "8,18=1.2.34"]
         words += ["--port-scp", str(scp_port), "--store-query", str(query)]
-        if program:
-            subprocess.run([*program, *words], capture_output=True, timeout=90, env=command.environment)
+        if not is_ours:
+            subprocess.run([program, *words], capture_output=True, timeout=90, env=command.environment)
         else:
             command.run(*words)
         queries.append(query.read_bytes())

@@ -195,6 +195,30 @@ def test_what_the_peer_refuses_names_the_way_out(tmp_path: Path, capsys: pytest.
     assert (converted.code, converted.err) == (0, [])
 
 
+def test_an_empty_word_is_not_the_current_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a script's empty variable leaves behind is a file that is not there."""
+    images(tmp_path, 2)
+    monkeypatch.chdir(tmp_path)
+    for words in (["h", "104", ""], ["h", "-i", ""]):
+        ran = scu(capsys, "--store", *words)
+        assert (ran.code, ran.out, ran.err) == (1, [], ["'': not sent: vanished: an empty name"])
+
+
+def test_a_log_file_that_takes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line says so once; the trace goes to standard error, and the exit status is what it would have been. A name
+    with a line's end in it is one line.
+    """
+    made = samples.mr_instance(tmp_path / "a\nb.dcm")
+    with ScriptedPeer(taking(0, 0)) as scp:
+        words = (made.path, made.path, "-V", "-L", "/dev/full")
+        ran = scu(capsys, "--store", "127.0.0.1", scp.port, *words)
+    assert (ran.code, ran.out) == (0, [])
+    assert ran.err[0] == "log file /dev/full cannot be written (no space left on device): not used any more"
+    assert ran.err[1:3] == [f"sent {tmp_path}/a\\nb.dcm: status 0000"] * 2 and ran.err[3].startswith("2 of 2 sent")
+
+
 def test_more_contexts_than_one_association_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Further associations, and every file arrives."""
     for number in range(130):

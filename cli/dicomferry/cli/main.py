@@ -6,14 +6,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from io import TextIOWrapper
 
-from dicomferry.cli.output import Output
+from dicomferry.cli.scu import interruption
 
 
 def main() -> None:
     """The console script."""
+    if sys.argv[1:2] == ["scu"]:
+        interruption.handle(dict.fromkeys(interruption.SIGNALS, interruption.exit_at_once))
+    from dicomferry.cli.output import Output
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # A name that this terminal cannot show must not end a listing.
@@ -30,12 +35,11 @@ def main() -> None:
 
 
 def _scu(argv: list[str]) -> int:
-    try:
-        from dicomferry.cli.scu.run import run
+    from dicomferry.cli.scu.run import run
 
-        return run(argv)
-    except KeyboardInterrupt:  # while it is being imported
-        return 130
+    code = run(argv)
+    interruption.handle(dict.fromkeys(interruption.SIGNALS, signal.SIG_IGN))  # what Python does at its end
+    return code
 
 
 if __name__ == "__main__":

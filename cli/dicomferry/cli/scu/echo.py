@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import MAX_PDU, Invocation
 from dicomferry.cli.scu.messages import Messages
 from dicomferry.models.errors import DimseFailure
@@ -11,7 +12,8 @@ from dicomferry.workers.dimse.contexts import IMPLICIT_LE
 
 def run(invocation: Invocation, say: Messages) -> int:
     """0, or 1 for any status but success. Raises DimseError."""
-    result = echo.echo(invocation.remote, syntaxes=(IMPLICIT_LE,), max_pdu=MAX_PDU)
+    with raising():
+        result = echo.echo(invocation.remote, syntaxes=(IMPLICIT_LE,), max_pdu=MAX_PDU)
     if result.status != 0:
         raise DimseFailure(result.status)
     say.detail(

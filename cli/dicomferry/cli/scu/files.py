@@ -36,6 +36,8 @@ class Output:
         self.stored = 0
         """C-STORE requests that were answered with success."""
         self.refused = 0
+        self._temporary: set[str] = set()
+        """Names of files that have no other yet; what has one of them at the end is taken away."""
 
     def prepare(self) -> None:
         """Make the folder and try whether it can be written; raises Refused."""
@@ -50,7 +52,10 @@ class Output:
             raise Refused(f"output folder {self.folder}: {(error.strerror or str(error)).lower()}") from None
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Let go of the folder, and leave nothing behind that is not whole."""
+        for name in self._temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.folder, name))
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -66,22 +71,18 @@ class Output:
         """
         with contextlib.suppress(AttributeError, OSError):
             return Draft(os.open(self.folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666), None)
-        path = os.path.join(self.folder, _temporary_name())
+        path = os.path.join(self.folder, self._temporary_name())
         return Draft(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), path)
 
     def publish(self, draft: Draft, uid: str) -> None:
         """Give a whole file its name, in place of one that has it; it survives a power cut then. Raises OSError."""
         os.fdatasync(draft.fd)
         name = self._name(uid)
-        temporary = os.path.basename(draft.path) if draft.path else _temporary_name()
+        temporary = os.path.basename(draft.path) if draft.path else self._temporary_name()
         if not draft.path:
             os.link(draft.source, temporary, dst_dir_fd=self._fd, follow_symlinks=True)
-        try:
-            os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary, dir_fd=self._fd)
-            raise
+        os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        self._temporary.discard(temporary)
         with contextlib.suppress(OSError):  # some file systems do not flush folders
             os.fsync(self._fd)
         path = os.path.join(self.folder, name)
@@ -98,6 +99,12 @@ class Output:
         self._progress.failure(
             f"instance {shown}: refused with status {answer.status:04X}: {answer.comment}", instances=1
         )
+
+    def _temporary_name(self) -> str:
+        # Known before the file is there: an interruption may come right after it is.
+        name = f".{uuid.uuid4().hex}.part"
+        self._temporary.add(name)
+        return name
 
     def _name(self, uid: str) -> str:
         if len(uid) <= MOST_AS_NAME:
@@ -129,7 +136,3 @@ class ReceivedFile(Intake):
         if error.errno == errno.ENAMETOOLONG:
             return "its UID is too long for a file name"
         return f"cannot be written: {error.strerror or error}"
-
-
-def _temporary_name() -> str:
-    return f".{uuid.uuid4().hex}.part"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dicomferry.cli.scu import query, records
+from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import MAX_PDU, Invocation
 from dicomferry.cli.scu.messages import Messages
 from dicomferry.models.errors import DimseFailure
@@ -22,7 +23,7 @@ def run(invocation: Invocation, say: Messages) -> int:
     proposals = [Proposal(asked.find_model, (IMPLICIT_LE,))]
     say.detail(f"C-FIND {asked.find_model} with\n{records.text(asked.identifier, asked.charset)}")
     failure: DimseFailure | None = None
-    with open_with(invocation.remote, proposals, asked.find_model, max_pdu=MAX_PDU) as association:
+    with raising(), open_with(invocation.remote, proposals, asked.find_model, max_pdu=MAX_PDU) as association:
         # Named, so that an interruption ends the association before it ends this iterator, which would wait for the
         # peer's answer to a C-CANCEL.
         matches = find.find(association, asked.find_model, asked.identifier, priority=PRIORITY_LOW)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dicomferry.cli.scu.files import Output
-from dicomferry.cli.scu.interruption import terminable
+from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import Messages
 from dicomferry.cli.scu.progress import Progress
@@ -20,7 +20,7 @@ MOST_ROUNDS = 4
 """Which SOP classes there are, nobody tells beforehand: what failed is asked for with other contexts so often."""
 
 
-@terminable()
+@raising()
 def run(invocation: Invocation, say: Messages) -> int:
     """Fetch what the keys name into the output folder; 1 where that is not all that there is.
 

@@ -1,21 +1,70 @@
-"""Interruptions of a run that has something to put away: TERM is what Ctrl-C is."""
+"""Interruptions: INT and TERM end a run with 130, whatever it is doing."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+INTERRUPTED = 130
+SIGNALS: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+
+Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+def exit_at_once(_number: int = 0, _frame: FrameType | None = None) -> None:
+    """The handler for as long as there is nothing to put away: an exception would come to modules half imported, and to
+    callbacks that swallow it.
+    """
+    with suppress(OSError):
+        os.write(2, b"interrupted\n")
+    os._exit(INTERRUPTED)
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Within it TERM raises KeyboardInterrupt, as INT does; what is outside of the main thread is left alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def restored() -> Iterator[None]:
+    """After it the handlers are what they were before."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        handle(before)
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Within it either signal raises KeyboardInterrupt. Once that has happened the handler stays, because putting
+    things away is not to be interrupted; what is outside of the main thread is left alone.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    interrupted = _Raise()
+    handle(dict.fromkeys(SIGNALS, interrupted))
+    try:
+        yield
+    finally:
+        if interrupted.times:  # whatever became of it on its way here
+            raise KeyboardInterrupt
+        handle(before)
+
+
+def handle(handlers: Mapping[int, Handler]) -> None:
+    """Install them, if this is the thread that can."""
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+class _Raise:
+    times = 0
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        self.times += 1
+        if self.times == 1:
+            raise KeyboardInterrupt
+        # The second is the first one passed on by a program that was interrupted with us; the third means it.
+        if self.times > 2:
+            exit_at_once()

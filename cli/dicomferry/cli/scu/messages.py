@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
@@ -77,12 +78,12 @@ class Messages:
     def sent(self, path: str, status: int) -> None:
         """With -V: a file was sent, and how the peer answered. `failure` is another matter, and up to the caller."""
         if self._asked.verbose:
-            self._trace(f"sent {path}: status {status:04X}")
+            self._trace(f"sent {one_line(path)}: status {status:04X}")
 
     def received(self, path: str, status: int) -> None:
         """With -V: a file came, and how we answered."""
         if self._asked.verbose:
-            self._trace(f"received {path}: status {status:04X}")
+            self._trace(f"received {one_line(path)}: status {status:04X}")
 
     def total(self, text: str) -> None:
         """With -V: one line on all of them."""
@@ -94,10 +95,8 @@ class Messages:
 
         Raises OutputFailed or BrokenPipeError where standard output takes nothing.
         """
-        if self._log is None:
+        if not self._logged(text, self.failure):
             self._write(sys.stdout, text)
-        else:
-            self._trace(text)
 
     def close(self) -> None:
         """Write out what is left; may be repeated."""
@@ -106,15 +105,22 @@ class Messages:
                 self._log.close()
 
     def _trace(self, text: str) -> None:
-        if self._log is None:
+        if not self._logged(text, self.warn):
             self._write(sys.stderr, text)
-            return
+
+    def _logged(self, text: str, complain: Callable[[str], None]) -> bool:
+        """Whether the -L file has taken it; one that does not is done without from then on."""
+        if self._log is None:
+            return False
         try:
             self._log.write(text + "\n")
         except OSError as error:
-            path, self._log = self._asked.log_file, None
+            self.close()
+            self._log = None
             why = (error.strerror or str(error)).lower()
-            self.failure(f"log file {path}: {why}")
+            complain(f"log file {self._asked.log_file} cannot be written ({why}): not used any more")
+            return False
+        return True
 
     @staticmethod
     def _write(stream: TextIO, text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from dicomferry.cli.scu.files import Output
-from dicomferry.cli.scu.interruption import terminable
+from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import MAX_PDU, Invocation
 from dicomferry.cli.scu.messages import Messages
 from dicomferry.cli.scu.progress import Progress
@@ -25,7 +25,7 @@ QUIET_SECONDS = Timeouts().quiet
 longer."""
 
 
-@terminable()
+@raising()
 def run(invocation: Invocation, say: Messages) -> int:
     """Fetch what the keys name into the output folder; 1 where that is not all that there is.
 

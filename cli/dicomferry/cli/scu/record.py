@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import Messages, Refused
 from dicomferry.models import dimse_status
@@ -110,6 +111,7 @@ def keeping(invocation: Invocation, say: Messages) -> Iterator[Journal]:
         database.close()
 
 
+@raising()
 def single(invocation: Invocation, say: Messages, run: Callable[[Invocation, Messages], int]) -> int:
     """Run a mode that is one request and brings nothing here, which is an echo or a find, and keep what came of it."""
     with keeping(invocation, say) as journal:

@@ -12,6 +12,7 @@ from io import TextIOWrapper
 from dicomferry.cli.output import mute
 from dicomferry.cli.scu import grammar
 from dicomferry.cli.scu.grammar import Line
+from dicomferry.cli.scu.interruption import INTERRUPTED, restored
 from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import Messages, Refused, one_line
 from dicomferry.models.errors import (
@@ -23,9 +24,8 @@ from dicomferry.models.errors import (
     RemoteUnreachable,
 )
 
-INTERRUPTED = 130
 
-
+@restored()
 def run(argv: Sequence[str]) -> int:
     """The exit status. What goes wrong is one line on standard error."""
     if isinstance(sys.stdout, TextIOWrapper):

@@ -46,6 +46,10 @@ def files(names: Sequence[str], *, recursive: bool) -> Iterator[File]:
     """Each file once for each time that it is named. Of a folder the names are sorted, and hidden ones left out."""
     for name in names:
         typed = os.fsencode(name)
+        if not typed:
+            # Made a path, it would be the current folder.
+            yield File("''", b"", 0, 0, None, "vanished", "an empty name", "vanished: an empty name")
+            continue
         root = _rooted(typed)
         for found in inventory([root], recursive=recursive, hidden=False):
             shown = typed.rstrip(b"/") + found.path[len(root.rstrip(b"/")) :]

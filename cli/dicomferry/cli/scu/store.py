@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from dicomferry.cli.scu.interruption import terminable
+from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import MAX_PDU, Invocation
 from dicomferry.cli.scu.messages import Messages, Refused
 from dicomferry.cli.scu.progress import Progress
@@ -24,7 +24,7 @@ MOST_BROKEN = 3
 """Associations in a row that broke before any file was answered; after them the rest is given up."""
 
 
-@terminable()
+@raising()
 def run(invocation: Invocation, say: Messages) -> int:
     """Send what the command line names; 1 where any of it was not stored.
 

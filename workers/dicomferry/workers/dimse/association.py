@@ -188,7 +188,7 @@ class Association:
                 # Half an answer may have come: what is silent is the time since the last byte.
                 left = seconds if self.layer.heard_bytes != heard else left - share
                 if left <= 0:
-                    raise DimseTimeout(phase, seconds) from error
+                    raise named(self.peer, DimseTimeout(phase, seconds)) from error
         return None
 
     def cancel(self, context_id: int, message_id: int) -> None:
@@ -216,6 +216,9 @@ class Association:
         except DimseError as error:
             log.debug("release failed: %s", error)
             self.layer.abort()
+        except BaseException:
+            self.layer.abort()
+            raise
         finally:
             self.layer.close()
 
@@ -284,6 +287,13 @@ def open_association(
     try:
         layer.send([request], seconds=remote.timeouts.acse)
         negotiated = read_answer(layer, layer.receive("acse", remote.timeouts.acse), proposals)
+        return Association(
+            remote,
+            layer,
+            negotiated,
+            tcp_seconds=connected - began,
+            negotiation_seconds=time.perf_counter() - connected,
+        )
     except PeerClosed as error:
         layer.close()
         if error.heard:
@@ -299,13 +309,6 @@ def open_association(
         layer.abort()
         layer.close()
         raise
-    return Association(
-        remote,
-        layer,
-        negotiated,
-        tcp_seconds=connected - began,
-        negotiation_seconds=time.perf_counter() - connected,
-    )
 
 
 def open_with(

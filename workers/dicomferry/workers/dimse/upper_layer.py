@@ -89,6 +89,13 @@ class UpperLayer:
     """
 
     def __init__(self, sock: socket.socket, peer: str, progress: Callable[[int], None] | None = None) -> None:
+        self._lock = threading.Lock()
+        self._aborted = False
+        self._closed = False
+        self._sent: list[int] = []
+        self._to_send = 0
+        self._peer_gone = False
+        self._socket: socket.socket | TlsStream = TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else sock
         sock.setblocking(False)
         # Nagle's algorithm and delayed acknowledgements together cost 40 ms an image; keep-alive finds dead
         # peers behind firewalls that forget idle connections.
@@ -96,15 +103,9 @@ class UpperLayer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.peer = peer
         self.heard_bytes = 0
-        self._socket: socket.socket | TlsStream = TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else sock
         self._progress = progress
         self._input = bytearray()
         self._heard = False
-        self._lock = threading.Lock()
-        self._aborted = False
-        self._closed = False
-        self._sending = False
-        self._peer_gone = False
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
         self._writable = select.poll()
@@ -120,21 +121,23 @@ class UpperLayer:
         """
         self._check_open()
         views = [memoryview(buffer) for buffer in buffers]
-        self._sending = True
+        self._sent, self._to_send = [], sum(map(len, views))
         while views:
             try:
-                sent = self._socket.sendmsg(views)
+                with self._lock:
+                    # Sent and counted by C code: neither a signal's exception nor `abort` comes in between.
+                    self._sent.extend(map(self._socket.sendmsg, (views,)))
             except (BlockingIOError, InterruptedError):
                 self._wait_for_room(seconds)
                 continue
             except OSError as error:
                 raise self._broken(error) from error
             self._moved()
+            sent = self._sent[-1]
             while views and sent >= len(views[0]):
                 sent -= len(views.pop(0))
             if sent:
                 views[0] = views[0][sent:]
-        self._sending = False
 
     def receive(self, phase: str, seconds: float, most: int = MAX_PDU_LENGTH) -> Pdu:
         """The next PDU, of any lawful type but A-ABORT.
@@ -196,14 +199,16 @@ class UpperLayer:
         with self._lock:
             if self._aborted or self._closed:
                 return
-            self._aborted = True
-            with contextlib.suppress(OSError):
+            try:
                 # In the middle of a PDU the peer would take it for data; after its own A-ABORT, or its
                 # connection's end, it hears nothing.
-                if not (self._sending or self._peer_gone):
-                    self._socket.send(encode_abort(source, reason))
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+                if not (0 < sum(self._sent) < self._to_send or self._peer_gone):
+                    with contextlib.suppress(OSError):
+                        self._socket.send(encode_abort(source, reason))
+            finally:
+                self._aborted = True
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection; may be repeated. For the owner's thread."""
@@ -220,6 +225,11 @@ class UpperLayer:
                     if not self._socket.recv(_CHUNK):
                         break
             self._socket.close()
+
+    def __del__(self) -> None:
+        """A signal's exception may come after the opening and before there is an owner: the peer is told then, too."""
+        self.abort()
+        self.close()
 
     def _moved(self) -> None:
         if self._progress is not None:
