@@ -180,6 +180,10 @@ class Archive:
         place = self._open(folder)
         self._flush(place.fd)
 
+    def has_file(self, folder: str, name: str) -> bool:
+        """Whether something of that name is there, whatever it is. Raises OSError."""
+        return os.access(name, os.F_OK, dir_fd=self._open(folder).fd, follow_symlinks=False)
+
     def open_file(self, folder: str, name: str) -> int:
         """A descriptor for reading a file of the archive; never follows a link, never blocks. Raises OSError."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
