@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -220,6 +221,9 @@ def run(settings: Settings) -> int:
         call_store.begin(database)
         calls.start()
         log.info("storage SCP listens", host=settings.scp.host, port=settings.scp.port, archive=str(archive.root))
+        # What was loaded stays: otherwise the collector walks through all of it again and again while files come in.
+        gc.collect()
+        gc.freeze()
         parent.tell_ready()
         _stand(connections, database.impatient(), worker, admission, paces, stop)
         connections.drain(stop, waits.progress)
