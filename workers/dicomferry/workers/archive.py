@@ -20,6 +20,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from dicomferry.models.errors import ConfigurationError
@@ -247,6 +248,7 @@ class Archive:
                     yield os.path.relpath(full, self.root)
 
 
+@lru_cache(maxsize=1024)
 def component(uid: str | None, level: str) -> str:
     """A UID as the name of a file or folder: itself where it is a harmless one, else a hash that no UID looks like."""
     if not uid:
