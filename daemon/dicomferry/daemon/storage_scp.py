@@ -215,15 +215,15 @@ def run(settings: Settings) -> int:
         paces.reload()
         scp = StorageScp(settings, archive, indexer, admission, waits, calls, paces)
         acceptance.prepare()
+        # What was loaded stays: otherwise the collector walks through all of it again and again while files come in.
+        gc.collect()
+        gc.freeze()
         connections = scp.listen()
         indexer.start()
         worker = presence.register(database, "scp", slots=scp.most_associations)
         call_store.begin(database)
         calls.start()
         log.info("storage SCP listens", host=settings.scp.host, port=settings.scp.port, archive=str(archive.root))
-        # What was loaded stays: otherwise the collector walks through all of it again and again while files come in.
-        gc.collect()
-        gc.freeze()
         parent.tell_ready()
         _stand(connections, database.impatient(), worker, admission, paces, stop)
         connections.drain(stop, waits.progress)
