@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -216,6 +217,9 @@ def run(settings: Settings) -> int:
         paces.reload()
         scp = StorageScp(settings, archive, indexer, admission, waits, calls, paces)
         acceptance.prepare()
+        # What was loaded stays: otherwise the collector walks through all of it again and again while files come in.
+        gc.collect()
+        gc.freeze()
         connections = scp.listen()
         indexer.start()
         worker = presence.register(database, "scp", slots=scp.most_associations)

@@ -32,7 +32,8 @@ _BY_UID = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+# Not frozen, since one of each is made for every instance, and to make one that is takes twice as long.
+@dataclass(kw_only=True)
 class Arrival:
     """One C-STORE that was received and kept."""
 
@@ -51,7 +52,7 @@ class Arrival:
     move_id: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Received:
     """A file that lies in the archive, durably; `arrival` is None where it was found and not received."""
 

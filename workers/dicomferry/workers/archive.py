@@ -20,6 +20,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from dicomferry.models.errors import ConfigurationError
@@ -180,6 +181,10 @@ class Archive:
         place = self._open(folder)
         self._flush(place.fd)
 
+    def has_file(self, folder: str, name: str) -> bool:
+        """Whether something of that name is there, whatever it is. Raises OSError."""
+        return os.access(name, os.F_OK, dir_fd=self._open(folder).fd, follow_symlinks=False)
+
     def open_file(self, folder: str, name: str) -> int:
         """A descriptor for reading a file of the archive; never follows a link, never blocks. Raises OSError."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -243,6 +248,7 @@ class Archive:
                     yield os.path.relpath(full, self.root)
 
 
+@lru_cache(maxsize=1024)
 def component(uid: str | None, level: str) -> str:
     """A UID as the name of a file or folder: itself where it is a harmless one, else a hash that no UID looks like."""
     if not uid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 from dicomferry.workers.elements import HEADER_SIZES, UNPACK_HEADER, UNPACK_LENGTH
@@ -12,6 +13,7 @@ IMPLEMENTATION_CLASS, IMPLEMENTATION_VERSION, SOURCE_AE_TITLE = 0x12, 0x13, 0x16
 
 _SHORT = struct.Struct("<HH2sH")
 _UIDS = (SOP_CLASS, SOP_INSTANCE, TRANSFER_SYNTAX, IMPLEMENTATION_CLASS)
+_BEFORE = b"\0" * 128 + b"DICM" + _SHORT.pack(2, 0, b"UL", 4)
 _VERSION = struct.pack("<HH2sxxL", 2, 1, b"OB", 2) + b"\0\1"
 
 
@@ -24,14 +26,17 @@ class Meta(NamedTuple):
 
 def encode(values: dict[int, str]) -> bytes:
     """Preamble, DICM and the meta group with these values, given in ascending order."""
-    parts = [_VERSION]
-    for element, value in values.items():
-        vr, pad = (b"UI", b"\0") if element in _UIDS else (b"AE" if element == SOURCE_AE_TITLE else b"SH", b" ")
-        raw = value.encode("latin-1", "replace")
-        raw += pad * (len(raw) % 2)
-        parts.append(_SHORT.pack(2, element, vr, len(raw)) + raw)
-    body = b"".join(parts)
-    return b"\0" * 128 + b"DICM" + _SHORT.pack(2, 0, b"UL", 4) + struct.pack("<L", len(body)) + body
+    body = b"".join([_VERSION, *[_element(element, value) for element, value in values.items()]])
+    return _BEFORE + struct.pack("<L", len(body)) + body
+
+
+@lru_cache(maxsize=1024)
+def _element(element: int, value: str) -> bytes:
+    """All but one of them are the same in file after file."""
+    vr, pad = (b"UI", b"\0") if element in _UIDS else (b"AE" if element == SOURCE_AE_TITLE else b"SH", b" ")
+    raw = value.encode("latin-1", "replace")
+    raw += pad * (len(raw) % 2)
+    return _SHORT.pack(2, element, vr, len(raw)) + raw
 
 
 def decode(first: bytes) -> Meta | None:

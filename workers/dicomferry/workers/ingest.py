@@ -106,16 +106,16 @@ class Ingest(Intake):
         flushed = False
         for number in range(1, MOST_OF_ONE_UID):
             name = file_name(stem, number)
-            while True:
+            relation: Relation | None = None
+            while relation is None:
+                if not self._archive.has_file(folder, name):
+                    if not flushed:
+                        self._archive.flush_draft(draft)
+                        flushed = True
+                    if self._archive.publish(draft, folder, name):
+                        return name, outcome
+                # It was there before, or somebody was quicker: another sender of the same instance.
                 relation = self._compare(draft, folder, name, elements=number <= MOST_PARSED)
-                if relation is not None:
-                    break
-                if not flushed:
-                    self._archive.flush_draft(draft)
-                    flushed = True
-                if self._archive.publish(draft, folder, name):
-                    return name, outcome
-                # Somebody was quicker: another sender of the same instance.
             if relation is Relation.SAME:
                 return name, "duplicate"
             if outcome != "conflict":

@@ -9,6 +9,7 @@ import errno
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 
 from dicomferry.models.errors import UnusableFile
 from dicomferry.workers import file_meta
@@ -148,7 +149,7 @@ class Intake(ABC):
             self._refuse(DOES_NOT_MATCH, "SOP Instance UID of command and data set differ")
         elif sop_class != incoming.sop_class_uid:
             self._refuse(DOES_NOT_MATCH, "SOP Class UID of command and data set differ")
-        elif not all(len(uid) <= 64 and _LAWFUL.fullmatch(uid) for uid in found if uid):
+        elif not all([_is_lawful(uid) for uid in found if uid]):
             self._flaw = "odd uid"
         return True
 
@@ -171,6 +172,11 @@ class Intake(ABC):
 
     def _write(self, draft: Draft, views: Sequence[bytes | memoryview]) -> None:
         draft.write(views)
+
+
+@lru_cache(maxsize=1024)
+def _is_lawful(uid: str) -> bool:
+    return len(uid) <= 64 and _LAWFUL.fullmatch(uid) is not None
 
 
 def _first(spans: list[memoryview]) -> bytes:

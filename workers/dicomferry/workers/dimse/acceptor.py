@@ -45,7 +45,7 @@ class Waits:
     progress: float = 60.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Incoming:
     """A C-STORE request as its command says it; UIDs and AE titles without trailing NUL and blanks."""
 

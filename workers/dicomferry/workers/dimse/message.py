@@ -61,6 +61,7 @@ IS_LAST = 0x02
 MAX_MESSAGE = 64 * 1024 * 1024
 
 _ELEMENT = struct.Struct("<HHL")
+_GROUP_LENGTH = struct.Struct("<HHLL")
 _PDV = struct.Struct(">LBB")
 _SHORT = struct.Struct("<H")
 
@@ -104,11 +105,9 @@ class Command:
 
     def encode(self) -> bytes:
         """The command set with its group length, elements in ascending order."""
-        parts: list[bytes] = []
-        for element, value in sorted(self.values.items()):
-            parts += (_ELEMENT.pack(0, element, len(value)), value)
-        body = b"".join(parts)
-        return _ELEMENT.pack(0, GROUP_LENGTH, 4) + struct.pack("<L", len(body)) + body
+        pack = _ELEMENT.pack
+        body = b"".join([pack(0, element, len(value)) + value for element, value in sorted(self.values.items())])
+        return _GROUP_LENGTH.pack(0, GROUP_LENGTH, 4, len(body)) + body
 
     def number(self, element: int) -> int | None:
         """A US value, None where the element is absent or no US."""
@@ -133,8 +132,10 @@ class Command:
         if comment:
             text = comment[:MOST_COMMENT]
             values[ERROR_COMMENT] = (text + " " * (len(text) % 2)).encode("ascii", "replace")
-        copied = (AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_INSTANCE_UID)
-        return Command(values | {element: self.values[element] for element in copied if element in self.values})
+        for element in (AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_INSTANCE_UID):
+            if element in self.values:
+                values[element] = self.values[element]
+        return Command(values)
 
     @property
     def has_data_set(self) -> bool:
