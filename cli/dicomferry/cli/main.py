@@ -6,17 +6,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from io import TextIOWrapper
 
-from dicomferry.cli.scu import interruption
+from dicomferry.cli.scu import beginning
 
 
 def main() -> None:
     """The console script."""
     if sys.argv[1:2] == ["scu"]:
-        interruption.handle(dict.fromkeys(interruption.SIGNALS, interruption.exit_at_once))
+        beginning.watch()
     from dicomferry.cli.output import Output
 
     for stream in (sys.stdout, sys.stderr):
@@ -35,10 +34,11 @@ def main() -> None:
 
 
 def _scu(argv: list[str]) -> int:
+    from dicomferry.cli.scu.interruption import ignore
     from dicomferry.cli.scu.run import run
 
     code = run(argv)
-    interruption.handle(dict.fromkeys(interruption.SIGNALS, signal.SIG_IGN))  # what Python does at its end
+    ignore()
     return code
 
 

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-INTERRUPTED = 130
+from dicomferry.cli.scu.beginning import exit_at_once
+
 SIGNALS: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
 
 Handler = Callable[[int, FrameType | None], Any] | int | None
-
-
-def exit_at_once(_number: int = 0, _frame: FrameType | None = None) -> None:
-    """The handler for as long as there is nothing to put away: an exception would come to modules half imported, and to
-    callbacks that swallow it.
-    """
-    with suppress(OSError):
-        os.write(2, b"interrupted\n")
-    os._exit(INTERRUPTED)
 
 
 @contextmanager
@@ -32,7 +23,7 @@ def restored() -> Iterator[None]:
     try:
         yield
     finally:
-        handle(before)
+        _handle(before)
 
 
 @contextmanager
@@ -42,16 +33,21 @@ def raising() -> Iterator[None]:
     """
     before = {number: signal.getsignal(number) for number in SIGNALS}
     interrupted = _Raise()
-    handle(dict.fromkeys(SIGNALS, interrupted))
+    _handle(dict.fromkeys(SIGNALS, interrupted))
     try:
         yield
     finally:
         if interrupted.times:  # whatever became of it on its way here
             raise KeyboardInterrupt
-        handle(before)
+        _handle(before)
 
 
-def handle(handlers: Mapping[int, Handler]) -> None:
+def ignore() -> None:
+    """From now on: everything is done, and Python is at its end."""
+    _handle(dict.fromkeys(SIGNALS, signal.SIG_IGN))
+
+
+def _handle(handlers: Mapping[int, Handler]) -> None:
     """Install them, if this is the thread that can."""
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():

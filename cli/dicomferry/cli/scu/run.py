@@ -11,8 +11,9 @@ from io import TextIOWrapper
 
 from dicomferry.cli.output import mute
 from dicomferry.cli.scu import grammar
+from dicomferry.cli.scu.beginning import INTERRUPTED
 from dicomferry.cli.scu.grammar import Line
-from dicomferry.cli.scu.interruption import INTERRUPTED, restored
+from dicomferry.cli.scu.interruption import restored
 from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import Messages, Refused, one_line
 from dicomferry.models.errors import (

@@ -195,5 +195,8 @@ def reason_of(error: DimseError) -> str | None:
 
 
 def is_stored(status: int) -> bool:
-    """Whether a C-STORE status says that the instance is kept: success or a warning (PS3.7 annex C, PS3.4 B.2.3)."""
+    """Whether a C-STORE status says that the instance is kept: success or a warning of PS3.4 B.2.3.
+
+    Not the table's rule: scripts that know gdcmscu expect a failure for what else PS3.7 annex C calls a warning.
+    """
     return status in (0x0000, 0x0001) or status & 0xF000 == 0xB000
