@@ -16,9 +16,10 @@ from dicomferry.cli import retrieve_words
 from dicomferry.models import call_store, job_store, lease, remote_store, retrieve_store, spec
 from dicomferry.models.state import JobState
 from dicomferry.models.tables import ArrivalRow, ChunkRow, ItemRow
-from dicomferry.workers import get_line, runner, watch
+from dicomferry.workers import runner
 from dicomferry.workers.archive import Archive
 from dicomferry.workers.journal import Journal
+from dicomferry.workers.retrieval import get_line, watch
 from support import samples, studies
 from support.compare import assert_same_object
 from support.peers import StoreScp

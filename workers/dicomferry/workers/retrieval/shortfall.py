@@ -7,13 +7,13 @@ from dicomferry.models.dimse_status import local
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NOT_DELIVERED, NOT_YET
 from dicomferry.models.state import ItemState
-from dicomferry.workers import expectation, fault
-from dicomferry.workers.asking import Asking, sentence_of
-from dicomferry.workers.elsewhere import Believed, Elsewhere
-from dicomferry.workers.fault import End, Fault, Lost
-from dicomferry.workers.goal import Blind
-from dicomferry.workers.media import Media
 from dicomferry.workers.plan import printable
+from dicomferry.workers.retrieval import expectation, fault
+from dicomferry.workers.retrieval.asking import Asking, sentence_of
+from dicomferry.workers.retrieval.elsewhere import Believed, Elsewhere
+from dicomferry.workers.retrieval.fault import End, Fault, Lost
+from dicomferry.workers.retrieval.goal import Blind
+from dicomferry.workers.retrieval.media import Media
 
 
 def round_is_over(asking: Asking, media: Media, scps: frozenset[int]) -> End:
