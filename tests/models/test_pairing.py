@@ -32,7 +32,7 @@ from dicomferry.models.rounds import Ask
 from dicomferry.models.state import AttemptEnd, ChunkState, ItemState, JobState
 from dicomferry.models.tables import ArrivalRow, ChunkRow, ItemRow
 from dicomferry.models.target import Target
-from dicomferry.workers import retrieve_plan
+from dicomferry.workers.retrieval import retrieve_plan
 
 from .site import Clock, Site, together
 

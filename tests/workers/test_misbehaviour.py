@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.workers import watch
+from dicomferry.workers.retrieval import watch
 from support import samples
 from support.misbehaviour import NAMED, OF_GET
 from support.qr_catalogue import Catalogue

@@ -25,16 +25,21 @@ MISSING_SHOWN = 5
 
 def proof(job: Document) -> str:
     """`proven`, or what there is instead of a proof."""
+    if job["received"] == 0:
+        return "here"
     return PROOFS.get(job["verified"] or "", "here")
 
 
 def balance(job: Document) -> str:
     """`900 of 900 proven from PACS1`, in the sentence about a job's end."""
-    there = f" at {job['destination']}" if job["destination"] else ""
     received, expected = job["received"] or 0, job["expected"]
-    if expected is None:
-        return f"{number(received)} {proof(job)}{there}, from {words.title(job)}"
-    return f"{number(received)} of {number(expected)} {proof(job)}{there}, from {words.title(job)}"
+    come = number(received) if expected is None else f"{number(received)} of {number(expected)}"
+    source = words.title(job)
+    if job["destination"]:
+        proven = job["verified"] == "uids" and received
+        way = f"proven at {job['destination']}, from {source}" if proven else f"sent to {job['destination']}"
+        return f"{come} {way}" if proven or not received else f"{come} {way}, {source} says"
+    return f"{come} {proof(job)}, from {source}"
 
 
 def parts(job: Document) -> Iterator[str]:

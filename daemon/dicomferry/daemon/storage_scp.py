@@ -19,7 +19,7 @@ from dicomferry.models import settings as settings_module
 from dicomferry.models.database import Database
 from dicomferry.models.errors import DicomferryError, DimseError
 from dicomferry.models.settings import Settings
-from dicomferry.workers import archive_check, get_line, parent
+from dicomferry.workers import archive_check, parent
 from dicomferry.workers.admission import Admission
 from dicomferry.workers.archive import OWN, Archive
 from dicomferry.workers.call_log import CallLog, Entry
@@ -31,6 +31,7 @@ from dicomferry.workers.indexer import Indexer
 from dicomferry.workers.ingest import Ingest
 from dicomferry.workers.journal import Journal
 from dicomferry.workers.pace import Paces, Slowed
+from dicomferry.workers.retrieval import get_line
 
 LEAST_ASSOCIATIONS = 256
 """The limit on associations is this, or four times all moves in flight where that is more."""

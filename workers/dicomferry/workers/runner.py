@@ -17,7 +17,7 @@ from dicomferry.models.outcome import Outcome
 from dicomferry.models.remote import Remote
 from dicomferry.models.spec import RETRIEVES
 from dicomferry.models.state import AttemptEnd, ItemState
-from dicomferry.workers import plan, probe, retrieve, retrieve_plan
+from dicomferry.workers import plan, probe
 from dicomferry.workers.environment import INTERNAL, decide, sentence
 from dicomferry.workers.environment import STUCK as STUCK
 from dicomferry.workers.environment import Environment as Environment
@@ -25,6 +25,7 @@ from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.operations import OPERATIONS, Answered, Work
 from dicomferry.workers.pace import AttemptPace
 from dicomferry.workers.recorder import Recorder
+from dicomferry.workers.retrieval import retrieve, retrieve_plan
 
 RECORD_ITEMS = 100
 RECORD_SECONDS = 0.5

@@ -14,9 +14,9 @@ from dicomferry.models.dimse_status import Rule, local
 from dicomferry.models.errors import DimseError
 from dicomferry.models.ledger import UNVERIFIED
 from dicomferry.models.target import Target
-from dicomferry.workers import expectation
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.operations import Answered, Work
+from dicomferry.workers.retrieval import expectation
 
 SENT = "to be verified"
 PAUSES = (1.0, 4.0, 10.0)

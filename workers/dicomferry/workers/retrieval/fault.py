@@ -33,19 +33,22 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Lost:
-    """Why what is still missing is given up."""
+    """Why what is still missing is given up. `unseen` was said to be sent, and the destination does not show it."""
 
     reason: str = NOT_DELIVERED
     detail: str | None = None
     gone: frozenset[str] = frozenset()
     named: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
+    unseen: frozenset[str] = frozenset()
 
     def outcome(self, row: AnyRow) -> Outcome:
         """Of one instance."""
         reason, detail = self.reason, self.detail
         if row.sop_instance_uid in self.gone:
             reason, detail = GONE, None
+        elif row.sop_instance_uid in self.unseen:
+            reason = "not at the destination"
         elif row.sop_class_uid in self.refused:
             reason, detail = "context refused here", f"our storage SCP refused SOP class {row.sop_class_uid}"
         elif row.sop_instance_uid in self.named:

@@ -12,12 +12,14 @@ import sqlalchemy as sa
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
+from dicomferry.cli import retrieve_words
 from dicomferry.models import call_store, job_store, lease, remote_store, retrieve_store, spec
 from dicomferry.models.state import JobState
 from dicomferry.models.tables import ArrivalRow, ChunkRow, ItemRow
-from dicomferry.workers import get_line, runner, watch
+from dicomferry.workers import runner
 from dicomferry.workers.archive import Archive
 from dicomferry.workers.journal import Journal
+from dicomferry.workers.retrieval import get_line, watch
 from support import samples, studies
 from support.compare import assert_same_object
 from support.peers import StoreScp
@@ -386,6 +388,7 @@ def test_what_goes_elsewhere_is_seen_there(here: Site, held: list[Sample], store
         job = here.drive(job_id)
     assert set(storescp.received()) == samples.uids(held)
     assert (job["state"], job["verified"], job["received"], job["expected"]) == ("succeeded", "none", 10, 10)
+    assert retrieve_words.balance(job) == "10 of 10 sent to STORESCP, ARCHIVE says"
     assert samples.uids(held).isdisjoint(archived(here.scp))
     here.check(job_id)
 
@@ -401,5 +404,22 @@ def test_a_destination_that_answers_is_asked(here: Site, held: list[Sample], tmp
             job_id = here.move(peer.address, study_of(held), destination="THERE")
             job = here.drive(job_id)
     assert (job["state"], job["verified"], job["received"]) == ("incomplete", "uids", 9)
+    assert retrieve_words.balance(job) == "9 of 10 proven at THERE, from ARCHIVE"
     assert here.reasons(job_id) == {"not at the destination"}
     assert here.rounds(job_id) == [0, 1, 2]
+
+
+def test_what_was_never_sent_is_not_said_to_have_been(here: Site, held: list[Sample]) -> None:
+    """An archive that answers only that it cannot has told of no delivery: its word stands, with a hint at the
+    destination, which many do not distinguish.
+    """
+    with archive(here, held, manners=Manners(retrieve=lambda retrieval: retrieval.final(0xC000))) as peer:
+        peer.destinations["NOBODY"] = here.scp.port
+        job_id = here.move(peer.address, study_of(held), destination="NOBODY")
+        job = here.drive(job_id)
+    assert (job["state"], job["received"], here.reasons(job_id)) == ("failed", 0, {"not delivered"})
+    assert {item["detail"] for item in here.items(job_id) if item["kind"] == "instance"} == {
+        "the archive answered 0xC000; 0 completed, 0 failed, 0 with warnings; "
+        "does it know AE title NOBODY as a destination?"
+    }
+    assert retrieve_words.balance(job) == "0 of 10 sent to NOBODY"

@@ -7,13 +7,13 @@ from dicomferry.models.dimse_status import local
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NOT_DELIVERED, NOT_YET
 from dicomferry.models.state import ItemState
-from dicomferry.workers import expectation, fault
-from dicomferry.workers.asking import Asking, sentence_of
-from dicomferry.workers.elsewhere import Believed
-from dicomferry.workers.fault import End, Fault, Lost
-from dicomferry.workers.goal import Blind
-from dicomferry.workers.media import Media
 from dicomferry.workers.plan import printable
+from dicomferry.workers.retrieval import expectation, fault
+from dicomferry.workers.retrieval.asking import Asking, sentence_of
+from dicomferry.workers.retrieval.elsewhere import Believed, Elsewhere
+from dicomferry.workers.retrieval.fault import End, Fault, Lost
+from dicomferry.workers.retrieval.goal import Blind
+from dicomferry.workers.retrieval.media import Media
 
 
 def round_is_over(asking: Asking, media: Media, scps: frozenset[int]) -> End:
@@ -55,13 +55,19 @@ def _given_up(asking: Asking, media: Media, counted: int) -> End:
     uids = [one.uid for one in request_store.missing(asking.database, asking.held.chunk_id)]
     media.look()
     taken, _ = fault.seen_from(asking.database, asking.callers, asking.call_mark)
-    elsewhere = asking.spec.kind == "move" and not asking.comes_here
+    goal = asking.goal
+    unseen: frozenset[str] = frozenset()
+    if isinstance(goal, Elsewhere):
+        unseen = frozenset(one.uid for one in goal.sent.values())
+        if not any(report.done for report in asking.reports):
+            # Archives answer Cxxx to an unknown destination as well.
+            detail = f"{detail or 'no answer'}; does it know AE title {asking.spec.destination} as a destination?"
     lost = Lost(
-        reason="not at the destination" if elsewhere else NOT_DELIVERED,
         detail=detail,
         gone=expectation.gone(media.listing, uids),
         named=frozenset(uid for report in asking.reports for uid in report.failed_uids),
         refused=fault.refused_classes(taken) if asking.comes_here else frozenset(),
+        unseen=unseen,
     )
     return End(lost=lost, detail=detail, rounds=counted)
 

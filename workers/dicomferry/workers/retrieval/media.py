@@ -15,11 +15,11 @@ from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NEARLINE, UNAVAILABLE
 from dicomferry.models.rounds import Missing
 from dicomferry.models.state import ItemState
-from dicomferry.workers import expectation
-from dicomferry.workers.asking import Asking
-from dicomferry.workers.expectation import Listing
-from dicomferry.workers.fault import End, Fault
-from dicomferry.workers.goal import ItemByItem
+from dicomferry.workers.retrieval import expectation
+from dicomferry.workers.retrieval.asking import Asking
+from dicomferry.workers.retrieval.expectation import Listing
+from dicomferry.workers.retrieval.fault import End, Fault
+from dicomferry.workers.retrieval.goal import ItemByItem
 
 SLOW = frozenset({"NEARLINE", "OFFLINE"})
 LOST = "UNAVAILABLE"

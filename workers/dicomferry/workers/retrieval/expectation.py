@@ -16,8 +16,8 @@ from dicomferry.models.request_store import Listed
 from dicomferry.models.target import Target
 from dicomferry.workers.dimse import find, storage_classes, walk
 from dicomferry.workers.dimse.association import Association, open_association
-from dicomferry.workers.fault import Fault
 from dicomferry.workers.heartbeat import Heartbeat
+from dicomferry.workers.retrieval.fault import Fault
 
 log = telemetry.logger(__name__)
 

@@ -13,7 +13,7 @@ from dicomferry.models.rounds import Ask, Limits
 from dicomferry.workers.admission import Callers
 from dicomferry.workers.dimse.retrieval import Report
 from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.watch import Watch
+from dicomferry.workers.retrieval.watch import Watch
 from support.inline import Inline
 
 

@@ -15,12 +15,12 @@ from dicomferry.models.rounds import Ask, Limits
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import ItemState
 from dicomferry.models.target import Target
-from dicomferry.workers import expectation
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.dimse.retrieval import Report
 from dicomferry.workers.environment import Environment
-from dicomferry.workers.goal import Blind, Goal, ItemByItem, Listed
 from dicomferry.workers.heartbeat import Heartbeat
+from dicomferry.workers.retrieval import expectation
+from dicomferry.workers.retrieval.goal import Blind, Goal, ItemByItem, Listed
 
 UNVERIFIED = request_store.UNVERIFIED
 

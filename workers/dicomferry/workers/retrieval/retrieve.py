@@ -30,18 +30,19 @@ from dicomferry.models.pairing import NOT_DELIVERED
 from dicomferry.models.remote import Remote
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import AttemptEnd, ItemState
-from dicomferry.workers import admission, elsewhere, expectation, shortfall
-from dicomferry.workers.asking import Asking
+from dicomferry.workers import admission
 from dicomferry.workers.dimse import storage_classes
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.environment import INTERNAL, STUCK, Environment, decide, sentence
-from dicomferry.workers.fault import End, Fault, Lost, Stopped
-from dicomferry.workers.get_line import GetLine, Store
 from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.line import Line
-from dicomferry.workers.media import Media
 from dicomferry.workers.plan import printable
-from dicomferry.workers.watch import Watch
+from dicomferry.workers.retrieval import elsewhere, expectation, shortfall
+from dicomferry.workers.retrieval.asking import Asking
+from dicomferry.workers.retrieval.fault import End, Fault, Lost, Stopped
+from dicomferry.workers.retrieval.get_line import GetLine, Store
+from dicomferry.workers.retrieval.line import Line
+from dicomferry.workers.retrieval.media import Media
+from dicomferry.workers.retrieval.watch import Watch
 
 log = telemetry.logger(__name__)
 

@@ -15,16 +15,17 @@ from dicomferry.models.request_store import State
 from dicomferry.models.rounds import SINGLY, Ask, Limits
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import ItemState
-from dicomferry.workers import admission, fault
+from dicomferry.workers import admission
 from dicomferry.workers.admission import Callers
 from dicomferry.workers.dimse.retrieval import Report
 from dicomferry.workers.environment import STUCK, Environment
-from dicomferry.workers.fault import Fault, Stopped
-from dicomferry.workers.goal import Goal, ItemByItem
 from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.line import Line, MoveLine
 from dicomferry.workers.plan import printable
-from dicomferry.workers.watch import Watch
+from dicomferry.workers.retrieval import fault
+from dicomferry.workers.retrieval.fault import Fault, Stopped
+from dicomferry.workers.retrieval.goal import Goal, ItemByItem
+from dicomferry.workers.retrieval.line import Line, MoveLine
+from dicomferry.workers.retrieval.watch import Watch
 
 GRACE_SECONDS = 3.0
 """After a failure the storage SCP's rows have so long to tell whether anybody called."""
