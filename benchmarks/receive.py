@@ -68,6 +68,8 @@ def shares(kind: str, number: int, senders: int) -> list[Path]:
 def _send(port: int, folders: list[Path], number: int, pid: int) -> Measured:
     """All folders at once, a storescu each; the receiver's processor time."""
     process = psutil.Process(pid)
+    # Its port may be there before it is ready: what it does to begin with is not receiving.
+    subprocess.run(["echoscu", "-aec", "ANY", "127.0.0.1", str(port)], env=ENVIRONMENT, check=True)
     before = process.cpu_times()
     argv = ["storescu", "-aec", "ANY", "+sd", "+r", "127.0.0.1", str(port)]
     began = time.perf_counter()

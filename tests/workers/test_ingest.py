@@ -322,6 +322,20 @@ def test_a_disk_that_fails(site: Site, monkeypatch: pytest.MonkeyPatch, call: st
     assert site.receive(encoded(), UID) == Answer(0)
 
 
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("nowhere"), os.mkfifo, Path.mkdir])
+def test_a_name_that_is_taken_by_no_file(site: Site, make: Callable[[Path], object]) -> None:
+    """A link, a pipe or a folder in a file's place is left alone and never followed: the instance lies beside it."""
+    assert site.receive(encoded(), UID) == Answer(0)
+    taken = site.only
+    taken.unlink()
+    make(taken)
+    before = taken.lstat()
+    assert site.receive(encoded(), UID) == Answer(0)
+    assert outcomes(site) == ["stored", "conflict"]
+    assert data_of(taken.with_name(f"{UID}~2.dcm")) == encoded()
+    assert (taken.lstat().st_ino, taken.lstat().st_mode) == (before.st_ino, before.st_mode)
+
+
 def test_below_the_reserve(site: Site) -> None:
     """A700 before a byte is written."""
     site.archive.reserve_bytes = 1 << 62

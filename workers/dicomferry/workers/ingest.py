@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -24,8 +25,8 @@ MOST_PARSED = 8
 """Of one UID so many files are compared element by element, the others byte by byte: a sender that puts ever new
 contents under one UID must not make each dearer than the last."""
 
-_NO_FILE = (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM)
-"""Something of that name is there, but no file that could be compared: a link, a pipe, somebody else's."""
+_NOT_OPENED = (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM)
+"""Something of that name is there, but nothing that could be compared: a link, a socket, somebody else's."""
 
 
 class Ingest(Intake):
@@ -129,10 +130,12 @@ class Ingest(Intake):
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno in _NO_FILE:
+            if error.errno in _NOT_OPENED:
                 return Relation.CONFLICT
             raise
         try:
+            if not stat.S_ISREG(os.fstat(theirs).st_mode):
+                return Relation.CONFLICT
             return compare(draft.fd, theirs, elements=elements)
         finally:
             os.close(theirs)
