@@ -278,6 +278,34 @@ def test_a_stop_between_two_items(site: Inline, hearts: list[Heartbeat], verb: s
     assert bench.associations == 2
 
 
+@pytest.mark.parametrize("verb", ["cancel", "hold"])
+def test_a_stop_does_not_wait_for_a_silent_peer(site: Inline, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    """C-STORE cannot be cancelled: the association is aborted soon, and nobody is charged for it."""
+    monkeypatch.setattr(heartbeat, "CANCEL_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(heartbeat, "STOP_GRACE_SECONDS", 0.0)
+    files = site.mr(3)
+
+    def answer(store: Store) -> Reply:
+        if store.number != 2:
+            return 0
+        getattr(job_store, verb)(site.database, job_id)
+        return [peer.until_end]
+
+    with Bench(answer=answer) as bench:
+        job_id = site.store(bench.address)
+        assert site.run_next()
+        assert site.run_next()
+        (chunk,) = site.chunks(job_id)
+        assert (chunk.state, chunk.succeeded) == ("cancelled" if verb == "cancel" else "held", 1)
+        assert site.ends(job_id) == ["cancelled" if verb == "cancel" else "interrupted"]
+        assert {row.charges for row in site.items(job_id)} == {0}
+        site.check()
+        (job_store.retry if verb == "cancel" else job_store.release)(site.database, job_id)
+        site.sweep()
+        assert site.drain(job_id) is JobState.SUCCEEDED
+    assert sorted(bench.stores) == sorted([*(file.sop_instance_uid for file in files), files[1].sop_instance_uid])
+
+
 def test_a_lease_lost_while_a_peer_is_silent(site: Inline) -> None:
     """The association is aborted, nothing more is written, nobody is charged; whoever is next sends it again."""
     files = site.mr(3)

@@ -15,6 +15,10 @@ from dicomferry.models.presence import Worker
 
 TICK_SECONDS = 1.0
 """How often cancel, hold and drain are looked for."""
+CANCEL_GRACE_SECONDS = 10.0
+"""Once it is cancelled, how long a peer may leave a request that nothing can cancel without an answer ..."""
+STOP_GRACE_SECONDS = 30.0
+"""... and once it is to be stopped for another reason."""
 STUCK_GRACE_SECONDS = 15.0
 """After an abort for want of progress, how long the main thread has to come back."""
 
@@ -41,10 +45,13 @@ class Heartbeat:
         self._ended = threading.Event()
         self._abort: Callable[[], None] | None = None
         self._broken_off = False
+        self._impatient = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self.signals = lease.Signals(cancel=False, hold=False, drain=False, limits=held.limits)
         self.lost = False
         self.gave_up = False
+        self.cut_short = False
+        """Whether a stop was asked for and the peer stayed silent after that."""
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()
@@ -68,9 +75,13 @@ class Heartbeat:
         """Something moved."""
         self._moved = time.monotonic()
 
-    def on_abort(self, abort: Callable[[], None] | None) -> None:
-        """What to call, from any thread, to break a call that blocks the attempt; at once if that is due already."""
+    def on_abort(self, abort: Callable[[], None] | None, *, impatient: bool = False) -> None:
+        """What to call, from any thread, to break a call that blocks the attempt; at once if that is due already.
+
+        `impatient`: nobody else sees to it that a stop does not wait for a silent peer for long.
+        """
         self._abort = abort
+        self._impatient = impatient
         if abort and self._broken_off:
             abort()
 
@@ -81,6 +92,7 @@ class Heartbeat:
 
     def _run(self) -> None:
         renewed = time.monotonic()
+        stopped: float | None = None
         renew_every = self._lease_seconds / 3
         while not self._ended.wait(min(TICK_SECONDS, renew_every)):
             now = time.monotonic()
@@ -106,6 +118,16 @@ class Heartbeat:
                     return
             if self.signals.stop:
                 self._stop.set()
+                stopped = stopped or now
+                self._hurry(now - max(stopped, self._moved))
+
+    def _hurry(self, silent: float) -> None:
+        """A stop was asked for, and nothing has moved for so many seconds since."""
+        grace = CANCEL_GRACE_SECONDS if self.signals.cancel else STOP_GRACE_SECONDS
+        if self._impatient and not self.cut_short and silent > grace:
+            log.warning("the peer is silent, and a stop was asked for: aborting", chunk=self._held.chunk_id)
+            self.cut_short = True
+            self._break_off()
 
     def _lose(self) -> None:
         """Somebody else may have the chunk now, so nothing more may be sent."""

@@ -99,7 +99,7 @@ def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
         pairs,
         convert=Convert.ALL if isinstance(work.spec, StoreSpec) and work.spec.transcode else Convert.UNCOMPRESSED,
         progress=work.remote.pace.sent if work.remote.pace else work.heart.progress,
-        on_open=lambda association: work.heart.on_abort(association.abort),
+        on_open=lambda association: work.heart.on_abort(association.abort, impatient=True),
     )
     for answer in answers:
         if answer.status is not None:

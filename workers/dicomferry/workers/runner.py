@@ -201,6 +201,9 @@ class _Attempt:
             raise
         except DimseError as error:
             self.heart.require_lease()
+            if self.heart.cut_short:
+                self._put_back()
+                return None, sentence(error), self._stopped()
             fault = STUCK if self.heart.gave_up else dimse_status.for_error(error, remote.quirks)
             return self._broken(fault, sentence(error)), sentence(error), AttemptEnd.ERROR
         except Exception as error:
@@ -213,8 +216,11 @@ class _Attempt:
             if close:
                 close()
         if self.waiting:
-            return None, None, AttemptEnd.CANCELLED if self.heart.signals.cancel else AttemptEnd.INTERRUPTED
+            return None, None, self._stopped()
         return None, None, AttemptEnd.COMPLETED
+
+    def _stopped(self) -> AttemptEnd:
+        return AttemptEnd.CANCELLED if self.heart.signals.cancel else AttemptEnd.INTERRUPTED
 
     def _put_back(self) -> None:
         """An operation that was asked to stop in the middle of an item ends without an answer to it."""
