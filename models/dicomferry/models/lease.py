@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import governor, ledger
 from dicomferry.models import signals as signals_of
 from dicomferry.models.claim import PLAN, Claim
-from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.database import AnyRow, Database, run_many
 from dicomferry.models.errors import LeaseLost
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.presence import Worker
@@ -32,20 +32,8 @@ MAX_LOSSES = 2
 MAX_DEATHS = 5
 """A chunk whose workers died this often in a row without finishing an item is held."""
 # Statements of every flush are built once: building one costs as much as running it.
-_OUTCOME = (
-    sa.update(ItemRow.__table__)  # type: ignore[arg-type]
-    .where(ItemRow.id == sa.bindparam("item"), ItemRow.state == ItemState.PENDING)
-    .values(
-        state=sa.bindparam("new_state"),
-        status=sa.bindparam("new_status"),
-        reason=sa.bindparam("new_reason"),
-        detail=sa.bindparam("new_detail"),
-        charges=sa.bindparam("new_charges"),
-        sent_bytes=ItemRow.sent_bytes + sa.bindparam("more_bytes", type_=sa.BigInteger),
-        sent_as=sa.bindparam("new_sent_as"),
-        tries=ItemRow.tries + sa.bindparam("more_tries", type_=sa.Integer),
-    )
-)
+_OUTCOME = """UPDATE item SET state = ?, status = ?, reason = ?, detail = ?, charges = ?,
+sent_bytes = sent_bytes + ?, sent_as = ?, tries = tries + ? WHERE id = ? AND state = 'pending'"""
 _FENCED = sa.update(ChunkRow.__table__).where(  # type: ignore[arg-type]
     ChunkRow.id == sa.bindparam("chunk"),
     ChunkRow.fence == sa.bindparam("held"),
@@ -106,20 +94,21 @@ def write_outcomes(connection: Connection, chunk_id: int, outcomes: Sequence[Out
     for outcome in outcomes:
         if outcome.state is not ItemState.PENDING:
             step(ITEM_TRANSITIONS, ItemState.PENDING, outcome.state)
-    connection.execute(
+    run_many(
+        connection,
         _OUTCOME,
         [
-            {
-                "item": outcome.item_id,
-                "new_state": outcome.state,
-                "new_status": outcome.status,
-                "new_reason": outcome.reason,
-                "new_detail": outcome.detail,
-                "new_charges": outcome.charges,
-                "more_bytes": outcome.sent_bytes,
-                "new_sent_as": outcome.sent_as,
-                "more_tries": int(outcome.tried),
-            }
+            (
+                outcome.state.value,
+                outcome.status,
+                outcome.reason,
+                outcome.detail,
+                outcome.charges,
+                outcome.sent_bytes,
+                outcome.sent_as,
+                int(outcome.tried),
+                outcome.item_id,
+            )
             for outcome in outcomes
         ],
     )
