@@ -273,7 +273,7 @@ class _Attempt:
         state, charges = retry.decide_item(
             answer,
             charges=self.charges[row.id],
-            to_blame=self._to_blame(row),
+            to_blame=answer.rule is not Rule.CONGESTED or self._to_blame(row),
             again=self.reasons[row.id] == answer.reason,
         )
         self.charges[row.id], self.reasons[row.id] = charges, answer.reason
