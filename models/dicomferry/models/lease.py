@@ -39,6 +39,12 @@ _FENCED = sa.update(ChunkRow.__table__).where(  # type: ignore[arg-type]
     ChunkRow.fence == sa.bindparam("held"),
     ChunkRow.state == ChunkState.RUNNING,
 )
+_ASKED = sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.id == sa.bindparam("job")).with_for_update()
+_ATTEMPT = sa.update(AttemptRow.__table__).where(  # type: ignore[arg-type]
+    AttemptRow.chunk_id == sa.bindparam("chunk"), AttemptRow.fence == sa.bindparam("held")
+)
+_LEFT = sa.select(sa.func.count()).where(ItemRow.chunk_id == sa.bindparam("chunk"), ItemRow.state == ItemState.PENDING)
+_CHUNK = sa.update(ChunkRow.__table__).where(ChunkRow.id == sa.bindparam("chunk"))  # type: ignore[arg-type]
 _FRUITFUL = {"barren": 0, "deaths": 0}
 _DIED = "a worker process died or froze; what it had not recorded is done again by another one"
 _DIED_AGAIN = "worker processes die or freeze on this again and again: see their log, then release"
@@ -125,9 +131,7 @@ def _fenced(connection: Connection, held: Claim, **values: object) -> None:
 
 def lock_job(connection: Connection, job_id: int) -> tuple[bool, bool]:
     """Lock a job's row, then say whether cancel and hold are asked for."""
-    row = connection.execute(
-        sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.id == job_id).with_for_update()
-    ).one()
+    row = connection.execute(_ASKED, {"job": job_id}).one()
     return row.cancel_asked, row.hold_asked
 
 
@@ -180,15 +184,16 @@ def finish(
         complete = planned or (held.kind != PLAN and not _left(connection, held.chunk_id))
         asked = not complete and decision is None and (cancel or hold)
         connection.execute(
-            sa.update(AttemptRow)
-            .where(AttemptRow.chunk_id == held.chunk_id, AttemptRow.fence == held.fence)
-            .values(
-                end=(AttemptEnd.CANCELLED if cancel else AttemptEnd.INTERRUPTED) if asked else end,
-                ended_at=now,
-                reason=decision.reason if decision else None,
-                detail=detail,
-                finished_items=finished_items,
-            )
+            _ATTEMPT,
+            {
+                "chunk": held.chunk_id,
+                "held": held.fence,
+                "end": (AttemptEnd.CANCELLED if cancel else AttemptEnd.INTERRUPTED) if asked else end,
+                "ended_at": now,
+                "reason": decision.reason if decision else None,
+                "detail": detail,
+                "finished_items": finished_items,
+            },
         )
         _leave(
             connection,
@@ -237,9 +242,7 @@ def ended_alike(database: Database, held: Claim, reason: str | None) -> int:
 
 def _left(connection: Connection, chunk_id: int) -> int:
     """How many items of a chunk have no outcome yet."""
-    number: int = connection.execute(
-        sa.select(sa.func.count()).where(ItemRow.chunk_id == chunk_id, ItemRow.state == ItemState.PENDING)
-    ).scalar_one()
+    number: int = connection.execute(_LEFT, {"chunk": chunk_id}).scalar_one()
     return number
 
 
@@ -286,7 +289,7 @@ def _leave(
     else:
         values |= {"state": ChunkState.PENDING, "not_before": now, "reason": None, "advice": None}
     step(CHUNK_TRANSITIONS, ChunkState.RUNNING, values["state"])
-    connection.execute(sa.update(ChunkRow).where(ChunkRow.id == chunk_id).values(**values))
+    connection.execute(_CHUNK, {"chunk": chunk_id, **values})
 
 
 def expire(database: Database, *, everything: bool = False) -> int:

@@ -16,6 +16,16 @@ from dicomferry.models.state import ChunkState, ItemState
 from dicomferry.models.tables import ChunkRow, ItemRow, JobRow
 
 _ITEM: sa.Table = ItemRow.__table__  # type: ignore[assignment]
+_PENDING = (
+    sa.select(
+        *(ItemRow.id, ItemRow.path, ItemRow.size, ItemRow.mtime_ns, ItemRow.row, ItemRow.identifier),
+        *(ItemRow.sop_class_uid, ItemRow.sop_instance_uid, ItemRow.transfer_syntax_uid),
+        *(ItemRow.study_instance_uid, ItemRow.series_instance_uid, ItemRow.is_first),
+        *(ItemRow.charges, ItemRow.status, ItemRow.reason, ItemRow.detail, ItemRow.sent_as),
+    )
+    .where(ItemRow.chunk_id == sa.bindparam("chunk"), ItemRow.state == ItemState.PENDING)
+    .order_by(ItemRow.charges, ItemRow.losses, ItemRow.tries, ItemRow.id)
+)
 _FIRSTS = "SELECT sop_instance_uid, path FROM item WHERE job_id = ? AND is_first AND sop_instance_uid IN ({})"
 MAX_INSTANCES = 500
 """Instances in a chunk, at most."""
@@ -129,11 +139,7 @@ def pending_items(database: Database, chunk_id: int) -> Sequence[AnyRow]:
     """
 
     def work(connection: Connection) -> Sequence[AnyRow]:
-        return connection.execute(
-            sa.select(ItemRow.__table__)
-            .where(ItemRow.chunk_id == chunk_id, ItemRow.state == ItemState.PENDING)
-            .order_by(ItemRow.charges, ItemRow.losses, ItemRow.tries, ItemRow.id)
-        ).all()
+        return connection.execute(_PENDING, {"chunk": chunk_id}).all()
 
     return database.read(work)
 
