@@ -310,6 +310,16 @@ def test_one_worker_rung_eight_times(site: Site) -> None:
     assert len([result for result in results if isinstance(result, Claim)]) == 2
 
 
+def test_a_worker_that_drains_takes_nothing_more(site: Site) -> None:
+    """Whoever was told to end gets no chunk, whatever is due; another worker does."""
+    job = site.submit_store()
+    presence.drain(site.database, site.worker)
+    assert site.try_claim() is None
+    other = presence.register(site.database, "worker", slots=1)
+    held = site.try_claim(worker=other)
+    assert held is not None and held.job_id == job
+
+
 @postgresql_only
 def test_a_cancel_between_the_look_and_the_claim(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk that was due when the worker looked and is cancelled when it takes it is not revived.

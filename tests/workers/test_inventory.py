@@ -166,8 +166,9 @@ def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert names(walk(tmp_path, after=each.path), tmp_path) == ["a", "b", "d"][place + 1 :]
 
 
-def test_vanished(tmp_path: Path) -> None:
-    """A file or folder that goes between listing and reading fails as vanished; so does a root that is not there."""
+def test_vanished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file or folder that goes between listing and opening fails as vanished; so does a root that is not there."""
+    monkeypatch.setattr(module, "AHEAD", 0)
     fill(tmp_path, "a", "b", "c/d")
     found = inventory([os.fsencode(tmp_path)], recursive=True)
     assert next(found).reason is None
@@ -176,6 +177,24 @@ def test_vanished(tmp_path: Path) -> None:
     (tmp_path / "c").rmdir()
     assert [(each.state, each.reason) for each in found] == [(ItemState.FAILED, "vanished")] * 2
     assert only(walk(tmp_path / "never")).reason == "vanished"
+
+
+def test_files_are_open_before_their_turn_and_closed_after_it(tmp_path: Path) -> None:
+    """A file that goes while it is open is read all the same; a walk that is given up leaves no file open."""
+    fill(tmp_path, *(f"{number:02}" for number in range(20)))
+    before = os.listdir("/proc/self/fd")
+    found = inventory([os.fsencode(tmp_path)], recursive=True)
+    next(found)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    reasons = [each.reason for each in found]
+    assert reasons == [None] * module.AHEAD + ["vanished"] * (19 - module.AHEAD)
+    fill(tmp_path, *(f"{number:02}" for number in range(20)))
+    given_up = inventory([os.fsencode(tmp_path)], recursive=True)
+    next(given_up)
+    assert len(os.listdir("/proc/self/fd")) == len(before) + module.AHEAD
+    given_up.close()  # type: ignore[attr-defined]
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_reasons(tmp_path: Path) -> None:

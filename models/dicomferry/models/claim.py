@@ -26,6 +26,44 @@ PLAN_GOES_ON_BELOW = 25
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _DUE = ChunkRow.state == ChunkState.PENDING
+# Statements of every claim are built once: building one costs more than running it.
+_SLOTS = sa.select(WorkerRow.draining).where(WorkerRow.id == sa.bindparam("worker")).with_for_update()
+_GROUP = (
+    ChunkRow.priority,
+    ChunkRow.job_id,
+    ChunkRow.remote_id,
+    ChunkRow.kind,
+    JobRow.served_at,
+    JobRow.ignore_window,
+)
+_GROUPS = (
+    sa.select(*_GROUP, sa.func.min(ChunkRow.id).label("id"), sa.func.count().label("waiting"))
+    .join(JobRow, JobRow.id == ChunkRow.job_id)
+    .where(
+        _DUE,
+        ChunkRow.lane == sa.bindparam("lane"),
+        ChunkRow.not_before <= sa.bindparam("now"),
+        sa.not_(JobRow.cancel_asked),
+        sa.not_(JobRow.hold_asked),
+    )
+    .group_by(*_GROUP)
+)
+_RUNNING_OF_JOBS = (
+    sa.select(ChunkRow.job_id, sa.func.count().label("number"))
+    .where(ChunkRow.state == ChunkState.RUNNING, ChunkRow.kind != PLAN)
+    .group_by(ChunkRow.job_id)
+)
+_RUNNING_OF_WORKER = sa.select(sa.func.count()).where(
+    ChunkRow.state == ChunkState.RUNNING, ChunkRow.owner_id == sa.bindparam("worker"), ChunkRow.lane == "bulk"
+)
+_JOB = (
+    sa.select(JobRow.id, JobRow.kind, JobRow.spec, JobRow.remote_id, JobRow.ignore_window)
+    .where(JobRow.id == sa.bindparam("job"))
+    .with_for_update()
+)
+_REMOTE = sa.select(RemoteRow.id).where(RemoteRow.id == sa.bindparam("remote")).with_for_update()
+_SERVED = sa.update(JobRow.__table__).where(JobRow.id == sa.bindparam("job"))  # type: ignore[arg-type]
+_ATTEMPT = sa.insert(AttemptRow.__table__)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +115,10 @@ class _Closed:
 def _claim(
     database: Database, connection: Connection, lane: str, worker: Worker, lease_seconds: float
 ) -> Claim | _Closed | None:
-    connection.execute(sa.select(WorkerRow.id).where(WorkerRow.id == worker.id).with_for_update())
-    if lane == "bulk" and _running(connection, ChunkRow.owner_id == worker.id, ChunkRow.lane == "bulk") >= worker.slots:
+    own = {"worker": worker.id}
+    if connection.execute(_SLOTS, own).scalar():  # it drains
+        return None
+    if lane == "bulk" and connection.execute(_RUNNING_OF_WORKER, own).scalar_one() >= worker.slots:
         return None
     full: set[tuple[int, bool]] = set()
     while True:
@@ -108,15 +148,11 @@ def _take(
     more: bool,
 ) -> Claim | _Closed | None:
     """Lock the job and the remote and take the chunk; None when the remote is `full` or somebody was faster."""
-    job = connection.execute(
-        sa.select(JobRow.id, JobRow.kind, JobRow.spec, JobRow.remote_id, JobRow.ignore_window)
-        .where(JobRow.id == best.job_id)
-        .with_for_update()
-    ).one()
+    job = connection.execute(_JOB, {"job": best.job_id}).one()
     gate = Gate()
     if best.remote_id is not None:
         # Locked first, so that what the gate counts cannot be outdated.
-        connection.execute(sa.select(RemoteRow.id).where(RemoteRow.id == best.remote_id).with_for_update())
+        connection.execute(_REMOTE, {"remote": best.remote_id})
         gate = governor.gate(connection, best.remote_id, best.kind, now, ignore_window=job.ignore_window)
         if gate.until is not None:
             return _Closed(best.remote_id, best.kind, job.ignore_window)
@@ -142,17 +178,9 @@ def _take(
         return None
     if gate.probe and best.remote_id is not None:
         governor.probes(connection, best.remote_id, best.id)
-    connection.execute(
-        sa.insert(AttemptRow).values(
-            job_id=job.id,
-            chunk_id=best.id,
-            fence=taken.fence,
-            worker=worker.name,
-            pid=os.getpid(),
-            started_at=now,
-        )
-    )
-    connection.execute(sa.update(JobRow).where(JobRow.id == job.id).values(served_at=now))
+    attempt = {"job_id": job.id, "chunk_id": best.id, "fence": taken.fence, "started_at": now}
+    connection.execute(_ATTEMPT, {**attempt, "worker": worker.name, "pid": os.getpid()})
+    connection.execute(_SERVED, {"job": job.id, "served_at": now})
     ledger.add_event(
         connection,
         job.id,
@@ -195,44 +223,10 @@ def _candidates(connection: Connection, lane: str, now: datetime, full: set[tupl
 
     By priority, then the job with the fewest running chunks, then the one that was served longest ago, then the oldest.
     """
-    groups = connection.execute(
-        sa.select(
-            ChunkRow.priority,
-            ChunkRow.job_id,
-            ChunkRow.remote_id,
-            ChunkRow.kind,
-            JobRow.served_at,
-            JobRow.ignore_window,
-            sa.func.min(ChunkRow.id).label("id"),
-            sa.func.count().label("waiting"),
-        )
-        .join(JobRow, JobRow.id == ChunkRow.job_id)
-        .where(
-            _DUE,
-            ChunkRow.lane == lane,
-            ChunkRow.not_before <= now,
-            sa.not_(JobRow.cancel_asked),
-            sa.not_(JobRow.hold_asked),
-        )
-        .group_by(
-            ChunkRow.priority,
-            ChunkRow.job_id,
-            ChunkRow.remote_id,
-            ChunkRow.kind,
-            JobRow.served_at,
-            JobRow.ignore_window,
-        )
-    ).all()
+    groups = connection.execute(_GROUPS, {"lane": lane, "now": now}).all()
     if not groups:
         return []
-    running: Mapping[int, int] = {
-        row.job_id: row.number
-        for row in connection.execute(
-            sa.select(ChunkRow.job_id, sa.func.count().label("number"))
-            .where(ChunkRow.state == ChunkState.RUNNING, ChunkRow.kind != PLAN)
-            .group_by(ChunkRow.job_id)
-        )
-    }
+    running: Mapping[int, int] = {row.job_id: row.number for row in connection.execute(_RUNNING_OF_JOBS)}
     free = [
         group
         for group in groups
@@ -251,13 +245,6 @@ def waiting_chunks(connection: Connection, job_id: int) -> int:
     """How many chunks of a job, plans apart, are pending."""
     number: int = connection.execute(
         sa.select(sa.func.count()).where(ChunkRow.job_id == job_id, _DUE, ChunkRow.kind != PLAN)
-    ).scalar_one()
-    return number
-
-
-def _running(connection: Connection, *conditions: sa.ColumnElement[bool]) -> int:
-    number: int = connection.execute(
-        sa.select(sa.func.count()).select_from(ChunkRow).where(ChunkRow.state == ChunkState.RUNNING, *conditions)
     ).scalar_one()
     return number
 

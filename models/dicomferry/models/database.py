@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from operator import itemgetter
 from typing import Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
@@ -185,6 +186,49 @@ class Database:
                 raise
             # SQLite's word for a file that is damaged, or no database at all.
             raise OutOfReach(f"database {hide_password(self.url)}: {_first_line(error)}") from error
+
+
+def run_many(connection: Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """One statement for many rows of plain values (numbers, text, bytes), with `?` where each is to stand.
+
+    It goes straight to the driver: for thousands of rows SQLAlchemy's care for each value costs more than writing them.
+    """
+    if rows:
+        connection.exec_driver_sql(_marked(connection, statement), list(rows))
+
+
+def read_many(connection: Connection, statement: str, values: tuple[Any, ...]) -> dict[Any, Any]:
+    """The rows that a statement finds by many plain values, as `run_many` takes them: first column to second."""
+    found = connection.exec_driver_sql(_marked(connection, statement), values)
+    return {row[0]: row[1] for row in found}
+
+
+def _marked(connection: Connection, statement: str) -> str:
+    return statement if connection.dialect.name == "sqlite" else statement.replace("?", "%s")
+
+
+def insert_many(
+    connection: Connection, table: sa.Table, common: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Insert rows of plain values that all have the same names, besides `common`; the table's defaults are kept."""
+    if not rows:
+        return
+    names = tuple(rows[0])
+    given = {*names, *common}
+    fixed = {
+        column.name: column.default.arg
+        for column in table.columns
+        if isinstance(column.default, sa.ColumnDefault) and column.default.is_scalar and column.name not in given
+    }
+    fixed |= common
+    columns = (*fixed, *names)
+    marks = ", ".join("?" * len(columns))
+    pick, first = itemgetter(*names), tuple(fixed.values())
+    run_many(
+        connection,
+        f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})",
+        [first + pick(row) for row in rows],
+    )
 
 
 def hide_password(url: str) -> str:

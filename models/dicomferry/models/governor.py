@@ -44,6 +44,24 @@ _LATELY = timedelta(days=1)
 What = Literal["requests", "instances", "size"]
 LIMITS = (RemoteRow.max_requests_per_minute, RemoteRow.max_instances_per_second, RemoteRow.max_bytes_per_second)
 """The columns that `limits` reads, beside those of the governor's row."""
+# Built once: they are part of every claim.
+_ROW = (
+    sa.select(
+        *LIMITS,
+        RemoteRow.window,
+        RemoteRow.max_associations,
+        RemoteRow.max_moves,
+        *(column for column in GovernorRow.__table__.columns if column.name != "remote_id"),
+    )
+    .select_from(RemoteRow)
+    .outerjoin(GovernorRow, GovernorRow.remote_id == RemoteRow.id)
+    .where(RemoteRow.id == sa.bindparam("remote"))
+)
+_RUNNING = (
+    sa.select(sa.func.count())
+    .select_from(ChunkRow)
+    .where(ChunkRow.remote_id == sa.bindparam("remote"), ChunkRow.state == ChunkState.RUNNING)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,18 +102,7 @@ def limited(database: Database) -> dict[int, Limits]:
 
 def _row(connection: Connection, remote_id: int) -> AnyRow:
     """The limits and state of a remote, where it has none yet all empty; nothing is locked."""
-    return connection.execute(
-        sa.select(
-            *LIMITS,
-            RemoteRow.window,
-            RemoteRow.max_associations,
-            RemoteRow.max_moves,
-            *(column for column in GovernorRow.__table__.columns if column.name != "remote_id"),
-        )
-        .select_from(RemoteRow)
-        .outerjoin(GovernorRow, GovernorRow.remote_id == RemoteRow.id)
-        .where(RemoteRow.id == remote_id)
-    ).one()
+    return connection.execute(_ROW, {"remote": remote_id}).one()
 
 
 def _update(connection: Connection, remote_id: int, values: Mapping[str, Any]) -> None:
@@ -113,11 +120,8 @@ def _locked(connection: Connection, remote_id: int) -> AnyRow:
 
 def running(connection: Connection, remote_id: int, *conditions: sa.ColumnElement[bool]) -> int:
     """How many chunks use the remote now."""
-    number: int = connection.execute(
-        sa.select(sa.func.count())
-        .select_from(ChunkRow)
-        .where(ChunkRow.remote_id == remote_id, ChunkRow.state == ChunkState.RUNNING, *conditions)
-    ).scalar_one()
+    statement = _RUNNING.where(*conditions) if conditions else _RUNNING
+    number: int = connection.execute(statement, {"remote": remote_id}).scalar_one()
     return number
 
 

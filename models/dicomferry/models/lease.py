@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import governor, ledger
 from dicomferry.models import signals as signals_of
 from dicomferry.models.claim import PLAN, Claim
-from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.database import AnyRow, Database, run_many
 from dicomferry.models.errors import LeaseLost
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.presence import Worker
@@ -32,25 +32,19 @@ MAX_LOSSES = 2
 MAX_DEATHS = 5
 """A chunk whose workers died this often in a row without finishing an item is held."""
 # Statements of every flush are built once: building one costs as much as running it.
-_OUTCOME = (
-    sa.update(ItemRow.__table__)  # type: ignore[arg-type]
-    .where(ItemRow.id == sa.bindparam("item"), ItemRow.state == ItemState.PENDING)
-    .values(
-        state=sa.bindparam("new_state"),
-        status=sa.bindparam("new_status"),
-        reason=sa.bindparam("new_reason"),
-        detail=sa.bindparam("new_detail"),
-        charges=sa.bindparam("new_charges"),
-        sent_bytes=ItemRow.sent_bytes + sa.bindparam("more_bytes", type_=sa.BigInteger),
-        sent_as=sa.bindparam("new_sent_as"),
-        tries=ItemRow.tries + sa.bindparam("more_tries", type_=sa.Integer),
-    )
-)
+_OUTCOME = """UPDATE item SET state = ?, status = ?, reason = ?, detail = ?, charges = ?,
+sent_bytes = sent_bytes + ?, sent_as = ?, tries = tries + ? WHERE id = ? AND state = 'pending'"""
 _FENCED = sa.update(ChunkRow.__table__).where(  # type: ignore[arg-type]
     ChunkRow.id == sa.bindparam("chunk"),
     ChunkRow.fence == sa.bindparam("held"),
     ChunkRow.state == ChunkState.RUNNING,
 )
+_ASKED = sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.id == sa.bindparam("job")).with_for_update()
+_ATTEMPT = sa.update(AttemptRow.__table__).where(  # type: ignore[arg-type]
+    AttemptRow.chunk_id == sa.bindparam("chunk"), AttemptRow.fence == sa.bindparam("held")
+)
+_LEFT = sa.select(sa.func.count()).where(ItemRow.chunk_id == sa.bindparam("chunk"), ItemRow.state == ItemState.PENDING)
+_CHUNK = sa.update(ChunkRow.__table__).where(ChunkRow.id == sa.bindparam("chunk"))  # type: ignore[arg-type]
 _FRUITFUL = {"barren": 0, "deaths": 0}
 _DIED = "a worker process died or froze; what it had not recorded is done again by another one"
 _DIED_AGAIN = "worker processes die or freeze on this again and again: see their log, then release"
@@ -106,20 +100,21 @@ def write_outcomes(connection: Connection, chunk_id: int, outcomes: Sequence[Out
     for outcome in outcomes:
         if outcome.state is not ItemState.PENDING:
             step(ITEM_TRANSITIONS, ItemState.PENDING, outcome.state)
-    connection.execute(
+    run_many(
+        connection,
         _OUTCOME,
         [
-            {
-                "item": outcome.item_id,
-                "new_state": outcome.state,
-                "new_status": outcome.status,
-                "new_reason": outcome.reason,
-                "new_detail": outcome.detail,
-                "new_charges": outcome.charges,
-                "more_bytes": outcome.sent_bytes,
-                "new_sent_as": outcome.sent_as,
-                "more_tries": int(outcome.tried),
-            }
+            (
+                outcome.state.value,
+                outcome.status,
+                outcome.reason,
+                outcome.detail,
+                outcome.charges,
+                outcome.sent_bytes,
+                outcome.sent_as,
+                int(outcome.tried),
+                outcome.item_id,
+            )
             for outcome in outcomes
         ],
     )
@@ -136,9 +131,7 @@ def _fenced(connection: Connection, held: Claim, **values: object) -> None:
 
 def lock_job(connection: Connection, job_id: int) -> tuple[bool, bool]:
     """Lock a job's row, then say whether cancel and hold are asked for."""
-    row = connection.execute(
-        sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.id == job_id).with_for_update()
-    ).one()
+    row = connection.execute(_ASKED, {"job": job_id}).one()
     return row.cancel_asked, row.hold_asked
 
 
@@ -191,15 +184,16 @@ def finish(
         complete = planned or (held.kind != PLAN and not _left(connection, held.chunk_id))
         asked = not complete and decision is None and (cancel or hold)
         connection.execute(
-            sa.update(AttemptRow)
-            .where(AttemptRow.chunk_id == held.chunk_id, AttemptRow.fence == held.fence)
-            .values(
-                end=(AttemptEnd.CANCELLED if cancel else AttemptEnd.INTERRUPTED) if asked else end,
-                ended_at=now,
-                reason=decision.reason if decision else None,
-                detail=detail,
-                finished_items=finished_items,
-            )
+            _ATTEMPT,
+            {
+                "chunk": held.chunk_id,
+                "held": held.fence,
+                "end": (AttemptEnd.CANCELLED if cancel else AttemptEnd.INTERRUPTED) if asked else end,
+                "ended_at": now,
+                "reason": decision.reason if decision else None,
+                "detail": detail,
+                "finished_items": finished_items,
+            },
         )
         _leave(
             connection,
@@ -248,9 +242,7 @@ def ended_alike(database: Database, held: Claim, reason: str | None) -> int:
 
 def _left(connection: Connection, chunk_id: int) -> int:
     """How many items of a chunk have no outcome yet."""
-    number: int = connection.execute(
-        sa.select(sa.func.count()).where(ItemRow.chunk_id == chunk_id, ItemRow.state == ItemState.PENDING)
-    ).scalar_one()
+    number: int = connection.execute(_LEFT, {"chunk": chunk_id}).scalar_one()
     return number
 
 
@@ -297,7 +289,7 @@ def _leave(
     else:
         values |= {"state": ChunkState.PENDING, "not_before": now, "reason": None, "advice": None}
     step(CHUNK_TRANSITIONS, ChunkState.RUNNING, values["state"])
-    connection.execute(sa.update(ChunkRow).where(ChunkRow.id == chunk_id).values(**values))
+    connection.execute(_CHUNK, {"chunk": chunk_id, **values})
 
 
 def expire(database: Database, *, everything: bool = False) -> int:

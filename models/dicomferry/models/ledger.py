@@ -33,7 +33,16 @@ UNVERIFIED = "not verified"
 """Of an instance that was sent elsewhere, as the archive says."""
 _ARRIVED = (ItemState.SUCCEEDED, ItemState.WARNING)
 _TALLY = ("total", "succeeded", "warning", "failed", "skipped", "cancelled")
-# Built once: they are part of every flush.
+# Built once: they are part of every flush, or of every claim and end of an attempt.
+_EVENT = sa.insert(EventRow.__table__)  # type: ignore[arg-type]
+_JOB = sa.select(
+    JobRow.state, JobRow.planned, JobRow.started_at, JobRow.kind, JobRow.busy_since, JobRow.busy_seconds
+).where(JobRow.id == sa.bindparam("job"))
+_CHUNKS = (
+    sa.select(ChunkRow.state, sa.func.count().label("number"))
+    .where(ChunkRow.job_id == sa.bindparam("job"))
+    .group_by(ChunkRow.state)
+)
 _NUMBERS = (
     sa.select(ItemRow.state, sa.func.count().label("number"), sa.func.sum(ItemRow.sent_bytes).label("sent"))
     .where(ItemRow.chunk_id == sa.bindparam("chunk"))
@@ -44,7 +53,7 @@ _SET_NUMBERS = sa.update(ChunkRow.__table__).where(ChunkRow.id == sa.bindparam("
 
 def add_event(connection: Connection, job_id: int, at: datetime, kind: str, text: str) -> None:
     """Append one line to a job's history."""
-    connection.execute(sa.insert(EventRow).values(job_id=job_id, at=at, kind=kind, text=text))
+    connection.execute(_EVENT, {"job_id": job_id, "at": at, "kind": kind, "text": text})
 
 
 def recount(connection: Connection, chunk_id: int, **values: object) -> None:
@@ -86,19 +95,8 @@ def matches(connection: Connection, job_id: int) -> int:
 
 def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
     """Bring the job's state in line with its items and chunks, and write its end when it has come."""
-    job = connection.execute(
-        sa.select(
-            JobRow.state, JobRow.planned, JobRow.started_at, JobRow.kind, JobRow.busy_since, JobRow.busy_seconds
-        ).where(JobRow.id == job_id)
-    ).one()
-    chunks = {
-        row.state: row.number
-        for row in connection.execute(
-            sa.select(ChunkRow.state, sa.func.count().label("number"))
-            .where(ChunkRow.job_id == job_id)
-            .group_by(ChunkRow.state)
-        )
-    }
+    job = connection.execute(_JOB, {"job": job_id}).one()
+    chunks = {row.state: row.number for row in connection.execute(_CHUNKS, {"job": job_id})}
     started = job.started_at is not None or ChunkState.RUNNING in chunks
     active = any(chunks.get(state) for state in (ChunkState.PENDING, ChunkState.RUNNING, ChunkState.HELD))
     numbers = Tally() if active else tally(connection, job_id)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dicomferry.models.state import ItemState
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What one try of one item came to; in state `pending` it will be tried again.
 
     `reason` is a stable word, None for a plain success. `status` is the DIMSE status as an integer, None where

@@ -11,10 +11,22 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models import lease
 from dicomferry.models.claim import Claim, waiting_chunks
-from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.database import AnyRow, Database, insert_many, read_many
 from dicomferry.models.state import ChunkState, ItemState
 from dicomferry.models.tables import ChunkRow, ItemRow, JobRow
 
+_ITEM: sa.Table = ItemRow.__table__  # type: ignore[assignment]
+_PENDING = (
+    sa.select(
+        *(ItemRow.id, ItemRow.path, ItemRow.size, ItemRow.mtime_ns, ItemRow.row, ItemRow.identifier),
+        *(ItemRow.sop_class_uid, ItemRow.sop_instance_uid, ItemRow.transfer_syntax_uid),
+        *(ItemRow.study_instance_uid, ItemRow.series_instance_uid, ItemRow.is_first),
+        *(ItemRow.charges, ItemRow.status, ItemRow.reason, ItemRow.detail, ItemRow.sent_as),
+    )
+    .where(ItemRow.chunk_id == sa.bindparam("chunk"), ItemRow.state == ItemState.PENDING)
+    .order_by(ItemRow.charges, ItemRow.losses, ItemRow.tries, ItemRow.id)
+)
+_FIRSTS = "SELECT sop_instance_uid, path FROM item WHERE job_id = ? AND is_first AND sop_instance_uid IN ({})"
 MAX_INSTANCES = 500
 """Instances in a chunk, at most."""
 
@@ -100,29 +112,23 @@ def _insert_chunk(connection: Connection, held: Claim, **values: Any) -> int:
 
 
 def _insert_items(connection: Connection, job_id: int, chunk_id: int, items: Sequence[Mapping[str, Any]]) -> None:
-    if items:
-        connection.execute(
-            sa.insert(ItemRow),
-            [{"job_id": job_id, "chunk_id": chunk_id, "kind": "instance", **item} for item in items],
-        )
+    common = {"job_id": job_id, "chunk_id": chunk_id}
+    if items and "identifier" in items[0]:  # a request, which is no plain values alone
+        connection.execute(sa.insert(ItemRow), [{**common, **item} for item in items])
+    else:
+        insert_many(connection, _ITEM, {**common, "kind": "instance"}, items)
 
 
-def firsts_of(database: Database, job_id: int, uids: Iterable[str]) -> dict[str, AnyRow]:
-    """Of these SOP Instance UIDs those that the job has already: UID to row (id, path, transfer_syntax_uid)."""
+def firsts_of(database: Database, job_id: int, uids: Iterable[str]) -> dict[str, bytes]:
+    """Of these SOP Instance UIDs those that the job has already: UID to path."""
     wanted = sorted(set(uids))
 
-    def work(connection: Connection) -> dict[str, AnyRow]:
-        rows: dict[str, AnyRow] = {}
+    def work(connection: Connection) -> dict[str, bytes]:
+        paths: dict[str, bytes] = {}
         for start in range(0, len(wanted), 500):
-            for row in connection.execute(
-                sa.select(ItemRow.id, ItemRow.path, ItemRow.transfer_syntax_uid, ItemRow.sop_instance_uid).where(
-                    ItemRow.job_id == job_id,
-                    ItemRow.is_first,
-                    ItemRow.sop_instance_uid.in_(wanted[start : start + 500]),
-                )
-            ):
-                rows[row.sop_instance_uid] = row
-        return rows
+            some = wanted[start : start + 500]
+            paths |= read_many(connection, _FIRSTS.format(", ".join("?" * len(some))), (job_id, *some))
+        return paths
 
     return database.read(work)
 
@@ -133,11 +139,7 @@ def pending_items(database: Database, chunk_id: int) -> Sequence[AnyRow]:
     """
 
     def work(connection: Connection) -> Sequence[AnyRow]:
-        return connection.execute(
-            sa.select(ItemRow.__table__)
-            .where(ItemRow.chunk_id == chunk_id, ItemRow.state == ItemState.PENDING)
-            .order_by(ItemRow.charges, ItemRow.losses, ItemRow.tries, ItemRow.id)
-        ).all()
+        return connection.execute(_PENDING, {"chunk": chunk_id}).all()
 
     return database.read(work)
 

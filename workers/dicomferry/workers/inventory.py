@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dicomferry.models.errors import UnusableFile
 from dicomferry.models.state import ItemState
@@ -26,6 +28,9 @@ MAX_INSTANCES = 500
 MAX_BYTES = 256 << 20
 MAX_CONTEXTS = 128
 """Presentation context ids are the odd numbers from 1 to 255 (PS3.8 9.3.2.2)."""
+
+AHEAD = 8
+"""So many files are open before their turn, their beginnings on the way from the disk while others are parsed."""
 
 _SKIPPED_REASONS = frozenset({"not DICOM", "DICOMDIR"})
 
@@ -57,7 +62,33 @@ def inventory(
     Nothing here raises for what a file system does: what cannot be read is a Found of its own.
     """
     walk = _Walk(_sorted_roots(roots, recursive), recursive, _parts(after) if after is not None else None, hidden)
-    return iter(walk)
+    return _looked_into(iter(walk))
+
+
+class _Opened(NamedTuple):
+    """A file before its turn; `fd` is none where `found` says all there is to say of it."""
+
+    path: bytes
+    fd: int
+    size: int
+    mtime_ns: int
+    found: Found | None = None
+
+
+def _looked_into(walk: Iterator[Found | bytes]) -> Iterator[Found]:
+    """What the walk finds, in its order, each path of a plain file looked into."""
+    ahead: deque[_Opened] = deque()
+    try:
+        for found in walk:
+            ahead.append(_open(found) if isinstance(found, bytes) else _Opened(found.path, -1, 0, 0, found))
+            if len(ahead) > AHEAD:
+                yield _read(ahead.popleft())
+        while ahead:
+            yield _read(ahead.popleft())
+    finally:
+        for opened in ahead:
+            if opened.found is None:
+                os.close(opened.fd)
 
 
 @dataclass(slots=True)
@@ -109,7 +140,8 @@ class _Walk:
         self._stack: list[_Folder] = []
         self._ancestors: set[tuple[int, int]] = set()
 
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[Found | bytes]:
+        """Founds, and the paths of plain files that are to be looked into."""
         while self._roots or self._stack:
             if not self._stack:
                 yield from self._enter_root(self._roots.pop())
@@ -124,7 +156,7 @@ class _Walk:
                 name = names.pop()
                 kind = kinds.pop(name, None)
                 if kind is None:
-                    yield _look(prefix + name)
+                    yield prefix + name
                     continue
                 found = self._special(folder.parts, name, prefix + name, kind)
                 if found is not None:
@@ -142,7 +174,7 @@ class _Walk:
                     kinds.pop(names.pop(), None)
                 yield from self._enter_root(root)
 
-    def _enter_root(self, parts: tuple[bytes, ...]) -> Iterator[Found]:
+    def _enter_root(self, parts: tuple[bytes, ...]) -> Iterator[Found | bytes]:
         """A root as it was named: a file is taken, a folder entered, even through a link."""
         if self._after is not None and parts <= self._after and self._after[: len(parts)] != parts:
             # Before the cursor; but roots inside of this one are not inside of anything that comes now.
@@ -159,12 +191,12 @@ class _Walk:
             if found is not None:
                 yield found
         elif self._is_new(parts):
-            yield _look(path) if stat.S_ISREG(status.st_mode) else _not_a_file(path)
+            yield path if stat.S_ISREG(status.st_mode) else _not_a_file(path)
 
     def _is_new(self, parts: tuple[bytes, ...]) -> bool:
         return self._after is None or parts > self._after
 
-    def _special(self, parent: tuple[bytes, ...], name: bytes, path: bytes, kind: int) -> Found | None:
+    def _special(self, parent: tuple[bytes, ...], name: bytes, path: bytes, kind: int) -> Found | bytes | None:
         """What is no plain file: a folder is entered, a link followed, anything else named and never opened."""
         if kind == stat.S_IFDIR and not self._recursive:
             return None
@@ -176,7 +208,7 @@ class _Walk:
             return _failed(path, error, "unreadable folder") if kind == stat.S_IFDIR else _no_status(path, error)
         if stat.S_ISDIR(status.st_mode):
             return self._enter((*parent, name), path, status) if self._recursive else None
-        return _look(path) if stat.S_ISREG(status.st_mode) else _not_a_file(path)
+        return path if stat.S_ISREG(status.st_mode) else _not_a_file(path)
 
     def _enter(self, parts: tuple[bytes, ...], path: bytes, status: os.stat_result) -> Found | None:
         """Put the folder on the stack; a Found where that cannot be."""
@@ -223,16 +255,31 @@ def _kind(entry: os.DirEntry[bytes]) -> int:
     return stat.S_IFDIR if entry.is_dir(follow_symlinks=False) else 0
 
 
-def _look(path: bytes) -> Found:
-    """Read one plain file's beginning."""
-    size = mtime_ns = 0
+def _open(path: bytes) -> _Opened:
+    """Open one plain file and ask the system for its beginning, without waiting for it."""
     try:
         fd = open_file(path)
+    except OSError as error:
+        return _Opened(path, -1, 0, 0, _failed(path, error))
+    try:
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode):
+            os.posix_fadvise(fd, 0, FIRST_READ, os.POSIX_FADV_WILLNEED)
+            return _Opened(path, fd, status.st_size, status.st_mtime_ns)
+        found = _not_a_file(path)
+    except OSError as error:
+        found = _failed(path, error)
+    os.close(fd)
+    return _Opened(path, -1, 0, 0, found)
+
+
+def _read(opened: _Opened) -> Found:
+    """Read an open file's beginning, and close it."""
+    if opened.found is not None:
+        return opened.found
+    path, fd, size, mtime_ns, _ = opened
+    try:
         try:
-            status = os.fstat(fd)
-            size, mtime_ns = status.st_size, status.st_mtime_ns
-            if not stat.S_ISREG(status.st_mode):
-                return _not_a_file(path)
             first = os.read(fd, FIRST_READ)
         finally:
             os.close(fd)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import NamedTuple
 
 from dicomferry.models import dimse_status
 from dicomferry.models.database import AnyRow
@@ -14,8 +16,7 @@ from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.recorder import Recorder
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answered:
+class Answered(NamedTuple):
     """What a peer, or our own side before asking it, said of one item."""
 
     item_id: int
@@ -76,22 +77,15 @@ def store(work: Work) -> Iterator[Answered]:
     return verified(work, _send)
 
 
+_INSTANCE = attrgetter("id", "path", "size", "mtime_ns", "sop_class_uid", "sop_instance_uid", "transfer_syntax_uid")
+"""Of an item's row, the fields of a LocalInstance."""
+
+
 def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
     from dicomferry.workers.dimse.contexts import Convert
     from dicomferry.workers.dimse.store import LocalInstance, send
 
-    instances = (
-        LocalInstance(
-            row.id,
-            row.path,
-            row.size,
-            row.mtime_ns,
-            row.sop_class_uid,
-            row.sop_instance_uid,
-            row.transfer_syntax_uid,
-        )
-        for row in rows
-    )
+    instances = (LocalInstance(*_INSTANCE(row)) for row in rows)
     pairs = list(dict.fromkeys((row.sop_class_uid, row.transfer_syntax_uid) for row in work.rows))
     answers = send(
         work.remote,
@@ -101,9 +95,12 @@ def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
         progress=work.remote.pace.sent if work.remote.pace else work.heart.progress,
         on_open=lambda association: work.heart.on_abort(association.abort, impatient=True),
     )
+    meant: dict[int, Answer] = {}
     for answer in answers:
-        if answer.status is not None:
-            row = work.status("store", answer.status)
+        if answer.status in meant:
+            row = meant[answer.status]
+        elif answer.status is not None:
+            row = meant[answer.status] = work.status("store", answer.status)
         else:
             # Whatever it is about a file, what was planned to be sent was not.
             row = replace(dimse_status.local(answer.reason or "context refused"), rule=Rule.FINAL)

@@ -115,20 +115,20 @@ def open_file(path: bytes) -> int:
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
 
 
-def check_whole(path: bytes | int, header: Header, size: int | None = None) -> int:
+def check_whole(path: bytes | int, header: Header, size: int | None = None, first: bytes = b"") -> int:
     """Check by element lengths alone that the data set is whole; values are never read.
 
-    `path` may be an open descriptor, whose position stays as it is; `size` is the file's size in bytes where
-    the caller knows it. Returns the position in the file at which the data set ends: the file's size, or less
-    by the zero bytes that some writers leave after the last element, or by what follows a deflate stream (the
-    NUL that makes its length even included).
+    `path` may be an open descriptor, whose position stays as it is; `size` is the file's size in bytes where the caller
+    knows it, `first` are its first bytes, as many as were read already. Returns the position in the file at which the
+    data set ends: the file's size, or less by the zero bytes that some writers leave after the last element, or by what
+    follows a deflate stream (the NUL that makes its length even included).
     Raises UnusableFile: "truncated" where the data set ends inside an element or item, or before a delimiter
     that an undefined length demands (PS3.5 7.5.2, A.4); "syntax mismatch" where it cannot be walked at all.
     """
     if not isinstance(path, int):
         fd = open_file(path)
         try:
-            return check_whole(fd, header, size)
+            return check_whole(fd, header, size, first)
         finally:
             os.close(fd)
     if size is None:
@@ -136,12 +136,12 @@ def check_whole(path: bytes | int, header: Header, size: int | None = None) -> i
     syntax = header.transfer_syntax_uid
     if syntax in DEFLATED:
         return _check_deflated(path, header.data_offset, size)
-    refill = _reader(path)
+    refill = _reader(path, size)
     start = header.data_offset
     try:
         end = walk(
-            refill(start) or b"",
-            start,
+            first,
+            0,
             refill,
             start,
             size=size,
@@ -163,12 +163,14 @@ def _refuse(error: Ended | Broken, unit: str) -> NoReturn:
     raise UnusableFile("syntax mismatch", f"{describe(error.tag)} at {unit} {error.at}: {error.what}") from None
 
 
-def _reader(fd: int) -> Callable[[int], bytes]:
-    """Windows on a file: long ones while the walk goes on where it was, short ones after a jump."""
+def _reader(fd: int, size: int) -> Callable[[int], bytes]:
+    """Windows on a file of `size` bytes: long ones while the walk goes on where it was, short ones after a jump."""
     reached = -1
 
     def refill(pos: int) -> bytes:
         nonlocal reached
+        if pos == size:  # where a walk over a whole file ends
+            return b""
         length = 4096 if reached >= 0 and pos > reached + 4096 else 16384
         data = os.pread(fd, length, pos)
         reached = pos + len(data)

@@ -84,7 +84,7 @@ def _write(database: Database, held: Claim, batch: _Batch, heart: Heartbeat) -> 
 def _settled(database: Database, job_id: int, batch: Sequence[Found]) -> Iterator[tuple[Found, dict[str, Any]]]:
     """Each of these files with the values of its item's row; a second file of one UID is compared with the first."""
     uids = [found.header.sop_instance_uid for found in batch if found.header and found.state is ItemState.PENDING]
-    firsts: dict[str, bytes] = {uid: row.path for uid, row in plan_store.firsts_of(database, job_id, uids).items()}
+    firsts = plan_store.firsts_of(database, job_id, uids)
     for found in batch:
         values = _values(found)
         if values["state"] is ItemState.PENDING:

@@ -7,7 +7,6 @@ sends nothing again, and an archive that indexes late has had a little time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from dicomferry.models.database import AnyRow
 from dicomferry.models.dimse_status import Rule, local
@@ -77,7 +76,7 @@ class _Check:
         if answered.answer.rule not in (Rule.DONE, Rule.WARNING):
             return answered
         self._answers[answered.item_id] = answered
-        return replace(answered, answer=_SENT)
+        return answered._replace(answer=_SENT)
 
     def settle(self, row: AnyRow) -> Answered:
         """What became of an item that was sent. Raises FindStopped."""
@@ -88,7 +87,7 @@ class _Check:
             detail=row.detail,
             sent_as=row.sent_as,
         )
-        answered = replace(answered, sent_bytes=0, tried=False)
+        answered = answered._replace(sent_bytes=0, tried=False)
         if not (row.study_instance_uid and row.series_instance_uid):
             return self._unverified(answered, "its study or series is not known, so it cannot be asked for")
         series = Target(study=row.study_instance_uid, series=row.series_instance_uid)
@@ -97,10 +96,10 @@ class _Check:
             return self._unverified(answered, listed)
         if row.sop_instance_uid in listed:
             return answered
-        return replace(answered, answer=local("not found after success"))
+        return answered._replace(answer=local("not found after success"))
 
     def _unverified(self, answered: Answered, why: str) -> Answered:
-        return replace(answered, answer=local(UNVERIFIED), detail=why)
+        return answered._replace(answer=local(UNVERIFIED), detail=why)
 
     def _look(self, series: Target) -> frozenset[str] | str:
         """What the remote lists of a series, or why it cannot be asked. Waits a little for what is not there yet."""

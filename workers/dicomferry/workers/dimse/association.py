@@ -45,7 +45,7 @@ from dicomferry.workers.dimse.message import (
     number_value,
 )
 from dicomferry.workers.dimse.negotiation import Negotiated, encode_request, read_answer
-from dicomferry.workers.dimse.upper_layer import PeerClosed, UpperLayer, named
+from dicomferry.workers.dimse.upper_layer import Pdu, PeerClosed, UpperLayer, named
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ class Association:
         self._message_id = 0
         self._assembler = Assembler()
         self._messages: deque[Message] = deque()
+        self._kept: Pdu | None = None
 
     @property
     def peer(self) -> str:
@@ -140,7 +141,7 @@ class Association:
         the peer releases instead of answering), ProtocolViolation after an A-ABORT of ours.
         """
         while not self._messages:
-            pdu = self.layer.receive(phase, seconds)
+            pdu, self._kept = self._kept or self.layer.receive(phase, seconds), None
             if pdu.kind == upper_layer.P_DATA_TF:
                 try:
                     self._messages.extend(self._assembler.feed(pdu.body))
@@ -154,6 +155,17 @@ class Association:
             else:
                 raise self.violation(f"a PDU of type {pdu.kind} where an answer was to come")
         return self._messages.popleft()
+
+    def comes(self, body: bytes, phase: str, seconds: float) -> bool:
+        """Whether the next PDU is a P-DATA-TF of exactly this body. Any other one is left for `receive`, whose errors
+        this raises as well, but for those of what it left.
+        """
+        if self._messages or self._assembler.is_busy:
+            return False
+        pdu = self._kept or self.layer.receive(phase, seconds)
+        same = pdu.kind == upper_layer.P_DATA_TF and pdu.body == body
+        self._kept = None if same else pdu
+        return same
 
     def receive_response(self, message_id: int, field: int, phase: str, seconds: float) -> tuple[Message, int]:
         """The next message and its status, checked to be the response `field` to `message_id` (PS3.7 9.3).

@@ -161,6 +161,11 @@ class Assembler:
     _fragments: list[bytes] = field(default_factory=list)
     _size: int = 0
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a message has begun that is not whole yet."""
+        return self._context_id is not None
+
     def feed(self, body: bytes) -> list[Message]:
         """The messages that this PDU completes, in order; several PDVs, of several messages, may lie in one
         PDU.

@@ -43,18 +43,19 @@ class FileSource:
     """An open descriptor, read from `offset` on."""
 
     def __init__(self, fd: int, offset: int) -> None:
-        os.lseek(fd, offset, os.SEEK_SET)
         self._fd = fd
+        self._at = offset
 
     def fill(self, views: list[memoryview]) -> int:
-        """One readv, and more only where it came back short."""
+        """One preadv, and more only where it came back short."""
         wanted = sum(map(len, views))
-        got = os.readv(self._fd, views)
+        got = os.preadv(self._fd, views, self._at)
         while 0 < got < wanted:
-            more = os.readv(self._fd, _rest(views, got))
+            more = os.preadv(self._fd, _rest(views, got), self._at + got)
             if not more:
                 break
             got += more
+        self._at += got
         return got
 
 

@@ -10,17 +10,16 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from dicomferry.models.errors import ContextNotAccepted, UnusableFile
 from dicomferry.models.remote import Remote
 from dicomferry.workers import part10
-from dicomferry.workers.dimse import contexts, message
+from dicomferry.workers.dimse import contexts, message, store_message
 from dicomferry.workers.dimse.associate import OUR_MAX_PDU
 from dicomferry.workers.dimse.association import Association, Progress, open_association
 from dicomferry.workers.dimse.contexts import Context, Convert, Pair, Proposal
-from dicomferry.workers.dimse.message import Command, Message, number_value, text_value
+from dicomferry.workers.dimse.message import Message
 from dicomferry.workers.dimse.pdata import DataPath, FileSource, Source, SourceFailed, StreamSource
 
 # PS3.8 table 9-18.
@@ -37,13 +36,15 @@ _NO_ABSTRACT_SYNTAX = 3
 # What follows the preamble: DICM, and the head of (0002,0000), UL of four bytes.
 _META_LENGTH = b"DICM\x02\0\0\0UL\x04\0"
 
+# As much of a file is read at once for its check: nearly always all that comes before its pixels.
+_FIRST_READ = 16384
+
 _NO_COPY = contextlib.nullcontext()
 
 OnOpen = Callable[[Association], None]
 
 
-@dataclass(frozen=True, slots=True)
-class LocalInstance:
+class LocalInstance(NamedTuple):
     """A file to be sent, as the plan saw it; `size` in bytes, `mtime_ns` in nanoseconds."""
 
     item_id: int
@@ -55,8 +56,7 @@ class LocalInstance:
     transfer_syntax_uid: str
 
 
-@dataclass(frozen=True, slots=True)
-class StoreAnswer:
+class StoreAnswer(NamedTuple):
     """What came of one file.
 
     `status` is the peer's, None where the file was not sent; then `reason` is the stable word that says why.
@@ -200,7 +200,7 @@ class _Sender:
             context = self._chosen[pair] = contexts.choose(association.contexts, pair, convert=self._convert)
         sent_as = None if context.transfer_syntax == header.transfer_syntax_uid else context.transfer_syntax
         message_id = association.next_message_id()
-        command = _request(header, message_id, self._priority)
+        command = store_message.request(pair[0], header.sop_instance_uid, message_id, self._priority)
         seconds = self._remote.timeouts.progress
         path = self._data_path(association)
         copy: BinaryIO | None = None
@@ -215,9 +215,11 @@ class _Sender:
                 # archive.
                 self.abort()
                 raise
-        answer, status = association.receive_response(
-            message_id, message.C_STORE_RSP, "store_answer", self._remote.timeouts.store_answer
-        )
+        patience = self._remote.timeouts.store_answer
+        plain = store_message.success(context.context_id, pair[0], header.sop_instance_uid, message_id)
+        if association.comes(plain, "store_answer", patience):
+            return StoreAnswer(item, 0, None, None, sent, sent_as)
+        answer, status = association.receive_response(message_id, message.C_STORE_RSP, "store_answer", patience)
         _check_instance(association, answer, header.sop_instance_uid)
         return StoreAnswer(item, status, None, _comment(answer), sent, sent_as)
 
@@ -245,10 +247,11 @@ def _check(item: LocalInstance, fd: int) -> tuple[part10.Header, int, bool]:
         now = os.fstat(fd)
         if not stat.S_ISREG(now.st_mode):
             raise UnusableFile("unreadable", "not a regular file")
-        header = _as_planned(item, fd, now) or part10.read_header(item.path, first=os.pread(fd, part10.FIRST_READ, 0))
+        first = os.pread(fd, _FIRST_READ, 0)
+        header = _as_planned(item, first, now) or part10.read_header(item.path, first=first[: part10.FIRST_READ])
         if header.sop_instance_uid != item.sop_instance_uid:
             raise UnusableFile("changed", f"the file now holds instance {header.sop_instance_uid}")
-        length = part10.check_whole(fd, header, now.st_size) - header.data_offset
+        length = part10.check_whole(fd, header, now.st_size, first) - header.data_offset
     except OSError as error:
         raise UnusableFile("unreadable", _why(error)) from error
     if length % 2 == 0:
@@ -259,17 +262,16 @@ def _check(item: LocalInstance, fd: int) -> tuple[part10.Header, int, bool]:
     raise UnusableFile("odd length", f"its data set has {length} bytes; PS3.5 7.1.1 makes every value even")
 
 
-def _as_planned(item: LocalInstance, fd: int, now: os.stat_result) -> part10.Header | None:
+def _as_planned(item: LocalInstance, first: bytes, now: os.stat_result) -> part10.Header | None:
     """The header of a file that did not change since the plan read it: only where its data set begins is
-    missing.
+    missing, which its `first` bytes tell.
 
     None where the file did change, or does not begin with a preamble and the meta group's length (PS3.10
     7.1).
     """
     if (now.st_size, now.st_mtime_ns) != (item.size, item.mtime_ns):
         return None
-    first = os.pread(fd, 144, 0)
-    if first[128:140] != _META_LENGTH:
+    if first[128:140] != _META_LENGTH or len(first) < 144:
         return None
     return part10.Header(
         sop_class_uid=item.sop_class_uid,
@@ -294,21 +296,6 @@ def _reencoded(path: bytes, header: part10.Header, syntax: str) -> tuple[BinaryI
     length = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     return stream, length
-
-
-def _request(header: part10.Header, message_id: int, priority: int) -> bytes:
-    """C-STORE-RQ (PS3.7 table 9.3-1), encoded."""
-    command = Command(
-        {
-            message.AFFECTED_SOP_CLASS_UID: text_value(header.sop_class_uid),
-            message.COMMAND_FIELD: number_value(message.C_STORE_RQ),
-            message.MESSAGE_ID: number_value(message_id),
-            message.PRIORITY: number_value(priority),
-            message.COMMAND_DATA_SET_TYPE: number_value(message.DATA_SET_FOLLOWS),
-            message.AFFECTED_SOP_INSTANCE_UID: text_value(header.sop_instance_uid),
-        }
-    )
-    return command.encode()
 
 
 def _check_instance(association: Association, answer: Message, sop_instance_uid: str) -> None:
