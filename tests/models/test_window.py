@@ -110,6 +110,8 @@ CHANGES = {
 @example(zone=BERLIN, which=1, begin=2 * 60 + 15, length=30)
 @example(zone=BERLIN, which=0, begin=2 * 60 + 15, length=30)
 @example(zone=BERLIN, which=1, begin=22 * 60, length=4 * 60)
+@example(zone=NEW_YORK, which=0, begin=19 * 60 + 2, length=24 * 60 - 1)
+@example(zone=NEW_YORK, which=0, begin=20 * 60 + 1, length=24 * 60 - 1)
 def test_odd_hours_around_a_change(zone: str, which: int, begin: int, length: int) -> None:
     """It opens when the clock first shows the beginning or more, and closes at the last moment that it shows the end,
     or jumps over it: by a scan of the wall.
@@ -123,10 +125,10 @@ def test_odd_hours_around_a_change(zone: str, which: int, begin: int, length: in
         begin, end = 0, 24 * 60
     day = CHANGES[zone][which]
     first = datetime(day.year, day.month, day.day, tzinfo=UTC) - timedelta(days=3)
-    clock = wall(zone, first, first + timedelta(days=7))
+    clock = wall(zone, first, first + timedelta(days=9))
     inside = [False] * len(clock)
     shown = [local for _, local in clock]
-    for offset in range(-1, 3):
+    for offset in range(-2, 3):
         midnight = datetime(day.year, day.month, day.day) + timedelta(days=offset)
         opening = _first(shown, midnight + begin * MINUTE)
         closing = _last(shown, midnight + end * MINUTE)

@@ -16,13 +16,7 @@ from typing import NamedTuple
 
 from dicomferry.models.errors import UnusableFile
 from dicomferry.models.state import ItemState
-from dicomferry.workers.part10 import (
-    FIRST_READ,
-    UNCOMPRESSED,
-    Header,
-    open_file,
-    read_header,
-)
+from dicomferry.workers.part10 import FIRST_READ, UNCOMPRESSED, Header, open_file, read_header
 
 MAX_INSTANCES = 500
 MAX_BYTES = 256 << 20
