@@ -331,6 +331,29 @@ def test_a_normal_exit_releases_and_an_exception_aborts() -> None:
             raise KeyError
 
 
+def test_a_release_is_over_when_the_peer_has_seen_the_end() -> None:
+    """The next association, opened at once, is not one more than before for a peer that counts them."""
+    seen: list[str] = []
+    script = [*opening(), *ENDING, lambda _: seen.append("the end")]
+    with ScriptedPeer(script) as scripted:
+        open_association(scripted.remote(), PROPOSALS).release()
+        assert seen == ["the end"]
+
+
+def test_a_peer_that_keeps_the_connection_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has released; that it does not end its half of the connection holds nobody up."""
+    monkeypatch.setattr("dicomferry.workers.dimse.association.PARTING_SECONDS", 0.05)
+    released = threading.Event()
+
+    def stay(_: peer.Conversation) -> None:
+        released.wait(peer.PATIENCE)
+
+    script = [*opening(), *ENDING, stay]
+    with ScriptedPeer(script) as scripted:
+        open_association(scripted.remote(), PROPOSALS).release()
+        released.set()
+
+
 def test_a_release_collision_is_answered() -> None:
     """Both sides ask at once: the requestor answers, then waits for its own answer (PS3.8 9.2.2, Sta9 and
     Sta11).

@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 
 MOST_FRAGMENT = 1024 * 1024
 RELEASE_SECONDS = 5.0
+PARTING_SECONDS = 0.5
 TLS_RECORDS = (0x15, 0x16)
 """Alert and handshake (RFC 8446, 5.1): how a port that wants TLS begins to answer."""
 NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH)
@@ -240,6 +241,7 @@ class Association:
         for _ in range(1000):
             pdu = self.layer.receive("release", seconds)
             if pdu.kind == upper_layer.A_RELEASE_RP:
+                self.layer.part(PARTING_SECONDS)
                 return
             if pdu.kind == upper_layer.A_RELEASE_RQ:
                 # Release collision: the requestor answers first, then waits for its reply (PS3.8 9.2, Sta9,

@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
-from dicomferry.models.errors import AssociationAborted, ConnectionLost, DimseTimeout, ProtocolViolation
+from dicomferry.models.errors import AssociationAborted, ConnectionLost, DimseError, DimseTimeout, ProtocolViolation
 from dicomferry.workers.dimse.tls import TlsStream
 
 # PDU types (PS3.8 9.3.1).
@@ -209,6 +209,22 @@ class UpperLayer:
                 self._aborted = True
                 with contextlib.suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)
+
+    def part(self, seconds: float) -> None:
+        """End our direction of a released connection, and let the peer end its own within so much silence.
+
+        A peer counts an association until it has seen the end of its connection: whoever opens the next one
+        before that may be one too many there. Never raises for what the peer does.
+        """
+        with self._lock:
+            if self._aborted or self._closed:
+                return
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(DimseError):
+            for _ in range(64):
+                self._wait(self._readable, "release", seconds)
+                self._read()
 
     def close(self) -> None:
         """Close the connection; may be repeated. For the owner's thread."""
