@@ -158,7 +158,7 @@ def _verified(connection: Connection, job_id: int) -> str:
 
 
 def _sentence(state: JobState, numbers: Tally) -> str:
-    parts = [f"{getattr(numbers, name)} {name}" for name in _TALLY[1:] if getattr(numbers, name)]
+    parts = [f"{getattr(numbers, name):,} {name}" for name in _TALLY[1:] if getattr(numbers, name)]
     return f"{state}: " + (", ".join(parts) or "no items")
 
 
