@@ -180,7 +180,13 @@ def finish(
         if planned:
             connection.execute(sa.update(JobRow).where(JobRow.id == held.job_id).values(planned=True))
             numbers = ledger.tally(connection, held.job_id)
-            ledger.add_event(connection, held.job_id, now, "planned", f"{numbers.total:,} item{'s' if numbers.total != 1 else ''} found")
+            ledger.add_event(
+                connection,
+                held.job_id,
+                now,
+                "planned",
+                f"{numbers.total:,} item{'s' if numbers.total != 1 else ''} found",
+            )
         complete = planned or (held.kind != PLAN and not _left(connection, held.chunk_id))
         asked = not complete and decision is None and (cancel or hold)
         connection.execute(
