@@ -18,7 +18,7 @@ from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach
 from dicomferry.models.instance_store import Received
 from dicomferry.workers import archive_check, indexer, ingest, same_instance
-from dicomferry.workers.archive import OWN, Archive
+from dicomferry.workers.archive import OWN, Archive, Draft
 from dicomferry.workers.dimse.acceptance import Request
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
 from dicomferry.workers.dimse.associate import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -54,7 +54,7 @@ class Site:
             raise OutOfReach("away")
         self.rows += batch
 
-    def sink(self, uid: str, syntax: str = EXPLICIT, sop_class: str = MR) -> Ingest:
+    def sink(self, uid: str, syntax: str = EXPLICIT, sop_class: str = MR, spare: Draft | None = None) -> Ingest:
         self.number += 1
         incoming = Incoming(
             request=CALLER,
@@ -66,7 +66,7 @@ class Site:
             originator_ae_title=None,
             originator_message_id=None,
         )
-        return Ingest(self.archive, self.indexer, incoming, association="a" * 32, address="127.0.0.1")
+        return Ingest(self.archive, self.indexer, incoming, association="a" * 32, address="127.0.0.1", spare=spare)
 
     def receive(
         self, data: bytes, uid: str, syntax: str = EXPLICIT, sop_class: str = MR, size: int = 512 * 1024
@@ -360,6 +360,29 @@ def test_too_many_wait_for_their_rows(site: Site, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("dicomferry.workers.indexer.MOST_WAITING", 1)
     assert site.receive(encoded(), UID) == Answer(0)
     assert site.receive(encoded(), UID).status == 0xA700
+
+
+def test_a_draft_that_was_there_before(site: Site) -> None:
+    """It is the one that is written, and it is closed also where nothing is written."""
+    spare = site.archive.spare_draft()
+    assert spare is not None
+    inode = os.fstat(spare.fd).st_ino
+    sink = site.sink(UID, spare=spare)
+    sink.take([memoryview(encoded())])
+    assert sink.finish() == Answer(0)
+    assert site.only.stat().st_ino == inode and spare.fd == -1
+
+    site.archive.reserve_bytes = 1 << 62
+    spare = site.archive.spare_draft()
+    assert spare is not None
+    assert site.sink(UID, spare=spare).finish().status == 0xA700
+    assert spare.fd == -1 and site.archive.drafts() == []
+
+
+def test_a_named_draft_is_not_made_ahead(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would lie about when the process dies, for nothing."""
+    monkeypatch.setattr(site.archive, "_nameless", False)
+    assert site.archive.spare_draft() is None and site.archive.drafts() == []
 
 
 def test_an_association_that_breaks_leaves_nothing(site: Site) -> None:

@@ -21,7 +21,7 @@ from dicomferry.models.errors import DicomferryError, DimseError
 from dicomferry.models.settings import Settings
 from dicomferry.workers import archive_check, parent
 from dicomferry.workers.admission import Admission
-from dicomferry.workers.archive import OWN, Archive
+from dicomferry.workers.archive import OWN, Archive, Draft
 from dicomferry.workers.call_log import CallLog, Entry
 from dicomferry.workers.dimse import acceptance
 from dicomferry.workers.dimse.acceptance import Rejection, Request
@@ -96,6 +96,7 @@ class _Connection:
         self._token = uuid.uuid4().hex
         self._stores = 0
         self._call: Entry | None = None
+        self._spare: Draft | None = None
         self._layer = UpperLayer(sock, address, self._moved)
         self.acceptor = Acceptor(self._layer, self, scp._waits)
 
@@ -183,13 +184,24 @@ class _Connection:
         """One instance into the archive, answered when the limits of its remote allow it."""
         self._stores += 1
         scp = self._scp
-        ingest = Ingest(scp._archive, scp._indexer, incoming, association=self._token, address=self._address)
+        spare, self._spare = self._spare, None
+        ingest = Ingest(
+            scp._archive, scp._indexer, incoming, association=self._token, address=self._address, spare=spare
+        )
         pace = scp._paces.of(incoming.request.calling_ae_title, self._address)
         return Slowed(ingest, pace.received) if pace else ingest
+
+    def look_ahead(self) -> None:
+        """The next instance's file: to make one is a tenth of what a small instance costs."""
+        if self._stores and self._spare is None:
+            self._spare = self._scp._archive.spare_draft()
 
     def leave(self, request: Request) -> None:
         """One place free."""
         self._scp.give_place()
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
 
 
 def run(settings: Settings) -> int:

@@ -50,6 +50,7 @@ class Bay:
         self.sinks: list[Memory] = []
         self.error: BaseException | None = None
         self.admitted = 0
+        self.looks = 0
         self.acceptor: Acceptor | None = None
         self._waits = waits
         self._tls = tls
@@ -98,6 +99,9 @@ class Bay:
     def store(self, incoming: Incoming) -> Memory:
         self.sinks.append(Memory(self, incoming))
         return self.sinks[-1]
+
+    def look_ahead(self) -> None:
+        self.looks += 1
 
     def leave(self, request: Request) -> None:
         self.admitted -= 1

@@ -181,7 +181,7 @@ def test_an_echo(bay: Bay) -> None:
         caller.release()
         assert caller.ended()
     bay.join()
-    assert bay.error is None and bay.admitted == 0
+    assert bay.error is None and bay.admitted == 0 and bay.looks == 2
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 254, 4089, 16378, 131066, 400_000])

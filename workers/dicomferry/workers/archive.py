@@ -151,6 +151,15 @@ class Archive:
         path = str(self._incoming / uuid.uuid4().hex)
         return Draft(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path)
 
+    def spare_draft(self) -> Draft | None:
+        """A draft for later; None where it would have a name, which a death would leave behind, or none can be made."""
+        if not self._nameless:
+            return None
+        try:
+            return self.draft()
+        except OSError:
+            return None
+
     def publish(self, draft: Draft, folder: str, name: str) -> bool:
         """Give a draft its place; False when the name is taken. Raises OSError.
 

@@ -30,7 +30,10 @@ _NOT_OPENED = (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM)
 
 
 class Ingest(Intake):
-    """A `Sink` for one C-STORE; for one thread. `job_id` and `move_id` say what it comes for, where that is known."""
+    """A `Sink` for one C-STORE; for one thread. `job_id` and `move_id` say what it comes for, where that is known.
+
+    `spare` is an empty draft that is there already; it is the ingest's from then on.
+    """
 
     def __init__(
         self,
@@ -43,7 +46,9 @@ class Ingest(Intake):
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         job_id: int | None = None,
         move_id: int | None = None,
+        spare: Draft | None = None,
     ) -> None:
+        self._spare = spare
         super().__init__(incoming, incoming.request.calling_ae_title)
         self._archive = archive
         self._indexer = indexer
@@ -75,7 +80,15 @@ class Ingest(Intake):
                 self._refuse(NO_RESOURCES, "disk is full to its reserve")
 
     def _new_draft(self) -> Draft:
-        return self._archive.draft()
+        draft, self._spare = self._spare, None
+        return draft or self._archive.draft()
+
+    def discard(self) -> None:
+        """Leave nothing behind of what is not published."""
+        super().discard()
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
 
     def _refused(self, answer: Answer) -> None:
         log.warning("instance refused", status=f"0x{answer.status:04X}", why=answer.comment, **self._who())

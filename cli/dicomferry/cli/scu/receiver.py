@@ -109,6 +109,9 @@ class _Connection:
         """A file of its own."""
         return self._receiver.receive(incoming)
 
+    def look_ahead(self) -> None:
+        """Nothing is worth it."""
+
     def leave(self, _request: Request) -> None:
         """Nothing is counted."""
 

@@ -91,6 +91,9 @@ class Service(Protocol):
     def store(self, incoming: Incoming) -> Sink:
         """The place for an instance that is about to come."""
 
+    def look_ahead(self) -> None:
+        """A message is answered, and the peer is at work: time for what the next one will need. Raises nothing."""
+
     def leave(self, request: Request) -> None:
         """An admitted association has ended, however."""
 
@@ -178,6 +181,7 @@ class Acceptor:
             self._answer(request, *found)
         finally:
             self.busy = False
+        self._service.look_ahead()
         return True
 
     def _answer(self, request: Request, context_id: int, raw: bytes) -> None:
