@@ -17,6 +17,8 @@ log = telemetry.logger(__name__)
 
 BATCH = 200
 BATCH_SECONDS = 0.5
+STILL_SECONDS = 0.05
+"""With nothing new for so long, what waits is written: a retrieve waits for the last rows of its answer."""
 PAUSE_SECONDS = 1.0
 MOST_WAITING = 50_000
 """Files without a row; with more of them nothing new is taken until the database is back."""
@@ -95,10 +97,7 @@ class Indexer:
             with self._changed:
                 if not self._waiting and not self._ending:
                     self._changed.wait(SHORTEN_SECONDS)
-                if self._waiting and len(self._waiting) < BATCH and not self._ending:
-                    self._changed.wait_for(
-                        lambda: len(self._waiting) >= BATCH or self._ending or self._hurried, BATCH_SECONDS
-                    )
+                self._gather()
                 self._hurried = False
                 batch = self._waiting[:BATCH]
                 ending = self._ending
@@ -112,6 +111,17 @@ class Indexer:
                     self._changed.wait_for(lambda: self._ending, self._pause)
             else:
                 self._shorten()
+
+    def _gather(self) -> None:
+        """Wait for a full batch, as long as files keep coming."""
+        latest = time.monotonic() + BATCH_SECONDS
+        before = 0
+        while before < len(self._waiting) < BATCH and time.monotonic() < latest:
+            before = len(self._waiting)
+            if self._changed.wait_for(
+                lambda: len(self._waiting) >= BATCH or self._ending or self._hurried, STILL_SECONDS
+            ):
+                return
 
     def _write(self, batch: Sequence[tuple[str, Received]]) -> bool:
         """Write a batch and forget it; False when that has to wait."""

@@ -22,6 +22,7 @@ POLL_SECONDS = 0.25
 LOOK_SECONDS = 0.5
 """How often the record is asked what has come; less often where that takes long."""
 LOOK_SHARE = 10
+"""So many times as long as it took is between two looks, while the last rows are not the only ones to come."""
 FIRST_PAUSE = 0.05
 CANCEL_SECONDS = 30.0
 """How long the last answer to a request that we cancelled is waited for (PS3.4 C.4.2.3.1 sets no limit)."""
@@ -127,5 +128,6 @@ class Watch:
         self.came += new
         self._signs = signs
         ended = clock()
-        self._next_look = ended + max(pause, LOOK_SHARE * (ended - began))
+        share = LOOK_SHARE if pause >= LOOK_SECONDS else 1
+        self._next_look = ended + max(pause, share * (ended - began))
         return moved
