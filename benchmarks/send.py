@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from pathlib import Path
 
 from benchmarks import data, receivers
 from benchmarks.harness import Measured, Row, interleave, timed_process
 from dicomferry.models.remote import Remote
 from dicomferry.workers import part10
-from dicomferry.workers.dimse.store import LocalInstance, send
+from dicomferry.workers.dimse.local_instance import LocalInstance
+from dicomferry.workers.dimse.store import send
 
 ROWS = (("MR", 2000, 1.4), ("CT", 400, 1.2), ("XL", 12, 1.0))
 
@@ -35,8 +37,11 @@ def ours(paths: list[Path], port: int) -> Measured:
     remote = Remote(name="sink", ae_title="ANY-SCP", host="127.0.0.1", port=port, calling_ae_title="BENCH")
     instances = [_instance(path) for path in paths]
     pairs = [(instances[0].sop_class_uid, instances[0].transfer_syntax_uid)]
+    waiting = deque(instances)
+    feed = (waiting.popleft() for _ in instances)
     cpu, began = time.process_time(), time.perf_counter()
-    good = sum(answer.status == 0 for answer in send(remote, iter(instances), pairs))
+    answers = send(remote, feed, pairs, coming=lambda: waiting[0] if waiting else None)
+    good = sum(answer.status == 0 for answer in answers)
     seconds = time.perf_counter() - began
     assert good == len(paths)
     return Measured(len(paths) / seconds, time.process_time() - cpu)

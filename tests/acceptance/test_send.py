@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from dicomferry.models.remote import Remote
-from dicomferry.workers.dimse.store import LocalInstance, StoreAnswer, send
+from dicomferry.workers.dimse.local_instance import LocalInstance
+from dicomferry.workers.dimse.store import StoreAnswer, send
 from support import samples
 from support.compare import assert_same_object, body
 from support.objects import enormous, mixed, tiny

@@ -15,7 +15,7 @@ from dicomferry.models.errors import ContextNotAccepted, DimseTimeout
 from dicomferry.models.remote import Remote
 from dicomferry.workers.dimse import store
 from dicomferry.workers.dimse.echo import VERIFICATION, echo
-from dicomferry.workers.dimse.store import LocalInstance
+from dicomferry.workers.dimse.local_instance import LocalInstance
 from support import samples
 from support import scripted_peer as peer
 from support.peers import StoreScp

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,7 +28,8 @@ from dicomferry.workers import part10
 from dicomferry.workers.dimse import store
 from dicomferry.workers.dimse.association import Association
 from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE, Convert, Pair
-from dicomferry.workers.dimse.store import LocalInstance, StoreAnswer
+from dicomferry.workers.dimse.local_instance import LocalInstance
+from dicomferry.workers.dimse.store import StoreAnswer
 from support import samples
 from support import scripted_peer as peer
 from support.peers import StoreScp
@@ -140,6 +143,62 @@ def test_an_item_is_pulled_only_after_the_answer_was_taken(tmp_path: Path) -> No
         queue.append(local(second))
         assert next(answers).instance == local(second)
         assert next(answers, None) is None
+
+
+def test_the_next_file_is_opened_while_the_peer_is_at_work(tmp_path: Path) -> None:
+    """Before the answer to the one before it comes; and all that was opened is closed in the end."""
+    files = mr(tmp_path, 3)
+    waiting = deque(local(sample) for sample in files)
+    items = list(waiting)
+    asked: list[int] = []
+    ready = threading.Event()
+
+    def coming() -> LocalInstance | None:
+        asked.append(len(waiting))
+        ready.set()
+        return waiting[0] if waiting else None
+
+    def wait(_: peer.Conversation) -> None:
+        assert ready.wait(peer.PATIENCE)
+        ready.clear()
+
+    script = [step for n in (1, 2, 3) for step in (expect_message(), wait, send(peer.store_rsp(n, 0)))]
+    before = os.listdir("/dev/fd")
+    with ScriptedPeer([*opening(), *script, *ENDING]) as scripted:
+        feed = (waiting.popleft() for _ in items)
+        answers = list(store.send(scripted.remote(), feed, pairs_of(items), coming=coming))
+    assert [answer.status for answer in answers] == [0, 0, 0] and asked == [2, 1, 0]
+    assert len(os.listdir("/dev/fd")) == len(before)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda path, _: path.unlink(), "vanished"),
+        (lambda path, _: path.write_bytes(path.read_bytes()[:-100]), "truncated"),
+        (lambda path, other: other.rename(path), "changed"),
+    ],
+)
+def test_what_happened_to_a_file_since_it_was_opened_is_seen(
+    tmp_path: Path, change: Callable[[Path, Path], object], reason: str
+) -> None:
+    """It was opened for its turn, and somebody was at it before that."""
+    first, second, other = mr(tmp_path, 3)
+    items = [local(first), local(second)]
+    with ScriptedPeer([*opening(), *answered(0), *ENDING]) as scripted:
+        answers = store.send(scripted.remote(), iter(items), pairs_of(items), coming=lambda: items[1])
+        assert next(answers).status == 0
+        change(second.path, other.path)
+        assert (next(answers).reason, next(answers, None)) == (reason, None)
+
+
+def test_another_item_than_was_told(tmp_path: Path) -> None:
+    """What comes next is a guess: what is pulled is sent."""
+    first, second, other = mr(tmp_path, 3)
+    items = [local(first), local(second)]
+    with ScriptedPeer([*opening(), *answered(0), expect_message(), send(peer.store_rsp(2, 0)), *ENDING]) as scripted:
+        answers = store.send(scripted.remote(), iter(items), pairs_of(items), coming=lambda: local(other))
+        assert [answer.instance for answer in answers] == items
 
 
 def test_progress_counts_data_and_on_open_hears_of_the_association(tmp_path: Path) -> None:

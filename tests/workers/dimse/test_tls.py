@@ -12,7 +12,7 @@ import pytest
 
 from dicomferry.models.remote import Remote
 from dicomferry.workers.dimse import association, store
-from dicomferry.workers.dimse.store import LocalInstance
+from dicomferry.workers.dimse.local_instance import LocalInstance
 from support import samples, tls
 from support.compare import assert_same_object
 from support.peers import StoreScp, require

@@ -35,14 +35,15 @@ class Work:
 
     `rows` are all items that may come, `feed` gives them one by one and ends when a stop is asked for. The next item is
     pulled only after the answer to the last was taken, so the item pulled last is the one in flight when an exception
-    escapes. An operation that ends without having answered it was stopped in the middle of it. `record` is for rows of
-    the operation's own.
+    escapes. An operation that ends without having answered it was stopped in the middle of it. `coming` tells which
+    one the next may be, so that something may be prepared for it. `record` is for rows of the operation's own.
     """
 
     remote: Remote
     spec: Spec
     rows: Sequence[AnyRow]
     feed: Iterator[AnyRow]
+    coming: Callable[[], AnyRow | None]
     heart: Heartbeat
     record: Recorder
 
@@ -83,7 +84,12 @@ _INSTANCE = attrgetter("id", "path", "size", "mtime_ns", "sop_class_uid", "sop_i
 
 def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
     from dicomferry.workers.dimse.contexts import Convert
-    from dicomferry.workers.dimse.store import LocalInstance, send
+    from dicomferry.workers.dimse.local_instance import LocalInstance
+    from dicomferry.workers.dimse.store import send
+
+    def coming() -> LocalInstance | None:
+        row = work.coming()
+        return None if row is None else LocalInstance(*_INSTANCE(row))
 
     instances = (LocalInstance(*_INSTANCE(row)) for row in rows)
     pairs = list(dict.fromkeys((row.sop_class_uid, row.transfer_syntax_uid) for row in work.rows))
@@ -94,6 +100,7 @@ def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
         convert=Convert.ALL if isinstance(work.spec, StoreSpec) and work.spec.transcode else Convert.UNCOMPRESSED,
         progress=work.remote.pace.sent if work.remote.pace else work.heart.progress,
         on_open=lambda association: work.heart.on_abort(association.abort, impatient=True),
+        coming=coming,
     )
     meant: dict[int, Answer] = {}
     for answer in answers:

@@ -211,6 +211,7 @@ class _Attempt:
             spec=self.held.spec,
             rows=rows,
             feed=self._feed(),
+            coming=self._coming,
             heart=self.heart,
             record=Recorder(self.environment.database, self.held, self.heart),
         )
@@ -271,6 +272,10 @@ class _Attempt:
                 self._flush()
             self.in_flight = row
             yield row
+
+    def _coming(self) -> AnyRow | None:
+        # At a set pace the next one has time.
+        return self.waiting[0] if self.waiting and not self.pace and not self.heart.stop else None
 
     def _take(self, answered: Answered) -> Answer | None:
         """Book one answer; the fault that ends the attempt, if this is one."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dicomferry.models.state import ItemState
-from dicomferry.workers.dimse.store import LocalInstance
+from dicomferry.workers.dimse.local_instance import LocalInstance
 from dicomferry.workers.inventory import Found, inventory
 from dicomferry.workers.part10 import Header
 

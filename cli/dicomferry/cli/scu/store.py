@@ -17,8 +17,9 @@ from dicomferry.models.errors import DimseError
 from dicomferry.models.state import ItemState
 from dicomferry.workers.dimse.association import Association
 from dicomferry.workers.dimse.contexts import Convert
+from dicomferry.workers.dimse.local_instance import LocalInstance
 from dicomferry.workers.dimse.message import PRIORITY_LOW
-from dicomferry.workers.dimse.store import LocalInstance, StoreAnswer, send
+from dicomferry.workers.dimse.store import StoreAnswer, send
 
 MOST_BROKEN = 3
 """Associations in a row that broke before any file was answered; after them the rest is given up."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
@@ -19,6 +18,7 @@ from dicomferry.workers.dimse import contexts, message, store_message
 from dicomferry.workers.dimse.associate import OUR_MAX_PDU
 from dicomferry.workers.dimse.association import Association, Progress, open_association
 from dicomferry.workers.dimse.contexts import Context, Convert, Pair, Proposal
+from dicomferry.workers.dimse.local_instance import LocalInstance, OpenInstance, open_instance
 from dicomferry.workers.dimse.message import Message
 from dicomferry.workers.dimse.pdata import DataPath, FileSource, Source, SourceFailed, StreamSource
 
@@ -33,27 +33,10 @@ _RESULTS = {
 
 _NO_ABSTRACT_SYNTAX = 3
 
-# What follows the preamble: DICM, and the head of (0002,0000), UL of four bytes.
-_META_LENGTH = b"DICM\x02\0\0\0UL\x04\0"
-
-# As much of a file is read at once for its check: nearly always all that comes before its pixels.
-_FIRST_READ = 16384
-
 _NO_COPY = contextlib.nullcontext()
 
 OnOpen = Callable[[Association], None]
-
-
-class LocalInstance(NamedTuple):
-    """A file to be sent, as the plan saw it; `size` in bytes, `mtime_ns` in nanoseconds."""
-
-    item_id: int
-    path: bytes
-    size: int
-    mtime_ns: int
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
+Coming = Callable[[], LocalInstance | None]
 
 
 class StoreAnswer(NamedTuple):
@@ -82,6 +65,7 @@ def send(
     max_pdu: int = OUR_MAX_PDU,
     progress: Progress | None = None,
     on_open: OnOpen | None = None,
+    coming: Coming | None = None,
 ) -> Iterator[StoreAnswer]:
     """Send `items` one after the other; the next one is pulled only after the answer to the last was taken.
 
@@ -89,12 +73,13 @@ def send(
     as many of them as it holds before an item is pulled, another one whenever an item needs contexts that the
     open one never proposed. `convert` says which files are sent in another syntax where the peer does not take
     their own, `max_pdu` how long a PDU the peer may send. `on_open` hears of each association. `progress(n)` is
-    called whenever bytes moved, with the bytes of data set among them. Raises what `open_association` raises,
-    AssociationAborted,
-    DimseTimeout("progress" while sending, "store_answer" after the last fragment), ProtocolViolation: the
-    item pulled last was in flight then. Closing the iterator releases the association.
+    called whenever bytes moved, with the bytes of data set among them. `coming` names the item that will be pulled
+    next, as far as is known: its file is opened while the peer is at work on the last one. Raises what
+    `open_association` raises, AssociationAborted, DimseTimeout("progress" while sending, "store_answer" after the last
+    fragment), ProtocolViolation: the item pulled last was in flight then. Closing the iterator releases the
+    association.
     """
-    sender = _Sender(remote, pairs, convert, priority, max_pdu, progress, on_open)
+    sender = _Sender(remote, pairs, convert, priority, max_pdu, progress, on_open, coming)
     try:
         sender.open_first()
         for item in items:
@@ -106,6 +91,8 @@ def send(
     except BaseException:
         sender.abort()
         raise
+    finally:
+        sender.drop_next()
     sender.release()
 
 
@@ -121,6 +108,7 @@ class _Sender:
         max_pdu: int,
         progress: Progress | None,
         on_open: OnOpen | None,
+        coming: Coming | None,
     ) -> None:
         self._remote = remote
         self._convert = convert
@@ -129,6 +117,8 @@ class _Sender:
         self._groups = contexts.group(pairs, convert=convert)
         self._progress = progress
         self._on_open = on_open
+        self._coming = coming
+        self._next: OpenInstance | None = None
         self._association: Association | None = None
         self._proposed: tuple[Proposal, ...] = ()
         self._chosen: dict[Pair, Context] = {}
@@ -175,22 +165,42 @@ class _Sender:
     def send(self, item: LocalInstance) -> StoreAnswer:
         """Send one file; a fault of the file is an answer, any other an exception."""
         try:
-            fd = part10.open_file(item.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return _unsent(item, "vanished", "the file is gone")
-        except OSError as error:
-            return _unsent(item, "unreadable", _why(error))
+            opened = self._open_instance(item)
+        except UnusableFile as error:
+            return _unsent(item, error.reason, str(error))
         try:
-            return self._send_open(item, fd)
+            return self._send_open(opened)
         except UnusableFile as error:
             return _unsent(item, error.reason, str(error))
         except ContextNotAccepted as error:
             return _unsent(item, "context refused", _refusal(error, self._convert))
         finally:
-            os.close(fd)
+            opened.close()
 
-    def _send_open(self, item: LocalInstance, fd: int) -> StoreAnswer:
-        header, length, pad = _check(item, fd)
+    def _open_instance(self, item: LocalInstance) -> OpenInstance:
+        """Opened before, where it was the next one and is still as it was. Raises UnusableFile."""
+        ahead, self._next = self._next, None
+        if ahead is not None:
+            if ahead.item == item and ahead.is_as_seen():
+                return ahead
+            ahead.close()
+        return open_instance(item)
+
+    def _open_next(self) -> None:
+        """Open the next file; what is wrong with it is told when it is its turn."""
+        item = self._coming() if self._coming else None
+        if item is not None:
+            with contextlib.suppress(UnusableFile):
+                self._next = open_instance(item)
+
+    def drop_next(self) -> None:
+        """The next file will not be sent after all."""
+        if self._next is not None:
+            self._next.close()
+            self._next = None
+
+    def _send_open(self, opened: OpenInstance) -> StoreAnswer:
+        item, fd, header, length, pad, _ = opened
         pair = (header.sop_class_uid, header.transfer_syntax_uid)
         if not contexts.is_proposable(pair):
             raise UnusableFile("context refused", f"{pair[0]!r} in {pair[1]!r} cannot be proposed to any peer")
@@ -215,6 +225,7 @@ class _Sender:
                 # archive.
                 self.abort()
                 raise
+        self._open_next()
         patience = self._remote.timeouts.store_answer
         plain = store_message.success(context.context_id, pair[0], header.sop_instance_uid, message_id)
         if association.comes(plain, "store_answer", patience):
@@ -233,57 +244,6 @@ def _unsent(item: LocalInstance, reason: str, detail: str) -> StoreAnswer:
     return StoreAnswer(item, None, reason, detail)
 
 
-def _why(error: OSError) -> str:
-    return error.strerror or str(error)
-
-
-def _check(item: LocalInstance, fd: int) -> tuple[part10.Header, int, bool]:
-    """The file's header, the length of its data set as it is now, and whether a NUL is to follow it.
-
-    Raises UnusableFile for everything that forbids to send it. A file that grows from here on is sent as it
-    was.
-    """
-    try:
-        now = os.fstat(fd)
-        if not stat.S_ISREG(now.st_mode):
-            raise UnusableFile("unreadable", "not a regular file")
-        first = os.pread(fd, _FIRST_READ, 0)
-        header = _as_planned(item, first, now) or part10.read_header(item.path, first=first[: part10.FIRST_READ])
-        if header.sop_instance_uid != item.sop_instance_uid:
-            raise UnusableFile("changed", f"the file now holds instance {header.sop_instance_uid}")
-        length = part10.check_whole(fd, header, now.st_size, first) - header.data_offset
-    except OSError as error:
-        raise UnusableFile("unreadable", _why(error)) from error
-    if length % 2 == 0:
-        return header, length, False
-    if header.transfer_syntax_uid in part10.DEFLATED:
-        # PS3.5 A.5: the deflated byte stream is padded with a single NUL.
-        return header, length, True
-    raise UnusableFile("odd length", f"its data set has {length} bytes; PS3.5 7.1.1 makes every value even")
-
-
-def _as_planned(item: LocalInstance, first: bytes, now: os.stat_result) -> part10.Header | None:
-    """The header of a file that did not change since the plan read it: only where its data set begins is
-    missing, which its `first` bytes tell.
-
-    None where the file did change, or does not begin with a preamble and the meta group's length (PS3.10
-    7.1).
-    """
-    if (now.st_size, now.st_mtime_ns) != (item.size, item.mtime_ns):
-        return None
-    if first[128:140] != _META_LENGTH or len(first) < 144:
-        return None
-    return part10.Header(
-        sop_class_uid=item.sop_class_uid,
-        sop_instance_uid=item.sop_instance_uid,
-        transfer_syntax_uid=item.transfer_syntax_uid,
-        study_instance_uid=None,
-        series_instance_uid=None,
-        data_offset=144 + int.from_bytes(first[140:144], "little"),
-        has_meta=True,
-    )
-
-
 def _reencoded(path: bytes, header: part10.Header, syntax: str) -> tuple[BinaryIO, int]:
     """The data set in another, uncompressed syntax, decompressed where it has to be, and its length in bytes."""
     # Only here: it brings all of pydicom along.
@@ -292,7 +252,7 @@ def _reencoded(path: bytes, header: part10.Header, syntax: str) -> tuple[BinaryI
     try:
         stream = transcode.decompress(path, header, syntax)
     except OSError as error:
-        raise UnusableFile("unreadable", _why(error)) from error
+        raise UnusableFile("unreadable", error.strerror or str(error)) from error
     length = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     return stream, length
