@@ -274,8 +274,7 @@ class _Attempt:
             yield row
 
     def _coming(self) -> AnyRow | None:
-        # At a set pace the next one has time.
-        return self.waiting[0] if self.waiting and not self.pace and not self.heart.stop else None
+        return self.waiting[0] if self.waiting and not self.heart.stop else None
 
     def _take(self, answered: Answered) -> Answer | None:
         """Book one answer; the fault that ends the attempt, if this is one."""
