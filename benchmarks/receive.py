@@ -6,11 +6,13 @@ within seconds, and whoever runs next would pay for it.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
 import time
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from unittest import mock
 
@@ -47,10 +49,15 @@ def _run(rounds: int) -> None:
         )
         row = Row(f"SCP {kind} {SENDERS} senders", "/s", "Orthanc", 3.0)
         interleave(row, ours(folders, number), _orthanc(folders, number), rounds)
-        row = Row(f"SCP {kind} 1 sender, limit", "/s", "stream + flush loop", 0.8)
-        interleave(row, ours(whole, number), lambda whole=whole, number=number: _limit(whole[0], number), rounds)  # type: ignore[misc]
+        for share, target in ((whole, 0.8), (folders, None)):
+            row = Row(f"SCP {kind} {_senders(len(share))}, limit", "/s", "stream + flush loop", target)
+            interleave(row, ours(share, number), lambda share=share, number=number: _limit(share, number), rounds)  # type: ignore[misc]
         row = Row(f"SCP {kind} 1 sender, flush off", "/s", "storescp +B +xa", 1.0)
         interleave(row, ours(whole, number, flush=False), _storescp(whole, number), rounds)
+
+
+def _senders(number: int) -> str:
+    return f"{number} sender{'s' * (number > 1)}"
 
 
 def shares(kind: str, number: int, senders: int) -> list[Path]:
@@ -125,17 +132,43 @@ class _Scratch(Server):
     binary = "storescu"
 
 
-def _limit(folder: Path, number: int) -> Measured:
-    """The stream into a sink, then a bare write + fdatasync + link + fsync of the folder: one after the other."""
-    with sink() as port:
+def _limit(folders: list[Path], number: int) -> Measured:
+    """The streams into a sink, then a bare write + fdatasync + link + fsync of the folder: one after the other.
+
+    As many streams at once, and as many processes that flush, as there are folders.
+    """
+    with sink("--fork") as port:
+        argv = ["storescu", "+sd", "+r", "127.0.0.1", str(port)]
         began = time.perf_counter()
-        subprocess.run(["storescu", "+sd", "+r", "127.0.0.1", str(port), str(folder)], env=ENVIRONMENT, check=True)
+        streams = [subprocess.Popen([*argv, str(folder)], env=ENVIRONMENT) for folder in folders]
+        if any([stream.wait() for stream in streams]):
+            raise RuntimeError("storescu failed")
         streamed = time.perf_counter() - began
-    contents = [path.read_bytes() for path in sorted(folder.rglob("*.dcm"))]
     scratch = _Scratch()
-    into = scratch.folder
-    place = os.open(into, os.O_RDONLY)
+    fork = multiprocessing.get_context("fork")
+    start = fork.Barrier(len(folders) + 1)
+    loops = [
+        fork.Process(target=_flush_loop, args=(folder, scratch.folder / str(index), start))
+        for index, folder in enumerate(folders)
+    ]
+    for loop in loops:
+        loop.start()
+    start.wait()
     began = time.perf_counter()
+    for loop in loops:
+        loop.join()
+    written = time.perf_counter() - began
+    if any(loop.exitcode for loop in loops):
+        raise RuntimeError("a flush loop failed")
+    scratch.remove()
+    return Measured(number / (streamed + written))
+
+
+def _flush_loop(folder: Path, into: Path, start: Barrier) -> None:
+    contents = [path.read_bytes() for path in sorted(folder.rglob("*.dcm"))]
+    into.mkdir()
+    place = os.open(into, os.O_RDONLY)
+    start.wait()
     for index, content in enumerate(contents):
         temporary = str(into / f"t{index}")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -145,7 +178,3 @@ def _limit(folder: Path, number: int) -> Measured:
         os.link(temporary, into / f"{index}.dcm")
         os.fsync(place)
         os.unlink(temporary)
-    written = time.perf_counter() - began
-    os.close(place)
-    scratch.remove()
-    return Measured(number / (streamed + written))

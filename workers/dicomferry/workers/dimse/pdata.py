@@ -2,7 +2,7 @@
 
 One buffer holds a run of PDUs: room for a head, a fragment's worth of data, the next head, and so on. The
 heads are written once an association; the file is read with one scattering read into the gaps between them,
-and the whole run goes out in one call, the command's PDU in front of the first. Per run of some hundred KB
+and the whole run goes out in one call, the command's PDU in front of the first. Per run of a hundred KB
 that is one system call to read, one to write, and no copy in Python.
 """
 
@@ -18,8 +18,8 @@ from dicomferry.workers.dimse.message import IS_LAST, fragments
 from dicomferry.workers.dimse.upper_layer import P_DATA_TF, UpperLayer
 
 # Large enough that system calls do not count, small enough to stay in the processor's cache between read and
-# send.
-RUN_BYTES = 512 * 1024
+# send, and that the receiver has the first run of an image to work on while the next one is read.
+RUN_BYTES = 128 * 1024
 # Heads and gaps of one run; a single scattering read takes at most IOV_MAX (1024) of them.
 MOST_FRAGMENTS = 1000
 
