@@ -6,19 +6,16 @@ within seconds, and whoever runs next would pay for it.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
 import subprocess
 import time
 from dataclasses import replace
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from unittest import mock
 
 import psutil
 
-from benchmarks import data
+from benchmarks import data, flushing
 from benchmarks.harness import WORK, Measured, Row, Run, interleave
 from benchmarks.receivers import ENVIRONMENT, sink
 from support.peers import Orthanc, StoreScp
@@ -38,6 +35,7 @@ def run(rounds: int) -> None:
         finally:
             for folder in left:
                 shutil.rmtree(folder, ignore_errors=True)
+            flushing.remove()
 
 
 def _run(rounds: int) -> None:
@@ -126,12 +124,6 @@ def _storescp(folders: list[Path], number: int):  # type: ignore[no-untyped-def]
     return once
 
 
-class _Scratch(Server):
-    """A folder alone, which goes with those of the servers."""
-
-    binary = "storescu"
-
-
 def _limit(folders: list[Path], number: int) -> Measured:
     """The streams into a sink, then a bare write + fdatasync + link + fsync of the folder: one after the other.
 
@@ -144,37 +136,4 @@ def _limit(folders: list[Path], number: int) -> Measured:
         if any([stream.wait() for stream in streams]):
             raise RuntimeError("storescu failed")
         streamed = time.perf_counter() - began
-    scratch = _Scratch()
-    fork = multiprocessing.get_context("fork")
-    start = fork.Barrier(len(folders) + 1)
-    loops = [
-        fork.Process(target=_flush_loop, args=(folder, scratch.folder / str(index), start))
-        for index, folder in enumerate(folders)
-    ]
-    for loop in loops:
-        loop.start()
-    start.wait()
-    began = time.perf_counter()
-    for loop in loops:
-        loop.join()
-    written = time.perf_counter() - began
-    if any(loop.exitcode for loop in loops):
-        raise RuntimeError("a flush loop failed")
-    scratch.remove()
-    return Measured(number / (streamed + written))
-
-
-def _flush_loop(folder: Path, into: Path, start: Barrier) -> None:
-    contents = [path.read_bytes() for path in sorted(folder.rglob("*.dcm"))]
-    into.mkdir()
-    place = os.open(into, os.O_RDONLY)
-    start.wait()
-    for index, content in enumerate(contents):
-        temporary = str(into / f"t{index}")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        os.write(fd, content)
-        os.fdatasync(fd)
-        os.close(fd)
-        os.link(temporary, into / f"{index}.dcm")
-        os.fsync(place)
-        os.unlink(temporary)
+    return Measured(number / (streamed + flushing.seconds([sorted(folder.rglob("*.dcm")) for folder in folders])))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks import flushing
 from benchmarks.harness import WORK, Measured, Row, interleave
 from benchmarks.receivers import ENVIRONMENT
 from support import samples
@@ -41,8 +42,12 @@ def run(rounds: int) -> None:
                     row = Row(f"C-MOVE, {INSTANCES} MR, {moves} in flight", "/s", "movescu to storescp +B", target)
                     theirs = _theirs(orthanc, scp, studies, moves)
                     interleave(row, lambda: _ours(installation, requests), theirs, rounds)
+                    row = Row(f"{row.name}, limit", "/s", "movescu + flush loop", None)
+                    limit = _limit(theirs, moves)
+                    interleave(row, lambda: _ours(installation, requests), limit, rounds)
             requests.unlink()
     finally:
+        flushing.remove()
         shutil.rmtree(home, ignore_errors=True)
 
 
@@ -89,3 +94,10 @@ def _theirs(orthanc: Orthanc, scp: StoreScp, studies: list[str], moves: int) -> 
         return Measured(INSTANCES / seconds)
 
     return once
+
+
+def _limit(theirs: Callable[[], Measured], moves: int) -> Callable[[], Measured]:
+    """Their streams, then what it takes to make as many files durable: one after the other."""
+    files = sorted((WORK / f"retrieve-{INSTANCES}").glob("*.dcm"))
+    shares = [files[number::moves] for number in range(moves)]
+    return lambda: Measured(INSTANCES / (INSTANCES / theirs().rate + flushing.seconds(shares)))
