@@ -27,7 +27,7 @@ from support.qr_catalogue import Catalogue
 from support.qr_messages import CANCELLED
 from support.qr_peer import Manners, QrPeer
 from support.qr_retrieval import Retrieval
-from support.retrieving import IMAGE, SERIES, STUDY, TITLE, Site, archived, site
+from support.retrieving import IMAGE, IMPATIENT, SERIES, STUDY, TITLE, Site, archived, site
 from support.samples import Sample
 from support.scripted_peer import Answer
 
@@ -423,3 +423,54 @@ def test_what_was_never_sent_is_not_said_to_have_been(here: Site, held: list[Sam
         "does it know AE title NOBODY as a destination?"
     }
     assert retrieve_words.balance(job) == "0 of 10 sent to NOBODY"
+
+
+PATIENT_WAITS = {**IMPATIENT["timeouts"], "quiet": 3600, "settle": 3600}
+"""Whoever waits for either does not come to an end in a test."""
+
+
+@pytest.mark.parametrize("lists", [True, False], ids=["listed", "believed"])
+def test_an_unknown_destination_is_not_waited_for(held: list[Sample], lists: bool) -> None:
+    """Where every answer is a failure without a sub-operation nothing is under way: asked once more, then the end, and
+    neither `quiet` nor `settle` is spent.
+    """
+
+    def refuses(retrieval: Retrieval) -> None:
+        retrieval.final(0xC000)
+
+    manners = Manners(retrieve=refuses) if lists else Manners(retrieve=refuses, find=lambda *_: 0xC000)
+    with site(timeouts=PATIENT_WAITS) as patient, archive(patient, held, manners=manners) as peer:
+        peer.destinations["NOBODY"] = patient.scp.port
+        job_id = patient.move(peer.address, study_of(held), destination="NOBODY")
+        job = patient.drive(job_id)
+        assert (job["state"], job["verified"], job["received"]) == ("failed", "none", 0)
+        told = [item["detail"] for item in patient.items(job_id) if item["state"] == "failed"]
+        assert any("does it know AE title NOBODY as a destination?" in (detail or "") for detail in told)
+        assert set(patient.rounds(job_id)) == {0, 1}
+        patient.check(job_id)
+
+
+def test_what_was_begun_elsewhere_is_waited_for(here: Site, held: list[Sample]) -> None:
+    """An archive that told of sub-operations before it failed gets all its rounds, also where its last answer has no
+    counters; so does one that failed only at first.
+    """
+
+    def breaks_off(retrieval: Retrieval) -> None:
+        retrieval.pending(completed=2)
+        retrieval.final(0xC000, completed=None, failed=None, warning=None)
+
+    def at_first(retrieval: Retrieval) -> None:
+        if retrieval.nth == 1:
+            breaks_off(retrieval)
+        else:
+            retrieval.final(0xC000)
+
+    for manners in (breaks_off, at_first):
+        with archive(here, held, manners=Manners(retrieve=manners)) as peer:
+            peer.destinations["NOBODY"] = here.scp.port
+            job_id = here.move(peer.address, study_of(held), destination="NOBODY")
+            job = here.drive(job_id)
+        assert (job["state"], here.reasons(job_id)) == ("failed", {"not delivered"})
+        assert set(here.rounds(job_id)) == {0, 1, 2}
+        assert retrieve_store.moves(here.database, job_id)[0]["completed"] == 2
+        here.check(job_id)
