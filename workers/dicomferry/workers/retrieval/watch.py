@@ -31,7 +31,8 @@ CANCEL_SECONDS = 30.0
 class Watch:
     """Watches over the requests of one attempt. `came` counts what has become known to be here meanwhile.
 
-    `told` is the last answer to the request under way, or to the last one, that tells of sub-operations. `is_behind` tells whether something that came still waits for its rows.
+    `told` is the last answer to the request under way, or to the last one, that tells of sub-operations. `is_behind`
+    tells whether something that came still waits for its rows.
     """
 
     environment: Environment
