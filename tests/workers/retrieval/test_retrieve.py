@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
 from dicomferry.cli import retrieve_words
-from dicomferry.models import call_store, job_store, lease, remote_store, retrieve_store, spec
+from dicomferry.models import call_store, job_store, lease, remote_store, retrieve_report, retrieve_store, spec
 from dicomferry.models.state import JobState
 from dicomferry.models.tables import ArrivalRow, ChunkRow, ItemRow
 from dicomferry.workers import runner
@@ -22,12 +22,13 @@ from dicomferry.workers.journal import Journal
 from dicomferry.workers.retrieval import get_line, watch
 from support import samples, studies
 from support.compare import assert_same_object
+from support.misbehaviour import NAMED
 from support.peers import StoreScp
 from support.qr_catalogue import Catalogue
 from support.qr_messages import CANCELLED
 from support.qr_peer import Manners, QrPeer
 from support.qr_retrieval import Retrieval
-from support.retrieving import IMAGE, IMPATIENT, SERIES, STUDY, TITLE, Site, archived, site
+from support.retrieving import IMAGE, IMPATIENT, PATIENT, SERIES, STUDY, TITLE, Site, archived, site
 from support.samples import Sample
 from support.scripted_peer import Answer
 
@@ -333,15 +334,46 @@ def test_overlapping_requests_fetch_each_instance_once(here: Site, held: list[Sa
     """The second request's instances are duplicates; both succeed and have them, and the job counts each once."""
     with archive(here, held) as peer:
         keys = (study_of(held), (SERIES, held[0].series_instance_uid))
-        what = spec.MoveSpec(identifiers=((1, keys), (2, keys)), level="series")
+        both_series = f"{held[0].series_instance_uid}\\{held[-1].series_instance_uid}"
+        what = spec.MoveSpec(identifiers=((1, keys), (2, (study_of(held), (SERIES, both_series)))), level="series")
         job_id = here.submit(peer.address, what)
         job = here.drive(job_id)
-        assert sorted(peer.stores) == sorted(one.sop_instance_uid for one in held[:4])
-    assert (job["state"], job["received"], job["items"]["skipped"]) == ("succeeded", 4, 4)
-    assert (job["expected"], job["missing"]) == (4, 0)
+        assert sorted(peer.stores) == sorted(samples.uids(held))
+    assert (job["state"], job["received"], job["items"]["skipped"]) == ("succeeded", 10, 4)
+    assert (job["expected"], job["missing"]) == (10, 0)
     both = list(retrieve_store.requests(here.database, job_id))
-    assert [(one["expected"], one["received"], one["state"]) for one in both] == [(4, 4, "succeeded")] * 2
+    assert [(one["expected"], one["received"], one["state"]) for one in both] == [
+        (4, 4, "succeeded"), (10, 10, "succeeded"),
+    ]  # fmt: skip
+    (study,) = retrieve_report.studies(here.database, job_id)
+    assert (study["rows"], study["expected"], study["received"]) == ([1, 2], 10, 10)
     assert here.rows(sa.select(ChunkRow.round).where(ChunkRow.job_id == job_id))
+    here.check(job_id)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_same_row_again_takes_the_outcome_of_the_first(here: Site, held: list[Sample], lost: bool) -> None:
+    """It is asked once, listed once, and neither row says that it succeeded where an instance did not come."""
+    manners = NAMED["one instance never comes"] if lost else Manners()
+    with archive(here, held, manners=manners) as peer:
+        keys = (study_of(held),)
+        what = spec.MoveSpec(identifiers=((2, keys), (3, (*keys, (PATIENT, "*"))), (4, keys), (5, keys)))
+        job_id = here.submit(peer.address, what)
+        job = here.drive(job_id)
+    came = 9 if lost else 10
+    assert (job["state"], job["expected"], job["received"]) == ("incomplete" if lost else "succeeded", 10, came)
+    told = [
+        (one["row"], one["expected"], one["received"], one["state"], one["reason"])
+        for one in retrieve_store.requests(here.database, job_id)
+    ]
+    outcome = ("failed", "not delivered") if lost else ("succeeded", None)
+    assert told == [(row, 10, came, *outcome) for row in (2, 3, 4, 5)]
+    items = [item for item in here.items(job_id) if item["kind"] == "request"]
+    by_row = {item["row"]: item for item in items}
+    assert {by_row[row]["detail"] for row in (4, 5)} == {"the same as row 2"}
+    assert {item["state"] for item in items} == {"skipped", "failed" if lost else "succeeded"}
+    (study,) = retrieve_report.studies(here.database, job_id)
+    assert (study["rows"], study["expected"], study["received"]) == ([2, 3, 4, 5], 10, came)
     here.check(job_id)
 
 
