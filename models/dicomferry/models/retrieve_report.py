@@ -187,15 +187,17 @@ def instances(database: Database, job_id: int) -> Iterator[Row]:
     )  # fmt: skip
     with database.stream() as connection:
         for row in connection.execute(query):
+            # An older file of an instance that did not come is none of this job's.
+            here = row.state in GOOD_ITEM_STATES
             yield {
                 "row": row.request_row,
                 "StudyInstanceUID": row.study_instance_uid,
                 "SeriesInstanceUID": row.series_instance_uid,
                 "SOPInstanceUID": row.sop_instance_uid,
                 "sop_class": row.sop_class_uid or row.file_class,
-                "transfer_syntax": row.file_syntax,
+                "transfer_syntax": row.file_syntax if here else None,
                 "expected": True,
-                "received": row.state in GOOD_ITEM_STATES,
+                "received": here,
                 "state": row.state.value,
                 "status": None if row.status is None else f"0x{row.status:04X}",
                 "reason": row.reason,
@@ -205,8 +207,8 @@ def instances(database: Database, job_id: int) -> Iterator[Row]:
                 "conflicts": int(row.conflicts or 0),
                 "first_arrival": moment(row.first),
                 "last_arrival": moment(row.last),
-                "bytes": row.file_size,
-                "file": row.file,
+                "bytes": row.file_size if here else None,
+                "file": row.file if here else None,
             }
     for found in retrieve_store.surplus(database, job_id):
         yield {

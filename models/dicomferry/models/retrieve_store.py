@@ -16,7 +16,7 @@ from dicomferry.models.job_sums import Numbers
 from dicomferry.models.job_view import moment
 from dicomferry.models.spec import GetSpec, MoveSpec, Retrieve
 from dicomferry.models.state import ItemState
-from dicomferry.models.tables import ArrivalRow, InstanceRow, ItemRow, JobRow, MoveRow
+from dicomferry.models.tables import ArrivalRow, ChunkRow, InstanceRow, ItemRow, JobRow, MoveRow
 
 _GOOD = (ItemState.SUCCEEDED, ItemState.WARNING)
 
@@ -96,11 +96,12 @@ def requests(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
         .where(ItemRow.job_id == job_id, ItemRow.kind == "request")
         .order_by(ItemRow.row, ItemRow.id)
     )
+    shares = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id, ChunkRow.skipped > 0)
     lacking = (
         sa.select(own.c.request_id, first.c.state, first.c.reason, sa.func.count().label("number"))
         .join(first, shared)
         .where(
-            own.c.job_id == job_id,
+            own.c.chunk_id.in_(shares),
             own.c.request_id.is_not(None),
             own.c.state == ItemState.SKIPPED,
             first.c.state.not_in(_GOOD),

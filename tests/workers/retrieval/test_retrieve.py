@@ -351,6 +351,21 @@ def test_overlapping_requests_fetch_each_instance_once(here: Site, held: list[Sa
     here.check(job_id)
 
 
+def test_an_older_file_is_not_reported_as_what_came(here: Site, held: list[Sample]) -> None:
+    """With `refetch`, an instance that does not come again has no file, size or syntax in the report of that job."""
+    with archive(here, held) as peer:
+        assert here.drive(here.get(peer.address, study_of(held)))["state"] == "succeeded"
+    with archive(here, held, manners=NAMED["one instance never comes"]) as peer:
+        job_id = here.move(peer.address, study_of(held), refetch=True)
+        assert here.drive(job_id)["received"] == 9
+    rows = list(retrieve_report.instances(here.database, job_id))
+    assert [bool(row["file"] and row["bytes"] and row["transfer_syntax"]) for row in rows if row["received"]] == [
+        True
+    ] * 9
+    (lost,) = (row for row in rows if not row["received"])
+    assert (lost["file"], lost["bytes"], lost["transfer_syntax"], lost["arrivals"]) == (None, None, None, 0)
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_the_same_row_again_takes_the_outcome_of_the_first(here: Site, held: list[Sample], lost: bool) -> None:
     """It is asked once, listed once, and neither row says that it succeeded where an instance did not come."""
