@@ -106,6 +106,8 @@ def test_what_makes_no_query_is_refused(install: Install) -> None:
         (("-k", "StudyDate=@tomorow"), "@today"),
         (("--level", "patient", "--root", "study"), "--root patient"),
         (("--worklist", "--level", "study"), "--worklist"),
+        (("--worklist",), "lists what its keys name"),
+        (("-k", "StudyInstanceUID=1.2 3"), "'1.2 3' is no UID"),
         (("--level", "patient", "--split"), "--level study --root study"),
         (("--root", "patient", "--split"), "--level study --root study"),
         (("--level", "series", "-k", "StudyInstanceUID=1.2", "--split"), "leave it out"),

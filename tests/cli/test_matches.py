@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +90,33 @@ def test_csv_and_the_json_model(found: Desk) -> None:
     assert rows[0]["ModalitiesInStudy"] == "CT\\SR"
     assert json.loads(found.run("jobs", "matches", "last", "--dicom-json").stdout) == [one for one, _ in ANSWERS]
     assert found.run("jobs", "matches", "last", "--csv", "--dicom-json", code=2).stdout == ""
+
+
+def test_csv_names_what_a_retrieve_needs(desk: Desk, tmp_path: Path) -> None:
+    """The UIDs above a series or an image stand in it, so that the list can be given to --from-csv as it is."""
+    from sqlalchemy import update
+
+    from dicomferry.models import job_store
+
+    job_id = job_store.submit(desk.database, FindSpec(level="series", keys=(("00201209", ""),)), desk.remote_id)
+    (item,) = desk.database.read(lambda connection: connection.exec_driver_sql("SELECT id FROM item").scalars().all())
+    answer = {
+        "0020000D": {"vr": "UI", "Value": ["1.2"]},
+        "0020000E": {"vr": "UI", "Value": ["1.2.3"]},
+        "00201209": {"vr": "IS", "Value": [7]},
+    }
+    row = {
+        "job_id": job_id, "item_id": item, "fence": 1, "number": 1, "attributes": json.dumps(answer),
+        "character_set": "ISO_IR 192", "flaw": None, "transfer_syntax_uid": "1.2", "data": b"",
+    }  # fmt: skip
+    desk.database.write(lambda connection: connection.execute(update(ChunkRow).values(fence=1, matches=1)))
+    desk.database.write(lambda connection: match_store.add(connection, item, [row]))
+    listed = desk.run("jobs", "matches", "last", "--csv").stdout
+    assert listed.splitlines() == ["SeriesInstanceUID,NumberOfSeriesRelatedInstances,StudyInstanceUID", "1.2.3,7,1.2"]
+    assert "StudyInstanceUID" not in desk.run("jobs", "matches", "last").stdout
+    path = tmp_path / "matches.csv"
+    path.write_text(listed)
+    assert desk.run("submit", "move", "pacs1", "--level", "series", "--from-csv", path).stdout.strip().isdigit()
 
 
 def test_no_more_than_was_asked_for(found: Desk) -> None:

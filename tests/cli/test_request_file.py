@@ -76,6 +76,13 @@ def test_uids_of_lower_levels_are_left_alone(tmp_path: Path) -> None:
     assert found.unused == ("SOPInstanceUID",)
 
 
+def test_what_archives_only_tell_is_no_key(tmp_path: Path) -> None:
+    """Numbers of related instances and the like stand in a list of matches, and would match nothing."""
+    found = read(tmp_path, b"StudyInstanceUID,NumberOfStudyRelatedInstances,InstanceAvailability\n1.2,20,ONLINE\n")
+    assert found.requests[0].keys == (("0020000D", "1.2"),)
+    assert found.others == ("NumberOfStudyRelatedInstances", "InstanceAvailability")
+
+
 @pytest.mark.parametrize(
     ("heading", "meant"),
     [
@@ -110,6 +117,9 @@ def test_a_heading_of_the_sites_own_is_no_mistake(tmp_path: Path, heading: str) 
         ("AccessionNumber\nA,B\n", "row 2: 2 cells under 1 headings"),
         ("AccessionNumber,AccessionNumber\n1,2\n", "row 1: column AccessionNumber is there twice"),
         ("AccessionNumber,Modality\n1,CT\n", "row 1: Modality says nothing about a study"),
+        ("StudyInstanceUID\n1.2\n1.2 3\n", "row 3, column StudyInstanceUID: '1.2 3' is no UID"),
+        ("StudyDate\n2026-01-31\n", "row 2, column StudyDate: '2026-01-31' is no date as DICOM writes it"),
+        ("SeriesInstanceUID\n1.2\n", "row 1: SeriesInstanceUID names no study: choose a lower --level, or add a"),
         ("StudyDate\n@someday\n", "row 2, column StudyDate: '@someday' is no day"),
         ('AccessionNumber\n"A1\n', "row 2: "),
         (b"AccessionNumber\nA1\nM\xfcller\n", "row 3 is not UTF-8 text"),

@@ -60,6 +60,17 @@ def test_a_list_of_images_is_one_request(desk: Desk) -> None:
     assert isinstance(found, spec.MoveSpec) and found.identifiers[0][1][2] == (IMAGE, "1.1.1\\1.1.2")
 
 
+def test_an_odd_uid_is_asked_for_and_told(desk: Desk, tmp_path: Path) -> None:
+    """There are instances with letters in their UID; one that was misspelt would only come back as no match."""
+    assert desk.remote_id
+    path = tmp_path / "a.csv"
+    path.write_text("StudyInstanceUID\n1.2\n1.2.O\n")
+    told = desk.run("submit", "move", "pacs1", "--from-csv", path).stderr
+    assert "no UID by the Standard (PS3.5 9.1), asked for as it is: row 3: 1.2.O" in told
+    assert len(_spec(desk).identifiers) == 2  # type: ignore[union-attr]
+    assert "by the Standard" not in desk.run("submit", "move", "pacs1", "-k", "StudyInstanceUID=1.2").stderr
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

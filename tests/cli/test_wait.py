@@ -175,6 +175,17 @@ def test_until_it_is_planned_nobody_says_how_much_is_left(capsys: pytest.Capture
     assert capsys.readouterr().err == "job 7: 11 of 1,011 found so far, 1.0/s\n"
 
 
+def test_a_retrieve_counts_instances_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its items are requests as well; how many instances there are is known once each request has been looked up."""
+    for expected, text in ((None, "job 7: 40 here so far, 4.0/s\n"), (100, "job 7: 40 of 100, 4.0/s, 15 s left\n")):
+        time = [0.0]
+        plain = Plain(clock=lambda time=time: time[0])  # type: ignore[misc]
+        for second in (0, 10):
+            time[0] = float(second)
+            plain.update(job(kind="get", items={"total": 160, "pending": 100}, expected=expected, received=4 * second))
+        assert capsys.readouterr().err == text
+
+
 def test_the_bar_takes_every_kind_of_job(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing found yet, not planned yet, on the way, done: the bar shows each, and brackets are no markup."""
     monkeypatch.setenv("TTY_COMPATIBLE", "1")

@@ -123,6 +123,22 @@ def test_what_was_there_before_is_counted_apart() -> None:
     assert "3 already there, 1 with a warning" in words.sentence(job, already_there=3)
 
 
+def test_a_request_that_brought_nothing_is_in_the_sentence() -> None:
+    """All of what was found may be here, and still the job is not done."""
+    job = _job("incomplete", "move", items={"total": 8, "succeeded": 7, "failed": 1}, expected=6, received=6)
+    job |= {"verified": "uids", "missing": 0, "surplus": 0, "conflicts": 0, "destination": None, "reason": "no match"}
+    assert words.sentence(job) == "job 7: 6 of 6 proven from PACS1, 1 request failed, 41 s"
+    job |= {"state": "failed", "verified": "none", "expected": 0, "received": 0}
+    assert words.sentence(job) == "job 7: nothing was found at PACS1, 1 request failed, 41 s"
+
+
+def test_what_nobody_could_verify_is_not_called_proven() -> None:
+    """It was confirmed, and looking for it was asked for."""
+    job = _job("succeeded", items={"total": 5, "succeeded": 2, "warning": 3}, expected=5, received=5)
+    told = words.sentence(job, unverified=2)
+    assert told.startswith("job 7: 3 of 5 proven at PACS1, 2 confirmed but not verified, 1 with a warning, ")
+
+
 def test_an_item_says_what_and_what_to_do() -> None:
     """Name, reason, detail, status, advice; the request of an echo has no name of its own."""
     item = {"path": "/a\x1b.dcm", "sop_instance_uid": "1.2", "reason": "refused", "detail": "disk\nfull"}

@@ -18,6 +18,7 @@ from dicomferry.models import (
     pairing,
     remote_store,
     request_store,
+    retrieve_report,
     retrieve_store,
     retry,
     spec,
@@ -87,9 +88,10 @@ class Desk:
         self.site = site
         self.database = site.database
 
-    def submit(self, *studies: str, destination: str | None = None) -> int:
-        """A move job of a request for each study, planned."""
-        identifiers = tuple((None, ((STUDY, study),)) for study in studies)
+    def submit(self, *studies: str, destination: str | None = None, rows: Sequence[int] = ()) -> int:
+        """A move job of a request for each study, planned; in these `rows` of a file, if any."""
+        numbers: Sequence[int | None] = rows or [None] * len(studies)
+        identifiers = tuple((row, ((STUDY, study),)) for row, study in zip(numbers, studies, strict=True))
         what = spec.MoveSpec(identifiers=identifiers, destination=destination)
         job_id = job_store.submit(self.database, what, self.site.remote_id)
         held = self.site.claim_plan(job_id)
@@ -210,6 +212,35 @@ def test_what_a_list_of_jobs_shows_is_kept(desk: Desk) -> None:
     desk.arrive(conflict)
     (job,) = job_view.listing(desk.database)
     assert (job["bytes"], job["conflicts"]) == (400, 1)
+
+
+def test_a_row_is_shown_with_what_came_of_its_instances(desk: Desk) -> None:
+    """Whoever asked for them: the same row again, one whose instances another row has, and all once they came late."""
+    job_id = desk.submit("1", "1", "*", rows=(2, 3, 4))
+    held = desk.claim()
+    request_id = desk.expect(held, "1.1", "1.2")
+    desk.ask(held, request_id)
+    desk.arrive(came(1, "1.1"))
+    assert request_store.mark_arrived(desk.database, held, refetch=False) == 1
+    desk.give_up(held, request_id)
+    held = desk.claim()
+    desk.give_up(held, desk.expect(held, "1.1", "1.2"))
+
+    def told() -> list[tuple[object, ...]]:
+        rows = retrieve_store.requests(desk.database, job_id)
+        return [(one["row"], one["expected"], one["received"], one["state"], one["reason"]) for one in rows]
+
+    assert told() == [(row, 2, 1, "failed", "not delivered") for row in (2, 3, 4)]
+    requests = [row for row in desk.site.items(job_id) if row.kind == "request"]
+    assert sorted((row.row, row.state.value) for row in requests) == [(2, "failed"), (3, "skipped"), (4, "skipped")]
+    desk.arrive(came(2, "1.2"))
+    late = "arrived late"
+    assert told() == [(row, 2, 2, "succeeded", why) for row, why in ((2, late), (3, late), (4, None))]
+    (study,) = retrieve_report.studies(desk.database, job_id)
+    assert (study["rows"], study["expected"], study["received"], study["missing"]) == ([2, 3, 4], 2, 2, 0)
+    numbers = retrieve_store.numbers(desk.database, job_id)
+    assert (numbers.expected, numbers.received, numbers.missing) == (2, 2, 0)
+    assert job_view.show(desk.database, job_id)["state"] == "succeeded"
 
 
 def test_a_remote_is_under_repair_while_the_second_round_runs(desk: Desk) -> None:

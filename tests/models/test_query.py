@@ -22,6 +22,7 @@ class Few:
     WORDS: ClassVar[dict[str, tuple[int, str]]] = {
         "PatientID": (0x00100020, "LO"),
         "StudyDate": (0x00080020, "DA"),
+        "StudyInstanceUID": (0x0020000D, "UI"),
         "ScheduledProcedureStepSequence": (0x00400100, "SQ"),
         "Modality": (0x00080060, "CS"),
     }
@@ -98,11 +99,56 @@ def test_days(value: str, meant: str) -> None:
     assert parse(f"StudyDate={value}") == ("00080020", meant)
 
 
-@pytest.mark.parametrize("value", ["@tomorrow", "@today-", "@today..@yesterday", "@", "@today-99999999", "x@today"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "@tomorrow", "@today-", "@today..@yesterday", "@", "@today-99999999", "x@today", "2026-01-31", "31.01.2026",
+        "202601", "20260101 - 20260131",
+    ],
+)  # fmt: skip
 def test_what_is_no_day(value: str) -> None:
     """A day that cannot be meant is refused, not sent."""
     with pytest.raises(UsageError):
         parse(f"StudyDate={value}")
+
+
+@pytest.mark.parametrize("value", ["", "*", '""', "202601*", "2026????", "2026.01.31", "-20260131"])
+def test_what_archives_may_match_of_days(value: str) -> None:
+    """Universal and empty matching, wildcards and the days of ACR-NEMA go out as they are."""
+    assert parse(f"StudyDate={value}") == ("00080020", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ("1.2.3", "1.2.3"),
+        (" 1.2.3 ", "1.2.3"),
+        ("1.2.3 \\ 1.2.4", "1.2.3\\1.2.4"),
+        ("01.2.x-3", "01.2.x-3"),
+        ("1.2.*", "1.2.*"),
+        ("", ""),
+        ("  ", ""),
+    ],
+)
+def test_uids_lose_the_blanks_around_them(value: str, meant: str) -> None:
+    """Each of a list; odd ones stay as they are, because there are instances with such."""
+    assert parse(f"StudyInstanceUID={value}") == ("0020000D", meant)
+
+
+@pytest.mark.parametrize(
+    "value", ["1.2.3 4", "1.2,1.3", "1.2;1.3", "1.2\\", "\\1.2", "1.2\\ \\1.3", "1.2.\N{EN DASH}3"]
+)
+def test_what_is_no_uid(value: str) -> None:
+    """It would match nothing, so it is refused with what is wrong and how several are written."""
+    with pytest.raises(UsageError, match=r"key StudyInstanceUID: .*UID.*joined by a backslash"):
+        parse(f"StudyInstanceUID={value}")
+
+
+def test_odd_uids_are_told_apart() -> None:
+    """Letters, leading zeros and great length, in the unique keys of study, series and image alone."""
+    keys = (("0020000D", "1.2.3\\1.02"), ("0020000E", "1.2.x"), ("00080018", "1." + "2" * 63), ("00100020", "x"))
+    assert query.odd_uids(keys) == ["1.02", "1.2.x", "1." + "2" * 63]
+    assert query.odd_uids((("0020000D", "1.2.*"), ("0020000E", ""))) == []
 
 
 def test_an_at_sign_elsewhere_is_one() -> None:

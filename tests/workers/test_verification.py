@@ -14,7 +14,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
-from dicomferry.models import spec
+from dicomferry.cli import wait
+from dicomferry.models import job_view, spec
 from dicomferry.models.state import JobState, Tally
 from dicomferry.workers import runner, verification
 from support.inline import Inline, Killed
@@ -125,6 +126,10 @@ def test_an_archive_that_answers_no_queries(site: Inline, pauses: list[float]) -
         assert site.drain(job_id) is JobState.SUCCEEDED
     assert site.tally(job_id) == Tally(total=3, warning=3)
     assert {row.reason for row in site.items(job_id)} == {"not verified"}
+    job = job_view.show(site.database, job_id)
+    assert job["verified"] == "none"
+    assert "0 of 3 proven at FORGETFUL, 3 confirmed but not verified" in wait.end_sentence(site.database, job)
+    assert "nobody could be asked" in (wait.after_the_end(site.database, job) or "")
     assert len(archive.received) == 3 and pauses == []
 
 

@@ -38,7 +38,7 @@ def matches(job: str, limit: int | None, dicom_json: bool, form: str | None) -> 
     database = record.for_jobs(record.settings())
     job_id = job_view.resolve_id(database, job)
     spec = match_store.spec_of(database, job_id)
-    paths = _paths(None if spec.worklist else Level(spec.level), spec.keys)
+    paths = _paths(None if spec.worklist else Level(spec.level), spec.keys, whole=form == "csv")
     names = [keys.spelled(path) for path in paths]
     flawed = 0
 
@@ -57,17 +57,24 @@ def matches(job: str, limit: int | None, dicom_json: bool, form: str | None) -> 
         cells = (dict(zip(names, (_text(one, path) for path in paths), strict=True)) for one in attributes())
         render.rows(cells, form, columns=names, text=lambda rows: _table(names, rows))
     if flawed:
-        note(f"{words.matches(flawed)} with text that cannot be read in the character set that it came with")
+        note(
+            f"{words.matches(flawed)} with text that cannot be read in the character set that it came with; what comes "
+            "without one is read in the remote's: `dicomferry remote set NAME --charset CS`, then find again"
+        )
 
 
 def _nothing(_rows: Iterable[Row]) -> None:
     """These forms are not for reading."""
 
 
-def _paths(level: Level | None, asked: Sequence[Key]) -> list[str]:
-    """The columns: the unique key of the level, then what was asked for, in that order."""
+def _paths(level: Level | None, asked: Sequence[Key], *, whole: bool) -> list[str]:
+    """The columns: the unique key of the level, then what was asked for, in that order; with `whole` also the UIDs
+    above, without which no series or image can be retrieved.
+    """
     own = [f"{UNIQUE[level]:08X}"] if level else []
-    return list(dict.fromkeys([*own, *(path for path, _ in asked)]))
+    lower = {Level.SERIES: (Level.STUDY,), Level.IMAGE: (Level.STUDY, Level.SERIES)}
+    above = [f"{UNIQUE[upper]:08X}" for upper in lower.get(level, ())] if level and whole else []
+    return list(dict.fromkeys([*own, *(path for path, _ in asked), *above]))
 
 
 def _by_keyword(attributes: Mapping[str, Any]) -> dict[str, Any]:

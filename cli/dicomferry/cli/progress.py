@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from dicomferry.cli import words
 from dicomferry.cli.commands import note
 from dicomferry.cli.words import Document
+from dicomferry.models.spec import RETRIEVES
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -58,23 +59,36 @@ class Pace:
 
 
 def done(job: Document) -> int:
-    """Items that have an outcome."""
+    """Items that have an outcome; of a retrieve, whose items are requests as well, the instances that are here."""
+    if job["kind"] in RETRIEVES:
+        return int(job["received"] or 0)
     return int(job["items"]["total"] - job["items"]["pending"])
+
+
+def whole(job: Document) -> int | None:
+    """How many there are; None as long as nobody knows."""
+    if job["kind"] in RETRIEVES:
+        return job["expected"] or None
+    return int(job["items"]["total"]) or None if job["planned"] else None
 
 
 def describe(job: Document, pace: float) -> str:
     """`1,200 of 10,000, 39 MB, 244/s, 36 s left`."""
-    items = job["items"]
-    total = words.number(items["total"]) if job["planned"] else f"{words.number(items['total'])} found so far"
-    parts = [f"{words.number(done(job))} of {total}"]
+    items, total = job["items"], whole(job)
+    if total is not None:
+        parts = [f"{words.number(done(job))} of {words.number(total)}"]
+    elif job["kind"] in RETRIEVES:
+        parts = [f"{words.number(done(job))} here so far"]
+    else:
+        parts = [f"{words.number(done(job))} of {words.number(items['total'])} found so far"]
     if items["failed"]:
         parts.append(f"{words.number(items['failed'])} failed")
     if job["bytes"]:
         parts.append(words.size(job["bytes"]))
     if pace > 0:
         parts.append(words.rate(pace))
-        if job["planned"]:
-            parts.append(f"{words.duration(items['pending'] / pace)} left")
+        if total is not None:
+            parts.append(f"{words.duration(max(0, total - done(job)) / pace)} left")
     return ", ".join(parts)
 
 
@@ -95,7 +109,7 @@ class Plain:
         """One line, when it is time and something has changed."""
         now = self._clock()
         pace = self._pace.note(now, done(job))
-        state = (done(job), job["items"]["total"], job["planned"])
+        state = (done(job), job["items"]["total"], whole(job))
         if now - self._last_at < PLAIN_EVERY or state == self._last or not job["items"]["total"]:
             return
         self._last_at, self._last = now, state
@@ -133,7 +147,7 @@ class Bar:
 
     def update(self, job: Document) -> None:
         """The bar as it is now; without an end as long as nobody knows how much there is."""
-        total = job["items"]["total"] if job["planned"] and job["items"]["total"] else None
+        total = whole(job)
         pace = self._pace.note(time.monotonic(), done(job))
         self._progress.update(
             self._task,

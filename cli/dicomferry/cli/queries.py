@@ -68,6 +68,11 @@ def _checked(level: str, root: str, texts: Sequence[str], worklist: bool, split:
     from dicomferry.models.spec import FindSpec
     from dicomferry.workers import keys
 
+    if worklist and not texts:
+        raise UsageError(
+            "--worklist lists what its keys name: give some, such as -k PatientName -k PatientID "
+            "-k ScheduledProcedureStepSequence.ScheduledProcedureStepStartDate=@today"
+        )
     today = occasion().moment.date()
     found = keys.parse(texts, today=today, charset=_charset(remote))
     query.check(level, root, found, worklist=worklist)

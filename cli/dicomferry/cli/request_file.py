@@ -24,6 +24,14 @@ _PROTECTED = re.compile(r'="(.*)"', re.DOTALL)
 _UIDS = frozenset(f"{UNIQUE[level]:08X}" for level in (Level.SERIES, Level.IMAGE))
 _OF_IMAGE = frozenset(("00080016", "00080018", "00200013"))
 """SOP class, SOP Instance UID, InstanceNumber: what certainly says something about one image."""
+_ANSWERS = frozenset(
+    f"{tag:08X}"
+    for tag in (
+        *(query.RELATED_INSTANCES.values()),
+        *(0x00080054, query.INSTANCE_AVAILABILITY, 0x00201200, 0x00201202, 0x00201206),
+    )
+)
+"""What archives tell of a match and do not match on: numbers of what is related, and where it lies."""
 _NEAR = 0.88
 _ERRORS_TOLD = 3
 
@@ -49,7 +57,8 @@ class RequestFile:
 def read(source: str, *, level: str, root: str, today: date, known: Sequence[Key] = ()) -> RequestFile:
     """The requests in a file, or in standard input for `-`. `known` are keys that every row has anyway.
 
-    A column whose heading is a DICOM keyword is a key; every other column is kept as it is. Values are text: leading
+    A column whose heading is a DICOM keyword is a key, unless that is told with a match and not matched; every other
+    column is kept as it is. Values are text: leading
     zeros stay. Raises UsageError with row and column.
     """
     name = "standard input" if source == "-" else source
@@ -132,6 +141,8 @@ class _Columns:
         given: Mapping[str, str] = dict(known)
         for number, heading in enumerate(headings, start=1):
             path = _path(heading, name, number)
+            if path in _ANSWERS:
+                path = None
             if path is not None and path in paths:
                 raise UsageError(f"{name}: row 1: column {heading} is there twice")
             if path is not None and path in given:
@@ -145,6 +156,11 @@ class _Columns:
                 unused.append(heading)
                 path = None
             paths.append(path)
+        if not any(paths) and not known and unused:
+            raise UsageError(
+                f"{name}: row 1: {', '.join(unused)} names no {level}: choose a lower --level, or add a column such as "
+                f"{'PatientID' if level is Level.PATIENT else 'StudyInstanceUID'}"
+            )
         if not any(paths) and not known:
             raise UsageError(
                 f"{name}: row 1 names no key: its columns are {', '.join(map(printable, headings))}; one of them "
@@ -182,7 +198,7 @@ class _Columns:
         try:
             ((_, value),) = grammar.parse((f"{path}={cell}",), today=today)
         except UsageError as error:
-            raise UsageError(f"{where}: {error}") from None
+            raise UsageError(f"{where}: {str(error).removeprefix(f'key {path}: ')}") from None
         return value
 
 

@@ -48,10 +48,17 @@ def parts(job: Document) -> Iterator[str]:
         yield f"{job['state']} before anything was asked for"
         return
     ended = "cancelled, " if job["state"] == "cancelled" else ""
-    yield ended + balance(job).replace(" proven, from ", " proven from ")
+    failed = job["items"]["failed"]
+    if job["expected"] == 0 and job["reason"] == "no match":
+        yield f"nothing was found at {words.title(job)}"
+    else:
+        yield ended + balance(job).replace(" proven, from ", " proven from ")
     for name in ("missing", "surplus", "conflicts"):
         if job[name]:
             yield f"{number(job[name])} {'in conflict' if name == 'conflicts' else name}"
+    if failed and not job["missing"]:
+        # Where instances are missing those say it; a request that matched nothing has none.
+        yield f"{plural(failed, 'request')} failed"
     if job["items"]["pending"]:
         yield f"{number(job['items']['pending'])} left to do"
 

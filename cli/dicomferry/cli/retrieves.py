@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 METHODS = ("auto", "move", "get")
+_ODD_TOLD = 3
 
 
 class Wanted(TypedDict):
@@ -126,9 +127,21 @@ def _retrieve(method: str, remote: str, destination: str | None, given: dict[str
     identifiers, file = identifiers_of(**wanted)
     if file is not None and file.unused:
         note(f"not used at level {wanted['level']}: {', '.join(file.unused)}")
+    _note_odd_uids(identifiers)
     if method == "auto":
         method = _choose(remote)
     return Asked(_spec(method, wanted, identifiers, file, destination), remote, how)
+
+
+def _note_odd_uids(identifiers: tuple[Identifier, ...]) -> None:
+    """Say which UIDs are none by the Standard: a misspelt one would come back as `no match`."""
+    from dicomferry.models import query
+
+    odd = [(row, uid) for row, keys in identifiers for uid in query.odd_uids(keys)]
+    if odd:
+        told = ", ".join(f"row {row}: {uid}" if row is not None else uid for row, uid in odd[:_ODD_TOLD])
+        more = f" and {len(odd) - _ODD_TOLD} more" if len(odd) > _ODD_TOLD else ""
+        note(f"no UID by the Standard (PS3.5 9.1), asked for as it is: {told}{more}")
 
 
 def _spec(

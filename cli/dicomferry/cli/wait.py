@@ -19,6 +19,7 @@ from dicomferry.cli.words import Document
 from dicomferry.models import dimse_status, job_view, presence
 from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach
+from dicomferry.models.ledger import UNVERIFIED
 from dicomferry.models.state import FINAL_JOB_STATES, ItemState
 
 NO_WORKER = "no worker is running, so nothing happens yet: start one with `dicomferry up`"
@@ -168,6 +169,9 @@ def after_the_end(database: Database, job: Document) -> str | None:
     """What to do about an ended job, if anything. A retry is offered where it may end otherwise."""
     if job["reason"] == "nothing to do":
         return words.nothing_found(job, inside=not job["recursive"] and any(map(_has_folders, job["paths"])))
+    if job["kind"] == "store" and job["state"] == "succeeded" and job["verified"] == "none":
+        why = dimse_status.local(UNVERIFIED).advice
+        return f"{UNVERIFIED}: {why}; see `dicomferry jobs items {job['id']} --state warning`"
     if job["state"] not in ("failed", "incomplete", "cancelled"):
         return None
     retry = f"`dicomferry jobs retry {job['id']}`"
@@ -191,11 +195,9 @@ def _has_folders(path: str) -> bool:
 
 
 def end_sentence(database: Database, job: Document) -> str:
-    """What came of a job, those items counted apart that the remote had before."""
-    there = 0
-    if job["items"]["warning"]:
-        there = job_view.reasons(database, job["id"], ItemState.WARNING).get("already there", 0)
-    return words.sentence(job, already_there=there)
+    """What came of a job, those items counted apart that the remote had before, and those that nobody could verify."""
+    found = job_view.reasons(database, job["id"], ItemState.WARNING) if job["items"]["warning"] else {}
+    return words.sentence(job, already_there=found.get("already there", 0), unverified=found.get(UNVERIFIED, 0))
 
 
 def leave(code: int) -> None:

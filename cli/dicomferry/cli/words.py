@@ -85,8 +85,11 @@ def seconds_of(job: Document) -> float | None:
     return (datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(started)).total_seconds()
 
 
-def sentence(job: Document, *, already_there: int = 0) -> str:
-    """What came of a job, in one sentence: `job 7: 9,997 of 10,000 proven at PACS1, 3 failed, 41 s, 244/s`."""
+def sentence(job: Document, *, already_there: int = 0, unverified: int = 0) -> str:
+    """What came of a job, in one sentence: `job 7: 9,997 of 10,000 proven at PACS1, 3 failed, 41 s, 244/s`.
+
+    `unverified` were to be looked for after they were confirmed, and nobody could be asked.
+    """
     items = job["items"]
     parts = []
     if job["kind"] == "echo":
@@ -103,9 +106,10 @@ def sentence(job: Document, *, already_there: int = 0) -> str:
         parts.append("nothing to send")
         parts += [f"{number(items['skipped'])} skipped"] * bool(items["skipped"])
     else:
-        parts += _proven(job)
+        parts += _proven(job, job["received"] - unverified)
+        parts += [f"{number(unverified)} confirmed but not verified"] * bool(unverified)
         parts += [f"{number(items[state])} {state}" for state in ("failed", "cancelled", "skipped") if items[state]]
-        warned = items["warning"] - already_there
+        warned = items["warning"] - already_there - unverified
         parts += [f"{number(already_there)} already there"] * bool(already_there)
         parts += [f"{number(warned)} with a warning"] * bool(warned)
         parts += [f"{number(items['pending'])} left to do"] * bool(items["pending"])
@@ -117,12 +121,12 @@ def sentence(job: Document, *, already_there: int = 0) -> str:
     return f"job {job['id']}: {', '.join(parts)}"
 
 
-def _proven(job: Document) -> list[str]:
+def _proven(job: Document, good: int) -> list[str]:
     """How many of how many; as long as more may be found, the second number is not the whole."""
-    of, proven = number(job["expected"]), f"{number(job['received'])} proven at {title(job)}"
+    of, proven = number(job["expected"]), f"{number(good)} proven at {title(job)}"
     if job["planned"]:
         ended = "cancelled, " if job["state"] == "cancelled" else ""
-        return [f"{ended}{number(job['received'])} of {of} proven at {title(job)}"]
+        return [f"{ended}{number(good)} of {of} proven at {title(job)}"]
     if job["state"] == "cancelled":
         return [f"cancelled after {of} instances were found (the search for more was stopped)", proven]
     return [f"{of} instances found so far", proven]

@@ -124,7 +124,8 @@ def _numbers(requests: Sequence[AnyRow], tally: Tally, surplus: int, conflicts: 
     expected: int | None = None
     if requests and not unmatched and "unknown" not in depths:
         # Items of a retrieve are its requests and their instances; one that another request has is skipped.
-        expected = max(0, sum(int(row.expected or 0) for row in requests) - tally.skipped)
+        skipped = tally.skipped - sum(row.number for row in requests if row.state is ItemState.SKIPPED)
+        expected = max(0, sum(int(row.expected or 0) for row in requests) - skipped)
     good = (ItemState.SUCCEEDED, ItemState.WARNING)
     received = tally.succeeded + tally.warning - sum(row.number for row in requests if row.state in good)
     return Numbers(

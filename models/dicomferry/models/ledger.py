@@ -30,7 +30,8 @@ from dicomferry.models.tables import ChunkRow, EventRow, ItemRow, JobRow
 RELEASE = "release it when it may go on"
 """Advice for what a person held."""
 UNVERIFIED = "not verified"
-"""Of an instance that was sent elsewhere, as the archive says."""
+"""Of an instance that was sent elsewhere as the archive says, or confirmed, and nobody could be asked whether it is
+there."""
 _ARRIVED = (ItemState.SUCCEEDED, ItemState.WARNING)
 _TALLY = ("total", "succeeded", "warning", "failed", "skipped", "cancelled")
 # Built once: they are part of every flush, or of every claim and end of an attempt.
@@ -110,7 +111,9 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
         if new in FINAL_JOB_STATES:
             values |= {"finished_at": now, "reason": _reason(connection, job_id, job.kind, new, numbers)}
             if job.kind == "store":
-                values["verified"] = "uids" if numbers.succeeded + numbers.warning else "none"
+                unsure = not numbers.succeeded + numbers.warning
+                unsure = unsure or (numbers.warning > 0 and _is_unverified(connection, job_id))
+                values["verified"] = "none" if unsure else "uids"
             elif job.kind in RETRIEVES:
                 values["verified"] = _verified(connection, job_id)
             add_event(
@@ -139,13 +142,18 @@ def _busy(job: AnyRow, runs: bool, now: datetime) -> dict[str, object]:
     return {"busy_since": None} | ({} if job.busy_seconds is None else {"busy_seconds": job.busy_seconds + ran})
 
 
+def _is_unverified(connection: Connection, job_id: int) -> bool:
+    """Whether anything of a job was to be seen where it went, and nobody could be asked."""
+    told = sa.select(ItemRow.id).where(ItemRow.job_id == job_id, ItemRow.reason == UNVERIFIED)
+    return connection.execute(told.limit(1)).first() is not None
+
+
 def _verified(connection: Connection, job_id: int) -> str:
     """How sure a retrieve is of what it has: as the request that is least so, of those that brought anything."""
     brought = sa.select(ItemRow.request_id).where(
         ItemRow.job_id == job_id, ItemRow.request_id.is_not(None), ItemRow.state.in_(_ARRIVED)
     )
-    told = sa.select(ItemRow.id).where(ItemRow.job_id == job_id, ItemRow.reason == UNVERIFIED)
-    if connection.execute(told.limit(1)).first():
+    if _is_unverified(connection, job_id):
         return "none"
     depths = connection.execute(
         sa.select(ItemRow.expectation)

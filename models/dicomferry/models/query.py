@@ -178,7 +178,9 @@ def _no_key(text: str) -> str:
 
 
 def parse_key(text: str, dictionary: Dictionary, *, today: date) -> Key:
-    """A key as it stands on the command line; raises UsageError. Days such as `@today` are resolved in DA and DT."""
+    """A key as it stands on the command line; raises UsageError. Days such as `@today` are resolved in DA and DT, and
+    blanks around a UID are left out.
+    """
     name, _, value = text.partition("=")
     path = parse_path(name.strip(), dictionary)
     vr = dictionary.vr(steps_of(path)[-1][0])
@@ -186,7 +188,54 @@ def parse_key(text: str, dictionary: Dictionary, *, today: date) -> Key:
         raise UsageError(f"key {name}: the value has a character that cannot be printed")
     if vr == "SQ" and value:
         raise UsageError(f"key {name} is a sequence: ask for an element in it, such as {name}[0].Modality={value}")
-    return path, resolve_days(value, today) if vr in ("DA", "DT") else value
+    if vr == "UI":
+        return path, _uids(name.strip(), value)
+    if vr in ("DA", "DT"):
+        value = resolve_days(value, today)
+    if vr == "DA":
+        _check_dates(name.strip(), value)
+    return path, value
+
+
+_UID = re.compile(r"[0-9A-Za-z.*?-]+")
+"""What the storage SCP takes for a UID, and wildcards, which some archives match."""
+_STANDARD_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*")
+_DATES = re.compile(r'|\*|""|\d{8}|\d{8}-|-\d{8}|\d{8}-\d{8}|[\d?]*[*?][\d*?]*|\d{4}\.\d\d\.\d\d')
+"""A date, a range of them (PS3.4 C.2.2.2.5), universal or empty matching, wildcards, a date as ACR-NEMA wrote it."""
+
+
+def _uids(name: str, value: str) -> str:
+    """The UIDs of a list, without the blanks around each; raises UsageError for what is in no UID."""
+    found = [uid.strip() for uid in value.split("\\")]
+    for uid in found:
+        if not _UID.fullmatch(uid) and value.strip():
+            what = f"{uid!r} is no UID" if uid else f"there is an empty UID in {value!r}"
+            raise UsageError(
+                f"key {name}: {what}: it has digits and dots, and several are joined by a backslash; put it right, "
+                "then submit again"
+            )
+    return "\\".join(found)
+
+
+def _check_dates(name: str, value: str) -> None:
+    if not all(_DATES.fullmatch(one) for one in value.strip().split("\\")):
+        raise UsageError(
+            f"key {name}: {value!r} is no date as DICOM writes it: 20260131, or 20260101-20260131 for a range"
+        )
+
+
+def odd_uids(keys: Iterable[Key]) -> list[str]:
+    """The UIDs in unique keys that PS3.5 9.1 does not allow: letters, leading zeros, more than 64 characters.
+
+    There are instances with such UIDs, so they are lawful to ask for; more often they are misspelt.
+    """
+    paths = {f"{tag:08X}" for level, tag in UNIQUE.items() if level is not Level.PATIENT}
+    values = [uid for path, value in keys if path in paths for uid in value.split("\\")]
+    return [
+        uid
+        for uid in values
+        if uid and not any(char in uid for char in "*?") and (len(uid) > 64 or not _STANDARD_UID.fullmatch(uid))
+    ]
 
 
 _DAY = re.compile(r"@(today|yesterday)(?:([+-])(\d{1,5}))?")

@@ -27,6 +27,7 @@ from dicomferry.models.target import Target
 _MOST_KEYS = 500
 _BATCH = 1000
 ALREADY_HERE = "already here"
+DUPLICATE = "duplicate"
 GREW = "grew at source"
 UNVERIFIED = ledger.UNVERIFIED
 
@@ -138,7 +139,7 @@ def _expect(connection: Connection, held: Claim, request_id: int, batch: Sequenc
         mine.add(one.uid)
         found: dict[str, Any] = {"state": ItemState.PENDING, "reason": None, "is_first": True}
         if one.uid in known:
-            found = {"state": ItemState.SKIPPED, "reason": "duplicate", "is_first": False}
+            found = {"state": ItemState.SKIPPED, "reason": DUPLICATE, "is_first": False}
         elif one.uid in here:
             found |= {"state": ItemState.SUCCEEDED, "reason": ALREADY_HERE}
         values.append(
@@ -374,6 +375,9 @@ def close(
         return
     if failure is not None:
         outcome = failure
+    elif set(states) == {ItemState.SKIPPED}:
+        # What comes of it is decided where its instances are asked for.
+        outcome = Outcome(item_id=request_id, state=ItemState.SKIPPED, reason=DUPLICATE)
     elif all(one in GOOD_ITEM_STATES for one, number in states.items() if number):
         grew = connection.execute(sa.select(ItemRow.reason).where(ItemRow.id == request_id)).scalar() == GREW
         outcome = Outcome(item_id=request_id, state=ItemState.SUCCEEDED, reason=GREW if grew else None)

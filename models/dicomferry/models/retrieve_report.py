@@ -5,8 +5,9 @@ A key of a row that is a DICOM keyword names what it holds, so that a report may
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -56,21 +57,23 @@ def _empty_study(study: str | None) -> Row:
 
 def _count_items(connection: Connection, job_id: int, of: _Of) -> None:
     request = ItemRow.__table__.alias("request")
-    good = sa.func.sum(sa.case((ItemRow.state.in_(list(GOOD_ITEM_STATES)), 1), else_=0))
+    first = sa.case((ItemRow.is_first, 1), else_=0)
+    good = sa.case((sa.and_(ItemRow.is_first, ItemRow.state.in_(list(GOOD_ITEM_STATES))), 1), else_=0)
     named = connection.execute(
         sa.select(
-            ItemRow.study_instance_uid, request.c.row, request.c.expectation, sa.func.count().label("total"),
-            good.label("good"),
+            ItemRow.study_instance_uid, request.c.row, request.c.expectation,
+            sa.func.sum(first).label("total"), sa.func.sum(good).label("good"),
         )
         .join(request, request.c.id == ItemRow.request_id)
-        .where(ItemRow.job_id == job_id, ItemRow.is_first)
+        .where(ItemRow.job_id == job_id)
         .group_by(ItemRow.study_instance_uid, request.c.row, request.c.expectation)
         .order_by(sa.func.min(ItemRow.id))
     )  # fmt: skip
+    again = _said_again(connection, job_id)
     for found in named:
         row = of(found.study_instance_uid)
         row["received"] += int(found.good)
-        _note_row(row, found.row)
+        _note_rows(row, (found.row, *again.get(found.row, ())))
         if found.expectation == "images":
             row["expected"] += int(found.total)
     asked = sa.select(ItemRow.targets, ItemRow.expectation, ItemRow.row)
@@ -79,16 +82,27 @@ def _count_items(connection: Connection, job_id: int, of: _Of) -> None:
     ):
         for one in map(target.from_json, request_row.targets or ()):
             row = of(one.study)
-            _note_row(row, request_row.row)
+            _note_rows(row, (request_row.row, *again.get(request_row.row, ())))
             if one.count is None or request_row.expectation == "unknown" or row["expected"] is None:
                 row["expected"] = None
             else:
                 row["expected"] += one.count
 
 
-def _note_row(study: Row, row: int | None) -> None:
-    if row is not None and row not in study["rows"]:
-        study["rows"].append(row)
+def _said_again(connection: Connection, job_id: int) -> dict[int | None, list[int | None]]:
+    """Row to the later rows that are the same request."""
+    query = sa.select(ItemRow.row, ItemRow.identifier).where(ItemRow.job_id == job_id, ItemRow.kind == "request")
+    firsts: dict[str, int | None] = {}
+    again: dict[int | None, list[int | None]] = {}
+    for row, identifier in connection.execute(query.order_by(ItemRow.row)):
+        first = firsts.setdefault(json.dumps(identifier), row)
+        if first != row:
+            again.setdefault(first, []).append(row)
+    return again
+
+
+def _note_rows(study: Row, rows: Iterable[int | None]) -> None:
+    study["rows"] = sorted({*study["rows"], *(row for row in rows if row is not None)})
 
 
 def _count_moves(connection: Connection, job_id: int, of: _Of) -> None:
@@ -155,6 +169,7 @@ def instances(database: Database, job_id: int) -> Iterator[Row]:
             InstanceRow.path.label("file"),
             InstanceRow.size.label("file_size"),
             InstanceRow.transfer_syntax_uid.label("file_syntax"),
+            InstanceRow.sop_class_uid.label("file_class"),
             arrived.c.number, arrived.c.conflicts, arrived.c.first, arrived.c.last,
         )
         .join(request, request.c.id == ItemRow.request_id)
@@ -172,15 +187,17 @@ def instances(database: Database, job_id: int) -> Iterator[Row]:
     )  # fmt: skip
     with database.stream() as connection:
         for row in connection.execute(query):
+            # An older file of an instance that did not come is none of this job's.
+            here = row.state in GOOD_ITEM_STATES
             yield {
                 "row": row.request_row,
                 "StudyInstanceUID": row.study_instance_uid,
                 "SeriesInstanceUID": row.series_instance_uid,
                 "SOPInstanceUID": row.sop_instance_uid,
-                "sop_class": row.sop_class_uid,
-                "transfer_syntax": row.file_syntax,
+                "sop_class": row.sop_class_uid or row.file_class,
+                "transfer_syntax": row.file_syntax if here else None,
                 "expected": True,
-                "received": row.state in GOOD_ITEM_STATES,
+                "received": here,
                 "state": row.state.value,
                 "status": None if row.status is None else f"0x{row.status:04X}",
                 "reason": row.reason,
@@ -190,8 +207,8 @@ def instances(database: Database, job_id: int) -> Iterator[Row]:
                 "conflicts": int(row.conflicts or 0),
                 "first_arrival": moment(row.first),
                 "last_arrival": moment(row.last),
-                "bytes": row.file_size,
-                "file": row.file,
+                "bytes": row.file_size if here else None,
+                "file": row.file if here else None,
             }
     for found in retrieve_store.surplus(database, job_id):
         yield {

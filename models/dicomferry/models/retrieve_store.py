@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +16,7 @@ from dicomferry.models.job_sums import Numbers
 from dicomferry.models.job_view import moment
 from dicomferry.models.spec import GetSpec, MoveSpec, Retrieve
 from dicomferry.models.state import ItemState
-from dicomferry.models.tables import ArrivalRow, InstanceRow, ItemRow, JobRow, MoveRow
+from dicomferry.models.tables import ArrivalRow, ChunkRow, InstanceRow, ItemRow, JobRow, MoveRow
 
 _GOOD = (ItemState.SUCCEEDED, ItemState.WARNING)
 
@@ -71,18 +73,19 @@ def surplus(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
 
 
 def requests(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
-    """One JSON object per request item: row, identifier, expectation, numbers, state, reason. Raises OutOfReach.
+    """One JSON object per request item, by row: identifier, expectation, numbers, state, reason. Raises OutOfReach.
 
-    An instance that another request has as well was received for both.
+    An instance that another request has as well was received for both, and where it was not, both have failed: what
+    is shown of a request is what came of its instances, whoever asked for them.
     """
     own, first = ItemRow.__table__.alias("own"), ItemRow.__table__.alias("first")
-    here = sa.select(first.c.id).where(
+    shared = sa.and_(
         first.c.job_id == own.c.job_id,
         first.c.sop_instance_uid == own.c.sop_instance_uid,
         first.c.request_id.is_not(None),  # the condition of the index
         first.c.is_first,
-        first.c.state.in_(_GOOD),
     )
+    here = sa.select(first.c.id).where(shared, first.c.state.in_(_GOOD))
     received = (
         sa.select(sa.func.count())
         .where(own.c.chunk_id == ItemRow.chunk_id, own.c.request_id == ItemRow.id, here.exists())
@@ -91,22 +94,58 @@ def requests(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
     query = (
         sa.select(ItemRow.__table__, received.label("received"))
         .where(ItemRow.job_id == job_id, ItemRow.kind == "request")
-        .order_by(ItemRow.id)
+        .order_by(ItemRow.row, ItemRow.id)
+    )
+    shares = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id, ChunkRow.skipped > 0)
+    lacking = (
+        sa.select(own.c.request_id, first.c.state, first.c.reason, sa.func.count().label("number"))
+        .join(first, shared)
+        .where(
+            own.c.chunk_id.in_(shares),
+            own.c.request_id.is_not(None),
+            own.c.state == ItemState.SKIPPED,
+            first.c.state.not_in(_GOOD),
+        )
+        .group_by(own.c.request_id, first.c.state, first.c.reason)
     )
     with database.stream() as connection:
+        elsewhere: dict[int, Counter[tuple[ItemState, str | None]]] = {}
+        for row in connection.execute(lacking):
+            elsewhere.setdefault(row.request_id, Counter())[row.state, row.reason] = row.number
+        originals: dict[str, dict[str, Any]] = {}
         for row in connection.execute(query):
-            yield {
-                "id": row.id,
-                "row": row.row,
-                "identifier": [list(key) for key in row.identifier or ()],
-                "expectation": row.expectation,
-                "expected": row.expected,
-                "received": row.received,
-                "state": row.state.value,
-                "reason": row.reason,
-                "detail": row.detail,
-                "status": None if row.status is None else f"0x{row.status:04X}",
-            }
+            told = _request(row, elsewhere.get(row.id))
+            identifier = json.dumps(told["identifier"])
+            if identifier in originals:  # the same request again, which is asked once
+                told |= {name: originals[identifier][name] for name in _OUTCOME}
+            else:
+                originals[identifier] = told
+            yield told
+
+
+_OUTCOME = ("expectation", "expected", "received", "state", "reason", "status")
+
+
+def _request(row: AnyRow, lacking: Counter[tuple[ItemState, str | None]] | None) -> dict[str, Any]:
+    """A request as it is shown; `lacking` counts its instances that another request did not bring."""
+    state, reason, detail = row.state, row.reason, row.detail
+    if state is ItemState.SKIPPED:
+        state, reason = ItemState.SUCCEEDED, None
+    if state is ItemState.SUCCEEDED and lacking:
+        (state, reason), _ = max(lacking.items(), key=lambda one: (one[0][0] is ItemState.PENDING, one[1]))
+        detail = f"{lacking.total()} missing, which another row asks for as well"
+    return {
+        "id": row.id,
+        "row": row.row,
+        "identifier": [list(key) for key in row.identifier or ()],
+        "expectation": row.expectation,
+        "expected": row.expected,
+        "received": row.received,
+        "state": state.value,
+        "reason": reason,
+        "detail": detail,
+        "status": None if row.status is None else f"0x{row.status:04X}",
+    }
 
 
 def studies(database: Database, job_id: int) -> Iterator[dict[str, Any]]:

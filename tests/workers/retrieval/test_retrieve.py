@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
 from dicomferry.cli import retrieve_words
-from dicomferry.models import call_store, job_store, lease, remote_store, retrieve_store, spec
+from dicomferry.models import call_store, job_store, lease, remote_store, retrieve_report, retrieve_store, spec
 from dicomferry.models.state import JobState
 from dicomferry.models.tables import ArrivalRow, ChunkRow, ItemRow
 from dicomferry.workers import runner
@@ -22,12 +22,13 @@ from dicomferry.workers.journal import Journal
 from dicomferry.workers.retrieval import get_line, watch
 from support import samples, studies
 from support.compare import assert_same_object
+from support.misbehaviour import NAMED
 from support.peers import StoreScp
 from support.qr_catalogue import Catalogue
 from support.qr_messages import CANCELLED
 from support.qr_peer import Manners, QrPeer
 from support.qr_retrieval import Retrieval
-from support.retrieving import IMAGE, SERIES, STUDY, TITLE, Site, archived, site
+from support.retrieving import IMAGE, IMPATIENT, PATIENT, SERIES, STUDY, TITLE, Site, archived, site
 from support.samples import Sample
 from support.scripted_peer import Answer
 
@@ -333,15 +334,61 @@ def test_overlapping_requests_fetch_each_instance_once(here: Site, held: list[Sa
     """The second request's instances are duplicates; both succeed and have them, and the job counts each once."""
     with archive(here, held) as peer:
         keys = (study_of(held), (SERIES, held[0].series_instance_uid))
-        what = spec.MoveSpec(identifiers=((1, keys), (2, keys)), level="series")
+        both_series = f"{held[0].series_instance_uid}\\{held[-1].series_instance_uid}"
+        what = spec.MoveSpec(identifiers=((1, keys), (2, (study_of(held), (SERIES, both_series)))), level="series")
         job_id = here.submit(peer.address, what)
         job = here.drive(job_id)
-        assert sorted(peer.stores) == sorted(one.sop_instance_uid for one in held[:4])
-    assert (job["state"], job["received"], job["items"]["skipped"]) == ("succeeded", 4, 4)
-    assert (job["expected"], job["missing"]) == (4, 0)
+        assert sorted(peer.stores) == sorted(samples.uids(held))
+    assert (job["state"], job["received"], job["items"]["skipped"]) == ("succeeded", 10, 4)
+    assert (job["expected"], job["missing"]) == (10, 0)
     both = list(retrieve_store.requests(here.database, job_id))
-    assert [(one["expected"], one["received"], one["state"]) for one in both] == [(4, 4, "succeeded")] * 2
+    assert [(one["expected"], one["received"], one["state"]) for one in both] == [
+        (4, 4, "succeeded"), (10, 10, "succeeded"),
+    ]  # fmt: skip
+    (study,) = retrieve_report.studies(here.database, job_id)
+    assert (study["rows"], study["expected"], study["received"]) == ([1, 2], 10, 10)
     assert here.rows(sa.select(ChunkRow.round).where(ChunkRow.job_id == job_id))
+    here.check(job_id)
+
+
+def test_an_older_file_is_not_reported_as_what_came(here: Site, held: list[Sample]) -> None:
+    """With `refetch`, an instance that does not come again has no file, size or syntax in the report of that job."""
+    with archive(here, held) as peer:
+        assert here.drive(here.get(peer.address, study_of(held)))["state"] == "succeeded"
+    with archive(here, held, manners=NAMED["one instance never comes"]) as peer:
+        job_id = here.move(peer.address, study_of(held), refetch=True)
+        assert here.drive(job_id)["received"] == 9
+    rows = list(retrieve_report.instances(here.database, job_id))
+    assert [bool(row["file"] and row["bytes"] and row["transfer_syntax"]) for row in rows if row["received"]] == [
+        True
+    ] * 9
+    (lost,) = (row for row in rows if not row["received"])
+    assert (lost["file"], lost["bytes"], lost["transfer_syntax"], lost["arrivals"]) == (None, None, None, 0)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_same_row_again_takes_the_outcome_of_the_first(here: Site, held: list[Sample], lost: bool) -> None:
+    """It is asked once, listed once, and neither row says that it succeeded where an instance did not come."""
+    manners = NAMED["one instance never comes"] if lost else Manners()
+    with archive(here, held, manners=manners) as peer:
+        keys = (study_of(held),)
+        what = spec.MoveSpec(identifiers=((2, keys), (3, (*keys, (PATIENT, "*"))), (4, keys), (5, keys)))
+        job_id = here.submit(peer.address, what)
+        job = here.drive(job_id)
+    came = 9 if lost else 10
+    assert (job["state"], job["expected"], job["received"]) == ("incomplete" if lost else "succeeded", 10, came)
+    told = [
+        (one["row"], one["expected"], one["received"], one["state"], one["reason"])
+        for one in retrieve_store.requests(here.database, job_id)
+    ]
+    outcome = ("failed", "not delivered") if lost else ("succeeded", None)
+    assert told == [(row, 10, came, *outcome) for row in (2, 3, 4, 5)]
+    items = [item for item in here.items(job_id) if item["kind"] == "request"]
+    by_row = {item["row"]: item for item in items}
+    assert {by_row[row]["detail"] for row in (4, 5)} == {"the same as row 2"}
+    assert {item["state"] for item in items} == {"skipped", "failed" if lost else "succeeded"}
+    (study,) = retrieve_report.studies(here.database, job_id)
+    assert (study["rows"], study["expected"], study["received"]) == ([2, 3, 4, 5], 10, came)
     here.check(job_id)
 
 
@@ -423,3 +470,54 @@ def test_what_was_never_sent_is_not_said_to_have_been(here: Site, held: list[Sam
         "does it know AE title NOBODY as a destination?"
     }
     assert retrieve_words.balance(job) == "0 of 10 sent to NOBODY"
+
+
+PATIENT_WAITS = {**IMPATIENT["timeouts"], "quiet": 3600, "settle": 3600}
+"""Whoever waits for either does not come to an end in a test."""
+
+
+@pytest.mark.parametrize("lists", [True, False], ids=["listed", "believed"])
+def test_an_unknown_destination_is_not_waited_for(held: list[Sample], lists: bool) -> None:
+    """Where every answer is a failure without a sub-operation nothing is under way: asked once more, then the end, and
+    neither `quiet` nor `settle` is spent.
+    """
+
+    def refuses(retrieval: Retrieval) -> None:
+        retrieval.final(0xC000)
+
+    manners = Manners(retrieve=refuses) if lists else Manners(retrieve=refuses, find=lambda *_: 0xC000)
+    with site(timeouts=PATIENT_WAITS) as patient, archive(patient, held, manners=manners) as peer:
+        peer.destinations["NOBODY"] = patient.scp.port
+        job_id = patient.move(peer.address, study_of(held), destination="NOBODY")
+        job = patient.drive(job_id)
+        assert (job["state"], job["verified"], job["received"]) == ("failed", "none", 0)
+        told = [item["detail"] for item in patient.items(job_id) if item["state"] == "failed"]
+        assert any("does it know AE title NOBODY as a destination?" in (detail or "") for detail in told)
+        assert set(patient.rounds(job_id)) == {0, 1}
+        patient.check(job_id)
+
+
+def test_what_was_begun_elsewhere_is_waited_for(here: Site, held: list[Sample]) -> None:
+    """An archive that told of sub-operations before it failed gets all its rounds, also where its last answer has no
+    counters; so does one that failed only at first.
+    """
+
+    def breaks_off(retrieval: Retrieval) -> None:
+        retrieval.pending(completed=2)
+        retrieval.final(0xC000, completed=None, failed=None, warning=None)
+
+    def at_first(retrieval: Retrieval) -> None:
+        if retrieval.nth == 1:
+            breaks_off(retrieval)
+        else:
+            retrieval.final(0xC000)
+
+    for manners in (breaks_off, at_first):
+        with archive(here, held, manners=Manners(retrieve=manners)) as peer:
+            peer.destinations["NOBODY"] = here.scp.port
+            job_id = here.move(peer.address, study_of(held), destination="NOBODY")
+            job = here.drive(job_id)
+        assert (job["state"], here.reasons(job_id)) == ("failed", {"not delivered"})
+        assert set(here.rounds(job_id)) == {0, 1, 2}
+        assert retrieve_store.moves(here.database, job_id)[0]["completed"] == 2
+        here.check(job_id)

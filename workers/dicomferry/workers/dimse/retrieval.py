@@ -33,6 +33,11 @@ class Report:
         return not dimse_status.is_pending(self.status)
 
     @property
+    def is_counted(self) -> bool:
+        """Whether it tells how many sub-operations are over."""
+        return not (self.completed is self.failed is self.warning is None)
+
+    @property
     def done(self) -> int:
         """Sub-operations that are over, however they ended."""
         return sum(number or 0 for number in (self.completed, self.failed, self.warning))

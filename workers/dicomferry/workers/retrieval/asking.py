@@ -142,14 +142,16 @@ class Asking:
             self.asking = None
             return None
         refused = self._refused(ask, report, limits) if self.watch.came == before else None
+        # Final answers may lack counters: then the last that were told stand for what was begun.
+        told = report if report.is_counted else self.watch.told or report
         self._answered(
             move_id,
             {
                 "status": report.status,
-                "remaining": report.remaining,
-                "completed": report.completed,
-                "failed": report.failed,
-                "warning": report.warning,
+                "remaining": told.remaining,
+                "completed": told.completed,
+                "failed": told.failed,
+                "warning": told.warning,
                 "failed_uids": list(report.failed_uids) or None,
                 "comment": printable(report.comment),
                 "reason": "refused" if refused else None,
@@ -166,6 +168,20 @@ class Asking:
         if self.spec.kind == "get":
             return self.get_line()
         return MoveLine(self.remote, self.spec.root, self.spec.destination or self.remote.calling_ae_title, self.heart)
+
+    def is_in_vain(self) -> bool:
+        """Whether it goes elsewhere, and the archive has answered all requests of the chunk with a failure and begun
+        nothing: then nothing is under way that could be waited for.
+        """
+        if self.comes_here or self.spec.kind == "get":
+            return False
+        rows = move_store.moves_of(self.database, self.held.chunk_id)
+        return bool(rows) and all(
+            row.status is not None
+            and not (row.completed or row.failed or row.warning)
+            and dimse_status.for_status("move", row.status, self.remote.quirks).rule in (Rule.AGAIN, Rule.FINAL)
+            for row in rows
+        )
 
     def _answered(self, move_id: int, values: dict[str, object]) -> None:
         move_store.end_move(self.database, self.held, move_id, values)

@@ -262,7 +262,7 @@ class _Attempt:
                 if self.heart.gave_up or not media.explain(found):
                     raise
                 self._line_ends(lambda line: line.abort())
-        if asking.asked:
+        if asking.asked and not asking.is_in_vain():
             asking.watch.settle()
 
     def _begin(self) -> Asking:

@@ -1,4 +1,7 @@
-"""The plan of a retrieve: each identifier becomes a request item, and a chunk of its own."""
+"""The plan of a retrieve: each identifier becomes a request item, and a chunk of its own.
+
+One that stands in the list a second time is skipped: reports by instance name a study once for each of its instances.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 from dicomferry.models import plan_store
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import Database
+from dicomferry.models.request_store import DUPLICATE
 from dicomferry.models.spec import GetSpec, Identifier, MoveSpec
 from dicomferry.models.state import ItemState
 from dicomferry.workers.heartbeat import Heartbeat
@@ -23,12 +27,15 @@ def run(database: Database, held: Claim, heart: Heartbeat, ring: Callable[[], ob
     """
     assert isinstance(held.spec, MoveSpec | GetSpec)
     identifiers = held.spec.identifiers
+    rows = {keys: row for row, keys in reversed(identifiers)}
     for first in range(int(held.cursor or b"0"), len(identifiers), BATCH):
         heart.require_lease()
         heart.progress(0)
         batch = identifiers[first : first + BATCH]
-        chunks = [[_item(one)] for one in batch]
-        stop, _ = plan_store.add_batch(database, held, cursor=b"%d" % (first + len(batch)), chunks=chunks, decided=())
+        cursor = b"%d" % (first + len(batch))
+        chunks = [[_item(one)] for one in batch if rows[one[1]] == one[0]]
+        again = [_duplicate(one, rows[one[1]]) for one in batch if rows[one[1]] != one[0]]
+        stop, _ = plan_store.add_batch(database, held, cursor=cursor, chunks=chunks, decided=again)
         ring()
         if stop or heart.stop:
             return not stop and first + len(batch) == len(identifiers)
@@ -44,3 +51,8 @@ def _item(one: Identifier) -> dict[str, Any]:
         "is_first": True,
         "state": ItemState.PENDING,
     }
+
+
+def _duplicate(one: Identifier, first: int | None) -> dict[str, Any]:
+    told = {"reason": DUPLICATE, "detail": f"the same as row {first}"}
+    return {**_item(one), **told, "is_first": False, "state": ItemState.SKIPPED}

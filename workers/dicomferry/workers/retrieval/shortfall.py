@@ -26,13 +26,14 @@ def round_is_over(asking: Asking, media: Media, scps: frozenset[int]) -> End:
     if asking.comes_here and not asking.watch.came:
         asking.blame()
     counted = asking.state.rounds + 1
-    if counted >= retry.MAX_ROUNDS:
+    in_vain = asking.is_in_vain()
+    if counted >= (retry.MAX_ROUNDS_IN_VAIN if in_vain else retry.MAX_ROUNDS):
         return _given_up(asking, media, counted)
-    times = asking.remote.timeouts
+    times, policy = asking.remote.timeouts, asking.environment.settings.retry.value()
     decision = retry.decide_round(
         local(NOT_YET),
         rounds=counted,
-        quiet=times.quiet,
+        quiet=retry.delay(1, jitter=asking.environment.jitter(), policy=policy) if in_vain else times.quiet,
         settle=times.settle,
         now=asking.database.read(asking.database.now),
         waiting_since=None,
@@ -50,6 +51,9 @@ def _given_up(asking: Asking, media: Media, counted: int) -> End:
     """The last round is over: what is missing is not delivered, or not there any more."""
     bad = [report for report in asking.reports if report.status or report.failed]
     detail = sentence_of((bad or asking.reports)[-1]) if asking.reports else None
+    if isinstance(asking.goal, Elsewhere | Believed) and not any(report.done for report in asking.reports):
+        # Archives answer Cxxx to an unknown destination as well.
+        detail = f"{detail or 'no answer'}; does it know AE title {asking.spec.destination} as a destination?"
     if isinstance(asking.goal, Blind | Believed):
         return End(failure=_of_unlisted(asking, asking.goal.came, detail), rounds=counted)
     uids = [one.uid for one in request_store.missing(asking.database, asking.held.chunk_id)]
@@ -59,9 +63,6 @@ def _given_up(asking: Asking, media: Media, counted: int) -> End:
     unseen: frozenset[str] = frozenset()
     if isinstance(goal, Elsewhere):
         unseen = frozenset(one.uid for one in goal.sent.values())
-        if not any(report.done for report in asking.reports):
-            # Archives answer Cxxx to an unknown destination as well.
-            detail = f"{detail or 'no answer'}; does it know AE title {asking.spec.destination} as a destination?"
     lost = Lost(
         detail=detail,
         gone=expectation.gone(media.listing, uids),

@@ -32,7 +32,8 @@ CANCEL_SECONDS = 30.0
 class Watch:
     """Watches over the requests of one attempt. `came` counts what has become known to be here meanwhile.
 
-    `is_behind` tells whether something that came still waits for its rows.
+    `told` is the last answer to the request under way, or to the last one, that tells of sub-operations. `is_behind`
+    tells whether something that came still waits for its rows.
     """
 
     environment: Environment
@@ -43,6 +44,7 @@ class Watch:
     callers: Callers
     is_behind: Callable[[], bool]
     came: int = 0
+    told: Report | None = None
     _signs: tuple[object, ...] = field(default=())
     _next_look: float = 0.0
 
@@ -54,12 +56,15 @@ class Watch:
         """
         clock, waits = self.environment.clock, self.remote.timeouts
         self.look(now=True)
+        self.told = None
         done = stores = 0
         last, phase, limit = clock(), "first_answer", waits.first_answer
         while True:
             report = retrieval.poll(POLL_SECONDS)
             self.heart.progress(0)
             self.heart.require_lease()
+            if report is not None and report.done:
+                self.told = report
             if report is not None and report.is_final:
                 return report
             moved = self.look() or retrieval.stores > stores
