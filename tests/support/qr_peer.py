@@ -100,6 +100,8 @@ class QrPeer:
         self.stores: list[str] = []
         """SOP Instance UID of each C-STORE that was tried, in order."""
         self.associations = 0
+        self.most_at_once = 0
+        self._at_once = 0
         self.failure: BaseException | None = None
         self._lock = threading.Lock()
         self._message_id = 0
@@ -152,15 +154,24 @@ class QrPeer:
             with self._lock:
                 self.associations += 1
                 number = self.associations
-            steps = self.manners.greet(number)
-            if steps is not None:
-                play(line, steps)
-                return
-            self._open(line)
-            with contextlib.suppress(Released):
-                while True:
-                    self._serve(line, read_message(line))
-            line.socket.sendall(peer.release_pdu(peer.RELEASE_RP))
+                self._at_once += 1
+                self.most_at_once = max(self.most_at_once, self._at_once)
+            try:
+                self._talk(line, number)
+            finally:
+                with self._lock:
+                    self._at_once -= 1
+
+    def _talk(self, line: QrLine, number: int) -> None:
+        steps = self.manners.greet(number)
+        if steps is not None:
+            play(line, steps)
+            return
+        self._open(line)
+        with contextlib.suppress(Released):
+            while True:
+                self._serve(line, read_message(line))
+        line.socket.sendall(peer.release_pdu(peer.RELEASE_RP))
 
     def _open(self, line: QrLine) -> None:
         accepted: dict[int, tuple[str, str]] = {}

@@ -74,6 +74,21 @@ def test_get_brings_everything(here: Site, held: list[Sample]) -> None:
     here.check(job_id)
 
 
+@pytest.mark.parametrize("method", ["move", "get"])
+def test_one_association_at_a_time(here: Site, held: list[Sample], method: str) -> None:
+    """Whether it lists, fetches, fetches the rest or looks again: an attempt has room for one association."""
+
+    def first_short(retrieval: Retrieval) -> None:
+        retrieval.store(retrieval.wanted[:6] if retrieval.nth == 1 else retrieval.wanted)
+        retrieval.hang_up()
+        retrieval.final()
+
+    with archive(here, held, manners=Manners(retrieve=first_short)) as peer:
+        job = here.drive(getattr(here, method)(peer.address, study_of(held)))
+        assert (job["state"], job["received"], peer.most_at_once) == ("succeeded", 10, 1)
+        assert len(peer.retrieves) > 1 and peer.associations > 2
+
+
 def test_what_is_here_is_not_fetched_again(here: Site, held: list[Sample]) -> None:
     """Whole series that are missing are asked for as such, and of the others the instances that are missing."""
     with archive(here, held) as peer:

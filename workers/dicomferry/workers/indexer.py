@@ -17,7 +17,7 @@ log = telemetry.logger(__name__)
 
 BATCH = 200
 BATCH_SECONDS = 0.5
-STILL_SECONDS = 0.05
+STILL_SECONDS = 0.02
 """With nothing new for so long, what waits is written: a retrieve waits for the last rows of its answer."""
 PAUSE_SECONDS = 1.0
 MOST_WAITING = 50_000

@@ -92,7 +92,6 @@ class _Attempt:
         """Work, and write down what came of it."""
         try:
             end = self._work() if self.state.row.state is ItemState.PENDING else End()
-            self._line_ends(lambda line: line.release())
         except (LeaseLost, OutOfReach):
             raise
         except (Stopped, FindStopped):
@@ -250,7 +249,10 @@ class _Attempt:
                 return End()
 
     def _ask(self, asking: Asking, media: Media) -> None:
-        """Ask for what is missing; where that fails because of slow media, for what does not lie there."""
+        """Ask for what is missing; where that fails because of slow media, for what does not lie there.
+
+        No association is open afterwards: the next query opens its own, and an attempt has room for one.
+        """
         while True:
             try:
                 asking.ask_all()
@@ -259,11 +261,12 @@ class _Attempt:
                 raise
             except (Fault, DimseError) as error:
                 found = error if isinstance(error, Fault) else self._fault(error)
+                self._line_ends(lambda line: line.abort())
                 if self.heart.gave_up or not media.explain(found):
                     raise
-                self._line_ends(lambda line: line.abort())
         if asking.asked and not asking.is_in_vain():
             asking.watch.settle()
+        self._line_ends(lambda line: line.release())
 
     def _begin(self) -> Asking:
         """The goal as the record has it now, and all that it takes to reach it."""

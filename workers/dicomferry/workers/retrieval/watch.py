@@ -23,7 +23,7 @@ LOOK_SECONDS = 0.5
 """How often the record is asked what has come; less often where that takes long."""
 LOOK_SHARE = 10
 """So many times as long as it took is between two looks, while the last rows are not the only ones to come."""
-FIRST_PAUSE = 0.05
+FIRST_PAUSE = 0.02
 CANCEL_SECONDS = 30.0
 """How long the last answer to a request that we cancelled is waited for (PS3.4 C.4.2.3.1 sets no limit)."""
 
