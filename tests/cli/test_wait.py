@@ -118,6 +118,19 @@ def test_a_reason_is_told_once_with_the_next_try() -> None:
     ]
 
 
+def test_each_long_wait_is_told() -> None:
+    """Five minutes more without a word look like a standstill; another try in seconds does not, nor each of many."""
+    first = job("running", reason="not delivered yet", not_before="2026-11-22T02:00:10.000Z")
+    long = first | {"not_before": "2026-11-22T02:05:00.000Z"}
+    longer = first | {"not_before": "2026-11-22T02:06:00.000Z"}
+    bench = Bench([first] * 300 + [long] * 10 + [longer] * 10 + [first | {"not_before": None}, job("succeeded")])
+    bench.watch.run()
+    assert [text.partition(", ")[2] for text in bench.shown.said] == [
+        "next try in 10 s; Ctrl-C leaves the job queued",
+        "next try at 02:05:00; Ctrl-C leaves the job queued",
+    ]
+
+
 def test_a_missing_worker_is_told_at_once() -> None:
     """With the command that starts one; again only after one was there."""
     bench = Bench([job("pending")] * 40 + [job("succeeded")], workers=[0, 0, 1, 0])

@@ -26,6 +26,8 @@ NO_WORKER = "no worker is running, so nothing happens yet: start one with `dicom
 FAILED_SHOWN = 5
 _AWAY_AT_MOST = 60.0
 _LOOK_FOR_WORKERS_EVERY = 2.0
+_LONG_SECONDS = 60.0
+"""A wait of so long is told each time, so that nobody takes it for a standstill; at most so often."""
 _ENDED = frozenset(state.value for state in FINAL_JOB_STATES)
 
 
@@ -46,6 +48,7 @@ class Watch:
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _told: set[str] = field(default_factory=set)
+    _waits: dict[str, tuple[str | None, float]] = field(default_factory=dict)
     _looked_at: float | None = None
     _away_since: float | None = None
 
@@ -83,14 +86,22 @@ class Watch:
         return job
 
     def _tell(self, job: Document) -> None:
-        """Each reason once; that no worker is alive, each time that it becomes so."""
+        """Each reason once, and each long wait; that no worker is alive, each time that it becomes so."""
         now = self.clock()
         if self._looked_at is None or now - self._looked_at >= _LOOK_FOR_WORKERS_EVERY:
             self._looked_at = now
             self._tell_workers()
-        if job["reason"] and job["reason"] not in self._told:
-            self._told.add(job["reason"])
+        if job["reason"] and self._is_news(job["reason"], job["not_before"], now):
+            self._waits[job["reason"]] = job["not_before"], now
             self.shown.say(words.waiting_line(job, self.now()))
+
+    def _is_news(self, reason: str, due: str | None, now: float) -> bool:
+        if reason not in self._waits:
+            return True
+        told, told_at = self._waits[reason]
+        if due in (None, told) or now - told_at < _LONG_SECONDS:
+            return False
+        return (datetime.fromisoformat(due) - self.now()).total_seconds() >= _LONG_SECONDS
 
     def _tell_workers(self) -> None:
         try:
