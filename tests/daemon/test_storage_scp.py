@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import socket
 import struct
@@ -186,6 +187,20 @@ def test_the_limit_on_associations(scp: StorageScp) -> None:
         assert rejected("127.0.0.1", scp.port, "TESTER") == (2, 3, 2)
         held[0].release()
         until(lambda: rejected("127.0.0.1", scp.port, "TESTER") is None, "a place is free")
+
+
+def test_few_open_files_are_no_limit() -> None:
+    """Started with room for 64 open files, it makes more room as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        try:
+            scp = stack.enter_context(storage_scp())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(200):
+            stack.enter_context(association(scp.port))
+        assert good_sender(scp.port) == [0] * 20
 
 
 def test_connections_that_never_associate_take_no_places(scp: StorageScp) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import socket
 import sys
 import threading
@@ -35,6 +36,7 @@ from dicomferry.workers.retrieval import get_line
 
 LEAST_ASSOCIATIONS = 256
 """The limit on associations is this, or four times all moves in flight where that is more."""
+MOST_DESCRIPTORS = 65_536
 TICK_SECONDS = 1.0
 INDEX_SECONDS = 30.0
 
@@ -209,6 +211,7 @@ def run(settings: Settings) -> int:
     parent.end_with_parent()
     telemetry.configure("scp")
     os.umask(0o077)
+    _take_descriptors()
     settings_module.prepare_home(settings.home)
     database = Database(settings.database, patience=settings.lease_seconds)
     schema.require_current(database)
@@ -251,6 +254,15 @@ def run(settings: Settings) -> int:
     finally:
         os.close(lock)
     return 0
+
+
+def _take_descriptors() -> None:
+    """As many open files as the system lets us have: an association has two or three, and 1,024 are usual."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _recover(archive: Archive, journal: Journal, database: Database) -> None:
