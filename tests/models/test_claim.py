@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from dicomferry.models import claim as claims
-from dicomferry.models import job_store, presence, remote_store
+from dicomferry.models import job_store, lease, ledger, presence, remote_store
 from dicomferry.models.claim import Claim
 from dicomferry.models.state import ChunkState, JobState
 from dicomferry.models.tables import ChunkRow
@@ -374,3 +374,35 @@ def test_two_claimers_that_look_at_two_full_remotes_in_different_orders(
 
     monkeypatch.setattr(claims, "_candidates", in_two_orders)
     assert together(*[lambda worker=worker: claim(worker) for worker in workers]) == [None, None]
+
+
+@postgresql_only
+def test_a_claimer_and_whoever_has_the_job_do_not_wait_for_each_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk that is written twice has its worker looked up by the database, which a claimer has locked."""
+    site.store(1, 1)
+    held = site.claim()
+    look, has_job, claims_it = claims._candidates, threading.Event(), threading.Event()
+
+    def look_then_tell(*arguments: object) -> object:
+        claims_it.set()  # the worker's row is locked by now
+        return look(*arguments)  # type: ignore[arg-type]
+
+    def claim() -> Claim | None:
+        assert has_job.wait(20)
+        return site.try_claim()
+
+    def write() -> None:
+        def work(connection: Any) -> None:
+            lease.fence(connection, held)
+            has_job.set()
+            assert claims_it.wait(20)
+            ledger.recount(connection, held.chunk_id)
+
+        site.database.write(work)
+
+    monkeypatch.setattr(claims, "_candidates", look_then_tell)
+    claimed, written = together(claim, write)
+    assert isinstance(claimed, Claim) and written is None
+    site.check()

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.database import AnyRow, Database, locking
 from dicomferry.models.presence import SILENT_AFTER
 from dicomferry.models.retry import Decision
 from dicomferry.models.state import ChunkState
@@ -74,7 +74,7 @@ def begin(database: Database) -> None:
         connection.execute(sa.update(CallRow).where(CallRow.ended_at.is_(None)).values(ended_at=now))
         connection.execute(sa.delete(CallRow).where(CallRow.at < now - timedelta(days=KEPT_DAYS)))
         waiting = sa.and_(ChunkRow.state == ChunkState.PENDING, ChunkRow.reason == NO_SCP)
-        ids = connection.execute(sa.select(ChunkRow.id).where(waiting).order_by(ChunkRow.id).with_for_update())
+        ids = connection.execute(locking(sa.select(ChunkRow.id).where(waiting).order_by(ChunkRow.id)))
         due = [row.id for row in ids]
         for first in range(0, len(due), 500):
             connection.execute(
@@ -93,7 +93,7 @@ def put_off(connection: Connection, decision: Decision) -> None:
         ChunkRow.not_before < decision.at,
         ChunkRow.job_id.in_(to_us),
     )
-    ids = connection.execute(sa.select(ChunkRow.id).where(condition).order_by(ChunkRow.id).with_for_update())
+    ids = connection.execute(locking(sa.select(ChunkRow.id).where(condition).order_by(ChunkRow.id)))
     due = [row.id for row in ids]
     for first in range(0, len(due), 500):
         connection.execute(

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models import governor, ledger, spec
-from dicomferry.models.database import Database
+from dicomferry.models.database import Database, locking
 from dicomferry.models.governor import Gate
 from dicomferry.models.pacing import Limits
 from dicomferry.models.presence import Worker
@@ -27,7 +27,7 @@ PLAN_GOES_ON_BELOW = 25
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _DUE = ChunkRow.state == ChunkState.PENDING
 # Statements of every claim are built once: building one costs more than running it.
-_SLOTS = sa.select(WorkerRow.draining).where(WorkerRow.id == sa.bindparam("worker")).with_for_update()
+_SLOTS = locking(sa.select(WorkerRow.draining).where(WorkerRow.id == sa.bindparam("worker")))
 _GROUP = (
     ChunkRow.priority,
     ChunkRow.job_id,
@@ -56,12 +56,12 @@ _RUNNING_OF_JOBS = (
 _RUNNING_OF_WORKER = sa.select(sa.func.count()).where(
     ChunkRow.state == ChunkState.RUNNING, ChunkRow.owner_id == sa.bindparam("worker"), ChunkRow.lane == "bulk"
 )
-_JOB = (
-    sa.select(JobRow.id, JobRow.kind, JobRow.spec, JobRow.remote_id, JobRow.ignore_window)
-    .where(JobRow.id == sa.bindparam("job"))
-    .with_for_update()
+_JOB = locking(
+    sa.select(JobRow.id, JobRow.kind, JobRow.spec, JobRow.remote_id, JobRow.ignore_window).where(
+        JobRow.id == sa.bindparam("job")
+    )
 )
-_REMOTE = sa.select(RemoteRow.id).where(RemoteRow.id == sa.bindparam("remote")).with_for_update()
+_REMOTE = locking(sa.select(RemoteRow.id).where(RemoteRow.id == sa.bindparam("remote")))
 _SERVED = sa.update(JobRow.__table__).where(JobRow.id == sa.bindparam("job"))  # type: ignore[arg-type]
 _ATTEMPT = sa.insert(AttemptRow.__table__)  # type: ignore[arg-type]
 

@@ -21,6 +21,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from dicomferry.models.errors import ConfigurationError, OutOfReach
 
 _T = TypeVar("_T")
+_Select = TypeVar("_Select", bound=sa.GenerativeSelect)
 AnyRow: TypeAlias = "Row[*tuple[Any, ...]]"
 LOCK_SECONDS = 30.0
 """How long SQLite waits for another writer ..."""
@@ -186,6 +187,16 @@ class Database:
                 raise
             # SQLite's word for a file that is damaged, or no database at all.
             raise OutOfReach(f"database {hide_password(self.url)}: {_first_line(error)}") from error
+
+
+def locking(statement: _Select) -> _Select:
+    """Lock the rows that a statement finds, but not against those who only refer to them.
+
+    PostgreSQL checks a foreign key by a lock of its own on the row that is referred to, also where a row is written a
+    second time in a transaction: whoever has a job and writes its chunk would wait for the worker that the chunk
+    names, and whoever has claimed that worker for the job. SQLite has its one writer.
+    """
+    return statement.with_for_update(key_share=True)
 
 
 def run_many(connection: Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from dicomferry.models import pacing, window
-from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.database import AnyRow, Database, locking
 from dicomferry.models.governor_tables import GovernorRow
 from dicomferry.models.pacing import Grant, Limits
 from dicomferry.models.retry import Decision
@@ -170,7 +170,7 @@ def put_off(database: Database, remote_id: int, kind: str, *, ignore_window: boo
 
     def work(connection: Connection) -> bool:
         # The remote's row is locked, so that nobody changes its window or limits meanwhile.
-        connection.execute(sa.select(RemoteRow.id).where(RemoteRow.id == remote_id).with_for_update())
+        connection.execute(locking(sa.select(RemoteRow.id).where(RemoteRow.id == remote_id)))
         now = database.now(connection)
         found = gate(connection, remote_id, kind, now, ignore_window=ignore_window)
         if found.until is None:
@@ -200,7 +200,7 @@ def in_order(connection: Connection, *conditions: sa.ColumnElement[bool]) -> sa.
     waiting = sa.and_(ChunkRow.state == ChunkState.PENDING, *conditions)
     if connection.dialect.name == "sqlite":  # a writer has the whole database
         return waiting
-    ids = connection.execute(sa.select(ChunkRow.id).where(waiting).order_by(ChunkRow.id).with_for_update()).scalars()
+    ids = connection.execute(locking(sa.select(ChunkRow.id).where(waiting).order_by(ChunkRow.id))).scalars()
     return ChunkRow.id.in_(ids.all())
 
 

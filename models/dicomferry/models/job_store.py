@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models import governor, ledger, plan_store, spec
 from dicomferry.models.claim import PLAN
-from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.database import AnyRow, Database, locking
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.state import CHUNK_TRANSITIONS, FINAL_JOB_STATES, ChunkState, ItemState, JobState, step
 from dicomferry.models.tables import ChunkRow, ItemRow, JobRow
@@ -279,7 +279,7 @@ def _fresh(now: datetime) -> dict[str, Any]:
 
 
 def _locked(connection: Connection, job_id: int) -> AnyRow:
-    row = connection.execute(sa.select(JobRow.__table__).where(JobRow.id == job_id).with_for_update()).one_or_none()
+    row = connection.execute(locking(sa.select(JobRow.__table__).where(JobRow.id == job_id))).one_or_none()
     if row is None or row.pruned_at is not None:
         raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
     return row

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import governor, ledger
 from dicomferry.models import signals as signals_of
 from dicomferry.models.claim import PLAN, Claim
-from dicomferry.models.database import AnyRow, Database, run_many
+from dicomferry.models.database import AnyRow, Database, locking, run_many
 from dicomferry.models.errors import LeaseLost
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.presence import Worker
@@ -39,7 +39,7 @@ _FENCED = sa.update(ChunkRow.__table__).where(  # type: ignore[arg-type]
     ChunkRow.fence == sa.bindparam("held"),
     ChunkRow.state == ChunkState.RUNNING,
 )
-_ASKED = sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.id == sa.bindparam("job")).with_for_update()
+_ASKED = locking(sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.id == sa.bindparam("job")))
 _ATTEMPT = sa.update(AttemptRow.__table__).where(  # type: ignore[arg-type]
     AttemptRow.chunk_id == sa.bindparam("chunk"), AttemptRow.fence == sa.bindparam("held")
 )

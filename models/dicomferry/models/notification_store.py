@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.database import AnyRow, Database, locking
 from dicomferry.models.schedule_tables import NotificationRow
 from dicomferry.models.tables import EventRow, JobRow
 
@@ -145,9 +145,7 @@ def _record(
         # The job's row first, as everywhere: a job that is removed takes its notifications along.
         job = None
         if what.job_id is not None:
-            job = connection.execute(
-                sa.select(JobRow.id).where(JobRow.id == what.job_id).with_for_update()
-            ).scalar_one_or_none()
+            job = connection.execute(locking(sa.select(JobRow.id).where(JobRow.id == what.job_id))).scalar_one_or_none()
         values: dict[str, Any] = {"detail": detail, "not_before": now + timedelta(seconds=seconds)}
         if outcome:
             values["outcome"] = outcome

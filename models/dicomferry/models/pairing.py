@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models import ledger
-from dicomferry.models.database import AnyRow
+from dicomferry.models.database import AnyRow, locking
 from dicomferry.models.state import (
     FINAL_JOB_STATES,
     GOOD_ITEM_STATES,
@@ -79,7 +79,7 @@ def pair(connection: Connection, came: Sequence[Came]) -> tuple[list[Pair | None
     touched = [row for rows in expecting.values() for row in rows if _is_open(row)]
     jobs = sorted({row.job_id for row in touched} | {one.job_id for one in pairs if one and one.job_id})
     for part in _parts(jobs):
-        connection.execute(sa.select(JobRow.id).where(JobRow.id.in_(part)).order_by(JobRow.id).with_for_update())
+        connection.execute(locking(sa.select(JobRow.id).where(JobRow.id.in_(part)).order_by(JobRow.id)))
     return pairs, touched
 
 
@@ -169,7 +169,7 @@ def settle(connection: Connection, items: Sequence[AnyRow], now: datetime) -> No
     idle: set[int] = set()
     for part in _parts(sorted({row.chunk_id for row in items})):
         chunks = connection.execute(
-            sa.select(ChunkRow.id, ChunkRow.state).where(ChunkRow.id.in_(part)).order_by(ChunkRow.id).with_for_update()
+            locking(sa.select(ChunkRow.id, ChunkRow.state).where(ChunkRow.id.in_(part)).order_by(ChunkRow.id))
         ).all()
         idle.update(row.id for row in chunks if row.state in (ChunkState.PENDING, ChunkState.HELD, ChunkState.DONE))
     changed: dict[int, int] = {}

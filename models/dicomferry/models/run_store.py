@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models import job_store, notification_store, spec, timetable
-from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.database import AnyRow, Database, locking
 from dicomferry.models.schedule import Schedule, of_row
 from dicomferry.models.schedule_tables import RunRow, ScheduleRow
 from dicomferry.models.state import JobState
@@ -113,7 +113,7 @@ def end_waiting(database: Database, run: AnyRow, found: Schedule, order: Order |
     """Submit the job of a run that waited; its id. None when another scheduler was first, or there is no job."""
 
     def work(connection: Connection) -> int | None:
-        connection.execute(sa.select(ScheduleRow.id).where(ScheduleRow.id == found.id).with_for_update())
+        connection.execute(locking(sa.select(ScheduleRow.id).where(ScheduleRow.id == found.id)))
         state = connection.execute(sa.select(RunRow.state).where(RunRow.id == run.id)).scalar_one_or_none()
         if state != WAITING or _live_job(connection, found.id):
             return None

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from dicomferry.models import run_store
-from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.database import AnyRow, Database, locking
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.schedule import Schedule, of_row
 from dicomferry.models.schedule_tables import RunRow, ScheduleRow
@@ -171,7 +171,7 @@ def _change(connection: Connection, schedule_id: int, **values: Any) -> None:
 
 def _find(connection: Connection, name: str, *, lock: bool = False) -> AnyRow:
     query = sa.select(ScheduleRow.__table__).where(ScheduleRow.name == name, ScheduleRow.removed_at.is_(None))
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    row = connection.execute(locking(query) if lock else query).one_or_none()
     if row is not None:
         return row
     known = connection.execute(sa.select(ScheduleRow.name).where(ScheduleRow.removed_at.is_(None))).scalars().all()
