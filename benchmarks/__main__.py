@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import echo, far, find, others, receive, retrieve, send, through_queue, walk
+from benchmarks import echo, far, find, others, receive, retrieve, send, stock, through_queue, walk
 
 ROWS = {
     "send": send.run,
@@ -14,6 +14,7 @@ ROWS = {
     "queue": through_queue.run,
     "far": far.run,
     "others": others.run,
+    "stock": stock.run,
     "echo": echo.run,
     "walk": walk.run,
 }

@@ -13,13 +13,15 @@ ENVIRONMENT = os.environ | {"TCP_NODELAY": "1"}
 
 
 @contextlib.contextmanager
-def sink(*options: str) -> Iterator[int]:
+def sink(*options: str, environment: dict[str, str] | None = None) -> Iterator[int]:
     """`storescp --ignore`: the port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     argv = ["storescp", "--ignore", "-dhl", "-pm", *options, str(port)]
-    process = subprocess.Popen(argv, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        argv, env=environment or ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:

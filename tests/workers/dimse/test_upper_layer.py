@@ -48,6 +48,45 @@ def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
     wire.far.close()
 
 
+class Acknowledging(socket.socket):
+    """Notes that it was told to acknowledge at once."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(fileno=sock.detach())
+        self.told = threading.Event()
+
+    def setsockopt(self, *arguments: object) -> None:
+        super().setsockopt(*arguments)  # type: ignore[call-overload]
+        if arguments[1:] == (socket.TCP_QUICKACK, 1):
+            self.told.set()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="Linux alone has it")
+def test_what_has_come_is_acknowledged_before_more_is_waited_for() -> None:
+    """A peer with Nagle's algorithm on sends the rest of a message only then: 40 ms later, if nobody cares."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = Acknowledging(socket.create_connection(listener.getsockname()))
+        far, _ = listener.accept()
+    read = threading.Event()
+
+    def progress(_: int) -> None:
+        near.told.clear()
+        read.set()
+
+    def in_two_pieces() -> None:
+        far.sendall(SOME_PDU[:10])
+        if read.wait(PATIENCE) and near.told.wait(PATIENCE):
+            far.sendall(SOME_PDU[10:])
+
+    layer = UpperLayer(near, "PEER@host:104", progress)
+    thread = threading.Thread(target=in_two_pieces)
+    thread.start()
+    assert layer.receive("store_answer", 2 * PATIENCE).encode() == SOME_PDU
+    thread.join()
+    layer.close()
+    far.close()
+
+
 def test_a_pdu_may_be_split_at_any_byte(wire: Wire) -> None:
     """TCP keeps no boundaries: a PDU in two pieces, cut anywhere, is one PDU."""
     for cut in range(1, len(SOME_PDU)):

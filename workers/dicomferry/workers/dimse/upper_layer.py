@@ -48,6 +48,9 @@ INVALID_PARAMETER = 6
 
 _E = TypeVar("_E", bound=Exception)
 
+# Linux alone has it.
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
 _HEAD = struct.Struct(">BxL")
 _CHUNK = 64 * 1024
 _MOST_READ_WHILE_SENDING = 1024 * 1024
@@ -96,6 +99,7 @@ class UpperLayer:
         self._to_send = 0
         self._peer_gone = False
         self._socket: socket.socket | TlsStream = TlsStream(sock) if isinstance(sock, ssl.SSLSocket) else sock
+        self._tcp = sock
         sock.setblocking(False)
         # Nagle's algorithm and delayed acknowledgements together cost 40 ms an image; keep-alive finds dead
         # peers behind firewalls that forget idle connections.
@@ -268,6 +272,8 @@ class UpperLayer:
         when a third of it is free, which over a slow line takes longer than any time-out that would notice a
         dead peer.
         """
+        if until is not self._writable:
+            self._acknowledge()
         # Most waits end here, before it is worth asking how much is on its way.
         first = min(seconds, 0.05)
         events = until.poll(first * 1000)
@@ -280,6 +286,14 @@ class UpperLayer:
             self._moved()
             left = seconds
         return events[0][1]
+
+    def _acknowledge(self) -> None:
+        """Acknowledge at once what has come. A peer with Nagle's algorithm on, as DCMTK and Orthanc have it by default,
+        holds the rest of a message back until then, and the system takes its time (40 ms) unless it is told.
+        """
+        if _QUICKACK is not None:
+            with contextlib.suppress(OSError):
+                self._tcp.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def _read(self) -> None:
         try:
