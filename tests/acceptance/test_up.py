@@ -114,7 +114,10 @@ def test_postgresql_out_of_reach(isolated_home: Path) -> None:
 # --- end ----------------------------------------------------------------------------------------------------
 
 
-def test_term_lets_running_items_finish(install: Install, storescp: StoreScp, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_term_lets_running_items_finish(
+    number: signal.Signals, install: Install, storescp: StoreScp, tmp_path: Path
+) -> None:
     """Exit 0; nothing was sent that is not recorded, the rest is pending, and the next `up` sends just that."""
     tree = samples.make_tree(tmp_path / "tree", 800, size=64)
     installation, record = install()
@@ -122,7 +125,7 @@ def test_term_lets_running_items_finish(install: Install, storescp: StoreScp, tm
         with installation.up() as up:
             job = installation.submit("store", f"STORESCP@127.0.0.1:{relay.port}", "-r", tmp_path / "tree")
             until(lambda: record.done(job) >= 50, "50 instances have arrived")
-            up.terminate()
+            os.killpg(up.pid, number)  # to everything in the foreground group, as a terminal that is closed does
             assert up.wait() == 0
         installation.wait_gone()
         done = record.done(job)

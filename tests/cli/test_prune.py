@@ -89,7 +89,7 @@ def test_the_disk_gets_the_space_back(desk: Desk) -> None:
     presence.leave(desk.database, desk.worker)
     running = presence.register(desk.database, "scheduler", slots=0)
     refused = desk.run(*ALL, "--vacuum", code=2)
-    assert "scheduler would lose its work" in refused.stderr
+    assert "scheduler would lose what they do" in refused.stderr
     presence.leave(desk.database, running)
     assert "given back to the disk" in desk.run(*ALL, "--vacuum").stdout
     assert desk.database.free_bytes() == 0

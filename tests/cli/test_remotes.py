@@ -67,11 +67,14 @@ def test_set_changes_what_is_given_and_nothing_else(desk: Desk) -> None:
     """An empty text or 0 seconds goes back to the default."""
     desk.run("remote", "add", "pacs1", "PACS1@10.0.0.5:104", *OPTIONS, "--no-probe")
     before = desk.json("remote", "show", "pacs1")
-    changes = ("--calling", "", "--connect", "0", "--acse", "2", "--find-cap", "0", "--hierarchical")
+    changes = (
+        "--calling", "", "--connect", "0", "--acse", "2", "--find-cap", "0", "--hierarchical",
+        "--max-associations", "0", "--max-moves", "0", "--max-uids", "0",
+    )  # fmt: skip
     desk.run("remote", "set", "pacs1", "OTHER@h:11", *changes, "--no-probe")
     assert desk.json("remote", "show", "pacs1") == before | {
         "ae_title": "OTHER", "host": "h", "port": 11, "calling_ae_title": None, "find_cap": None, "relational": False,
-        "timeouts": {"first_answer": 900.5, "acse": 2.0},
+        "timeouts": {"first_answer": 900.5, "acse": 2.0}, "max_associations": 4, "max_moves": 1, "max_uids": 100,
     }  # fmt: skip
     assert "nothing to change" in desk.run("remote", "set", "pacs1", code=2).stderr
 
@@ -112,7 +115,7 @@ def test_an_urgent_job_says_so(desk: Desk) -> None:
         ("p", "PACS1@h:104", "--also-from", "10.0.0.0/99"),
         ("p", "PACS1@h:104", "--charset", "latin1"),
         ("p", "PACS1@h:104", "--prefer-syntax", "jpeg"),
-        ("p", "PACS1@h:104", "--max-moves", "0"),
+        ("p", "PACS1@h:104", "--max-moves", "-1"),
         ("p", "PACS1@h:104", "--connect", "-1"),
         ("p", "PACS1@h:104", "--connect", "nan"),
         ("p", "PACS1@h:104", "--connect", "inf"),

@@ -72,7 +72,7 @@ def echo(remote: str, **how: Unpack[JobOptions]) -> Asked:
 
 @submit.command()
 @options.remote_argument
-@click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path())
+@click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(readable=False))
 @click.option("--recursive", "-r", is_flag=True, help="Take the folders inside a folder as well.")
 @click.option(
     "--transcode", is_flag=True, help="Send a decompressed copy where REMOTE takes a compressed file in no other way."

@@ -17,17 +17,21 @@ from dicomferry.models.errors import NotFound
 from dicomferry.models.explanation import Explained
 
 _SAYS = {
-    "failed": "items failed",
-    "warning": "items with a remark",
-    "pending": "items wait",
-    "skipped": "items left out",
-    "cancelled": "items cancelled",
-    "succeeded": "items that came all the same",
-    "attempts": "attempts ended so",
-    "requests": "requests answered so",
-    "waiting": "parts of it wait",
-    "held": "parts of it are held",
+    "failed": ("item", "failed"),
+    "warning": ("item", "with a remark"),
+    "pending": ("item", "waiting"),
+    "skipped": ("item", "left out"),
+    "cancelled": ("item", "cancelled"),
+    "succeeded": ("item", "in place all the same"),
+    "attempts": ("attempt", "ended so"),
+    "requests": ("request", "answered so"),
+    "waiting": ("part", "waiting"),
+    "held": ("part", "held"),
 }
+
+
+def _counted(count: int, noun: str, what: str) -> str:
+    return f"{words.plural(count, noun)} {what}"
 
 
 class What(Word):
@@ -173,6 +177,6 @@ def _explain_job(text: str, as_json: bool) -> None:
         if number:
             render.line("")
         codes = ", ".join(f"0x{status:04X}" for status in sorted(one.statuses))
-        counts = ", ".join(f"{words.number(count)} {_SAYS[where]}" for where, count in one.counts.items())
+        counts = ", ".join(_counted(count, *_SAYS[where]) for where, count in one.counts.items())
         heading = f"job {job_id}: {one.answer.reason}" + (f" ({codes})" if codes else "")
         _tell(heading, one.answer, [("how often", counts), ("such as", one.detail)])

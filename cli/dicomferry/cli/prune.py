@@ -98,7 +98,9 @@ def _check_vacuum(settings: Settings, database: Database | None) -> None:
         raise UsageError("--vacuum is for SQLite; PostgreSQL uses free space again by itself (autovacuum)")
     if database is not None and (alive := presence.alive(database)):
         roles = ", ".join(sorted({role.role for role in alive}))
-        raise UsageError(f"--vacuum: nobody else can write meanwhile, and {roles} would lose its work: stop it first")
+        raise UsageError(
+            f"--vacuum: nobody else can write meanwhile, and {roles} would lose what they do: stop them first"
+        )
 
 
 def _give_back(database: Database, vacuum: bool) -> None:

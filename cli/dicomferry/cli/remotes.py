@@ -42,8 +42,8 @@ def _remote_options(function: _F) -> _F:
             help="Other AE titles or addresses that send for it; may be given several times.",
         ),
         click.option("--charset", metavar="CS", type=Word(), help="Its Specific Character Set, such as ISO_IR 100."),
-        click.option("--max-associations", metavar="N", type=options.Number(), help="At once, at most (else 4)."),
-        click.option("--max-moves", metavar="N", type=options.Number(), help="Moves at once, at most (else 1)."),
+        click.option("--max-associations", metavar="N", type=options.Number(0), help="At once, at most (else 4)."),
+        click.option("--max-moves", metavar="N", type=options.Number(0), help="Moves at once, at most (else 1)."),
         click.option(
             "--max-requests-per-minute",
             metavar="N",
@@ -77,7 +77,7 @@ def _remote_options(function: _F) -> _F:
             type=Word(),
             help="A time at which it is left alone, as in 2026-12-01T10:00/2026-12-01T14:00; like --holiday.",
         ),
-        click.option("--max-uids", metavar="N", type=options.Number(), help="UIDs in a request, at most (else 100)."),
+        click.option("--max-uids", metavar="N", type=options.Number(0), help="UIDs in a request, at most (else 100)."),
         click.option("--find-cap", metavar="N", type=options.Number(0), help="Matches it lists at most, if known."),
         click.option(
             "--relational/--hierarchical",
@@ -111,6 +111,8 @@ def _remote_options(function: _F) -> _F:
 
 def _values(given: dict[str, Any]) -> dict[str, Any]:
     """What was given, as the address book calls it; raises UsageError."""
+    from dicomferry.models import remote_store
+
     values: dict[str, Any] = {}
     for option, key in (("calling", "calling_ae_title"), ("store", "store_address"), ("charset", "charset")):
         if given[option] is not None:
@@ -125,7 +127,7 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
         values["also_from"] = [_sender(text) for text in given["also_from"] if text]
     for key in ("max_associations", "max_moves", "max_uids"):
         if given[key] is not None:
-            values[key] = given[key]
+            values[key] = given[key] or remote_store.DEFAULTS[key]
     for key in ("max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second"):
         if given[key] is not None:
             values[key] = given[key] or None

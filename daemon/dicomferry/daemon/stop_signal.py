@@ -1,4 +1,4 @@
-"""TERM and INT as something a loop can look at and wait for."""
+"""TERM, INT and HUP as something a loop can look at and wait for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import FrameType
 
 
 class StopSignal:
-    """Counts TERM and INT from the moment it is made; for the main thread."""
+    """Counts TERM and INT, and HUP where it is not ignored, from the moment it is made; for the main thread."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -17,6 +17,8 @@ class StopSignal:
         os.set_blocking(self._writing, False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(signal.SIGHUP, self._note)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
