@@ -85,6 +85,16 @@ def test_a_deep_home_has_a_short_socket(isolated_home: Path, storescp: StoreScp)
         echo(installation, storescp)
 
 
+def test_the_folder_that_it_is_started_in_does_not_matter(install: Install, storescp: StoreScp) -> None:
+    """A file there that is named like a module of Python's is nobody's business."""
+    installation, _ = install()
+    for name in ("queue.py", "socket.py", "dl.py"):
+        (installation.cwd / name).write_text("raise ImportError\n")
+    with installation.up():
+        job = installation.submit("echo", f"STORESCP@127.0.0.1:{storescp.port}")
+        assert installation.wait_job(job)["state"] == "succeeded"
+
+
 def test_a_wrong_setting_ends_it_before_anything_starts(install: Install) -> None:
     """Exit 3, one line that names the key."""
     installation, _ = install(workers=0)

@@ -20,7 +20,7 @@ import psutil
 from dicomferry.workers.lanes import embedded_note
 from support.process import LOOPBACK, free_port
 
-SCRIPT = (sys.executable, "-m", "dicomferry.cli.main")
+SCRIPT = (sys.executable, "-P", "-m", "dicomferry.cli.main")
 READY = "ready;"
 MARK = "FERRY_TEST_INSTALLATION"
 PATIENCE = 120.0

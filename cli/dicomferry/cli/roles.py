@@ -18,7 +18,9 @@ def up() -> None:
     from dicomferry.cli import record
     from dicomferry.daemon import supervisor
 
-    sys.exit(supervisor.run(record.settings(), scheduler=[sys.executable, "-m", "dicomferry.cli.main", "scheduler"]))
+    sys.exit(
+        supervisor.run(record.settings(), scheduler=[sys.executable, "-P", "-m", "dicomferry.cli.main", "scheduler"])
+    )
 
 
 @click.command(cls=Command)

@@ -90,11 +90,11 @@ class _Up:
         if url is None:
             return False
         environment = os.environ | {"DICOMFERRY_HOME": str(self._settings.home), "DICOMFERRY_BROKER_URL": url}
-        worker = self._child("worker", [sys.executable, "-m", "dicomferry.daemon.worker_role"], environment)
+        worker = self._child("worker", [sys.executable, "-P", "-m", "dicomferry.daemon.worker_role"], environment)
         if not worker.wait_ready(WORKER_READY_SECONDS, self._stop.is_set):
             return False
         self._say(f"worker    {self._settings.workers} bulk slots and one for quick jobs, process {worker.pid}")
-        scp = self._child("scp", [sys.executable, "-m", "dicomferry.daemon.storage_scp"], environment)
+        scp = self._child("scp", [sys.executable, "-P", "-m", "dicomferry.daemon.storage_scp"], environment)
         if not scp.wait_ready(SCP_READY_SECONDS, self._stop.is_set):
             return False
         ae_title, where = self._settings.ae_title, self._settings.scp

@@ -58,7 +58,7 @@ def _serve(settings: Settings, stop: StopSignal) -> int | None:
     }
     child = Child(
         "worker",
-        [sys.executable, "-m", "dicomferry.workers.tasks"],
+        [sys.executable, "-P", "-m", "dicomferry.workers.tasks"],
         log_file=settings.log_file,
         environment=environment,
         pass_fds=[share],
