@@ -247,9 +247,9 @@ def test_a_killed_plan_goes_on_where_it_stopped(
     deaths = 0
     with work.installation.up():
         work.submit(many)
-        for after in sorted(dice.sample(range(0, 5), 3)):
+        for after in (0, *sorted(dice.sample(range(1, 5), 2))):
             until(partial(work.has_found, after * 1000), "the plan has come so far", pause=0.005)
-            if not dice.randrange(3):
+            if after and not dice.randrange(3):
                 time.sleep(dice.uniform(0, 0.2))  # somewhere in the walk or the transaction
             planning = until(
                 lambda: work.record.running(work.job_id, "plan") or work.record.show(work.job_id)["planned"],

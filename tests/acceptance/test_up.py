@@ -124,6 +124,15 @@ def test_postgresql_out_of_reach(isolated_home: Path) -> None:
 # --- end ----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """As in a terminal: HUP is not ignored, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_term_lets_running_items_finish(
     number: signal.Signals, install: Install, storescp: StoreScp, tmp_path: Path

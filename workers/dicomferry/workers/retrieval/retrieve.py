@@ -249,10 +249,7 @@ class _Attempt:
                 return End()
 
     def _ask(self, asking: Asking, media: Media) -> None:
-        """Ask for what is missing; where that fails because of slow media, for what does not lie there.
-
-        No association is open afterwards: the next query opens its own, and an attempt has room for one.
-        """
+        """Ask for what is missing; where that fails because of slow media, for what does not lie there."""
         while True:
             try:
                 asking.ask_all()
@@ -266,6 +263,7 @@ class _Attempt:
                     raise
         if asking.asked and not asking.is_in_vain():
             asking.watch.settle()
+        # Whoever asks next opens an association of its own, and an attempt has room for one.
         self._line_ends(lambda line: line.release())
 
     def _begin(self) -> Asking:
