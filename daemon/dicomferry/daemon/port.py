@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import time
 
 from dicomferry.models.errors import ConfigurationError
 from dicomferry.models.remote import host_and_port
 from dicomferry.models.settings import Settings
 
+ORPHAN_SECONDS = 3.0
+"""A port in use is tried for so long: the storage SCP of an `up` that was killed ends within a second."""
+
 
 def take_port(settings: Settings) -> socket.socket:
     """A socket that listens where the settings say; raises ConfigurationError."""
     host, port = settings.scp.host, settings.scp.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=256)
+        return _listen(host, port)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         text = f"the storage SCP cannot listen on {host_and_port(host, port)}: {why}"
         raise ConfigurationError(f"{text}; set scp.port (DICOMFERRY_SCP__PORT), or end what is using it") from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    while True:
+        try:
+            return socket.create_server((host, port), family=family, backlog=256)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                raise
+        time.sleep(0.1)
