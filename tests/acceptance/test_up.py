@@ -85,6 +85,14 @@ def test_a_deep_home_has_a_short_socket(isolated_home: Path, storescp: StoreScp)
         echo(installation, storescp)
 
 
+def test_what_it_says_is_heard_through_a_pipe(install: Install) -> None:
+    """At once, also where Python was not told to write without a buffer."""
+    installation, _ = install()
+    del installation.environment["PYTHONUNBUFFERED"]
+    with installation.up():  # it waits for the line that says `ready`
+        pass
+
+
 def test_the_folder_that_it_is_started_in_does_not_matter(install: Install, storescp: StoreScp) -> None:
     """A file there that is named like a module of Python's is nobody's business."""
     installation, _ = install()

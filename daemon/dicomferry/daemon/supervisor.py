@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from dicomferry.daemon.broker import READY_SECONDS, EmbeddedBroker
 from dicomferry.daemon.child import CannotKeepUp, Child
@@ -25,7 +26,9 @@ TICK_SECONDS = 0.5
 URGENT_SECONDS = 5.0
 
 
-def run(settings: Settings, *, scheduler: Sequence[str], say: Callable[[str], object] = print) -> int:
+def run(
+    settings: Settings, *, scheduler: Sequence[str], say: Callable[[str], object] = partial(print, flush=True)
+) -> int:
     """Run everything until TERM or INT; 0, or 1 when a role cannot be kept up. `say` prints a line for people.
 
     `scheduler` is how a scheduler is started: it has to know the submit commands, which are not known here.
