@@ -26,9 +26,11 @@ TICK_SECONDS = 0.5
 URGENT_SECONDS = 5.0
 
 
-def run(
-    settings: Settings, *, scheduler: Sequence[str], say: Callable[[str], object] = partial(print, flush=True)
-) -> int:
+say_at_once = partial(print, flush=True)
+"""What reads it through a pipe waits for the line that says `ready`."""
+
+
+def run(settings: Settings, *, scheduler: Sequence[str], say: Callable[[str], object] = say_at_once) -> int:
     """Run everything until TERM or INT; 0, or 1 when a role cannot be kept up. `say` prints a line for people.
 
     `scheduler` is how a scheduler is started: it has to know the submit commands, which are not known here.
