@@ -20,7 +20,7 @@ PURE = {
     f"dicomferry.models.{name}"
     for name in (
         "spec", "remote", "query", "slices", "state", "outcome", "manifest", "answers", "dimse_status", "explanation",
-        "retry", "timetable", "pacing", "window", "errors",
+        "retry", "timetable", "pacing", "window", "uid", "errors",
     )
 }  # fmt: skip
 PURE_LIBRARIES = {"dicomferry.models.timetable": {"cronsim"}}

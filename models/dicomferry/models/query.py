@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from dicomferry.models.errors import UsageError
+from dicomferry.models.uid import is_numeric
 
 Key = tuple[str, str]
 
@@ -199,7 +200,6 @@ def parse_key(text: str, dictionary: Dictionary, *, today: date) -> Key:
 
 _UID = re.compile(r"[0-9A-Za-z.*?-]+")
 """What the storage SCP takes for a UID, and wildcards, which some archives match."""
-_STANDARD_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*")
 _DATES = re.compile(r'|\*|""|\d{8}|\d{8}-|-\d{8}|\d{8}-\d{8}|[\d?]*[*?][\d*?]*|\d{4}\.\d\d\.\d\d')
 """A date, a range of them (PS3.4 C.2.2.2.5), universal or empty matching, wildcards, a date as ACR-NEMA wrote it."""
 
@@ -231,11 +231,7 @@ def odd_uids(keys: Iterable[Key]) -> list[str]:
     """
     paths = {f"{tag:08X}" for level, tag in UNIQUE.items() if level is not Level.PATIENT}
     values = [uid for path, value in keys if path in paths for uid in value.split("\\")]
-    return [
-        uid
-        for uid in values
-        if uid and not any(char in uid for char in "*?") and (len(uid) > 64 or not _STANDARD_UID.fullmatch(uid))
-    ]
+    return [uid for uid in values if uid and not any(char in uid for char in "*?") and not is_numeric(uid)]
 
 
 _DAY = re.compile(r"@(today|yesterday)(?:([+-])(\d{1,5}))?")

@@ -9,9 +9,9 @@ import errno
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import lru_cache
 
 from dicomferry.models.errors import UnusableFile
+from dicomferry.models.uid import is_lawful
 from dicomferry.workers import file_meta
 from dicomferry.workers.archive import Draft
 from dicomferry.workers.data_set import NeedMore, instance_uids
@@ -28,7 +28,6 @@ FIRST_LOOK = 64 * 1024
 LAST_LOOK = 1024 * 1024
 
 _UID = re.compile(r"(?!\.*$)[0-9A-Za-z.\-]{1,128}")
-_LAWFUL = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -149,7 +148,7 @@ class Intake(ABC):
             self._refuse(DOES_NOT_MATCH, "SOP Instance UID of command and data set differ")
         elif sop_class != incoming.sop_class_uid:
             self._refuse(DOES_NOT_MATCH, "SOP Class UID of command and data set differ")
-        elif not all([_is_lawful(uid) for uid in found if uid]):
+        elif not all([is_lawful(uid) for uid in found if uid]):
             self._flaw = "odd uid"
         return True
 
@@ -172,11 +171,6 @@ class Intake(ABC):
 
     def _write(self, draft: Draft, views: Sequence[bytes | memoryview]) -> None:
         draft.write(views)
-
-
-@lru_cache(maxsize=1024)
-def _is_lawful(uid: str) -> bool:
-    return len(uid) <= 64 and _LAWFUL.fullmatch(uid) is not None
 
 
 def _first(spans: list[memoryview]) -> bytes:

@@ -21,6 +21,7 @@ from dicomferry.cli.scu.invocation import (
 from dicomferry.cli.scu.messages import Refused
 from dicomferry.models.errors import UsageError
 from dicomferry.models.remote import LONGEST, check_ae_title
+from dicomferry.models.uid import is_lawful
 
 DEFAULT_PORT = 104
 PORT_PROBLEM = "Problem with port number"
@@ -90,7 +91,6 @@ _KEY = re.compile(
     r"\s*(?:0[xX])?(?P<element>[0-9a-fA-F]{1,4})\s*(?:[=,](?P<value>.*))?",
     re.DOTALL | re.ASCII,
 )
-_ROOT_UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+")
 
 Information = Literal["version", "help", "queryhelp"]
 
@@ -225,7 +225,7 @@ def parse_key(text: str) -> tuple[int, bytes]:
 def check_root_uid(environ: Mapping[str, str]) -> None:
     """Raises Refused for a GDCM_ROOT_UID that is no UID's root; it has no effect otherwise."""
     root = environ.get("GDCM_ROOT_UID")
-    if root is not None and not (len(root) <= 64 and _ROOT_UID.fullmatch(root)):
+    if root is not None and not is_lawful(root):
         raise Refused(f"specified Root UID is not valid: {root}")
 
 

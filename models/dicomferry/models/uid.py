@@ -1,0 +1,19 @@
+"""What the Standard allows a UID to be (PS3.5 9.1)."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+_NUMBERS = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
+
+
+def is_numeric(uid: str) -> bool:
+    """Whether it is numbers without leading zeros, with dots between them, in 64 characters at most."""
+    return len(uid) <= 64 and _NUMBERS.fullmatch(uid) is not None
+
+
+@lru_cache(maxsize=1024)
+def is_lawful(uid: str) -> bool:
+    """Whether it is that, and has a root and a suffix, so two numbers at least."""
+    return "." in uid and is_numeric(uid)
