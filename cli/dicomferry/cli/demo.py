@@ -20,6 +20,7 @@ import click
 
 from dicomferry.cli import demo_retrieve, demo_samples
 from dicomferry.cli.commands import Command
+from dicomferry.daemon.child import python
 from dicomferry.models import job_view
 from dicomferry.models.database import Database
 from dicomferry.models.errors import DicomferryError
@@ -137,7 +138,7 @@ class _Demo:
     def _command(self, *arguments: str, show_progress: bool = False) -> int:
         """Run one command of ours as a person would, and show what it prints."""
         click.echo(f"\n$ dicomferry {shlex.join(arguments)}")
-        argv = [sys.executable, "-P", "-m", "dicomferry.cli.main", *arguments]
+        argv = python("dicomferry.cli.main", *arguments)
         # A progress bar wants the terminal itself; the other commands' two streams are shown as one.
         output = None if show_progress else sys.stdout.fileno()
         sys.stdout.flush()
@@ -171,7 +172,7 @@ class _Demo:
     def _up(self) -> Iterator[None]:
         """`dicomferry up` in the demo's home, until the end of the block."""
         click.echo("\n$ dicomferry up")
-        argv = [sys.executable, "-P", "-m", "dicomferry.cli.main", "up"]
+        argv = python("dicomferry.cli.main", "up")
         with _process(argv, self._environment, stdout=subprocess.PIPE) as up:
             assert up.stdout is not None
             for line in up.stdout:
@@ -199,7 +200,7 @@ class _Demo:
             f"[DICOMFERRY]\naddress: 127.0.0.1\nport: {self._environment['DICOMFERRY_SCP__PORT']}\n"
         )
         (folder / "instances").mkdir()
-        argv = [sys.executable, "-P", "-m", "pynetdicom", "qrscp", "--quiet", "--config", str(config)]
+        argv = python("pynetdicom", "qrscp", "--quiet", "--config", str(config))
         with (folder / "log").open("wb") as log, _process(argv, dict(os.environ), stdout=log):
             _wait_for_port(port)
             click.echo(f"archive   pynetdicom's qrscp, {_ARCHIVE_AE_TITLE}@127.0.0.1:{port}")

@@ -58,8 +58,7 @@ def read(source: str, *, level: str, root: str, today: date, known: Sequence[Key
     """The requests in a file, or in standard input for `-`. `known` are keys that every row has anyway.
 
     A column whose heading is a DICOM keyword is a key, unless that is told with a match and not matched; every other
-    column is kept as it is. Values are text: leading
-    zeros stay. Raises UsageError with row and column.
+    column is kept as it is. Values are text: leading zeros stay. Raises UsageError with row and column.
     """
     name = "standard input" if source == "-" else source
     rows = _rows(_text(source, name), name)

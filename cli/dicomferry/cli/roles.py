@@ -17,10 +17,9 @@ def up() -> None:
     """
     from dicomferry.cli import record
     from dicomferry.daemon import supervisor
+    from dicomferry.daemon.child import python
 
-    sys.exit(
-        supervisor.run(record.settings(), scheduler=[sys.executable, "-P", "-m", "dicomferry.cli.main", "scheduler"])
-    )
+    sys.exit(supervisor.run(record.settings(), scheduler=python("dicomferry.cli.main", "scheduler")))
 
 
 @click.command(cls=Command)

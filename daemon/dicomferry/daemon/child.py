@@ -24,6 +24,11 @@ MAX_QUICK_ENDS = 3
 _PR_SET_PDEATHSIG = 1
 
 
+def python(module: str, *arguments: str) -> list[str]:
+    """The command line of a module, without the current folder on Python's path: what lies there is none of ours."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
 class CannotKeepUp(DicomferryError):
     """A role ends again and again; the message holds the last lines of its log."""
 

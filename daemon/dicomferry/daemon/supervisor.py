@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from dicomferry.daemon.broker import READY_SECONDS, EmbeddedBroker
-from dicomferry.daemon.child import CannotKeepUp, Child
+from dicomferry.daemon.child import CannotKeepUp, Child, python
 from dicomferry.daemon.home_lock import no_worker_lives, take_home
 from dicomferry.daemon.port import take_port
 from dicomferry.daemon.stop_signal import StopSignal
@@ -31,7 +30,7 @@ say_at_once = partial(print, flush=True)
 
 
 def run(settings: Settings, *, scheduler: Sequence[str], say: Callable[[str], object] = say_at_once) -> int:
-    """Run everything until TERM or INT; 0, or 1 when a role cannot be kept up. `say` prints a line for people.
+    """Run everything until TERM, INT or HUP; 0, or 1 when a role cannot be kept up. `say` prints a line for people.
 
     `scheduler` is how a scheduler is started: it has to know the submit commands, which are not known here.
 
@@ -95,11 +94,11 @@ class _Up:
         if url is None:
             return False
         environment = os.environ | {"DICOMFERRY_HOME": str(self._settings.home), "DICOMFERRY_BROKER_URL": url}
-        worker = self._child("worker", [sys.executable, "-P", "-m", "dicomferry.daemon.worker_role"], environment)
+        worker = self._child("worker", python("dicomferry.daemon.worker_role"), environment)
         if not worker.wait_ready(WORKER_READY_SECONDS, self._stop.is_set):
             return False
         self._say(f"worker    {self._settings.workers} bulk slots and one for quick jobs, process {worker.pid}")
-        scp = self._child("scp", [sys.executable, "-P", "-m", "dicomferry.daemon.storage_scp"], environment)
+        scp = self._child("scp", python("dicomferry.daemon.storage_scp"), environment)
         if not scp.wait_ready(SCP_READY_SECONDS, self._stop.is_set):
             return False
         ae_title, where = self._settings.ae_title, self._settings.scp

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from dicomferry.daemon.child import CannotKeepUp, Child
+from dicomferry.daemon.child import CannotKeepUp, Child, python
 from dicomferry.daemon.home_lock import share_home
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import presence, schema, telemetry
@@ -58,7 +58,7 @@ def _serve(settings: Settings, stop: StopSignal) -> int | None:
     }
     child = Child(
         "worker",
-        [sys.executable, "-P", "-m", "dicomferry.workers.tasks"],
+        python("dicomferry.workers.tasks"),
         log_file=settings.log_file,
         environment=environment,
         pass_fds=[share],
