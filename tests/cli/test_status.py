@@ -143,6 +143,18 @@ def test_every_setting_has_its_origin(desk: Desk) -> None:
     assert "ae_title" in desk.run("config", "show").stdout
 
 
+def test_no_secret_of_a_url_is_shown(desk: Desk) -> None:
+    """Whatever its parameter is called, in the database's URL, the broker's, a webhook's, and in a command."""
+    told = desk.run(
+        "config",
+        "show",
+        DICOMFERRY_DATABASE_URL="postgresql://me:s3cret@h/db?sslmode=require&sslpassword=s3cret",
+        DICOMFERRY_BROKER_URL="rediss://h/0?token=s3cret",
+        DICOMFERRY_NOTIFY='{"webhook_url": "https://h/s3cret", "secret": "s3cret", "command": "curl \'https://h/s3cret\'"}',
+    ).stdout
+    assert "s3cret" not in told and "sslmode=require" in told and "curl 'https://h/***'" in told
+
+
 def test_home_by_flag_is_said_to_be_so(desk: Desk, tmp_path: Path) -> None:
     """A flag is over the environment."""
     rows = desk.json("config", "show", "--home", tmp_path)

@@ -358,10 +358,16 @@ def test_a_url_that_is_of_no_use_is_named(url: str, words: str) -> None:
         ("postgresql://host/db?user=me&password=secret&sslmode=require", "postgresql://host/db?user=me&password=***&sslmode=require"),
         ("postgresql://me:se/c@ret@host/db", "postgresql://me:***@host/db"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("postgresql://me@host/db?sslmode=require&sslpassword=s3&sslkey=/k.pem", "postgresql://me@host/db?sslmode=require&sslpassword=***&sslkey=/k.pem"),
+        ("postgresql://me@host/db?SSLPASSWORD=s3;x=&%70assword=s3&s3", "postgresql://me@host/db?SSLPASSWORD=***&x=&%70assword=***&***"),
+        ("rediss://host:6379/0?ssl_cert_reqs=none&ssl_password=s3", "rediss://host:6379/0?ssl_cert_reqs=none&ssl_password=***"),
+        ("https://hooks.example.org/services/T0/B0/s3?sig=s3", "https://hooks.example.org/***"),
+        ("https://hooks.example.org?s3", "https://hooks.example.org/***"),
+        ("https://hooks.example.org/", "https://hooks.example.org/"),
         ("sqlite:////home/me/dicomferry.db", "sqlite:////home/me/dicomferry.db"),
         ("not a url", "not a url"),
     ],
 )  # fmt: skip
 def test_passwords_are_not_shown(url: str, shown: str) -> None:
-    """Neither in the place for one nor as a parameter."""
+    """Neither in the place for one, nor as any parameter that is not known to be harmless, nor as a webhook's path."""
     assert hide_password(url) == shown

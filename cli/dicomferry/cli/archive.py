@@ -50,7 +50,7 @@ def list_(job: str | None, study: str | None, paths: bool, form: str | None) -> 
         if form:
             raise UsageError("--paths prints paths alone: leave out --json, --jsonl and --csv")
         for row in found:
-            render.line(str(settings.archive / row["path"]))
+            render.verbatim(str(settings.archive / row["path"]))
         return
     nothing = "the archive has nothing of that" if study or job else "the archive is empty"
     render.rows(found, form, columns=_COLUMNS, text=lambda rows: _table(rows, nothing))

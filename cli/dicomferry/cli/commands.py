@@ -20,6 +20,8 @@ from dicomferry.models.errors import DicomferryError, OutputFailed, UsageError
 
 HOME = "dicomferry.home"
 DEBUG = "dicomferry.debug"
+RAW = "dicomferry.raw"
+"""Set where cells of a CSV are to be written as they came."""
 QUIET = "dicomferry.quiet"
 """Set where nobody reads what commands have to say."""
 INTERRUPTED = 130
@@ -27,7 +29,7 @@ PIPE_CLOSED = 141
 """What a shell shows for any program that a closed pipe ended."""
 
 
-def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+def remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     """Kept for the whole command line, so that the option may stand after any of its words."""
     if value:
         ctx.meta[f"dicomferry.{param.name}"] = value
@@ -39,14 +41,14 @@ _COMMON: Sequence[click.Option] = (
         metavar="DIR",
         type=click.Path(file_okay=False, path_type=Path),
         expose_value=False,
-        callback=_remember,
+        callback=remember,
         help="The folder of the installation (else DICOMFERRY_HOME).",
     ),
     click.Option(
         ["--debug"],
         is_flag=True,
         expose_value=False,
-        callback=_remember,
+        callback=remember,
         help="Show where in the program an error arose.",
     ),
 )

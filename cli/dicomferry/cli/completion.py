@@ -28,7 +28,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     root = ctx.find_root().command
     script = found(root, {}, "dicomferry", "_DICOMFERRY_COMPLETE")
     # Not source(): for bash that runs bash to learn its version, on machines that have none as well.
-    render.line(script.source_template % script.source_vars())
+    render.verbatim(script.source_template % script.source_vars())
 
 
 def remotes(ctx: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from dicomferry.cli.commands import remember
 from dicomferry.models.pacing import LEAST_SIZE, parse_size
 from dicomferry.models.remote import LONGEST, MOST
 
@@ -197,7 +198,10 @@ def json_option(function: _F) -> _F:
 
 
 def form_options(function: _F) -> _F:
-    """--json, --jsonl or --csv, for lists; `form` is None for text."""
+    """--json, --jsonl or --csv (and --raw), for lists; `form` is None for text."""
+    function = click.option(
+        "--raw", is_flag=True, expose_value=False, callback=remember, help="With --csv: cells exactly as they came."
+    )(function)
     for form, text in (("csv", "Print CSV."), ("jsonl", "Print one JSON object a line."), ("json", "Print JSON.")):
         function = form_option(form, text)(function)
     return function

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ from dicomferry.models.database import hide_password
 from dicomferry.models.settings import FILE_NAME, Settings
 
 _PREFIX = "DICOMFERRY"
+_URL = re.compile(r"\w[\w+.-]*://[^\s'\"]+")
 
 
 def settings(found: Settings) -> list[dict[str, Any]]:
@@ -30,7 +32,8 @@ def settings(found: Settings) -> list[dict[str, Any]]:
         else:
             source = "file" if _has(file, path) else "default"
         if isinstance(value, str):
-            value = hide_password(value)
+            # A command may name URLs as well.
+            value = _URL.sub(lambda found: hide_password(found[0]), hide_password(value))
         rows.append({"setting": ".".join(path), "value": value, "source": source})
     return rows
 

@@ -143,7 +143,7 @@ class Bar:
 
     def say(self, text: str) -> None:
         """One line above the bar."""
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._progress.console.print(words.printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def update(self, job: Document) -> None:
         """The bar as it is now; without an end as long as nobody knows how much there is."""

@@ -9,19 +9,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from dicomferry.cli import csv_cells
+from dicomferry.cli.commands import RAW, meta
 from dicomferry.cli.words import printable
+from dicomferry.models.errors import UsageError
 
 Row = Mapping[str, Any]
 
 
 def line(text: str) -> None:
-    """One line of text."""
+    """One line of text; characters that would command a terminal are shown as escapes."""
+    verbatim(printable(text))
+
+
+def verbatim(text: str) -> None:
+    """One line as it is, for programs: what names files, and scripts."""
     sys.stdout.write(f"{text}\n")
 
 
 def document(value: object) -> None:
     """One JSON document."""
-    line(_json(value, indent=2))
+    verbatim(_json(value, indent=2))
 
 
 def sections(parts: Iterable[tuple[str, object]]) -> None:
@@ -34,7 +42,7 @@ def sections(parts: Iterable[tuple[str, object]]) -> None:
         else:
             sys.stdout.write(_json(value, indent=2).replace("\n", "\n  "))
         before = ","
-    line("\n}")
+    verbatim("\n}")
 
 
 def rows(
@@ -44,29 +52,32 @@ def rows(
     columns: Sequence[str],
     text: Callable[[Iterable[Row]], None],
 ) -> None:
-    """Rows one by one in the form that was asked for: json, jsonl or csv with `columns`; `text` for people."""
+    """Rows one by one in the form that was asked for: json, jsonl or csv with `columns`; `text` for people.
+
+    Raises UsageError for `--raw` without CSV.
+    """
+    raw = bool(meta().get(RAW))
+    if raw and form != "csv":
+        raise UsageError("--raw leaves the cells of a CSV as they came: give --csv as well")
+    cell = csv_cells.as_it_is if raw else csv_cells.written
     # The first row is fetched before anything is printed: what is wrong shows there.
     iterator = iter(found)
     first = list(_take_one(iterator))
     stream = chain(first, iterator)
     if form == "json":
         _array(stream)
-        line("")
+        verbatim("")
     elif form == "jsonl":
         for row in stream:
-            line(_json(row))
+            verbatim(_json(row))
     elif form == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(columns)
+        writer.writerow(map(cell, columns))
         for row in stream:
             flat = flatten(row)
-            writer.writerow([_cell(flat.get(column)) for column in columns])
+            writer.writerow([cell(flat.get(column)) for column in columns])
     else:
         text(stream)
-
-
-def _cell(value: object) -> object:
-    return str(value).lower() if isinstance(value, bool) else value
 
 
 def flatten(row: Row) -> dict[str, Any]:
@@ -124,4 +135,12 @@ def _array(stream: Iterable[Row], indent: str = "") -> None:
 
 def _json(value: object, *, indent: int | None = None) -> str:
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    return json.dumps(value, ensure_ascii=not unicode, indent=indent)
+    text = json.dumps(value, ensure_ascii=not unicode, indent=indent)
+    # JSON itself escapes the control characters of ASCII but for one, and none of the others.
+    return text if text.isascii() and "\x7f" not in text else "".join(map(_escaped, text))
+
+
+def _escaped(char: str) -> str:
+    if char.isprintable() or char == "\n":
+        return char
+    return "\\u007f" if char == "\x7f" else json.dumps(char)[1:-1]

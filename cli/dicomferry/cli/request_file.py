@@ -12,6 +12,7 @@ from datetime import date
 from functools import cache
 from pathlib import Path
 
+from dicomferry.cli import csv_cells
 from dicomferry.cli.words import printable
 from dicomferry.models import query
 from dicomferry.models.errors import UsageError
@@ -117,10 +118,10 @@ def _rows(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _plain(cell: str) -> str:
-    """A cell's text; `="007"` is how spreadsheets are told to leave 007 alone."""
+    """A cell's text; `="007"` is how spreadsheets are told to leave 007 alone, `'=7` how our own CSV does it."""
     text = cell.strip()
     protected = _PROTECTED.fullmatch(text)
-    return protected[1].strip() if protected else text
+    return protected[1].strip() if protected else csv_cells.read(text)
 
 
 @dataclass(frozen=True)

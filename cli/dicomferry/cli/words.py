@@ -59,7 +59,10 @@ def clock(moment: datetime, now: datetime) -> str:
 
 def printable(text: object) -> str:
     """Text from outside without characters that would move the cursor or change the colour."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)
 
 
 def plural(count: int, noun: str) -> str:
