@@ -15,8 +15,8 @@ import pytest
 import sqlalchemy as sa
 
 from dicomferry.models import instance_store
+from dicomferry.models.archive_tables import ArrivalRow
 from dicomferry.models.instance_store import Arrival, Received
-from dicomferry.models.tables import ArrivalRow
 from dicomferry.workers.archive import place
 from support import samples
 from support.samples import Sample

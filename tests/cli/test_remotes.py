@@ -27,6 +27,7 @@ from .desk import Desk
 REMOTE_KEYS = {
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
     "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "quirks",
+    "coerces",
     "window", "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
 }  # fmt: skip
 STATE_KEYS = {"open", "opens_at", "closes_at", "learned", "breaker", "in_use", "waiting", "held", "recent"}
@@ -53,6 +54,7 @@ def test_all_that_was_said_is_kept(desk: Desk) -> None:
         "store_address": "ST@10.0.0.6:105", "also_from": ["GATE", "10.0.0.0/24"], "charset": "ISO_IR 100",
         "max_associations": 2, "max_moves": 3, "max_uids": 50, "find_cap": 500, "relational": True,
         "prefer_syntax": "implicit", "timeouts": {"connect": 1.0, "first_answer": 900.5}, "quirks": [],
+        "coerces": None,
         "max_requests_per_minute": 30, "max_instances_per_second": 200, "max_bytes_per_second": 10_000_000,
         "window": {
             "hours": "mon-sun 22:00-06:00", "tz": "Europe/Berlin", "holidays": ["2026-12-25"],

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from dicomferry.models import instance_store
+from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import Database
 from dicomferry.models.instance_store import Arrival, Received
-from dicomferry.models.tables import ArrivalRow, InstanceRow
 
 NOW = datetime(2024, 2, 29, tzinfo=UTC)
 

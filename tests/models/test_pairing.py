@@ -23,6 +23,7 @@ from dicomferry.models import (
     retry,
     spec,
 )
+from dicomferry.models.archive_tables import ArrivalRow
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import AnyRow
 from dicomferry.models.instance_store import Arrival, Received
@@ -31,7 +32,7 @@ from dicomferry.models.request_store import Listed
 from dicomferry.models.retry import Decision
 from dicomferry.models.rounds import Ask
 from dicomferry.models.state import AttemptEnd, ChunkState, ItemState, JobState
-from dicomferry.models.tables import ArrivalRow, ChunkRow, ItemRow
+from dicomferry.models.tables import ChunkRow, ItemRow
 from dicomferry.models.target import Target
 from dicomferry.workers.retrieval import retrieve_plan
 

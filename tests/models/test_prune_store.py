@@ -23,24 +23,14 @@ from dicomferry.models import (
     spec,
     timetable,
 )
+from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.errors import NotFound
 from dicomferry.models.notification_store import Channel
 from dicomferry.models.prune_store import Numbers
 from dicomferry.models.run_store import Order
 from dicomferry.models.schedule_tables import NotificationRow, RunRow, ScheduleRow
 from dicomferry.models.state import ItemState, JobState
-from dicomferry.models.tables import (
-    ArrivalRow,
-    AttemptRow,
-    Base,
-    ChunkRow,
-    EventRow,
-    InstanceRow,
-    ItemRow,
-    JobRow,
-    MatchRow,
-    MoveRow,
-)
+from dicomferry.models.tables import AttemptRow, Base, ChunkRow, EventRow, ItemRow, JobRow, MatchRow, MoveRow
 from dicomferry.models.timetable import CatchUp, Overlap, Policy
 
 from .site import Site, together

@@ -39,6 +39,7 @@ def test_a_remote_as_it_was_added(database: Database) -> None:
         "prefer_syntax": None,
         "timeouts": {"connect": 3.0},
         "quirks": [],
+        "coerces": None,
         "window": None,
         "max_requests_per_minute": None,
         "max_instances_per_second": None,

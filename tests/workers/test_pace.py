@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from dicomferry.models import remote_store
+from dicomferry.models.archive_tables import ArrivalRow
 from dicomferry.models.governor import What
 from dicomferry.models.pacing import BURST_SECONDS, Grant, Limits
-from dicomferry.models.tables import ArrivalRow
 from dicomferry.workers import pace
 from dicomferry.workers.dimse.acceptor import Answer
 from dicomferry.workers.pace import AnswerPace, Paces, Places, Slowed

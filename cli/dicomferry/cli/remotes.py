@@ -20,6 +20,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _COLUMNS = (
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
     "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "quirks",
+    "coerces",
     "window", "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
 )  # fmt: skip
 _TIMEOUTS = ("connect", "acse", "first_answer", "store_answer", "progress")
@@ -97,6 +98,12 @@ def _remote_options(function: _F) -> _F:
             type=Word(),
             help="What an answer means here, such as 'store 0xA700=final' or 'reject 1/1/7=away'; several times.",
         ),
+        click.option(
+            "--coerces",
+            metavar="LEVELS",
+            type=Word(),
+            help="UIDs that its files carry otherwise than it lists them: study, series, study,series or none.",
+        ),
         click.option("--connect", metavar="S", type=options.Seconds(), help="Seconds for the TCP connection."),
         click.option("--acse", metavar="S", type=options.Seconds(), help="Seconds for the association."),
         click.option("--first-answer", metavar="S", type=options.Seconds(), help="Seconds for a first answer."),
@@ -140,6 +147,8 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
         values["relational"] = given["relational"]
     if given["quirk"]:
         values["quirks"] = [text for text in given["quirk"] if text]
+    if given["coerces"] is not None:
+        values["coerces"] = given["coerces"]
     timeouts = {key: given[key] for key in _TIMEOUTS if given[key] is not None}
     if timeouts:
         values["timeouts"] = timeouts
@@ -300,6 +309,7 @@ def show(name: str, as_json: bool) -> None:
             ("queries", "over several levels" if found["relational"] else None),
             ("preferred syntax", found["prefer_syntax"]),
             ("quirks", ", ".join(found["quirks"])),
+            ("coerces", found["coerces"]),
             *timeouts,
         ]
     )

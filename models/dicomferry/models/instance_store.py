@@ -13,9 +13,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from dicomferry.models import pairing
+from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.job_view import moment
-from dicomferry.models.tables import ArrivalRow, InstanceRow, ItemRow, JobRow
+from dicomferry.models.tables import ItemRow, JobRow
 
 _NOBODY = pairing.Pair(None, None)
 MOST_KEYS = 500

@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstrumentedAttribute
 
+from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import AnyRow
 from dicomferry.models.state import ItemState, Tally
-from dicomferry.models.tables import ArrivalRow, ChunkRow, InstanceRow, ItemRow
+from dicomferry.models.tables import ChunkRow, ItemRow
 
 DEPTHS = ("unknown", "counts", "images")
 """What a peer told of what is to come, from nothing to all of it."""

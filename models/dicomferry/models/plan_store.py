@@ -26,7 +26,10 @@ _PENDING = (
     .where(ItemRow.chunk_id == sa.bindparam("chunk"), ItemRow.state == ItemState.PENDING)
     .order_by(ItemRow.charges, ItemRow.losses, ItemRow.tries, ItemRow.id)
 )
-_FIRSTS = "SELECT sop_instance_uid, path FROM item WHERE job_id = ? AND is_first AND sop_instance_uid IN ({})"
+_FIRSTS = (
+    "SELECT sop_instance_uid, path FROM item "
+    "WHERE job_id = ? AND is_first AND request_id IS NULL AND sop_instance_uid IN ({})"
+)
 MAX_INSTANCES = 500
 """Instances in a chunk, at most."""
 

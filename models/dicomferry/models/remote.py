@@ -62,7 +62,8 @@ class Remote:
 
     `charset` is the Specific Character Set that it is taken to speak. `find_cap` is how many matches it lists at most,
     `relational` whether it takes a query over several levels at once (PS3.4 C.4.1.2.2.2). `pace` keeps to its limits,
-    where somebody has to. `quirks` are the answers that mean something else at this remote.
+    where somebody has to. `quirks` are the answers that mean something else at this remote, `coerces` the
+    levels (`study`, `series`) of which its files may carry other UIDs than it lists.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Remote:
     relational: bool = False
     pace: Pace | None = field(default=None, compare=False, repr=False)
     quirks: Quirks = field(default_factory=dict, hash=False)
+    coerces: frozenset[str] = frozenset()
 
     @property
     def address(self) -> str:
@@ -113,6 +115,17 @@ def check_name(text: str) -> str:
 def looks_like_address(text: str) -> bool:
     """Whether REMOTE was given as an address and not as a name."""
     return "@" in text
+
+
+def parse_coerces(text: str | None) -> frozenset[str]:
+    """The levels of which a remote lists other UIDs than its files carry, from `study`, `series` or both.
+
+    Nothing, or `none`, is no level. Raises UsageError.
+    """
+    found = {word.strip().lower() for word in (text or "none").split(",")} - {"", "none"}
+    if not found <= {"study", "series"}:
+        raise UsageError(f"--coerces {text!r}: study, series, both with a comma between, or none")
+    return frozenset(found)
 
 
 def parse_address(text: str) -> tuple[str, str, int]:

@@ -40,6 +40,7 @@ DEFAULTS: Mapping[str, Any] = {
     "max_instances_per_second": None,
     "max_bytes_per_second": None,
     "quirks": [],
+    "coerces": None,
 }
 _RATES = ("max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second")
 _SHOWN = ("name", "ae_title", "host", "port", *DEFAULTS)
@@ -166,6 +167,7 @@ def load(database: Database, remote_id: int, *, ae_title: str, timeouts: Timeout
             find_cap=row.find_cap,
             relational=row.relational,
             quirks=quirks.from_texts(row.quirks),
+            coerces=grammar.parse_coerces(row.coerces),
         )
 
     return database.read(work)
@@ -288,6 +290,8 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
         grammar.parse_address(values["store_address"])
     if values.get("quirks"):
         quirks.parse(values["quirks"])
+    if "coerces" in values:
+        values["coerces"] = ",".join(sorted(grammar.parse_coerces(values["coerces"]), reverse=True)) or None
     for key in ("max_associations", "max_moves", "max_uids", "find_cap"):
         if values.get(key) is not None and not 1 <= values[key] <= grammar.MOST:
             raise UsageError(f"--{key.replace('_', '-')} {values[key]}: 1 to {grammar.MOST}")

@@ -15,13 +15,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models import lease, ledger, target
+from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NEARLINE
 from dicomferry.models.rounds import Missing, Series
 from dicomferry.models.state import GOOD_ITEM_STATES, ItemState
-from dicomferry.models.tables import ArrivalRow, ChunkRow, InstanceRow, ItemRow
+from dicomferry.models.tables import ChunkRow, ItemRow
 from dicomferry.models.target import Target
 
 _MOST_KEYS = 500

@@ -14,10 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models import retrieve_store, target
+from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import Database
 from dicomferry.models.job_view import moment
 from dicomferry.models.state import GOOD_ITEM_STATES
-from dicomferry.models.tables import ArrivalRow, InstanceRow, ItemRow, MoveRow
+from dicomferry.models.tables import ItemRow, MoveRow
 
 Row = dict[str, Any]
 _Of = Callable[[str | None], Row]

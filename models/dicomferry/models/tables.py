@@ -20,9 +20,10 @@ def _enum(kind: type) -> sa.Enum:
     return sa.Enum(kind, native_enum=False, length=16, values_callable=lambda cls: [member.value for member in cls])
 
 
-def _index_of_some(name: str, column: str, condition: str, *, unique: bool = False) -> Index:
+def index_of_some(name: str, columns: str, condition: str, *, unique: bool = False) -> Index:
+    """An index over the rows of which `condition` is true; the names in `columns` have blanks between them."""
     where = sa.text(condition)
-    return Index(name, column, unique=unique, sqlite_where=where, postgresql_where=where)
+    return Index(name, *columns.split(), unique=unique, sqlite_where=where, postgresql_where=where)
 
 
 class Base(DeclarativeBase):
@@ -74,6 +75,7 @@ class RemoteRow(Base):
     max_instances_per_second: Mapped[float | None]
     max_bytes_per_second: Mapped[int | None] = mapped_column(sa.BigInteger)
     quirks: Mapped[list[str]] = mapped_column(sa.JSON, server_default="[]", comment="answers that mean something else")
+    coerces: Mapped[str | None] = mapped_column(sa.String(16), comment="UIDs that its files may carry otherwise")
     created_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]
 
@@ -166,16 +168,18 @@ class ItemRow(Base):
     __table_args__ = (
         Index("ix_item_chunk_id_state", "chunk_id", "state"),
         # One file speaks for a UID in a job; a duplicate or a conflict names it and does not take the place.
-        Index(
-            "uq_item_job_id_sop_instance_uid",
-            "job_id",
-            "sop_instance_uid",
+        index_of_some(
+            "uq_item_job_id_sop_instance_uid", "job_id sop_instance_uid", "is_first AND request_id IS NULL", unique=True
+        ),
+        # What a retrieve expects is an instance of a series of a study: archives list one UID in several.
+        index_of_some(
+            "uq_item_expected",
+            "job_id sop_instance_uid series_instance_uid study_instance_uid",
+            "is_first AND request_id IS NOT NULL",
             unique=True,
-            sqlite_where=sa.text("is_first"),
-            postgresql_where=sa.text("is_first"),
         ),
         # What a retrieve expects, by the UID that arrives.
-        _index_of_some("ix_item_expected", "sop_instance_uid", "request_id IS NOT NULL"),
+        index_of_some("ix_item_expected", "sop_instance_uid", "request_id IS NOT NULL"),
         Index("ix_item_job_id_kind", "job_id", "kind"),
     )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -257,61 +261,6 @@ class WorkerRow(Base):
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
-
-
-class InstanceRow(Base):
-    """A file in the archive; a removed one's row stays as history."""
-
-    __tablename__ = "instance"
-    __table_args__ = (
-        _index_of_some("uq_instance_path", "path", "removed_at IS NULL", unique=True),
-        Index("ix_instance_sop_instance_uid", "sop_instance_uid"),
-        Index("ix_instance_study_instance_uid", "study_instance_uid"),
-    )
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    path: Mapped[str] = mapped_column(sa.String(255), comment="below the archive's root")
-    size: Mapped[int] = mapped_column(sa.BigInteger)
-    sop_instance_uid: Mapped[str] = mapped_column(UID)
-    sop_class_uid: Mapped[str] = mapped_column(UID)
-    transfer_syntax_uid: Mapped[str] = mapped_column(UID)
-    study_instance_uid: Mapped[str | None] = mapped_column(UID)
-    series_instance_uid: Mapped[str | None] = mapped_column(UID)
-    relation: Mapped[str] = mapped_column(sa.String(16), comment="first, alternate or conflict")
-    is_current: Mapped[bool] = mapped_column(comment="the file that counts for its SOP Instance UID")
-    flaw: Mapped[str | None] = mapped_column(sa.String(200), comment="what is odd about it, though it is kept")
-    stored_at: Mapped[datetime]
-    removed_at: Mapped[datetime | None]
-
-
-class ArrivalRow(Base):
-    """One C-STORE that was received and kept."""
-
-    __tablename__ = "arrival"
-    __table_args__ = (
-        UniqueConstraint("association", "number"),
-        Index("ix_arrival_instance_id", "instance_id"),
-        Index("ix_arrival_job_id", "job_id"),
-        Index("ix_arrival_move_id", "move_id"),
-        _index_of_some("ix_arrival_surplus_of", "surplus_of", "surplus_of IS NOT NULL"),
-        _index_of_some("ix_arrival_conflict", "job_id", "outcome = 'conflict'"),
-    )
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    instance_id: Mapped[int] = mapped_column(ForeignKey("instance.id"))
-    job_id: Mapped[int | None] = mapped_column(comment="the retrieve that asked for it, or null; it may be pruned")
-    association: Mapped[str] = mapped_column(sa.String(32))
-    number: Mapped[int] = mapped_column(comment="which C-STORE of its association")
-    outcome: Mapped[str] = mapped_column(sa.String(16), comment="stored, duplicate, alternate or conflict")
-    calling_ae_title: Mapped[str] = mapped_column(sa.String(16))
-    called_ae_title: Mapped[str] = mapped_column(sa.String(16))
-    address: Mapped[str] = mapped_column(sa.String(64))
-    message_id: Mapped[int]
-    originator_ae_title: Mapped[str | None] = mapped_column(sa.String(16))
-    originator_message_id: Mapped[int | None]
-    at: Mapped[datetime]
-    move_id: Mapped[int | None] = mapped_column(comment="the C-MOVE or C-GET that brought it, where that is known")
-    surplus_of: Mapped[int | None] = mapped_column(
-        comment="the retrieve that it came along with, if no item of that named it when it came"
-    )
 
 
 class MoveRow(Base):

@@ -14,8 +14,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
 from dicomferry.cli import retrieve_words
 from dicomferry.models import call_store, job_store, lease, remote_store, retrieve_report, retrieve_store, spec
+from dicomferry.models.archive_tables import ArrivalRow
 from dicomferry.models.state import JobState
-from dicomferry.models.tables import ArrivalRow, ChunkRow, ItemRow
+from dicomferry.models.tables import ChunkRow, ItemRow
 from dicomferry.workers import runner
 from dicomferry.workers.archive import Archive
 from dicomferry.workers.journal import Journal
