@@ -124,6 +124,24 @@ def status_unheard_of(retrieval: Retrieval) -> None:
     retrieval.final(UNHEARD_OF, completed=None, failed=None, warning=None)
 
 
+@named("final answers announce a data set and send none")
+def announces_in_vain(retrieval: Retrieval) -> None:
+    retrieval.store()
+    retrieval.hang_up()
+    retrieval.oddities["CommandDataSetType"] = 1
+    retrieval.final()
+
+
+@named("the list of what failed stands in the command set")
+def list_in_the_command_set(retrieval: Retrieval) -> None:
+    missing = first_of(retrieval.peer)
+    retrieval.store([sample for sample in retrieval.wanted if sample.sop_instance_uid != missing])
+    retrieval.failed_uids = [missing]
+    retrieval.hang_up()
+    retrieval.oddities["FailedSOPInstanceUIDList"] = [missing]
+    retrieval.final(failed_list=False)
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 

@@ -57,6 +57,8 @@ class Retrieval:
     failed_uids: list[str] = field(default_factory=list)
     cancelled: bool = False
     ended: bool = False
+    oddities: dict[str, object] = field(default_factory=dict)
+    """Elements of its responses' command sets beside, or instead of, the usual ones."""
     _calls: dict[str, caller.Caller] = field(default_factory=dict)
     _contexts: dict[str, dict[tuple[str, str], int]] = field(default_factory=dict)
 
@@ -223,7 +225,7 @@ class Retrieval:
         }
 
     def _respond(self, status: int, counters: Mapping[str, object], data: Dataset | None) -> None:
-        respond(self.line, self.request, status, data, **counters)
+        respond(self.line, self.request, status, data, **counters, **self.oddities)
 
     def listen(self, seconds: float = 0.0) -> bool:
         """Whether a C-CANCEL has come, waiting for one at most so long; raises Hung when the other side is gone."""

@@ -34,6 +34,8 @@ C_CANCEL_RQ = 0x0FFF
 _MOVE_ORIGINATOR_AE_TITLE = 0x1030
 _MOVE_ORIGINATOR_MESSAGE_ID = 0x1031
 _MOST_FRAGMENT = 16 * 1024
+ANNOUNCED_SECONDS = 2.0
+"""How long the data set is waited for that a request announces which needs none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,8 +205,9 @@ class Acceptor:
         if field == message.C_STORE_RQ and context.abstract_syntax != VERIFICATION and command.has_data_set:
             answer = self._receive(request, context, command, message_id)
         else:
-            if command.has_data_set:
-                self._inlet.data_set(context_id, _ignore, self._waits.progress)
+            waits = self._waits
+            if command.has_data_set and self._inlet.begins_data(context_id, ANNOUNCED_SECONDS, waits.progress):
+                self._inlet.data_set(context_id, _ignore, waits.progress)
             is_echo = field == message.C_ECHO_RQ and context.abstract_syntax == VERIFICATION
             answer = Answer(SUCCESS) if is_echo else Answer(UNRECOGNISED_OPERATION, "this is a storage SCP")
         self._respond(request, context_id, command, field, message_id, answer)

@@ -6,12 +6,10 @@ and in `upper_layer` and `negotiation`, which nobody else uses.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
@@ -22,13 +20,13 @@ from dicomferry.models.errors import (
     DimseTimeout,
     NoDicomAnswer,
     ProtocolViolation,
-    ReleasedEarly,
     RemoteUnreachable,
 )
 from dicomferry.models.remote import Remote
 from dicomferry.workers.dimse import upper_layer
 from dicomferry.workers.dimse.associate import OUR_MAX_PDU
 from dicomferry.workers.dimse.contexts import MOST_PROPOSALS, Context, Proposal
+from dicomferry.workers.dimse.inbox import Inbox, violation
 from dicomferry.workers.dimse.message import (
     C_CANCEL_RQ,
     COMMAND_DATA_SET_TYPE,
@@ -37,7 +35,6 @@ from dicomferry.workers.dimse.message import (
     NO_DATA_SET,
     REQUESTS,
     STATUS,
-    Assembler,
     Command,
     Message,
     fragment_size,
@@ -45,7 +42,7 @@ from dicomferry.workers.dimse.message import (
     number_value,
 )
 from dicomferry.workers.dimse.negotiation import Negotiated, encode_request, read_answer
-from dicomferry.workers.dimse.upper_layer import Pdu, PeerClosed, UpperLayer, named
+from dicomferry.workers.dimse.upper_layer import PeerClosed, UpperLayer, named
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +86,7 @@ class Association:
         self.tcp_seconds = tcp_seconds
         self.negotiation_seconds = negotiation_seconds
         self._message_id = 0
-        self._assembler = Assembler()
-        self._messages: deque[Message] = deque()
-        self._kept: Pdu | None = None
+        self.inbox = Inbox(layer)
 
     @property
     def peer(self) -> str:
@@ -136,37 +131,14 @@ class Association:
             raise self.violation(str(error)) from error
 
     def receive(self, phase: str, seconds: float) -> Message:
-        """The next whole message.
-
-        Raises DimseTimeout(phase, seconds) when nothing moved for `seconds`, AssociationAborted (also when
-        the peer releases instead of answering), ProtocolViolation after an A-ABORT of ours.
-        """
-        while not self._messages:
-            pdu, self._kept = self._kept or self.layer.receive(phase, seconds), None
-            if pdu.kind == upper_layer.P_DATA_TF:
-                try:
-                    self._messages.extend(self._assembler.feed(pdu.body))
-                except ProtocolViolation as error:
-                    raise self.violation(str(error)) from error
-            elif pdu.kind == upper_layer.A_RELEASE_RQ:
-                with contextlib.suppress(DimseError):
-                    self.layer.send([upper_layer.RELEASE_RP], seconds=RELEASE_SECONDS)
-                self.layer.close()
-                raise ReleasedEarly(f"{self.peer}: released the association instead of answering")
-            else:
-                raise self.violation(f"a PDU of type {pdu.kind} where an answer was to come")
-        return self._messages.popleft()
+        """The next whole message; raises what `Inbox.receive` raises."""
+        return self.inbox.receive(phase, seconds)
 
     def comes(self, body: bytes, phase: str, seconds: float) -> bool:
         """Whether the next PDU is a P-DATA-TF of exactly this body. Any other one is left for `receive`, whose errors
         this raises as well, but for those of what it left.
         """
-        if self._messages or self._assembler.is_busy:
-            return False
-        pdu = self._kept or self.layer.receive(phase, seconds)
-        same = pdu.kind == upper_layer.P_DATA_TF and pdu.body == body
-        self._kept = None if same else pdu
-        return same
+        return self.inbox.comes(body, phase, seconds)
 
     def receive_response(self, message_id: int, field: int, phase: str, seconds: float) -> tuple[Message, int]:
         """The next message and its status, checked to be the response `field` to `message_id` (PS3.7 9.3).
@@ -217,13 +189,16 @@ class Association:
 
     def violation(self, text: str) -> ProtocolViolation:
         """Abort, and the error to raise: the peer did what the Standard does not allow here."""
-        self.layer.abort(upper_layer.BY_SERVICE_PROVIDER, upper_layer.UNEXPECTED_PDU)
-        return ProtocolViolation(f"{self.peer}: {text}")
+        return violation(self.layer, text)
 
     def release(self) -> None:
         """Release (PS3.8 7.2) and close. Never raises and never waits longer than a few seconds of silence:
         every answer that matters is in by now, so a peer that cannot say goodbye loses us nothing."""
         try:
+            if self.inbox.is_released:
+                # The peer was first, and waits for its reply alone.
+                self.layer.send([upper_layer.RELEASE_RP], seconds=RELEASE_SECONDS)
+                return
             self.layer.send([upper_layer.RELEASE_RQ], seconds=RELEASE_SECONDS)
             self._await_release_reply()
         except DimseError as error:

@@ -21,6 +21,7 @@ from dicomferry.workers.dimse.contexts import (
     Proposal,
     is_proposable,
 )
+from dicomferry.workers.dimse.inbox import ANNOUNCED_AGAIN_SECONDS, ANNOUNCED_SECONDS
 from dicomferry.workers.dimse.inlet import Inlet
 from dicomferry.workers.dimse.message import Command, number_value, text_value
 from dicomferry.workers.dimse.retrieval import Report, encode, read_report
@@ -97,6 +98,7 @@ class Gets:
     def __init__(self, association: Association, root: str) -> None:
         self.association = association
         self.stores = 0
+        self._patience = ANNOUNCED_SECONDS
         self._root = root
         self._model = query.get_model(root)
         self._inlet = Inlet(association.layer)
@@ -151,12 +153,23 @@ class Gets:
             raise self._inlet.violation(f"a PDU of type {found.kind} where an answer was to come")
         context_id, raw = found
         try:
-            return context_id, Command.decode(raw)
+            command = Command.decode(raw)
         except ProtocolViolation as error:
             raise self._inlet.violation(str(error)) from error
+        self.association.inbox.note_strays(command)
+        return context_id, command
+
+    def data_set_of(self, context_id: int, command: Command) -> bytes | None:
+        """The data set that an answer announces; None where none comes, which is waited for a little while."""
+        progress = self.association.remote.timeouts.progress
+        if self._inlet.begins_data(context_id, self._patience, progress):
+            return self.data_set(context_id)
+        self._patience = ANNOUNCED_AGAIN_SECONDS
+        self.association.inbox.note("its answers announce a data set and send none: the status is the answer")
+        return None
 
     def data_set(self, context_id: int) -> bytes:
-        """The data set of an answer."""
+        """The data set of a message."""
         parts: list[bytes] = []
 
         def take(spans: list[memoryview]) -> None:
@@ -245,7 +258,7 @@ class Get:
         answered = command.number(message.MESSAGE_ID_BEING_RESPONDED_TO)
         if answered != self._message_id:
             raise gets.violation(f"an answer to message {answered}, message {self._message_id} was asked")
-        data = gets.data_set(context_id) if command.has_data_set else None
+        data = gets.data_set_of(context_id, command) if command.has_data_set else None
         return read_report(command, status, data, self._transfer_syntax)
 
     def cancel(self) -> None:

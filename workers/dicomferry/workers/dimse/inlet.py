@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from dicomferry.models.errors import ProtocolViolation
+from dicomferry.models.errors import AssociationAborted, DimseTimeout, ProtocolViolation
 from dicomferry.workers.dimse.message import IS_COMMAND, IS_LAST
 from dicomferry.workers.dimse.upper_layer import (
     A_ABORT,
@@ -47,6 +47,26 @@ class Inlet:
         self._pdu_left = 0
         self._pdv_left = 0
         self._context_id = 0
+        self._ahead: int | Pdu | None = None
+        """What `begins_data` has seen and left for whoever reads on."""
+        self._late: int | None = None
+        """The context of a data set that was not waited for any longer."""
+
+    def begins_data(self, context_id: int, seconds: float, progress: float) -> bool:
+        """Whether the data set that a command announced begins within so many seconds.
+
+        Where it does not, `command` goes on with whatever comes, and passes the data set over if that is it. Raises
+        nothing for the end of the association: whoever reads on hears of it.
+        """
+        try:
+            while (found := self._next_fragment()) is None:
+                rest = self._end > self._start
+                self._refill("progress", progress if rest else seconds)
+        except (DimseTimeout, AssociationAborted):
+            self._late = context_id
+            return False
+        self._ahead = found
+        return not (isinstance(found, Pdu) or found & IS_COMMAND or self._context_id != context_id)
 
     def command(self, idle: float, progress: float) -> tuple[int, bytes] | Pdu:
         """The next command set and its context, or the PDU of another type that came instead of one.
@@ -57,7 +77,8 @@ class Inlet:
         context_id = size = 0
         seconds = idle
         while True:
-            found = self._next_fragment()
+            ahead, self._ahead = self._ahead, None
+            found: int | Pdu | None = self._next_fragment() if ahead is None else ahead
             if found is None:
                 self._refill("progress", seconds)
                 seconds = progress
@@ -67,7 +88,11 @@ class Inlet:
                     raise self.violation(f"a PDU of type {found.kind} inside a command")
                 return found
             if not found & IS_COMMAND:
-                raise self.violation("a data set where a command was to come")
+                if parts or self._late != self._context_id:
+                    raise self.violation("a data set where a command was to come")
+                self._late, self._ahead = None, found
+                self.data_set(self._context_id, _pass_over, progress)
+                continue
             if parts and self._context_id != context_id:
                 raise self.violation(f"context {self._context_id} interleaved with context {context_id}")
             context_id = self._context_id
@@ -79,6 +104,7 @@ class Inlet:
                     self._refill("progress", progress)
                 parts.append(bytes(self._span()))
             if found & IS_LAST:
+                self._late = None
                 return context_id, b"".join(parts)
             seconds = progress
 
@@ -91,6 +117,9 @@ class Inlet:
             self._grow()
         spans: list[memoryview] = []
         last = False
+        if self._ahead is not None:
+            last = self._check_data(self._ahead, context_id)
+            self._ahead = None
         while True:
             if not self._pdv_left:
                 if last:
@@ -99,13 +128,7 @@ class Inlet:
                     return
                 found = self._next_fragment()
                 if found is not None:
-                    if isinstance(found, Pdu):
-                        raise self.violation(f"a PDU of type {found.kind} inside a data set")
-                    if found & IS_COMMAND:
-                        raise self.violation("a command where a data set was to come")
-                    if self._context_id != context_id:
-                        raise self.violation(f"context {self._context_id} interleaved with context {context_id}")
-                    last = bool(found & IS_LAST)
+                    last = self._check_data(found, context_id)
                     continue
             elif self._start < self._end:
                 spans.append(self._span())
@@ -114,6 +137,16 @@ class Inlet:
                 take(spans)
                 spans = []
             self._refill("progress", progress)
+
+    def _check_data(self, found: int | Pdu, context_id: int) -> bool:
+        """Whether this fragment of a data set is its last one; raises ProtocolViolation for anything else."""
+        if isinstance(found, Pdu):
+            raise self.violation(f"a PDU of type {found.kind} inside a data set")
+        if found & IS_COMMAND:
+            raise self.violation("a command where a data set was to come")
+        if self._context_id != context_id:
+            raise self.violation(f"context {self._context_id} interleaved with context {context_id}")
+        return bool(found & IS_LAST)
 
     def violation(self, text: str, reason: int = UNEXPECTED_PDU) -> ProtocolViolation:
         """Abort, and the error to raise (PS3.8 9.2, AA-8)."""
@@ -184,3 +217,7 @@ class Inlet:
         rest = self._end - self._start
         view[:rest] = self._view[self._start : self._end]
         self._view, self._start, self._end = view, 0, rest
+
+
+def _pass_over(spans: list[memoryview]) -> None:
+    """A data set that nobody waits for."""

@@ -2,7 +2,7 @@
 
 A command set is Implicit VR Little Endian, group 0000 only (PS3.7 6.3.1), a handful of short elements.
 Reading and writing it through a general data set costs more time than sending a small image, so it has a
-codec of its own here.
+codec of its own here. Elements of other groups in it, which some peers write, are kept apart and change nothing.
 """
 
 from __future__ import annotations
@@ -83,25 +83,42 @@ RESPONSE = 0x8000
 
 @dataclass(frozen=True)
 class Command:
-    """A command set: element number in group 0000 -> the value as it is on the wire."""
+    """A command set: element number in group 0000 -> the value as it is on the wire.
+
+    `strays` are elements of other groups by their tags, which have no place in it (PS3.7 6.3.1).
+    """
 
     values: Mapping[int, bytes]
+    strays: Mapping[int, bytes] = field(default_factory=dict)
 
     @classmethod
     def decode(cls, raw: bytes) -> Command:
-        """The command set in `raw`; raises ProtocolViolation where PS3.7 6.3.1 is not kept."""
+        """The command set in `raw`; raises ProtocolViolation for an element of group 0000 that leaves its bytes, and
+        where there are none of that group.
+
+        Elements of other groups are passed over, with all that follows one that leaves its bytes, and so is padding
+        at the end.
+        """
         values: dict[int, bytes] = {}
+        strays: dict[int, bytes] = {}
         offset, end = 0, len(raw)
         while offset < end:
             if offset + 8 > end:
-                raise ProtocolViolation("command set ends inside an element's head")
+                if not strays and any(raw[offset:]):
+                    raise ProtocolViolation("command set ends inside an element's head")
+                break
             group, element, length = _ELEMENT.unpack_from(raw, offset)
             offset += 8
-            if group != 0 or offset + length > end:
+            if group:
+                strays[group << 16 | element] = raw[offset : offset + length]
+            elif offset + length > end:
                 raise ProtocolViolation(f"command set holds ({group:04X},{element:04X}) with length {length}")
-            values[element] = raw[offset : offset + length]
+            else:
+                values[element] = raw[offset : offset + length]
             offset += length
-        return cls(values)
+        if strays and not values:
+            raise ProtocolViolation("command set of another group than 0000")
+        return cls(values, strays)
 
     def encode(self) -> bytes:
         """The command set with its group length, elements in ascending order."""
@@ -138,6 +155,11 @@ class Command:
         return Command(values)
 
     @property
+    def is_response(self) -> bool:
+        """Whether it answers a request (PS3.7 E.1)."""
+        return bool((self.number(COMMAND_FIELD) or 0) & RESPONSE)
+
+    @property
     def has_data_set(self) -> bool:
         """Whether a data set follows (PS3.7 9.1: every value but 0101H says so)."""
         return self.number(COMMAND_DATA_SET_TYPE) != NO_DATA_SET
@@ -161,17 +183,32 @@ class Assembler:
     _fragments: list[bytes] = field(default_factory=list)
     _size: int = 0
 
+    _late: int | None = None
+    """The context of a data set that was not waited for any longer."""
+
     @property
     def is_busy(self) -> bool:
         """Whether a message has begun that is not whole yet."""
         return self._context_id is not None
 
+    @property
+    def awaits_data(self) -> Command | None:
+        """The command whose data set was announced, as long as nothing of that has come."""
+        return self._command if self._command is not None and not self._fragments else None
+
+    def without_data(self) -> Message:
+        """The message of `awaits_data`: its data set is not waited for any longer, and passed over if it comes."""
+        assert self._context_id is not None and self._command is not None
+        self._late = self._context_id
+        return self._finish(Message(self._context_id, self._command, None))
+
     def feed(self, body: bytes) -> list[Message]:
         """The messages that this PDU completes, in order; several PDVs, of several messages, may lie in one
         PDU.
 
-        Raises ProtocolViolation: a PDV that leaves its PDU (PS3.8 9.3.5.1), fragments of two messages
-        interleaved, a data set without a command (PS3.7 6.3), more than MAX_MESSAGE bytes.
+        A response that announces a data set, and is followed by another command instead, has none. Raises
+        ProtocolViolation: a PDV that leaves its PDU (PS3.8 9.3.5.1), fragments of two messages interleaved, a data set
+        without a command (PS3.7 6.3), more than MAX_MESSAGE bytes.
         """
         done: list[Message] = []
         offset, end = 0, len(body)
@@ -181,11 +218,27 @@ class Assembler:
             length, context_id, control = _PDV.unpack_from(body, offset)
             if length < 2 or offset + 4 + length > end:
                 raise ProtocolViolation(f"a PDV of length {length} does not fit its P-DATA-TF")
-            message = self._take(context_id, control, body[offset + 6 : offset + 4 + length])
+            fragment = body[offset + 6 : offset + 4 + length]
+            offset += 4 + length
+            if control & IS_COMMAND and self._command is not None:
+                awaiting = self.awaits_data
+                if awaiting is not None and awaiting.is_response:
+                    done.append(self.without_data())
+            if self._late is not None and self._is_late(context_id, control):
+                continue
+            message = self._take(context_id, control, fragment)
             if message is not None:
                 done.append(message)
-            offset += 4 + length
         return done
+
+    def _is_late(self, context_id: int, control: int) -> bool:
+        """Whether a fragment belongs to a data set that nobody waits for any longer."""
+        if control & IS_COMMAND or context_id != self._late:
+            self._late = None
+            return False
+        if control & IS_LAST:
+            self._late = None
+        return True
 
     def _take(self, context_id: int, control: int, fragment: bytes) -> Message | None:
         if self._context_id not in (None, context_id):

@@ -67,11 +67,17 @@ def encode(remote: Remote, root: str, target: Target, transfer_syntax: str) -> b
 
 
 def read_report(command: Command, status: int, data: bytes | None, transfer_syntax: str) -> Report:
-    """What an answer says; its data set, if any, lists what failed (PS3.4 C.4.2.1.4.2)."""
+    """What an answer says; its data set, if any, lists what failed (PS3.4 C.4.2.1.4.2). Some archives write that list
+    into the command set instead.
+    """
     failed: tuple[str, ...] = ()
+    misplaced = command.strays.get(FAILED_SOP_INSTANCE_UID_LIST)
+    if misplaced:
+        values = misplaced.decode("ascii", "replace").split("\\")
+        failed = tuple(uid for value in values if (uid := value.strip(" \0")))
     if data:
         element = identifier.decode(data, transfer_syntax).attributes.get(f"{FAILED_SOP_INSTANCE_UID_LIST:08X}", {})
-        failed = tuple(str(uid) for uid in element.get("Value", ()) if uid)
+        failed = tuple(str(uid) for uid in element.get("Value", ()) if uid) or failed
     comment = command.text(message.ERROR_COMMENT)
     if comment:
         comment = "".join(char if char.isprintable() else "?" for char in comment)[:MOST_COMMENT]

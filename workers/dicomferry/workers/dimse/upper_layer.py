@@ -143,6 +143,11 @@ class UpperLayer:
             if sent:
                 views[0] = views[0][sent:]
 
+    @property
+    def is_between_pdus(self) -> bool:
+        """Whether nothing of the next PDU has been read yet."""
+        return not self._input
+
     def receive(self, phase: str, seconds: float, most: int = MAX_PDU_LENGTH) -> Pdu:
         """The next PDU, of any lawful type but A-ABORT.
 
