@@ -20,7 +20,7 @@ PURE = {
     f"dicomferry.models.{name}"
     for name in (
         "spec", "remote", "query", "slices", "state", "outcome", "manifest", "answers", "dimse_status", "explanation",
-        "retry", "timetable", "pacing", "window", "uid", "errors",
+        "retry", "timetable", "pacing", "window", "uid", "errors", "proof",
     )
 }  # fmt: skip
 PURE_LIBRARIES = {"dicomferry.models.timetable": {"cronsim"}}

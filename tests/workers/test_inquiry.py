@@ -16,7 +16,6 @@ from dicomferry.models.dimse_status import advice_for
 from dicomferry.models.spec import FindSpec
 from dicomferry.models.state import ItemState, JobState
 from dicomferry.workers import inquiry
-from dicomferry.workers.inquiry import looks_capped
 from support import scripted_peer as peer
 from support.find_scp import Asked, FindScp, Reply, final, identifier, pending
 from support.inline import Inline, Killed
@@ -233,19 +232,6 @@ def test_a_worklist_has_no_level(site: Inline) -> None:
 
 
 # --- limits of the remote ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("count", "cap", "capped"),
-    [
-        (100, None, True), (200, None, True), (250, None, True), (500, None, True), (1000, None, True),
-        (2500, None, True), (99, None, False), (101, None, False), (300, None, False), (10, None, False),
-        (0, None, False), (50, None, False), (100, 150, False), (150, 150, True), (200, 150, True),
-    ],
-)  # fmt: skip
-def test_which_numbers_look_like_a_limit(count: int, cap: int | None, capped: bool) -> None:
-    """Those that people configure; where the limit is known, that one and no other."""
-    assert looks_capped(count, cap) is capped
 
 
 def test_a_round_number_is_warned_of(site: Inline) -> None:

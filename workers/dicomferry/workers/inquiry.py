@@ -11,6 +11,7 @@ from typing import Any
 from dicomferry.models import match_store, query, slices
 from dicomferry.models.database import AnyRow
 from dicomferry.models.errors import ContextNotAccepted, DimseFailure, UsageError
+from dicomferry.models.proof import is_pinned, looks_capped
 from dicomferry.models.query import UNIQUE, Key, Level
 from dicomferry.models.slices import Slice
 from dicomferry.models.spec import FindSpec
@@ -45,17 +46,6 @@ def find(work: Work) -> Iterator[Answered]:
         if answered is None:
             return
         yield answered
-
-
-def looks_capped(count: int, cap: int | None) -> bool:
-    """Whether so many matches may be all that the remote lists and not all that there are.
-
-    Without a known cap, a number that people configure as one: 100, 200, 250 or 500, and these with zeros.
-    """
-    if cap is not None:
-        return count >= cap
-    text = str(count)
-    return count >= 100 and text.rstrip("0") in ("1", "2", "25", "5")
 
 
 class Inquiry:
@@ -116,7 +106,7 @@ class Inquiry:
     def _asked(self, ask: Ask, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
         """One query of the walk; what is too much for the remote is halved, if that was asked for."""
         # What is below a study is bounded by it: no date halves that.
-        if not self.spec.split or level is Level.PATIENT or self._is_pinned(level, keys):
+        if not self.spec.split or level is Level.PATIENT or is_pinned(level, keys):
             self._capped += yield from self._counted(ask, level, keys)
             return
         seen: set[str] = set()
@@ -161,13 +151,7 @@ class Inquiry:
             raise
         cap = self.work.remote.find_cap
         # Within one study or series a round number means nothing: many have 100 images.
-        return looks_capped(count, cap) and (cap is not None or not self._is_pinned(level, keys))
-
-    def _is_pinned(self, level: Level | None, keys: Sequence[Key]) -> bool:
-        """Whether a unique key names one study or series."""
-        return level is not None and any(
-            query.is_single(query.value_of(keys, UNIQUE[upper])) for upper in (Level.STUDY, Level.SERIES, Level.IMAGE)
-        )
+        return looks_capped(count, cap) and (cap is not None or not is_pinned(level, keys))
 
     # --- recording
 
