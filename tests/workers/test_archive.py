@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from dicomferry.models.errors import ConfigurationError
 from dicomferry.workers import archive as archives
-from dicomferry.workers.archive import Archive
+from dicomferry.workers.archive import Archive, file_name
 from dicomferry.workers.journal import Journal
 
 UID = "1.2.840.113619.2.55"
@@ -114,11 +115,37 @@ def test_without_nameless_files(archive: Archive) -> None:
 
 
 def test_left_over_drafts_are_removed(archive: Archive) -> None:
-    """What a process that died was receiving."""
+    """What a process that died was receiving; what a living one receives, such as a C-GET, is left to it."""
     archive._nameless = False
-    archive.draft()
+    dead, living = archive.draft(), archive.draft()
+    os.close(dead.fd)
     assert archive.remove_drafts() == 1
+    assert archive.drafts() == [Path(str(living.path))]
+    living.close()
     assert archive.drafts() == []
+
+
+def test_the_files_of_one_instance_come_in_the_order_of_their_numbers(archive: Archive) -> None:
+    """The tenth is behind the second: of several contents the last one is the newest, which counts."""
+    for number in (10, 2, 1, 11):
+        put(archive, "1/2", file_name("3", number))
+    assert list(archive.files()) == ["1/2/3.dcm", "1/2/3~2.dcm", "1/2/3~10.dcm", "1/2/3~11.dcm"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for its files is told so; a folder that is gone has none."""
+    put(archive, "1/2", "3.dcm")
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("1/2"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError):
+        list(archive.files("1/2"))
+    assert list(archive.files("1/3")) == list(archive.files()) == []
 
 
 def test_only_one_receives(archive: Archive) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,116 +13,19 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicomferry.models.database import Database
-from dicomferry.models.errors import OutOfReach
-from dicomferry.models.instance_store import Received
 from dicomferry.workers import archive_check, indexer, ingest, same_instance
-from dicomferry.workers.archive import OWN, Archive, Draft
-from dicomferry.workers.dimse.acceptance import Request
-from dicomferry.workers.dimse.acceptor import Answer, Incoming
+from dicomferry.workers.archive import OWN
+from dicomferry.workers.dimse.acceptor import Answer
 from dicomferry.workers.dimse.associate import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicomferry.workers.dimse.contexts import Context
-from dicomferry.workers.indexer import Indexer
-from dicomferry.workers.ingest import Ingest
 from dicomferry.workers.journal import Journal
 from support import samples
 from support.installation import until
-
-EXPLICIT = "1.2.840.10008.1.2.1"
-IMPLICIT = "1.2.840.10008.1.2"
-BIG_ENDIAN = "1.2.840.10008.1.2.2"
-RLE = "1.2.840.10008.1.2.5"
-MR = "1.2.840.10008.5.1.4.1.1.4"
-CALLER = Request(1, "FERRY", "SENDER", "", (), 0, "", b"")
-
-
-class Site:
-    """An archive and an index that is a list."""
-
-    def __init__(self, folder: Path) -> None:
-        self.archive = Archive(folder / "archive")
-        self.archive.prepare()
-        self.rows: list[Received] = []
-        self.number = 0
-        self.away = False
-        journal = Journal(self.archive.root / OWN / "journal")
-        self.indexer = Indexer(Database("sqlite://"), journal, record=self._record, pause=0.01)
-
-    def _record(self, database: Database, batch: Any) -> None:
-        if self.away:
-            raise OutOfReach("away")
-        self.rows += batch
-
-    def sink(self, uid: str, syntax: str = EXPLICIT, sop_class: str = MR, spare: Draft | None = None) -> Ingest:
-        self.number += 1
-        incoming = Incoming(
-            request=CALLER,
-            number=self.number,
-            context=Context(1, sop_class, (syntax,), 0, syntax),
-            sop_class_uid=sop_class,
-            sop_instance_uid=uid,
-            message_id=7,
-            originator_ae_title=None,
-            originator_message_id=None,
-        )
-        return Ingest(self.archive, self.indexer, incoming, association="a" * 32, address="127.0.0.1", spare=spare)
-
-    def receive(
-        self, data: bytes, uid: str, syntax: str = EXPLICIT, sop_class: str = MR, size: int = 512 * 1024
-    ) -> Answer:
-        """One C-STORE whose data set comes in buffers of `size`."""
-        sink = self.sink(uid, syntax, sop_class)
-        try:
-            for at in range(0, len(data), size):
-                sink.take([memoryview(data)[at : at + size]])
-            return sink.finish()
-        finally:
-            sink.discard()
-
-    def receive_file(self, path: Path, **options: Any) -> Answer:
-        """The data set of a DICOM file."""
-        ds = dcmread(path, stop_before_pixels=True)
-        return self.receive(
-            data_of(path), str(ds.SOPInstanceUID), str(ds.file_meta.TransferSyntaxUID), str(ds.SOPClassUID), **options
-        )
-
-    @property
-    def files(self) -> list[str]:
-        return list(self.archive.files())
-
-    @property
-    def only(self) -> Path:
-        (path,) = self.files
-        return self.archive.root / path
-
-    @property
-    def waiting(self) -> list[Received]:
-        """What was handed to the index."""
-        return [received for _, received in self.indexer._waiting]
+from support.receiving import BIG_ENDIAN, EXPLICIT, IMPLICIT, MR, Site, data_of, encoded
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
-
-
-def data_of(path: Path) -> bytes:
-    """A file's data set as it stands there."""
-    with path.open("rb") as file:
-        file.seek(140)
-        length = struct.unpack("<L", file.read(4))[0]
-        file.seek(144 + length)
-        return file.read()
-
-
-def encoded(syntax: str = EXPLICIT, **elements: object) -> bytes:
-    """A small image; pydicom warns of UIDs that tests set on purpose."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ds = samples.dataset(size=16)
-        for keyword, value in elements.items():
-            setattr(ds, keyword, value)
-        return samples.encoded(ds, syntax)
 
 
 UID = samples.uid("sop")
@@ -334,6 +236,35 @@ def test_a_name_that_is_taken_by_no_file(site: Site, make: Callable[[Path], obje
     assert outcomes(site) == ["stored", "conflict"]
     assert data_of(taken.with_name(f"{UID}~2.dcm")) == encoded()
     assert (taken.lstat().st_ino, taken.lstat().st_mode) == (before.st_ino, before.st_mode)
+
+
+def test_a_folder_that_was_renamed_while_it_was_held_open(site: Site) -> None:
+    """Success is said of a file that lies where its path says: nothing strays into the folder's new name."""
+    series = samples.uid("series")
+    assert site.receive(encoded(SOPInstanceUID="1.2.1"), "1.2.1") == Answer(0)
+    study = site.only.parents[1]
+    study.rename(study.with_name("moved"))
+    assert site.receive(encoded(SOPInstanceUID="1.2.2"), "1.2.2") == Answer(0)
+    assert (study / series / "1.2.2.dcm").is_file()
+    assert [path.name for path in (study.with_name("moved") / series).iterdir()] == ["1.2.1.dcm"]
+    # The one that went with the folder is no reason to throw the next one away.
+    assert site.receive(encoded(SOPInstanceUID="1.2.1"), "1.2.1") == Answer(0)
+    assert (study / series / "1.2.1.dcm").is_file()
+    assert outcomes(site) == ["stored"] * 3
+
+
+def test_an_archive_out_of_reach(site: Site) -> None:
+    """A700 to whoever sends, and what is sent once it is back is taken: no association breaks for it."""
+    away = site.archive.root.with_name("away")
+    site.archive.root.rename(away)
+    assert site.receive(encoded(), UID).status == 0xA700
+    site.archive.root.mkdir()
+    assert site.receive(encoded(), UID).status == 0xA700
+    site.archive.root.rmdir()
+    away.rename(site.archive.root)
+    assert site.archive._nameless
+    assert site.receive(encoded(), UID) == Answer(0)
+    assert data_of(site.only) == encoded()
 
 
 def test_below_the_reserve(site: Site) -> None:

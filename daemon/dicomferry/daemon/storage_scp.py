@@ -268,9 +268,8 @@ def _take_descriptors() -> None:
 def _recover(archive: Archive, journal: Journal, database: Database) -> None:
     """Finish what a process that died could not: rows for what it published, an end to what it had not."""
     drafts = archive.remove_drafts()
-    found = 0
-    for folder in journal.read():
-        found += archive_check.index(archive, database, archive.files(folder))
+    found, unfinished = archive_check.recover(archive, database, journal.read())
+    journal.keep(unfinished)
     get_line.take_over(archive, database)
     if drafts or found:
         log.warning("taken over from a process that died", indexed=found, temporary_files_removed=drafts)

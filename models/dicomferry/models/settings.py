@@ -22,6 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from dicomferry.models.durable import make_folder
 from dicomferry.models.errors import ConfigurationError, UsageError
 from dicomferry.models.remote import LONGEST, Timeouts, check_ae_title
 from dicomferry.models.retry import Policy
@@ -279,11 +280,10 @@ def _known(path: Sequence[Any]) -> list[str]:
 
 
 def prepare_home(home: Path) -> Path:
-    """Make the home folder, readable by its owner alone; raises ConfigurationError where that fails."""
+    """Make the home folder, durably, readable by its owner alone; raises ConfigurationError where that fails."""
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("log", "run"):
-            (home / name).mkdir(mode=0o700, exist_ok=True)
+        for folder in (home, home / "log", home / "run"):
+            make_folder(folder)
     except OSError as error:
         raise ConfigurationError(f"home {home}: {error.strerror}; choose another with --home") from None
     return home

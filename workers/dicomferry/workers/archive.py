@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import os
 import re
+import stat
 import threading
 import uuid
 from collections import OrderedDict
@@ -23,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from dicomferry.models.durable import flush_folder, make_folder
 from dicomferry.models.errors import ConfigurationError
 
 TEMPLATE = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
@@ -45,6 +47,12 @@ class Folder:
 
     def __del__(self) -> None:
         os.close(self.fd)
+
+    def retract(self, draft: Draft, name: str) -> None:
+        """Take a name away that stands for the draft; one that stands for another file stays."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(name, dir_fd=self.fd, follow_symlinks=False), os.fstat(draft.fd)):
+                os.unlink(name, dir_fd=self.fd)
 
 
 class Draft:
@@ -97,15 +105,12 @@ class Archive:
     def prepare(self) -> None:
         """Make what is missing; the folders are their owner's alone. Raises ConfigurationError."""
         try:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self.root / OWN).mkdir(mode=0o700, exist_ok=True)
-            self._incoming.mkdir(mode=0o700, exist_ok=True)
+            for folder in (self.root, self.root / OWN, self._incoming):
+                make_folder(folder)
+            # Also where they were there: whoever made them may have died before that was on disk.
             for folder in (self._incoming, self._incoming.parent, self.root, self.root.parent):
-                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    self._flush(fd)
-                finally:
-                    os.close(fd)
+                if self.flush:
+                    flush_folder(folder)
         except OSError as error:
             raise ConfigurationError(f"scp.archive {self.root}: {error.strerror or error}") from None
 
@@ -120,12 +125,18 @@ class Archive:
         return fd
 
     def remove_drafts(self) -> int:
-        """Remove what a dead process left half received; how many. Only for who has claimed the archive."""
-        drafts = self.drafts()
-        for path in drafts:
+        """Remove what dead processes left half received; how many. What a living one receives, a C-GET, stays."""
+        removed = 0
+        for path in self.drafts():
             with contextlib.suppress(OSError):
-                path.unlink()
-        return len(drafts)
+                fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                    removed += 1
+                finally:
+                    os.close(fd)
+        return removed
 
     def drafts(self) -> list[Path]:
         """Temporary files: what is being received right now, or was left by a process that died."""
@@ -145,11 +156,18 @@ class Archive:
                 flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
                 return Draft(os.open(self._incoming, flags, 0o600), None)
             except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
                     raise
                 self._nameless = False
-        path = str(self._incoming / uuid.uuid4().hex)
-        return Draft(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path)
+        while True:
+            path = str(self._incoming / uuid.uuid4().hex)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            # Locked as long as it is open, which tells it from what a dead process left.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.exists(path):
+                return Draft(fd, path)
+            # Taken for a dead one's before it was locked.
+            os.close(fd)
 
     def spare_draft(self) -> Draft | None:
         """A draft for later; None where it would have a name, which a death would leave behind, or none can be made."""
@@ -174,7 +192,7 @@ class Archive:
                 return False
             except FileNotFoundError:
                 # The folder was removed after we opened it.
-                self._forget(folder)
+                self.let_go(folder)
                 if attempt == 2:
                     raise
         return False
@@ -189,6 +207,22 @@ class Archive:
         # Held on to until it is flushed: another thread may put a folder object of its own in this one's place.
         place = self._open(folder)
         self._flush(place.fd)
+
+    def is_at(self, folder: str, name: str, draft: Draft | None) -> bool:
+        """Whether a file, that of `draft` if one is given, lies where its path says. Raises OSError.
+
+        Folders are held open, and somebody may have renamed one since, or mounted something over it.
+        """
+        try:
+            found = os.stat(f"{self.root}/{folder}/{name}", follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return stat.S_ISREG(found.st_mode) and (draft is None or os.path.samestat(found, os.fstat(draft.fd)))
+
+    def let_go(self, folder: str) -> Folder | None:
+        """Open the folder anew at its next use; the one that was held."""
+        with self._lock:
+            return self._folders.pop(folder, None)
 
     def has_file(self, folder: str, name: str) -> bool:
         """Whether something of that name is there, whatever it is. Raises OSError."""
@@ -225,10 +259,6 @@ class Archive:
                 self._folders.popitem(last=False)
         return above
 
-    def _forget(self, folder: str) -> None:
-        with self._lock:
-            self._folders.pop(folder, None)
-
     def remove(self, path: str) -> int:
         """Remove a file, and the folders that are empty then; its size, 0 where there is none. Raises OSError."""
         parts = path.split("/")
@@ -245,16 +275,30 @@ class Archive:
         return size
 
     def files(self, folder: str | None = None) -> Iterator[str]:
-        """Paths below the root of all instance files, or of those in one folder; links are not followed."""
+        """Paths below the root of all instance files, or of those in one folder; links are not followed.
+
+        A folder that cannot be read raises OSError where one was asked for; else it is left out.
+        """
+
+        def trouble(error: OSError) -> None:
+            if folder and not isinstance(error, FileNotFoundError):
+                raise error
+
         start = self.root / folder if folder else self.root
-        for path, folders, names in os.walk(start):
+        for path, folders, names in os.walk(start, onerror=trouble):
             if path == str(self.root):
                 folders[:] = [name for name in folders if name != OWN]
             folders.sort()
-            for name in sorted(names):
+            for name in sorted(names, key=_in_order):
                 full = os.path.join(path, name)
                 if name.endswith(SUFFIX) and not os.path.islink(full):
                     yield os.path.relpath(full, self.root)
+
+
+def _in_order(name: str) -> tuple[str, int]:
+    """The files of one instance in the order in which they came: of several contents the newest is current."""
+    found = _FILE.fullmatch(name)
+    return (found["stem"], int(found["number"] or 1)) if found else (name, 1)
 
 
 @lru_cache(maxsize=1024)

@@ -7,17 +7,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
-from dicomferry.models import instance_store
+from dicomferry.models import instance_store, telemetry
 from dicomferry.models.database import Database
 from dicomferry.models.errors import ConfigurationError, UnusableFile
 from dicomferry.models.instance_store import Received
 from dicomferry.workers import file_meta, part10
 from dicomferry.workers.archive import Archive, file_name, file_number
 from dicomferry.workers.data_set import NeedMore, instance_uids
+from dicomferry.workers.indexer import write_rows
 from dicomferry.workers.same_instance import Relation, compare
 
+log = telemetry.logger(__name__)
+
 BATCH = 200
+_ADVICE = "see who owns it and whether the disk is sound, then `dicomferry archive verify --repair`"
 _FIRST = 64 * 1024
 _LAST = 4 * 1024 * 1024
 MOST_NAMED = 1000
@@ -66,20 +71,21 @@ def verify(archive: Archive, database: Database, *, repair: bool = False) -> Fin
         if not _is_whole(archive, path, None):
             found.damaged += 1
             found.name("damaged", path)
-    for path in rows:
-        if not os.path.lexists(archive.root / path):
-            found.missing_files += 1
-            found.name("missing", path)
+    missing = [path for path in rows if _is_gone(archive, path)]
+    found.missing_files = len(missing)
+    for path in missing:
+        found.name("missing", path)
     for draft in archive.drafts():
         found.temporary += 1
         found.name("temporary", str(draft.relative_to(archive.root)))
     if repair:
-        _repair(archive, database, found, [path for path in rows if not os.path.lexists(archive.root / path)], fresh)
+        _repair(archive, database, found, missing, fresh)
     return found
 
 
 def _repair(archive: Archive, database: Database, found: Findings, missing: list[str], fresh: list[str]) -> None:
-    index(archive, database, fresh)
+    for path, why in index(archive, database, fresh).left:
+        found.name("without a row", f"{path}: {why}")
     instance_store.mark_removed(database, missing)
     if found.temporary:
         try:
@@ -92,15 +98,73 @@ def _repair(archive: Archive, database: Database, found: Findings, missing: list
             os.close(lock)
 
 
-def index(archive: Archive, database: Database, paths: Iterable[str]) -> int:
-    """Write rows for those of `paths` that have none; how many. Raises OutOfReach."""
+class Indexed(NamedTuple):
+    """What came of giving files their rows: how many got one, and (path, why) of those that could not."""
+
+    number: int
+    left: list[tuple[str, str]]
+
+
+def index(archive: Archive, database: Database, paths: Iterable[str]) -> Indexed:
+    """Write rows for those of `paths` that have none, once these files are on disk for good. Raises OutOfReach.
+
+    One file that cannot be read, or whose row is refused, keeps no other from its row.
+    """
     number = 0
+    left: list[tuple[str, str]] = []
     for part in _batches(paths):
-        batch = [describe(archive, path) for path in instance_store.unknown(database, part)]
-        if batch:
-            instance_store.record(database, batch)
-            number += len(batch)
-    return number
+        batch = []
+        for path in instance_store.unknown(database, part):
+            try:
+                batch.append(_settled(archive, path))
+            except OSError as error:
+                left.append((path, error.strerror or str(error)))
+        refused = write_rows(instance_store.record, database, batch)
+        left += [(received.path, why) for received, why in refused]
+        number += len(batch) - len(refused)
+    return Indexed(number, left)
+
+
+def recover(archive: Archive, database: Database, folders: Iterable[str]) -> tuple[int, list[str]]:
+    """Give files in these folders their rows: (how many, folders in which something was left). Raises OutOfReach."""
+    number = 0
+    unfinished = []
+    for folder in folders:
+        try:
+            indexed, left = index(archive, database, archive.files(folder))
+        except OSError as error:
+            indexed, left = 0, [(folder, error.strerror or str(error))]
+        number += indexed
+        if left:
+            unfinished.append(folder)
+        for path, why in left:
+            log.error("a file of the archive has no row and cannot be given one", path=path, why=why, advice=_ADVICE)
+    return number, unfinished
+
+
+def _settled(archive: Archive, path: str) -> Received:
+    """The row of a file that is on disk, with its name, when this returns. Raises OSError."""
+    pure = PurePosixPath(path)
+    fd = archive.open_file(str(pure.parent), pure.name)
+    try:
+        # Whoever made it may have died before: a row that survives a power cut needs a file that does.
+        if archive.flush:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    archive.settle(str(pure.parent))
+    return describe(archive, path)
+
+
+def _is_gone(archive: Archive, path: str) -> bool:
+    """Whether no file is there for certain; what cannot be looked at is not gone."""
+    try:
+        os.lstat(archive.root / path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _unknown(database: Database, paths: Iterable[str]) -> Iterator[str]:

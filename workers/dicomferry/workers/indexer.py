@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from dicomferry.models import instance_store, telemetry
 from dicomferry.models.database import Database
-from dicomferry.models.errors import DicomferryError
+from dicomferry.models.errors import OutOfReach
 from dicomferry.models.instance_store import Received
 from dicomferry.workers.journal import Journal
 
@@ -25,6 +25,27 @@ MOST_WAITING = 50_000
 SHORTEN_SECONDS = 5.0
 
 Record = Callable[[Database, Sequence[Received]], None]
+
+
+def write_rows(record: Record, database: Database, batch: Sequence[Received]) -> list[tuple[Received, str]]:
+    """Write the rows of a batch; those that were refused, and why. Raises OutOfReach.
+
+    A row that the database, or a rule of ours, does not take must not keep the others out.
+    """
+    if not batch:
+        return []
+    try:
+        record(database, batch)
+        return []
+    except OutOfReach:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        if len(batch) > 1:
+            log.warning("a batch of rows was refused, each is written alone", rows=len(batch))
+            return [refused for received in batch for refused in write_rows(record, database, [received])]
+        log.exception("a row was refused", path=batch[0].path)
+        return [(batch[0], why)]
 
 
 class Indexer:
@@ -47,6 +68,8 @@ class Indexer:
         self._ending = False
         self._hurried = False
         self._late = False
+        self.refused = 0
+        """How many files have no row, since none was taken; a restart, or `archive verify --repair`, tries again."""
         self._shortened = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
 
@@ -126,34 +149,22 @@ class Indexer:
     def _write(self, batch: Sequence[tuple[str, Received]]) -> bool:
         """Write a batch and forget it; False when that has to wait."""
         try:
-            self._record(self._database, [received for _, received in batch])
-        except DicomferryError as error:
+            refused = write_rows(self._record, self._database, [received for _, received in batch])
+        except OutOfReach as error:
             if not self._late:
                 log.warning("index put off, files are taken all the same", error=str(error), waiting=len(self._waiting))
             self._late = True
             return False
-        except Exception:
-            # A row that the database refuses must not keep the others out; `archive verify` names its file.
-            log.exception("a batch of rows was refused")
-            if not all([self._write_alone(received) for _, received in batch]):
-                return False
         if self._late:
             log.info("index goes on", waiting=len(self._waiting))
             self._late = False
         with self._changed:
             del self._waiting[: len(batch)]
-        for folder, files in Counter(folder for folder, _ in batch).items():
+        self.refused += len(refused)
+        # A folder in which a file has no row stays on the journal: a restart tries again.
+        kept = {id(received) for received, _ in refused}
+        for folder, files in Counter(folder for folder, received in batch if id(received) not in kept).items():
             self._journal.leave(folder, files)
-        return True
-
-    def _write_alone(self, received: Received) -> bool:
-        """False when the database is out of reach."""
-        try:
-            self._record(self._database, [received])
-        except DicomferryError:
-            return False
-        except Exception:
-            log.exception("a row was refused", path=received.path)
         return True
 
     def _shorten(self, *, force: bool = False) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from dicomferry.models import telemetry
 from dicomferry.models.instance_store import Arrival, Received
-from dicomferry.workers.archive import Archive, Draft, file_name, place
+from dicomferry.workers.archive import Archive, Draft, Folder, file_name, place
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
 from dicomferry.workers.indexer import Indexer
 from dicomferry.workers.intake import NO_RESOURCES, SUCCESS, Intake
@@ -21,6 +21,8 @@ log = telemetry.logger(__name__)
 ROOM_EVERY = 64 * 1024 * 1024
 """After so many bytes of one instance the disk's reserve is looked at again."""
 MOST_OF_ONE_UID = 1000
+MOST_TRIES = 3
+"""A folder that was renamed while it was held open is opened anew so often."""
 MOST_PARSED = 8
 """Of one UID so many files are compared element by element, the others byte by byte: a sender that puts ever new
 contents under one UID must not make each dearer than the last."""
@@ -61,8 +63,12 @@ class Ingest(Intake):
             return
         if not indexer.has_room():
             self._refuse(NO_RESOURCES, "index is behind, try again later")
-        elif not archive.has_room():
-            self._refuse(NO_RESOURCES, "disk is full to its reserve")
+            return
+        try:
+            if not archive.has_room():
+                self._refuse(NO_RESOURCES, "disk is full to its reserve")
+        except OSError as error:
+            self._refuse_for(error)
 
     def _who(self) -> dict[str, object]:
         return {
@@ -102,9 +108,7 @@ class Ingest(Intake):
         folder, stem = place(self._study, self._series, self._incoming.sop_instance_uid)
         self._indexer.enter(folder)
         try:
-            name, outcome = self._link(draft, folder, stem)
-            # Also for a duplicate: whoever linked the first one may not have come to this.
-            self._archive.settle(folder)
+            name, outcome = self._place(draft, folder, stem)
         except BaseException:
             self._indexer.leave(folder)
             raise
@@ -113,6 +117,25 @@ class Ingest(Intake):
         if outcome == "conflict":
             log.warning("another content under a UID that is archived already: both are kept", **self._who())
         return Answer(SUCCESS)
+
+    def _place(self, draft: Draft, folder: str, stem: str) -> tuple[str, str]:
+        """(file name, outcome) of the file that stands for the draft, durably, at the place that its path names."""
+        strays: list[tuple[Folder, str]] = []
+        try:
+            for _ in range(MOST_TRIES):
+                name, outcome = self._link(draft, folder, stem)
+                # Also for a duplicate: whoever linked the first one may not have come to this.
+                self._archive.settle(folder)
+                if self._archive.is_at(folder, name, None if outcome == "duplicate" else draft):
+                    return name, outcome
+                held = self._archive.let_go(folder)
+                if held is not None:
+                    strays.append((held, name))
+            raise OSError(errno.ESTALE, "the folder is renamed or removed again and again", folder)
+        finally:
+            # Only now: a file without any name cannot be given another one.
+            for held, name in strays:
+                held.retract(draft, name)
 
     def _link(self, draft: Draft, folder: str, stem: str) -> tuple[str, str]:
         """(file name, outcome): stored, duplicate, alternate or conflict."""

@@ -8,10 +8,14 @@ handful of folders is read instead of the whole archive.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+
+from dicomferry.models.durable import flush_folder
 
 MOST_LINES = 1000
 """With more folders than this the list is rewritten although some of them are still in use."""
@@ -27,6 +31,8 @@ class Journal:
         self._open: Counter[str] = Counter()
         self._written: set[str] = set()
         self._fd = -1
+        self._unflushed = False
+        """Whether the list's name is not known to be on disk: until it is, nothing may be promised by the list."""
 
     def read(self) -> list[str]:
         """The folders on the list, as a former process left it."""
@@ -37,12 +43,20 @@ class Journal:
         # What follows the last line end was cut off while it was written: nothing was published for it.
         return sorted({line.decode("ascii", "replace") for line in lines[:-1] if line})
 
+    def keep(self, folders: Iterable[str]) -> None:
+        """What a former process left in these could not be finished: they stay on the list as long as this one does."""
+        with self._lock:
+            for folder in folders:
+                self._open[folder] += 1
+                self._written.add(folder)
+
     def enter(self, folder: str) -> None:
         """A file is about to be published in `folder`. Raises OSError; then it must not be."""
         with self._lock:
             if folder not in self._written:
                 if self._fd < 0:
                     self._begin(self._written)
+                self._settle()
                 self._append(folder)
             self._open[folder] += 1
 
@@ -59,51 +73,63 @@ class Journal:
             kept = set(self._open)
             if len(self._written) > (MOST_LINES if kept else 0) and kept != self._written:
                 self._begin(kept)
+                self._settle()
 
     def close(self) -> None:
         """Let go of the file; what is open in it stays on the list."""
         with self._lock:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
 
     def _append(self, folder: str) -> None:
         line = folder.encode("ascii") + b"\n"
         end = os.fstat(self._fd).st_size
         try:
-            if os.write(self._fd, line) != len(line):
-                raise OSError(28, "the journal could not be written")
+            _write_all(self._fd, line)
             if self._flush:
                 os.fdatasync(self._fd)
         except OSError:
-            # Half a line must not be glued to the next one.
+            # Half a line must not be glued to the next one; where even that fails, the next one begins a new list.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, end)
+            self._let_go()
             raise
         self._written.add(folder)
 
     def _begin(self, folders: set[str]) -> None:
-        """Put a new list in the old one's place, in one step."""
+        """Put a new list in the old one's place, in one step: the old one is whole until the new one is."""
         fresh = self._path.with_suffix(".new")
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, b"".join(folder.encode("ascii") + b"\n" for folder in sorted(folders)))
+            _write_all(fd, b"".join(folder.encode("ascii") + b"\n" for folder in sorted(folders)))
             if self._flush:
                 os.fsync(fd)
             os.replace(fresh, self._path)
-            if self._flush:
-                self._flush_folder()
         except BaseException:
             os.close(fd)
             raise
-        if self._fd >= 0:
-            os.close(self._fd)
+        # The old list has no name from here on, whatever the flush of the folder comes to.
+        with contextlib.suppress(OSError):
+            self._let_go()
         self._fd = fd
         self._written = set(folders)
+        self._unflushed = self._flush
 
-    def _flush_folder(self) -> None:
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    def _settle(self) -> None:
+        """The list's name is on disk when this returns. Raises OSError."""
+        if self._unflushed:
+            flush_folder(self._path.parent)
+            self._unflushed = False
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """Append all of `data`; a disk that fills takes the beginning of it. Raises OSError."""
+    while data:
+        written = os.write(fd, data)
+        if not written:
+            raise OSError(errno.ENOSPC, "the journal could not be written")
+        data = data[written:]

@@ -6,7 +6,6 @@ lives; whoever comes later finishes what a dead one has published and not indexe
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import uuid
@@ -16,6 +15,7 @@ from pathlib import Path
 from dicomferry.models import telemetry
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import Database
+from dicomferry.models.durable import make_folder
 from dicomferry.models.remote import Remote
 from dicomferry.models.settings import Settings
 from dicomferry.models.target import Target
@@ -39,24 +39,38 @@ INDEX_SECONDS = 30.0
 
 
 def take_over(archive: Archive, database: Database) -> int:
-    """Write rows for what dead processes got and published; how many. Raises OutOfReach."""
+    """Write rows for what dead processes got and published; how many. Raises OutOfReach.
+
+    What cannot be read stays on its journal, for the next who comes.
+    """
     folder = archive.root / OWN / FOLDER
     found = 0
-    for path in sorted(folder.glob("*.lock")) if folder.is_dir() else ():
-        with contextlib.suppress(FileNotFoundError, BlockingIOError):
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                journal = path.with_suffix(".journal")
-                for place in Journal(journal).read():
-                    found += archive_check.index(archive, database, archive.files(place))
-                journal.unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
-            finally:
-                os.close(fd)
+    for name in sorted({path.stem for path in folder.glob("*") if path.suffix in (".lock", ".journal")}):
+        try:
+            found += _take_over(archive, database, folder / f"{name}.lock")
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            log.error("the journal of a process that died cannot be read", path=str(folder / name), error=str(error))
     if found:
         log.warning("taken over from a process that died", indexed=found)
     return found
+
+
+def _take_over(archive: Archive, database: Database, path: Path) -> int:
+    """Finish what the owner of the lock at `path` could not. Raises BlockingIOError where it lives, OSError."""
+    journal = path.with_suffix(".journal")
+    # A journal without its lock is nobody's: the lock has its name before the journal is there.
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        indexed, left = archive_check.recover(archive, database, Journal(journal).read())
+        if not left:
+            journal.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        return indexed
+    finally:
+        os.close(fd)
 
 
 class Store:
@@ -67,7 +81,7 @@ class Store:
         self.archive.prepare()
         take_over(self.archive, database)
         folder = self.archive.root / OWN / FOLDER
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(folder)
         self._lock_path = folder / f"{uuid.uuid4().hex}.lock"
         self._lock = _locked(self._lock_path)
         self._journal_path = self._lock_path.with_suffix(".journal")
@@ -85,7 +99,7 @@ class Store:
         """Write the rows that wait. What cannot be written is left for whoever takes over."""
         written = self.indexer.close(INDEX_SECONDS)
         self.journal.close()
-        if written:
+        if written and not self.indexer.refused:
             self._journal_path.unlink(missing_ok=True)
             self._lock_path.unlink(missing_ok=True)
         os.close(self._lock)
@@ -93,8 +107,16 @@ class Store:
 
 
 def _locked(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """A new lock at `path`. It is locked before it has that name: nobody can take it for a dead one's meanwhile."""
+    fresh = path.with_suffix(".fresh")
+    fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(fresh, path)
+    except BaseException:
+        os.close(fd)
+        fresh.unlink(missing_ok=True)
+        raise
     return fd
 
 

@@ -1,0 +1,120 @@
+"""Archive and index against each other: one thing that cannot be read stops neither a start nor a repair."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicomferry.models import instance_store, schema
+from dicomferry.models.database import Database
+from dicomferry.workers import archive_check
+from support.receiving import Site, encoded
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = Database(f"sqlite:///{tmp_path / 'rows.db'}")
+    schema.upgrade(made)
+    yield made
+    made.close()
+
+
+def three(site: Site) -> list[str]:
+    """Three files in one folder, as paths; a pipe stands for the second one, which gives an error to whoever reads."""
+    for number in (1, 2, 3):
+        uid = f"1.2.{number}"
+        assert site.receive(encoded(SOPInstanceUID=uid), uid).status == 0
+    paths = site.files
+    (site.archive.root / paths[1]).unlink()
+    os.mkfifo(site.archive.root / paths[1])
+    return paths
+
+
+def known(database: Database) -> list[str]:
+    return [row["path"] for row in instance_store.listing(database)]
+
+
+def test_one_that_cannot_be_read_is_left_and_named(site: Site, database: Database) -> None:
+    """The others get their rows; its folder is given back, to stay on the journal."""
+    paths = three(site)
+    folder = os.path.dirname(paths[0])
+    number, unfinished = archive_check.recover(site.archive, database, ["1.2/1.3", folder])
+    assert (number, unfinished) == (2, [folder])
+    assert known(database) == [paths[0], paths[2]]
+    (site.archive.root / paths[1]).unlink()
+    assert archive_check.recover(site.archive, database, [folder]) == (0, [])
+
+
+def test_a_repair_goes_on_past_it(site: Site, database: Database) -> None:
+    """It is among the findings, with the reason."""
+    paths = three(site)
+    found = archive_check.verify(site.archive, database, repair=True)
+    assert known(database) == [paths[0], paths[2]]
+    assert any(kind == "without a row" and text.startswith(f"{paths[1]}: ") for kind, text in found.named)
+
+
+def test_a_row_that_is_refused_keeps_no_other_back(
+    site: Site, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever refuses it, its folder is given back, and the others have their rows."""
+    for number in (1, 2, 3):
+        uid = f"1.2.{number}"
+        assert site.receive(encoded(SOPInstanceUID=uid), uid).status == 0
+    real = instance_store.record
+
+    def record(into: Database, batch: list[instance_store.Received]) -> None:
+        if any(received.sop_instance_uid == "1.2.2" for received in batch):
+            raise ValueError("not this one")
+        real(into, batch)
+
+    monkeypatch.setattr(instance_store, "record", record)
+    folder = os.path.dirname(site.files[0])
+    assert archive_check.recover(site.archive, database, [folder]) == (2, [folder])
+    assert len(known(database)) == 2
+
+
+def test_rows_come_after_their_files_are_on_disk(
+    site: Site, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restart flushes file and folder, which the process that died may not have come to, before it writes rows."""
+    assert site.receive(encoded(), "1.2.826.0.1") is not None
+    done: list[str] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        done.append(os.readlink(f"/proc/self/fd/{fd}"))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(instance_store, "record", lambda *_: done.append("rows"))
+    for path in site.files:
+        archive_check.index(site.archive, database, [path])
+        full = site.archive.root / path
+        assert done.index(str(full)) < done.index("rows") and done.index(str(full.parent)) < done.index("rows")
+
+
+def test_what_cannot_be_looked_at_is_not_gone(site: Site, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row is made history only where its file is not there for certain."""
+    assert site.receive(encoded(SOPInstanceUID="1.2.1"), "1.2.1").status == 0
+    archive_check.index(site.archive, database, site.files)
+    (path,) = site.files
+    real = os.lstat
+
+    def lstat(name: object) -> os.stat_result:
+        if str(name).endswith(path):
+            raise PermissionError(13, "Permission denied", str(name))
+        return real(str(name))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "lstat", lstat)
+        disk.setattr(type(site.archive), "files", lambda self: iter(()))
+        found = archive_check.verify(site.archive, database, repair=True)
+    assert found.missing_files == 0 and known(database) == [path]
