@@ -21,6 +21,7 @@ PURE = {
     for name in (
         "spec", "remote", "query", "slices", "state", "outcome", "manifest", "answers", "dimse_status", "explanation",
         "retry", "timetable", "pacing", "window", "uid", "errors", "proof",
+        "matching", "moments", "folding", "wildcards", "target", "rounds",
     )
 }  # fmt: skip
 PURE_LIBRARIES = {"dicomferry.models.timetable": {"cronsim"}}

@@ -1,0 +1,294 @@
+"""Whether an answer to a query has what was asked for (PS3.4 C.2.2.2), in three outcomes. Pure.
+
+Archives answer with more than what matches: some do not match on every key, and do not say so. An answer carries the
+values of the keys that it was asked for, so they are compared. What cannot be told for certain is undecided.
+
+Values of answers are those of the DICOM JSON model (PS3.18 F.2). An asked value is text as it stands in a key, several
+joined by a backslash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+from dicomferry.models import moments, query
+from dicomferry.models.folding import is_name_part, loose, name_folded
+from dicomferry.models.moments import Span
+from dicomferry.models.query import Key
+from dicomferry.models.wildcards import fits, is_wild
+
+
+class Outcome(StrEnum):
+    """What a comparison came to."""
+
+    AGREES = "agrees"
+    CONTRADICTS = "contradicts"
+    UNDECIDED = "undecided"
+
+
+AGREES, CONTRADICTS, UNDECIDED = Outcome
+
+EMPTY = '""'
+"""A key of this value asks for entities without a value (PS3.4 C.2.2.2.7)."""
+TIMEZONE_OFFSET = 0x00080201
+"""Where it stands in an answer, that answer's dates and times are in a zone of their own (PS3.3 C.12.1.1.8)."""
+_COMBINED: Mapping[str, str] = {
+    f"{one:08X}": f"{date:08X}"
+    for one, date in (
+        (0x00080030, 0x00080020),
+        (0x00080031, 0x00080021),
+        (0x00080032, 0x00080022),
+        (0x00080033, 0x00080023),
+        (0x00400003, 0x00400002),
+        (0x00400245, 0x00400244),
+    )
+}
+"""Times by the date that some archives match together with them (PS3.4 C.2.2.2.5): the time's path, the date's."""
+_NUMBERS = frozenset(("IS", "DS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"))
+_TIMES = frozenset(("DA", "TM", "DT"))
+WHOLE = frozenset(("LT", "ST", "UT", "UR"))
+"""Text in which a backslash is a backslash, so that there is one value (PS3.5 6.2)."""
+_BINARY = frozenset(("OB", "OD", "OF", "OL", "OV", "OW"))
+_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One key held against an answer. `wants_value`: undecided because the answer gives no value to compare."""
+
+    path: str
+    outcome: Outcome
+    wants_value: bool = False
+
+
+def outcome(
+    vr: str, asked: str, answered: Sequence[Any] | None, *, readable: bool = True, zoned: bool = False
+) -> Outcome:
+    """Whether the values of an element agree with what was asked of it; None where the answer does not have it.
+
+    Of several values one that agrees is enough. `readable` is False where its text could not be decoded for certain,
+    `zoned` tells that (0008,0201) stands in the answer.
+    """
+    if is_universal(asked):
+        return AGREES
+    values = [one for one in answered or () if not _is_empty(one)]
+    if asked == EMPTY:
+        return UNDECIDED if answered is None else CONTRADICTS if values else AGREES
+    if not values:
+        return UNDECIDED
+    wanted = _wanted(vr, asked)
+    if not wanted:
+        return AGREES
+    found = {compare(value) for compare in wanted for value in values}
+    if AGREES in found:
+        return AGREES
+    if UNDECIDED in found or not readable or (zoned and vr in _TIMES):
+        return UNDECIDED
+    return CONTRADICTS
+
+
+def judge(
+    keys: Iterable[Key],
+    attributes: Mapping[str, Any],
+    vr_of: Callable[[int], str],
+    *,
+    unreadable: frozenset[int] = frozenset(),
+) -> list[Judged]:
+    """Each key that asks for a value, held against an answer. `unreadable` are the tags whose text is not certain."""
+    asked = [(path, value) for path, value in keys if value and not is_universal(value)]
+    plain = [(path, value) for path, value in asked if "." not in path]
+    found = [_judge_plain(path, value, attributes, vr_of, unreadable, asked) for path, value in plain]
+    if len(plain) < len(asked):
+        found += _judge_sequences([key for key in asked if "." in key[0]], attributes, vr_of, unreadable)
+    return found
+
+
+def together(outcomes: Iterable[Outcome]) -> Outcome:
+    """Of all keys of one answer: one that contradicts is enough, and so is one that is undecided among others."""
+    found = set(outcomes)
+    return CONTRADICTS if CONTRADICTS in found else UNDECIDED if UNDECIDED in found else AGREES
+
+
+def is_universal(asked: str) -> bool:
+    """Whether a value asks for nothing: no value, or any (PS3.4 C.2.2.2.3)."""
+    return not asked.strip("*")
+
+
+def _judge_plain(
+    path: str,
+    asked: str,
+    attributes: Mapping[str, Any],
+    vr_of: Callable[[int], str],
+    unreadable: frozenset[int],
+    keys: Sequence[Key],
+) -> Judged:
+    tag = int(path, 16)
+    element = attributes.get(path)
+    vr = vr_of(tag)
+    if vr == "UN" and element:
+        vr = str(element.get("vr", vr))
+    if element and "InlineBinary" in element:
+        return Judged(path, UNDECIDED)
+    values = None if element is None else element.get("Value", ())
+    zoned = f"{TIMEZONE_OFFSET:08X}" in attributes
+    found = outcome(vr, asked, values, readable=tag not in unreadable, zoned=zoned)
+    if (
+        found is CONTRADICTS
+        and path in _COMBINED
+        and _may_be_combined(asked, query.value_of(keys, int(_COMBINED[path], 16)))
+    ):
+        found = UNDECIDED
+    empty = not any(not _is_empty(one) for one in values or ())
+    return Judged(path, found, wants_value=found is UNDECIDED and empty)
+
+
+def _may_be_combined(times: str, dates: str | None) -> bool:
+    """Whether a range of times says something else to an archive that takes both ranges for one of date-times."""
+    if not dates or "-" not in times:
+        return False
+    span = moments.asked("DA", dates)
+    return span is not None and not span.is_one_day
+
+
+def _judge_sequences(
+    keys: Sequence[Key], attributes: Mapping[str, Any], vr_of: Callable[[int], str], unreadable: frozenset[int]
+) -> list[Judged]:
+    """Sequence matching (PS3.4 C.2.2.2.6): one item of the answer that agrees with all keys of an asked item."""
+    items: dict[str, list[Key]] = {}
+    for path, value in keys:
+        head, _, rest = path.partition(".")
+        items.setdefault(head, []).append((rest, value))
+    found = []
+    for head, inner in items.items():
+        element = attributes.get(head[:8]) or {}
+        # A timezone of the answer as a whole holds for its items.
+        zone = {tag: one for tag, one in attributes.items() if tag == f"{TIMEZONE_OFFSET:08X}"}
+        answered = [one for one in element.get("Value", ()) if isinstance(one, Mapping) and one]
+        judged = [judge(inner, {**zone, **one}, vr_of, unreadable=unreadable) for one in answered]
+        path = f"{head}.{inner[0][0]}"
+        if not judged:
+            found.append(Judged(path, UNDECIDED, wants_value=True))
+            continue
+        best = min(judged, key=lambda one: _RANK[together(key.outcome for key in one)])
+        result = together(key.outcome for key in best)
+        culprits = [key for key in best if key.outcome is result]
+        wants = result is UNDECIDED and all(key.wants_value for key in culprits)
+        found.append(Judged(f"{head}.{culprits[0].path}", result, wants_value=wants))
+    return found
+
+
+_RANK: Mapping[Outcome, int] = {AGREES: 0, UNDECIDED: 1, CONTRADICTS: 2}
+
+
+# --- one value against one --------------------------------------------------------------------------------------------
+
+_Compare = Callable[[Any], Outcome]
+
+
+@lru_cache(maxsize=1024)
+def _wanted(vr: str, asked: str) -> tuple[_Compare, ...]:
+    """What each of the asked values is compared by."""
+    parts = [asked] if vr in WHOLE else asked.split("\\")
+    return tuple(_comparison(vr, part.strip(" \0")) for part in parts if part.strip(" \0"))
+
+
+def _comparison(vr: str, asked: str) -> _Compare:
+    if is_universal(asked):
+        return lambda _: AGREES
+    if vr == "PN":
+        return _name_comparison(asked)
+    if vr in _TIMES and not is_wild(asked):
+        span = moments.asked(vr, asked)
+        return _undecided if span is None else lambda value: _by_span(vr, span, value)
+    if vr in _NUMBERS and (number := _number(asked)) is not None:
+        return lambda value: _by_number(number, value)
+    if vr == "AT":
+        return lambda value: _by_text(_digits(asked), _digits(str(value)))
+    if vr in _BINARY:
+        return _undecided
+    if is_wild(asked):
+        lax = loose(asked)
+        return lambda value: _by_pattern(asked, lax, str(value))
+    return lambda value: _by_text(asked, str(value))
+
+
+def _digits(text: str) -> str:
+    """A tag as the DICOM JSON model has it."""
+    return "".join(char for char in text.upper() if char.isalnum())
+
+
+def _undecided(_: Any) -> Outcome:
+    return UNDECIDED
+
+
+def _by_text(asked: str, value: str) -> Outcome:
+    value = value.strip(" \0")
+    if value == asked:
+        return AGREES
+    return UNDECIDED if loose(value) == loose(asked) else CONTRADICTS
+
+
+def _by_pattern(asked: str, lax: str, value: str) -> Outcome:
+    if fits(asked, value.strip(" \0")):
+        return AGREES
+    return UNDECIDED if fits(lax, loose(value)) else CONTRADICTS
+
+
+def _by_number(asked: float, value: Any) -> Outcome:
+    number = _number(value)
+    if number is None:
+        return UNDECIDED
+    return AGREES if number == asked else CONTRADICTS
+
+
+def _by_span(vr: str, asked: Span, value: Any) -> Outcome:
+    """An asked day, time or range against a value, which covers as much time as it leaves open."""
+    held = moments.told(vr, str(value))
+    if held is None:
+        return UNDECIDED
+    return {"within": AGREES, "apart": CONTRADICTS, "unsure": UNDECIDED}[asked.holds(held)]
+
+
+def _name_comparison(asked: str) -> _Compare:
+    """A person's name: any of its component groups, case and accents folded (PS3.5 6.2.1, PS3.4 C.2.2.2.1)."""
+    wanted = [group for group in (name_folded(one) for one in asked.split("=")) if group]
+
+    def compare(value: Any) -> Outcome:
+        groups = [name_folded(group) for group in _groups(value)]
+        found = {_by_name(one, group) for one in wanted for group in groups if group}
+        return AGREES if AGREES in found else CONTRADICTS if found == {CONTRADICTS} else UNDECIDED
+
+    return compare
+
+
+def _by_name(asked: str, group: str) -> Outcome:
+    if is_wild(asked):
+        # Components that are empty may be left out at the end.
+        return AGREES if fits(asked, group) or fits(asked, f"{group}^") else CONTRADICTS
+    if asked == group:
+        return AGREES
+    return UNDECIDED if is_name_part(asked, group) else CONTRADICTS
+
+
+def _groups(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [str(value[name]) for name in _GROUPS if value.get(name)]
+    return str(value).split("=")
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number == number else None
+
+
+def _is_empty(value: Any) -> bool:
+    if value is None or (isinstance(value, Mapping) and not value):
+        return True
+    return isinstance(value, str) and not value.strip(" \0")
