@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import echo, far, find, others, receive, retrieve, send, stock, through_queue, walk
+from benchmarks import echo, far, find, others, receive, retrieve, send_loop, stock, store, through_queue, walk
 
 ROWS = {
-    "send": send.run,
+    "store": store.run,
     "receive": receive.run,
     "find": find.run,
     "retrieve": retrieve.run,
@@ -17,6 +17,7 @@ ROWS = {
     "stock": stock.run,
     "echo": echo.run,
     "walk": walk.run,
+    "profile-send": send_loop.run,
 }
 
 

@@ -1,4 +1,4 @@
-"""A remote that is 20 ms away: eight associations of ours, through the queue, against storescu's one.
+"""A remote that is 20 ms away: `submit store --wait` with eight associations, against storescu's one; whole commands.
 
 The line is a relay in a process of its own, which holds every byte back for 10 ms in either direction.
 """
@@ -12,39 +12,39 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks import data, receivers
-from benchmarks.harness import Row, interleave, timed_process
+from benchmarks.harness import Row, interleave, sized
+from benchmarks.store import PDU, sent, theirs
 from benchmarks.through_queue import submitted
 from support.installation import Installation
 from support.relay import Relay
 
-INSTANCES = 8000
-"""Two chunks of 500 for each association."""
-THEIRS = 500
-"""storescu's rate is the same for any number, and so low that more would only take longer."""
 ASSOCIATIONS = 8
 ROUND_TRIP = 0.02
+ROWS = ((8, 211, 2003, 7.0), (1, 43, 397, 5.0))
+"""Studies, how many images in the smaller and in the larger run, the least ratio wanted."""
+THEIRS = 23, 223
+"""storescu's rate is the same for any number, and so low that more would only take longer."""
 
 
 def run(rounds: int) -> None:
-    """One row."""
-    folder, fewer = data.folder("MR", INSTANCES), data.folder("MR", THEIRS)
+    """A job of several studies, and one study alone."""
     home = Path(tempfile.mkdtemp(prefix="dicomferry-bench-"))
     try:
         installation = Installation(home, workers=ASSOCIATIONS)
-        with receivers.sink("--fork", "-pdu", "16384") as sink, line(sink) as port, installation.up() as up:
+        with receivers.sink("--fork", "-pdu", PDU) as sink, line(sink) as port, installation.up():
             installation.run("remote", "add", "far", f"ANY-SCP@127.0.0.1:{port}")
             installation.run("remote", "set", "far", "--max-associations", str(ASSOCIATIONS))
-            argv = ["storescu", "-pdu", "16384", "-R", "+sd", "+r", "127.0.0.1", str(port), str(fewer)]
-            name = f"{ROUND_TRIP * 1000:.0f} ms away, {INSTANCES} MR, {ASSOCIATIONS} associations"
-            interleave(
-                Row(name, "/s", "storescu", 6.0),
-                lambda: submitted(installation, up, "far", folder, INSTANCES),
-                lambda: timed_process(argv, THEIRS, receivers.ENVIRONMENT),
-                rounds,
-            )
+            other = sent(theirs(port), "MR", *THEIRS)
+            for studies, few, many, target in ROWS:
+                folders = data.folder("MR", few, studies=studies), data.folder("MR", many, studies=studies)
+                ours = sized(partial(submitted, installation, "far"), *folders, many - few)
+                what = f"{studies} studies" if studies > 1 else "one study"
+                row = Row(f"{ROUND_TRIP * 1000:.0f} ms away, {many} MR in {what}", "/s", "storescu", target)
+                interleave(row, ours, other, rounds)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

@@ -1,51 +1,50 @@
-"""C-FIND through submit, Redis, a Celery worker and the record, from an SCP with answers encoded beforehand."""
+"""C-FIND, whole commands, from an SCP with answers encoded beforehand, against findscu."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from datetime import datetime
+import time
+from functools import partial
 from pathlib import Path
 
-from benchmarks.harness import Measured, Row, interleave, median, timed_process
+from benchmarks.harness import Row, command, interleave, sized
 from benchmarks.receivers import ENVIRONMENT
-from benchmarks.through_queue import memory
-from support.find_scp import Asked, FindScp, Reply, final, identifier, pending
-from support.installation import Installation, Up
+from support.find_scp import FindScp, final, identifier, pending
+from support.installation import SCRIPT, Installation
 
-MATCHES = 20_000
-WANTED = 2_000.0
-"""Matches a second, recorded."""
+FEW, MANY = 997, 19_997
 _KEYS = ("PatientName", "StudyDate", "StudyTime", "AccessionNumber", "StudyDescription", "ModalitiesInStudy")
 
 
 def run(rounds: int) -> None:
-    """Studies as archives describe them; DCMTK's findscu, which records nothing, to compare with."""
+    """Studies as archives describe them, through the queue and by `scu`, against DCMTK's findscu, which prints them."""
     # Encoded once, and numbered in the bytes: as many data sets cost longer than a run.
     template = pending(_study(1_000_000))
-    answers = [template.replace(b"1000000", str(1_000_000 + number).encode()) for number in range(MATCHES)]
-    answers.append(final())
-
-    def reply(_asked: Asked) -> Reply:
-        return answers
-
+    answers = [template.replace(b"1000000", str(1_000_000 + number).encode()) for number in range(MANY)]
     home = Path(tempfile.mkdtemp(prefix="dicomferry-bench-"))
     try:
         installation = Installation(home)
-        with FindScp(reply) as scp, installation.up() as up:
+        with (
+            FindScp(lambda _: [*answers[:FEW], final()]) as small,
+            FindScp(lambda _: [*answers, final()]) as large,
+            installation.up(),
+        ):
             asked = [word for key in ("StudyInstanceUID", *_KEYS) for word in ("-k", key)]
-            theirs = ["findscu", "-S", "-k", "QueryRetrieveLevel=STUDY", *asked, "127.0.0.1", str(scp.port)]
-            row = Row(f"C-FIND, {MATCHES} matches into rows", "/s", "findscu, nothing kept", None)
-            interleave(
-                row,
-                lambda: _ours(installation, up, scp.address, asked),
-                lambda: timed_process(theirs, MATCHES, ENVIRONMENT),
-                rounds,
-            )
-            reached = "reached" if median(row.ours) >= WANTED else "NOT reached"
-            print(f"  wanted {WANTED:,.0f}/s: {reached}", flush=True)
+            level = ["findscu", "-S", "-k", "QueryRetrieveLevel=STUDY", *asked, "127.0.0.1"]
+            theirs = sized(partial(_asked, level), small, large, MANY - FEW)
+            scu = [*SCRIPT, "scu", "--find", "--studyroot", "--study", *_scu_keys(), "127.0.0.1"]
+            printed = sized(partial(_asked, scu), small, large, MANY - FEW)
+            interleave(Row("scu --find, matches printed", "/s", "findscu", 0.8), printed, theirs, rounds)
+            found = sized(partial(_found, installation, asked), small, large, MANY - FEW)
+            interleave(Row("submit find --wait, matches into rows", "/s", "findscu", None), found, theirs, rounds)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _scu_keys() -> list[str]:
+    numbers = ("20,d", "10,10", "8,20", "8,30", "8,50", "8,1030", "8,61")
+    return [word for number in numbers for word in ("-k", number)]
 
 
 def _study(number: int) -> bytes:
@@ -66,12 +65,12 @@ def _study(number: int) -> bytes:
     )
 
 
-def _ours(installation: Installation, up: Up, address: str, asked: list[str]) -> Measured:
-    """The rate from the job's start to its end, and the memory of each process."""
-    job = installation.json("submit", "find", address, *asked, "--wait")
-    assert job["state"] == "succeeded" and job["matches"] == MATCHES
-    return Measured(MATCHES / _seconds(job), rss_mb=memory(up.roles()))
+def _asked(argv: list[str], scp: FindScp) -> float:
+    return command([*argv, str(scp.port)], ENVIRONMENT)
 
 
-def _seconds(job: dict[str, str]) -> float:
-    return (datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(job["started_at"])).total_seconds()
+def _found(installation: Installation, asked: list[str], scp: FindScp) -> float:
+    """The seconds from typing the command to its end."""
+    began = time.perf_counter()
+    installation.run("submit", "find", scp.address, *asked, "--wait")
+    return time.perf_counter() - began

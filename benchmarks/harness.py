@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path(os.environ.get("BENCHMARK_DATA", "/tmp/dicomferry-benchmarks"))
 """Where the data is made once and kept for the next run."""
 
+T = TypeVar("T")
 Run = Callable[[], "Measured"]
 
 
@@ -89,6 +91,44 @@ def interleave(row: Row, ours: Run, theirs: Run, rounds: int) -> Row:
     row.save()
     print(row.line(), flush=True)
     return row
+
+
+def sized(work: Callable[[T], float], few: T, many: T, more: int) -> Run:
+    """A run that does `work` on a small and on a large amount and gives the rate between the two.
+
+    `work` returns the seconds from its beginning to its end, `more` is by how much `many` is larger. So starting and
+    ending a process, which both have, count on neither side.
+    """
+
+    def once() -> Measured:
+        before = _children()
+        short = work(few)
+        between = _children()
+        long = work(many)
+        cpu = (_children() - between) - (between - before)
+        return Measured(marginal(short, long, more), cpu if cpu > 0 else None)
+
+    return once
+
+
+def marginal(few: float, many: float, more: int) -> float:
+    """The rate of what a run of `many` seconds did more than one of `few` seconds."""
+    if many <= few:
+        raise RuntimeError(f"the larger run took {many:.2f} s and the smaller one {few:.2f} s: too small to tell")
+    return more / (many - few)
+
+
+def _children() -> float:
+    """Processor seconds of the processes that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def command(argv: list[str], environment: dict[str, str] | None = None) -> float:
+    """The seconds that a command takes, as whoever types it waits for it. Raises CalledProcessError."""
+    began = time.perf_counter()
+    subprocess.run(argv, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - began
 
 
 def timed_process(argv: list[str], amount: int, environment: dict[str, str] | None = None) -> Measured:

@@ -1,82 +1,69 @@
 """Against what else there is: pynetdicom's own storescu and storescp apps, and gdcmscu --store.
 
-Figures to know, without a target: they are whole programs of another kind. Each runs as a user would run it, with no
-more images than it needs for a steady rate, and what arrived is counted.
+Figures to know, without a target. Each runs as a user would run it, whole commands, rates between a smaller and a
+larger run; what arrived is counted.
 """
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 from benchmarks import data, receivers
-from benchmarks.harness import Measured, Row, Run, interleave
+from benchmarks.harness import Measured, Row, interleave, sized
+from benchmarks.receive import Load, load, send
 from benchmarks.receive import ours as our_scp
-from benchmarks.receive import shares
-from benchmarks.send import ours as our_sender
+from support.installation import SCRIPT
 from support.peers import PynetdicomScp, StoreScp
 
 PYNETDICOM = (sys.executable, "-m", "pynetdicom")
-NUMBERS = {"MR": 200, "CT": 100}
+NUMBERS = {"MR": ((499, 4999), (43, 199)), "CT": ((97, 997), (23, 97))}
+"""How many images the smaller and the larger run have, ours and theirs: their rates are the same for any number."""
 
 
 def run(rounds: int) -> None:
     """Sending to the same storescp, then receiving from the same storescu."""
-    for kind, number in NUMBERS.items():
-        paths = data.files(kind, number)
-        folder = str(paths[0].parent.parent)
-        with _counting() as (scp, counted):
-            port = str(scp.port)
+    for kind, numbers in NUMBERS.items():
+        with StoreScp("ANY-SCP", "--ignore", "-pdu", "16384") as scp:
+            peer = ["127.0.0.1", str(scp.port)]
+            ours = [*SCRIPT, "scu", "--store", *peer, "-r", "-i"]
             programs = {
-                "pynetdicom storescu": [*PYNETDICOM, "storescu", "127.0.0.1", port, folder, "-r", "-cx"],
-                "gdcmscu": ["gdcmscu", "--store", "127.0.0.1", port, "-r", "-i", folder],
+                "pynetdicom storescu": [*PYNETDICOM, "storescu", *peer, "-r", "-cx"],
+                "gdcmscu": ["gdcmscu", "--store", *peer, "-r", "-i"],
             }
             for name, argv in programs.items():
-                row = Row(f"send {kind} x {number}, one association, {name}", "/s", name, None)
-                ours, theirs = partial(our_sender, paths, scp.port), partial(_program, argv, number)
-                interleave(row, counted(number, ours), counted(number, theirs), rounds)
-        whole = shares(kind, number, 1)
-        row = Row(f"SCP {kind} 1 sender, pynetdicom storescp", "/s", "pynetdicom storescp", None)
-        interleave(row, our_scp(whole, number), partial(_pynetdicom, whole[0], number), rounds)
+                mine, other = (
+                    sized(partial(_sent, scp, words, kind), few, many, many - few)
+                    for words, (few, many) in zip((ours, argv), numbers, strict=True)
+                )
+                interleave(Row(f"scu --store, {kind}, {name}", "/s", name, None), mine, other, rounds)
+        row = Row(f"storage SCP, {kind}, pynetdicom storescp", "/s", "pynetdicom storescp", None)
+        sent = load(kind, 1)
+        interleave(row, our_scp(sent), partial(_pynetdicom, sent), rounds)
 
 
-@contextlib.contextmanager
-def _counting() -> Iterator[tuple[StoreScp, Callable[[int, Run], Run]]]:
-    """storescp as a sink whose log tells how many came: (it, what wraps a run so that it fails when some did not)."""
-    with StoreScp("ANY-SCP", "--ignore", "-pdu", "16384") as scp:
-
-        def counted(number: int, once: Run) -> Run:
-            def checked() -> Measured:
-                before = scp.stores()
-                measured = once()
-                if scp.stores() != before + number:
-                    raise RuntimeError(f"{scp.stores() - before} of {number} arrived")
-                return measured
-
-            return checked
-
-        yield scp, counted
-
-
-def _program(argv: list[str], number: int) -> Measured:
-    """Its exit code tells nothing: gdcmscu 3.0.21 aborts after every good association."""
+def _sent(scp: StoreScp, argv: list[str], kind: str, number: int) -> float:
+    """The seconds of the whole command; its exit code tells nothing: gdcmscu 3.0.21 aborts after every association."""
+    before = scp.stores()
     began = time.perf_counter()
-    subprocess.run(argv, env=receivers.ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return Measured(number / (time.perf_counter() - began))
+    subprocess.run(
+        [*argv, str(data.folder(kind, number))],
+        env=receivers.ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    seconds = time.perf_counter() - began
+    if scp.stores() != before + number:
+        raise RuntimeError(f"{scp.stores() - before} of {number} arrived")
+    return seconds
 
 
-def _pynetdicom(folder: Path, number: int) -> Measured:
+def _pynetdicom(sent: Load) -> Measured:
     """storescu to its storescp, which writes what it receives."""
     with PynetdicomScp() as scp:
-        began = time.perf_counter()
-        argv = ["storescu", "+sd", "+r", "127.0.0.1", str(scp.port), str(folder)]
-        subprocess.run(argv, env=receivers.ENVIRONMENT, check=True)
-        seconds = time.perf_counter() - began
-        if len(scp.received()) != number:
+        measured = send(scp.port, sent)
+        if len(scp.received()) != sum(sent.numbers):
             raise RuntimeError("pynetdicom did not keep all")
-        return Measured(number / seconds)
+        return measured

@@ -11,10 +11,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from benchmarks import data, receivers
+from benchmarks import receivers
 from benchmarks.harness import Measured, Row, interleave, timed_process
 from benchmarks.receive import shares
-from benchmarks.send import ours as our_sender
+from support.installation import SCRIPT
 from support.scp import StorageScp
 
 NUMBER = 100
@@ -23,12 +23,12 @@ STOCK = {name: value for name, value in os.environ.items() if name != "TCP_NODEL
 
 def run(rounds: int) -> None:
     """To its storescp, and from its storescu."""
-    paths = data.files("MR", NUMBER)
     (folder,) = shares("MR", NUMBER, 1)
     with receivers.sink(environment=STOCK) as port:
         argv = ["storescu", "+sd", "+r", "127.0.0.1", str(port), str(folder)]
         row = Row(f"send MR x {NUMBER}, to storescp as it comes", "/s", "storescu as it comes", None)
-        interleave(row, lambda: our_sender(paths, port), lambda: timed_process(argv, NUMBER, STOCK), rounds)
+        ours = [*SCRIPT, "scu", "--store", "-r", "127.0.0.1", str(port), str(folder)]
+        interleave(row, lambda: timed_process(ours, NUMBER, STOCK), lambda: timed_process(argv, NUMBER, STOCK), rounds)
     row = Row(f"SCP MR x {NUMBER}, from storescu as it comes", "/s", "storescp as it comes", None)
     interleave(row, lambda: _into_ours(folder), lambda: _into_storescp(folder), rounds)
 

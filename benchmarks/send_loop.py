@@ -1,4 +1,7 @@
-"""C-STORE as SCU over one association, against storescu; both to the same sink."""
+"""A profile, no figure of a user's: our send loop alone, with its files read beforehand, against the whole of storescu.
+
+What a user gets is `store` and `queue`.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from dicomferry.workers import part10
 from dicomferry.workers.dimse.local_instance import LocalInstance
 from dicomferry.workers.dimse.store import send
 
-ROWS = (("MR", 2000, 1.4), ("CT", 400, 1.2), ("XL", 12, 1.0))
+ROWS = (("MR", 2000), ("CT", 400), ("XL", 12))
 
 
 def run(rounds: int, pdu: str = "16384") -> None:
     """The three sizes of object."""
-    for kind, number, target in ROWS:
+    for kind, number in ROWS:
         paths = data.files(kind, number)
-        row = Row(f"send {kind} x {number}, one association, pdu {pdu}", "/s", "storescu", target)
+        row = Row(f"profile: send loop, {kind} x {number}, pdu {pdu}", "/s", "storescu, whole command", None)
         with receivers.sink("-pdu", pdu) as port:
             argv = ["storescu", "-pdu", pdu, "-R", "+sd", "+r", "127.0.0.1", str(port), str(paths[0].parent.parent)]
             interleave(
