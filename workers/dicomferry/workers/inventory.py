@@ -17,6 +17,7 @@ from typing import NamedTuple
 from dicomferry.models.errors import UnusableFile
 from dicomferry.models.state import ItemState
 from dicomferry.workers.part10 import FIRST_READ, UNCOMPRESSED, Header, open_file, read_header
+from dicomferry.workers.same_instance import Relation, Side, relation
 
 MAX_INSTANCES = 500
 MAX_BYTES = 256 << 20
@@ -367,30 +368,14 @@ class Cut:
 def same_content(a: bytes, b: bytes, header_a: Header | None = None, header_b: Header | None = None) -> bool:
     """Whether the files `a` and `b` hold the same data set, whatever their meta groups say.
 
-    The bytes decide; where they differ, the elements do, as long as the two files share a transfer syntax or have
-    uncompressed ones: encoding, length forms, group lengths and trailing padding (PS3.10 7.2) do not count.
-    Raises UnusableFile or OSError for a file that cannot be read; one that cannot be parsed is not the same.
+    The storage SCP asks the same of what it receives (`same_instance`). Raises UnusableFile or OSError for a file that
+    cannot be read; one that cannot be parsed is not the same.
     """
     header_a = header_a or read_header(a)
     header_b = header_b or read_header(b)
-    syntaxes = {header_a.transfer_syntax_uid, header_b.transfer_syntax_uid}
-    if len(syntaxes) == 1 and _same_bytes(a, header_a.data_offset, b, header_b.data_offset):
-        return True
-    if len(syntaxes) > 1 and not syntaxes <= UNCOMPRESSED:
-        return False
-    # Only two files with one UID get here, so the parser is loaded only then.
-    from dicomferry.workers.transcode import same_elements
-
-    return same_elements(a, header_a, b, header_b)
-
-
-def _same_bytes(a: bytes, offset_a: int, b: bytes, offset_b: int) -> bool:
-    with open(a, "rb") as file_a, open(b, "rb") as file_b:
-        if os.fstat(file_a.fileno()).st_size - offset_a != os.fstat(file_b.fileno()).st_size - offset_b:
-            return False
-        file_a.seek(offset_a)
-        file_b.seek(offset_b)
-        while block := file_a.read(1 << 20):
-            if block != file_b.read(1 << 20):
-                return False
-    return True
+    with open(a, "rb") as one, open(b, "rb") as other:
+        found = relation(
+            Side(one.fileno(), header_a.data_offset, header_a.transfer_syntax_uid),
+            Side(other.fileno(), header_b.data_offset, header_b.transfer_syntax_uid),
+        )
+    return found is Relation.SAME

@@ -1,19 +1,20 @@
-"""Are two files of one SOP Instance UID the same instance, another encoding of it, or a conflict?"""
+"""Are two files of one SOP Instance UID the same instance, another encoding of it, or a conflict?
+
+One answer for what is sent and for what is received. The raw bytes of the values decide, to the end of the data set; in
+doubt it is a conflict, which keeps both. Encoding, length forms, group lengths and padding do not count.
+"""
 
 from __future__ import annotations
 
 import os
-import struct
-import warnings
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import NamedTuple
 
 from dicomferry.workers import file_meta
-from dicomferry.workers.data_set import DEFLATED, EXPLICIT_BE, IMPLICIT, UNCOMPRESSED
-from dicomferry.workers.elements import HEADER_SIZES, UNDEFINED, UNPACK_HEADER, UNPACK_LENGTH
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
+from dicomferry.workers.byte_source import Inflated, Source, Stored, Unreadable
+from dicomferry.workers.data_set import DEFLATED, UNCOMPRESSED
+from dicomferry.workers.tokens import PIXEL_DATA, Kind, Token, Tokens
 
 
 class Relation(StrEnum):
@@ -24,138 +25,150 @@ class Relation(StrEnum):
     CONFLICT = "conflict"
 
 
+class Side(NamedTuple):
+    """An open file, where its data set begins, and in which transfer syntax."""
+
+    fd: int
+    data_offset: int
+    syntax: str
+
+    @property
+    def source(self) -> Source:
+        """The bytes of its data set."""
+        return (Inflated if self.syntax in DEFLATED else Stored)(self.fd, self.data_offset)
+
+
 _BLOCK = 1024 * 1024
-_LARGE_VALUE = 64 * 1024
-_PIXEL_DATA = 0x7FE00010
-# What compressing or decompressing lawfully changes beside the pixels (PS3.3 C.7.6.1, C.7.6.3), and padding.
+_TWO, _FOUR, _EIGHT = ("AT", "OW", "SS", "US"), ("FL", "OF", "OL", "SL", "UL"), ("FD", "OD", "OV", "SV", "UV")
+_WORDS = {vr: size for size, vrs in ((2, _TWO), (4, _FOUR), (8, _EIGHT)) for vr in vrs}
+# What compressing or decompressing lawfully changes at the top level (PS3.3 C.7.6.1, C.7.6.3), pixels first.
 _OF_THE_ENCODING = frozenset(
     {
-        0x00080008, 0x00082111, 0x00280002, 0x00280004, 0x00280006, 0x00280034, 0x00282110, 0x00282112, 0x00282114,
-        0xFFFCFFFC,
+        PIXEL_DATA, 0x7FE00001, 0x7FE00002, 0x7FE00003, 0x00080008, 0x00082111, 0x00280002, 0x00280004, 0x00280006,
+        0x00280034, 0x00282110, 0x00282112, 0x00282114,
     }
 )  # fmt: skip
 
 
 def compare(ours: int, theirs: int, *, elements: bool = True) -> Relation:
-    """What the file with descriptor `ours` is to the file with descriptor `theirs`. Raises OSError.
+    """What the file with descriptor `ours` is to the file with descriptor `theirs`, both with a meta group as we write.
 
-    Without `elements` only the same bytes in the same syntax are the same.
+    Without `elements` only the same bytes in the same syntax are the same. Raises OSError.
     """
-    first, second = (file_meta.decode(os.pread(fd, 64 * 1024, 0)) for fd in (ours, theirs))
-    if first is None or second is None:
-        return Relation.CONFLICT
-    one, other = (meta.values.get(file_meta.TRANSFER_SYNTAX, "") for meta in (first, second))
-    if one == other and _equal_bytes(ours, first.data_offset, theirs, second.data_offset):
+    sides = []
+    for fd in (ours, theirs):
+        meta = file_meta.decode(os.pread(fd, 64 * 1024, 0))
+        if meta is None:
+            return Relation.CONFLICT
+        sides.append(Side(fd, meta.data_offset, meta.values.get(file_meta.TRANSFER_SYNTAX, "")))
+    return relation(*sides, elements=elements)
+
+
+def relation(one: Side, other: Side, *, elements: bool = True) -> Relation:
+    """What the one data set is to the other. Memory stays flat, whatever they hold. Raises OSError."""
+    if one.syntax == other.syntax and _equal_bytes(one, other):
         return Relation.SAME
     if not elements:
         return Relation.CONFLICT
+    native = {one.syntax, other.syntax} <= UNCOMPRESSED
+    alike = native or one.syntax == other.syntax
     try:
-        return _compare_elements(ours, one, theirs, other)
-    except Exception:
-        # Whatever pydicom makes of a file that it cannot read: not known to be the same.
+        equal = _Comparison(one, other, strict=alike and not native, ignored=frozenset() if alike else _OF_THE_ENCODING)
+        if not equal.holds():
+            return Relation.CONFLICT
+    except Unreadable:
         return Relation.CONFLICT
+    return Relation.SAME if alike else Relation.ALTERNATE
 
 
-def _equal_bytes(first: int, first_at: int, second: int, second_at: int) -> bool:
-    size = os.fstat(first).st_size - first_at
-    if size != os.fstat(second).st_size - second_at:
+def _equal_bytes(one: Side, other: Side) -> bool:
+    size = os.fstat(one.fd).st_size - one.data_offset
+    if size != os.fstat(other.fd).st_size - other.data_offset:
         return False
     for pos in range(0, size, _BLOCK):
-        length = min(_BLOCK, size - pos)
-        if os.pread(first, length, first_at + pos) != os.pread(second, length, second_at + pos):
+        if os.pread(one.fd, _BLOCK, one.data_offset + pos) != os.pread(other.fd, _BLOCK, other.data_offset + pos):
             return False
     return True
 
 
-def _compare_elements(first: int, first_syntax: str, second: int, second_syntax: str) -> Relation:
-    one, one_at = _read(first)
-    other, other_at = _read(second)
-    native = {first_syntax, second_syntax} <= UNCOMPRESSED
-    ignored = {0xFFFCFFFC} if native or first_syntax == second_syntax else _OF_THE_ENCODING
-    if not _equal_elements(one, other, ignored):
-        return Relation.CONFLICT
-    if not native and first_syntax != second_syntax:
-        return Relation.ALTERNATE
-    deflated = {first_syntax, second_syntax} & DEFLATED
-    if deflated or EXPLICIT_BE in (first_syntax, second_syntax):
-        # Their pixels cannot be compared where they lie.
-        return Relation.SAME if _decoded_pixels(first) == _decoded_pixels(second) else Relation.CONFLICT
-    same = _equal_pixels(first, one_at, first_syntax in IMPLICIT, second, other_at, second_syntax in IMPLICIT)
-    return Relation.SAME if same else Relation.CONFLICT
+class _Comparison:
+    """Two data sets side by side. `strict`: value representations count as well; `ignored`: tags at the top level."""
 
+    def __init__(self, one: Side, other: Side, *, strict: bool, ignored: frozenset[int]) -> None:
+        self._sources = one.source, other.source
+        self._tokens = Tokens(self._sources[0], one.syntax), Tokens(self._sources[1], other.syntax)
+        self._strict = strict
+        self._ignored = ignored
 
-def _read(fd: int) -> tuple[Dataset, int]:
-    """The elements before the pixels, and the position at which they end."""
-    from pydicom import dcmread
+    def holds(self) -> bool:
+        """Whether they hold the same. Raises Unreadable, OSError."""
+        while True:
+            one, other = self._next(0), self._next(1)
+            if one is None or other is None:
+                return one is other
+            if one.tag != other.tag or (self._strict and one.vr != other.vr):
+                return False
+            if one.kind is not other.kind:
+                # A sequence by its VR in the one is mere bytes in the other, which has no VR.
+                if {one.kind, other.kind} != {Kind.VALUE, Kind.SEQUENCE}:
+                    return False
+                if not self._tokens[0 if one.kind is Kind.VALUE else 1].descend():
+                    return False
+            elif one.kind is Kind.VALUE and self._are_sequences(one, other):
+                if not all([tokens.descend() for tokens in self._tokens]):
+                    return False
+            elif one.kind in (Kind.VALUE, Kind.FRAGMENT) and not self._equal_values(one, other):
+                return False
 
-    with os.fdopen(os.dup(fd), "rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        file.seek(0)
-        found = dcmread(file, force=True, stop_before_pixels=True)
-        for element in found.iterall():
-            _ = element.value
-        return found, file.tell()
-
-
-def _decoded_pixels(fd: int) -> bytes:
-    from pydicom import dcmread
-
-    with os.fdopen(os.dup(fd), "rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        file.seek(0)
-        found = dcmread(file, force=True)
-        if "PixelData" not in found:
-            return b""
-        value: bytes = found.PixelData
-        swapped = found.file_meta.TransferSyntaxUID == EXPLICIT_BE and found.get("BitsAllocated", 8) == 16
-        if swapped:
-            value = struct.pack(f"<{len(value) // 2}H", *struct.unpack(f">{len(value) // 2}H", value))
-        return value.rstrip(b"\0")
-
-
-def _equal_elements(one: Dataset, other: Dataset, ignored: frozenset[int] | set[int]) -> bool:
-    """Whether both have the same elements but for group lengths and those `ignored`."""
-    tags = [{int(tag) for tag in found.keys()} for found in (one, other)]  # noqa: SIM118 - a data set is no dict
-    tags = [{tag for tag in some if tag & 0xFFFF and tag not in ignored} for some in tags]
-    return tags[0] == tags[1] and all(_equal_values(one[tag], other[tag]) for tag in tags[0])
-
-
-def _equal_values(one: Any, other: Any) -> bool:
-    if one.VR == other.VR == "SQ":
-        pairs = zip(one.value, other.value, strict=False)
-        return len(one.value) == len(other.value) and all(_equal_elements(a, b, frozenset()) for a, b in pairs)
-    if one.VR == other.VR:
-        return bool(one.value == other.value)
-    # A private element has no VR in Implicit VR: its bytes are the same all the same.
-    raw = [item.value if isinstance(item.value, bytes) else str(item.value).encode() for item in (one, other)]
-    return raw[0].rstrip(b"\0 ") == raw[1].rstrip(b"\0 ")
-
-
-def _equal_pixels(one: int, one_at: int, one_implicit: bool, other: int, other_at: int, other_implicit: bool) -> bool:
-    """Compare the elements at these positions, Pixel Data as a rule, block by block."""
-    first, second = _value_at(one, one_at, one_implicit), _value_at(other, other_at, other_implicit)
-    if first is None or second is None:
-        return first is second
-    (tag, start, length), (other_tag, other_start, other_length) = first, second
-    if tag != other_tag or length != other_length:
-        return False
-    if length == UNDEFINED:
-        return _equal_bytes(one, start, other, other_start)
-    for pos in range(0, length, _BLOCK):
-        size = min(_BLOCK, length - pos)
-        if os.pread(one, size, start + pos) != os.pread(other, size, other_start + pos):
-            return False
-    return True
-
-
-def _value_at(fd: int, pos: int, implicit: bool) -> tuple[int, int, int] | None:
-    """(tag, position of the value, its length) of the element at `pos`; None at the end."""
-    head = os.pread(fd, 12, pos)
-    if len(head) < 8:
+    def _next(self, side: int) -> Token | None:
+        """The next token that counts."""
+        tokens = self._tokens[side]
+        while (token := tokens.next()) is not None:
+            if token.depth or token.tag not in self._ignored:
+                return token
+            while token is not None and token.kind is not Kind.VALUE and (token.depth or token.kind is not Kind.END):
+                token = tokens.next()
         return None
-    group, element, vr, length = UNPACK_HEADER[False](head, 0)
-    if implicit:
-        return group << 16 | element, pos + 8, UNPACK_LENGTH[False](head, 4)[0]
-    if HEADER_SIZES[False].get(vr, 12) == 12:
-        return group << 16 | element, pos + 12, UNPACK_LENGTH[False](head, 8)[0]
-    return group << 16 | element, pos + 8, length
+
+    @staticmethod
+    def _are_sequences(one: Token, other: Token) -> bool:
+        return one.vr in ("", "UN") and other.vr in ("", "UN") and _is_sequence(one.tag)
+
+    def _equal_values(self, one: Token, other: Token) -> bool:
+        if one.length != other.length:
+            return False
+        for pos in range(0, one.length, _BLOCK):
+            size = min(_BLOCK, one.length - pos)
+            blocks = []
+            for token, source in zip((one, other), self._sources, strict=True):
+                block = source.read(token.start + pos, size)
+                if len(block) < size:
+                    raise Unreadable("the data set ends inside of a value")
+                blocks.append(
+                    _turned(block, _WORDS.get(token.vr, 1)) if one.big is not other.big and token.big else block
+                )
+            if blocks[0] != blocks[1]:
+                return False
+        return True
+
+
+@lru_cache(maxsize=4096)
+def _is_sequence(tag: int) -> bool:
+    """Whether the dictionary has it as a sequence."""
+    from pydicom.datadict import dictionary_VR
+
+    try:
+        return dictionary_VR(tag) == "SQ"
+    except KeyError:
+        return False
+
+
+def _turned(value: bytes, width: int) -> bytes:
+    """`value` with the bytes of each word of `width` bytes reversed; an odd rest stays as it is."""
+    if width == 1:
+        return value
+    whole = len(value) // width * width
+    turned = bytearray(value)
+    for place in range(width):
+        turned[place:whole:width] = value[width - 1 - place : whole : width]
+    return bytes(turned)

@@ -45,7 +45,6 @@ IN_MEMORY = 32 << 20
 _TARGETS = (IMPLICIT_LE, EXPLICIT_LE)
 _TWO, _FOUR, _EIGHT = ("AT", "OW", "SS", "US"), ("FL", "OF", "OL", "SL", "UL"), ("FD", "OD", "OV", "SV", "UV")
 _WORDS = {vr: size for size, vrs in ((2, _TWO), (4, _FOUR), (8, _EIGHT)) for vr in vrs}
-_PADDING = 0xFFFCFFFC
 _PIXEL_REPRESENTATION = 0x00280103
 _PIXEL_DATA = 0x7FE00010
 # Where frames begin and end among fragments (PS3.3 C.7.6.3): without these, no meaning.
@@ -97,31 +96,6 @@ def decompress(path: bytes, header: Header, target: str = EXPLICIT_LE) -> Binary
             return explicit
         with explicit:
             return _written(_parsed(explicit, EXPLICIT_LE, target), target)
-
-
-def same_elements(a: bytes, header_a: Header, b: bytes, header_b: Header) -> bool:
-    """Whether two data sets are equal once both are written alike; False where one cannot be parsed.
-
-    Uncompressed ones are compared in Implicit VR, which has no VRs: an element that one writer knew and the other
-    called UN is still the same.
-    """
-    try:
-        with _canonical(a, header_a) as first, _canonical(b, header_b) as second:
-            while block := first.read(1 << 20):
-                if block != second.read(1 << 20):
-                    return False
-            return not second.read(1)
-    except UnusableFile:
-        return False
-
-
-def _canonical(path: bytes, header: Header) -> BinaryIO:
-    """The data set with every sequence's and item's length defined, without group lengths and padding."""
-    syntax = header.transfer_syntax_uid
-    target = IMPLICIT_LE if syntax in UNCOMPRESSED else EXPLICIT_LE
-    with _explained(target), open(path, "rb") as file:
-        file.seek(header.data_offset)
-        return _written(_parsed(file, syntax, target, canonical=True), target)
 
 
 def _decoder(syntax: str) -> Decoder:
@@ -189,7 +163,7 @@ def _explained(target: str) -> Iterator[None]:
         raise UnusableFile("not transcodable", f"cannot be written in {target}: {words}") from error
 
 
-def _parsed(file: BinaryIO, syntax: str, target: str, *, canonical: bool = False) -> Dataset:
+def _parsed(file: BinaryIO, syntax: str, target: str) -> Dataset:
     """The data set at the file's position, with raw values and the VRs under which `target` may have them."""
     big = syntax == EXPLICIT_BE
     top = read_dataset(_inflated(file) if syntax == DEFLATED_LE else file, syntax == IMPLICIT_LE, not big)
@@ -201,9 +175,6 @@ def _parsed(file: BinaryIO, syntax: str, target: str, *, canonical: bool = False
         own = elements.get(BaseTag(_PIXEL_REPRESENTATION))
         if isinstance(own, RawDataElement) and own.value:
             representation = _turned(own.value, 2) if big else own.value
-        if canonical:
-            elements.pop(BaseTag(_PADDING), None)
-            data_set.is_undefined_length_sequence_item = False
         for tag, element in list(elements.items()):
             if isinstance(element, RawDataElement):
                 vr = _vr(tag, element.VR, representation)
@@ -217,10 +188,7 @@ def _parsed(file: BinaryIO, syntax: str, target: str, *, canonical: bool = False
                     value = _turned(value, _WORDS[vr])
                 elements[tag] = element = element._replace(VR=vr, value=value)
             if element.VR == "SQ":
-                sequence = data_set[tag]
-                if canonical:
-                    sequence.is_undefined_length = False
-                waiting.extend((item, representation) for item in cast(Any, sequence.value))
+                waiting.extend((item, representation) for item in cast(Any, data_set[tag].value))
         # Said to be in the target's encoding already, or pydicom would decode each value to encode it again.
         data_set.set_original_encoding(target == IMPLICIT_LE, True, data_set._character_set)
     return top
