@@ -152,10 +152,10 @@ def good_sender(port: int, first: int = 1, number: int = 20) -> list[int]:
         return statuses
 
 
-def test_idle_associations_and_slow_ones_disturb_nobody(scp: StorageScp) -> None:
+def test_idle_associations_and_slow_ones_disturb_nobody() -> None:
     """200 that say nothing, and one that drips, beside one that sends."""
     uid, data = instance(999)
-    with ExitStack() as stack:
+    with storage_scp(scp__per_caller=256) as scp, ExitStack() as stack:
         for _ in range(200):
             stack.enter_context(association(scp.port))
         slow = stack.enter_context(association(scp.port))
@@ -167,7 +167,7 @@ def test_idle_associations_and_slow_ones_disturb_nobody(scp: StorageScp) -> None
         slow.send(message[cut:])
         assert slow.response().Status == 0
         assert psutil.Process(scp.pid).memory_info().rss < 200e6
-    until(lambda: scp.indexed() == 21, "all are indexed")
+        until(lambda: scp.indexed() == 21, "all are indexed")
 
 
 def test_an_association_that_says_nothing_is_aborted() -> None:
@@ -179,9 +179,9 @@ def test_an_association_that_says_nothing_is_aborted() -> None:
         assert caller.ended()
 
 
-def test_the_limit_on_associations(scp: StorageScp) -> None:
+def test_the_limit_on_associations() -> None:
     """One too many: 2/3/2; when one ends, its place is free again."""
-    with ExitStack() as stack:
+    with storage_scp(scp__per_caller=256) as scp, ExitStack() as stack:
         held = [stack.enter_context(association(scp.port)) for _ in range(256)]
         assert rejected("127.0.0.1", scp.port, "TESTER") == (2, 3, 2)
         held[0].release()
@@ -197,7 +197,7 @@ class _Cramped(StorageScp):
 
 def test_few_open_files_are_no_limit() -> None:
     """It makes more room, as far as the system lets it."""
-    with _Cramped(scp__accept="any") as scp, ExitStack() as stack:
+    with _Cramped(scp__accept="any", scp__per_caller=256) as scp, ExitStack() as stack:
         for _ in range(200):
             stack.enter_context(association(scp.port))
         assert good_sender(scp.port) == [0] * 20

@@ -13,6 +13,7 @@ from dicomferry.models.governor import What
 from dicomferry.models.pacing import BURST_SECONDS, Grant, Limits
 from dicomferry.workers import pace
 from dicomferry.workers.dimse.acceptor import Answer
+from dicomferry.workers.names import Names
 from dicomferry.workers.pace import AnswerPace, Paces, Places, Slowed
 from support import samples
 from support.inline import Inline
@@ -88,7 +89,7 @@ def test_an_answer_waits_when_all_is_safe(tmp_path: Path, monkeypatch: pytest.Mo
     with Inline(tmp_path, monkeypatch) as site:
         remote_store.add(site.database, "slow", "SLOW@192.0.2.7:104", max_bytes_per_second=1000)
         remote_store.add(site.database, "free", "FREE@192.0.2.8:104")
-        paces = Paces(site.database)
+        paces = Paces(site.database, Names())
         paces.reload()
         monkeypatch.setattr("dicomferry.workers.pace.time.sleep", slept.append)
         found = paces.of("SLOW", "198.51.100.1")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from dicomferry.models import telemetry
+from dicomferry.models.callers import canonical
 from dicomferry.workers.dimse.acceptor import Acceptor
 
 MOST_STRANGERS = 64
@@ -76,13 +77,13 @@ class Connections:
                 log.error("a connection could not be accepted", error=str(error))
                 stop.wait(0.1)
                 continue
-            self._begin(sock, str(address[0]))
+            self._begin(sock, canonical(str(address[0])))
 
     def _begin(self, sock: socket.socket, address: str) -> None:
         with self._lock:
             strangers = [connection for connection in self._open if connection.acceptor.request is None]
         if len(strangers) >= MOST_STRANGERS:
-            strangers[0].acceptor.end(at_once=True)
+            strangers[0].acceptor.end("too many connections do not associate", at_once=True)
         try:
             connection = self._make(sock, address)
         except OSError:
@@ -137,4 +138,4 @@ class Connections:
         with self._lock:
             connections = list(self._open)
         for connection in connections:
-            connection.acceptor.end(at_once=at_once)
+            connection.acceptor.end("this storage SCP is stopping", at_once=at_once)

@@ -27,11 +27,13 @@ def take_port(settings: Settings) -> socket.socket:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    """`::` is every address of this machine, those of IPv4 as well (RFC 3493 5.3), whatever the system's default is."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    dual = host == "::" and socket.has_dualstack_ipv6()
     deadline = time.monotonic() + ORPHAN_SECONDS
     while True:
         try:
-            return socket.create_server((host, port), family=family, backlog=256)
+            return socket.create_server((host, port), family=family, backlog=256, dualstack_ipv6=dual)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
                 raise

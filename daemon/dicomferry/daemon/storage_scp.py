@@ -9,10 +9,11 @@ import resource
 import socket
 import sys
 import threading
-import time
 import uuid
+from functools import partial
 
 from dicomferry.daemon.connections import RELEASE_SECONDS, Connections
+from dicomferry.daemon.places import Caller, Places
 from dicomferry.daemon.port import take_port
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import call_store, presence, schema, telemetry
@@ -31,11 +32,10 @@ from dicomferry.workers.dimse.upper_layer import UpperLayer
 from dicomferry.workers.indexer import Indexer
 from dicomferry.workers.ingest import Ingest
 from dicomferry.workers.journal import Journal
+from dicomferry.workers.names import Names
 from dicomferry.workers.pace import Paces, Slowed
 from dicomferry.workers.retrieval import get_line
 
-LEAST_ASSOCIATIONS = 256
-"""The limit on associations is this, or four times all moves in flight where that is more."""
 MOST_DESCRIPTORS = 65_536
 TICK_SECONDS = 1.0
 INDEX_SECONDS = 30.0
@@ -63,30 +63,23 @@ class StorageScp:
         self._waits = waits
         self._calls = calls
         self._paces = paces
-        self._lock = threading.Lock()
-        self.associations = 0
+        self.places = Places(lambda: self.most_associations, lambda: self.most_of_one)
 
     @property
     def most_associations(self) -> int:
-        """How many associations are taken at once."""
-        return max(LEAST_ASSOCIATIONS, 4 * self._admission.callers.moves)
+        """How many associations are taken at once: as many as set, or four times all moves in flight where that is
+        more.
+        """
+        return max(self._settings.scp.max_associations, 4 * self._admission.callers.moves)
+
+    @property
+    def most_of_one(self) -> int:
+        """How many of them one caller may have: as many as set, else half of all."""
+        return self._settings.scp.per_caller or max(1, self.most_associations // 2)
 
     def listen(self) -> Connections:
         """Take the port; what comes to it. Raises ConfigurationError."""
         return Connections(take_port(self._settings), lambda sock, address: _Connection(self, sock, address))
-
-    def take_place(self) -> bool:
-        """A place for one more association, given back by `give_place`; False when there is none."""
-        with self._lock:
-            if self.associations >= self.most_associations:
-                return False
-            self.associations += 1
-            return True
-
-    def give_place(self) -> None:
-        """The association has ended."""
-        with self._lock:
-            self.associations -= 1
 
 
 class _Connection:
@@ -97,6 +90,7 @@ class _Connection:
         self._address = address
         self._token = uuid.uuid4().hex
         self._stores = 0
+        self.caller = Caller("", address)
         self._call: Entry | None = None
         self._spare: Draft | None = None
         self._layer = UpperLayer(sock, address, self._moved)
@@ -121,23 +115,27 @@ class _Connection:
         elif why and "was closed" not in why:
             log.info("no association came about", address=self._address, why=why)
 
+    def idle_seconds(self) -> float:
+        """How long its association has said nothing."""
+        return self.acceptor.idle_seconds()
+
+    def give_way(self) -> None:
+        """Its place is needed for somebody else."""
+        self.acceptor.end("it was idle, and its place was needed")
+
     def admit(self, request: Request) -> Rejection | None:
         """Known callers, as long as there is a place."""
         caller = request.calling_ae_title
         scp = self._scp
-        rejection: Rejection | None = None
-        if scp._settings.scp.accept == "known" and not scp._admission.knows(caller, self._address):
-            near = scp._admission.callers.near(caller)
-            hint = f"; did it mean {near}? AE titles are case-sensitive" if near else ""
-            text = f"neither the AE title {caller!r} nor the address {self._address} belongs to a remote{hint}"
-            rejection = Rejection(1, 1, 3, text)
+        self.caller = Caller(caller, self._address)
+        rejection, allow = self._stranger(caller), ""
+        if rejection is not None:
             allow = (
                 f"to allow it: `dicomferry remote add NAME {caller or 'AET'}@{self._address}:PORT`, "
                 f'or `dicomferry remote set NAME --also-from {self._address}`, or scp.accept = "any"'
             )
-        elif not scp.take_place():
-            rejection = Rejection(2, 3, 2, f"{scp.associations} associations are open, the limit")
-            allow = "it may try again"
+        elif (full := scp.places.take(self)) is not None:
+            rejection, allow = Rejection(2, 3, 2, full), "it may try again"
         if rejection is not None:
             log.warning(
                 "association rejected",
@@ -174,6 +172,19 @@ class _Connection:
         )
         return None
 
+    def _stranger(self, caller: str) -> Rejection | None:
+        """The rejection of who is not known, by the rule that `scp.accept` names."""
+        admission, accept = self._scp._admission, self._scp._settings.scp.accept
+        if accept == "any" or admission.knows(caller, self._address, both=accept == "both"):
+            return None
+        near = admission.callers.near(caller)
+        hint = f"; did it mean {near}? AE titles are case-sensitive" if near and near != caller else ""
+        if accept == "both":
+            text = f"the AE title {caller!r} and the address {self._address} do not belong to one remote{hint}"
+        else:
+            text = f"neither the AE title {caller!r} nor the address {self._address} belongs to a remote{hint}"
+        return Rejection(1, 1, 3, text)
+
     def _moved(self, _bytes: int) -> None:
         if self._call is not None:
             self._call.moved = True
@@ -200,7 +211,7 @@ class _Connection:
 
     def leave(self, request: Request) -> None:
         """One place free."""
-        self._scp.give_place()
+        self._scp.places.leave(self)
         if self._spare is not None:
             self._spare.close()
             self._spare = None
@@ -225,11 +236,13 @@ def run(settings: Settings) -> int:
         journal = Journal(archive.root / OWN / "journal", flush=settings.scp.flush)
         _recover(archive, journal, database)
         indexer = Indexer(database.impatient(), journal)
-        admission = Admission(database.impatient())
+        names = Names()
+        admission = Admission(database.impatient(), names)
         admission.reload()
+        admission.start()
         waits = Waits(acse=settings.timeouts.acse, idle=settings.scp.idle, progress=settings.timeouts.progress)
         calls = CallLog(database.impatient())
-        paces = Paces(database.impatient())
+        paces = Paces(database.impatient(), names)
         paces.reload()
         scp = StorageScp(settings, archive, indexer, admission, waits, calls, paces)
         acceptance.prepare()
@@ -243,8 +256,9 @@ def run(settings: Settings) -> int:
         calls.start()
         log.info("storage SCP listens", host=settings.scp.host, port=settings.scp.port, archive=str(archive.root))
         parent.tell_ready()
-        _stand(connections, database.impatient(), worker, admission, paces, stop)
+        _stand(connections, database.impatient(), worker, paces, stop)
         connections.drain(stop, waits.progress)
+        admission.close()
         calls.close(RELEASE_SECONDS)
         if not indexer.close(INDEX_SECONDS):
             log.warning("files without a row are indexed at the next start", files=indexer.waiting)
@@ -279,30 +293,38 @@ def _stand(
     connections: Connections,
     database: Database,
     worker: presence.Worker,
-    admission: Admission,
     paces: Paces,
     stop: StopSignal,
 ) -> None:
-    """Until a stop is asked for: take connections, read the remotes again, give signs of life."""
-    beats = threading.Thread(target=_beat, args=(database, worker, admission, paces, stop), name="beat", daemon=True)
-    beats.start()
+    """Until a stop is asked for: take connections, read the limits again, give signs of life.
+
+    Each waits for the database, which nobody at the door should, and the sign of life for nothing else.
+    """
+    for name, work in (("beat", partial(_beat, database, worker)), ("limits", partial(_read_limits, paces))):
+        threading.Thread(target=work, args=(stop,), name=name, daemon=True).start()
     while not stop.is_set():
         connections.accept(stop, TICK_SECONDS)
 
 
-def _beat(database: Database, worker: presence.Worker, admission: Admission, paces: Paces, stop: StopSignal) -> None:
-    """Signs of life, and the remotes: both wait for the database, which nobody at the door should."""
-    beaten = -presence.BEAT_SECONDS
+def _beat(database: Database, worker: presence.Worker, stop: StopSignal) -> None:
+    """Signs of life, and nothing else."""
     while not stop.is_set():
-        now = time.monotonic()
-        if now - beaten >= presence.BEAT_SECONDS:
-            beaten = now
-            try:
-                presence.beat(database, worker)
-            except DicomferryError as error:
-                log.warning("no sign of life could be given", error=str(error))
-            admission.reload()
-        paces.reload()
+        try:
+            presence.beat(database, worker)
+        except DicomferryError as error:
+            log.warning("no sign of life could be given", error=str(error))
+        except Exception:
+            log.exception("no sign of life could be given")
+        stop.wait(presence.BEAT_SECONDS)
+
+
+def _read_limits(paces: Paces, stop: StopSignal) -> None:
+    """What the remotes may send, as it is set."""
+    while not stop.is_set():
+        try:
+            paces.reload()
+        except Exception:
+            log.exception("the limits cannot be read")
         stop.wait(TICK_SECONDS)
 
 

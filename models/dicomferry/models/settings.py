@@ -129,7 +129,9 @@ class ScpSettings(_Section):
 
     host: str = "0.0.0.0"
     port: Annotated[int, Field(ge=1, le=65535)] = 11112
-    accept: Literal["known", "any"] = "known"
+    accept: Literal["known", "both", "any"] = "known"
+    max_associations: Annotated[int, Field(ge=1, le=4096)] = 256
+    per_caller: Annotated[int, Field(ge=1, le=4096)] | None = None
     idle: Seconds = 600.0
     archive: Path | None = None
     reserve_bytes: Annotated[int, Field(ge=0)] = 1024**3

@@ -447,7 +447,7 @@ def test_we_end_it(bay: Bay, state: str) -> None:
         bring_to(caller, state)
         until(lambda: bay.acceptor, "it is there", pause=0.001)
         assert bay.acceptor is not None
-        bay.acceptor.end(at_once=True)
+        bay.acceptor.end("it is enough", at_once=True)
         caller.abort_heard()
         bay_ended(bay)
     assert isinstance(bay.error, AssociationAborted)
@@ -459,7 +459,7 @@ def test_we_end_it_after_the_answer(bay: Bay) -> None:
         caller.send(STORE + peer.p_data(peer.pdv(DATA, 0)))
         until(lambda: bay.sinks and bay.sinks[0].data, "the data came", pause=0.001)
         assert bay.acceptor is not None
-        bay.acceptor.end()
+        bay.acceptor.end("it is enough")
         caller.send(peer.p_data(peer.pdv(DATA, 2)))
         assert caller.response().Status == 0
         caller.abort_heard()

@@ -153,7 +153,7 @@ def test_every_way_not_to_connect_is_unreachable(monkeypatch: pytest.MonkeyPatch
         raise error
 
     monkeypatch.setattr(socket, "create_connection", fail)
-    remote = Remote(name="x", ae_title="X", host="nowhere", port=104, calling_ae_title="Y")
+    remote = Remote(name="x", ae_title="X", host="192.0.2.1", port=104, calling_ae_title="Y")
     with pytest.raises(RemoteUnreachable, match=words) as caught:
         open_association(remote, PROPOSALS)
     assert not caught.value.closed

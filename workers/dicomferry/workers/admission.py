@@ -1,169 +1,204 @@
-"""Who may open an association to the storage SCP: the remotes of the address book and those that jobs run against."""
+"""Who may open an association to the storage SCP: the remotes of the address book and those that jobs run against.
+
+Nobody at the door waits for the database or for a name server: both are asked beside, by a thread of this module's, and
+the door waits for an answer for a moment at most. What was known last holds meanwhile.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
-import ipaddress
 import math
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from dicomferry.models import remote_store, telemetry
+from dicomferry.models.callers import Callers as Callers
+from dicomferry.models.callers import is_loopback, joined, parse_address, party
 from dicomferry.models.database import Database
 from dicomferry.models.errors import DicomferryError
+from dicomferry.models.remote_store import Sender
 from dicomferry.models.settings import Settings
 from dicomferry.workers.dimse import acceptance
+from dicomferry.workers.names import Names
 
 log = telemetry.logger(__name__)
 
 RELOAD_SECONDS = 5.0
 AGAIN_SECONDS = 1.0
+DOOR_SECONDS = 1.0
+"""So long an association waits for what is asked beside; then what is known decides."""
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-@dataclass(frozen=True)
-class Callers:
-    """AE titles and addresses that may call, each with the transfer syntax that its remote prefers."""
-
-    ae_titles: dict[str, str | None] = field(default_factory=dict)
-    addresses: dict[str, str | None] = field(default_factory=dict)
-    networks: tuple[tuple[Network, str | None], ...] = ()
-    moves: int = 0
-    """Moves in flight at most, over all remotes."""
-
-    def knows(self, ae_title: str, address: str) -> bool:
-        """Whether one of the two belongs to a remote."""
-        found = parse_address(address)
-        return (
-            ae_title in self.ae_titles
-            or address in self.addresses
-            or (found is not None and any(found in network for network, _ in self.networks))
-        )
-
-    def prefer(self, ae_title: str, address: str) -> str | None:
-        """The preferred syntax of the remote that this is."""
-        if ae_title in self.ae_titles:
-            return self.ae_titles[ae_title]
-        if address in self.addresses:
-            return self.addresses[address]
-        found = parse_address(address)
-        return next((prefer for network, prefer in self.networks if found is not None and found in network), None)
-
-    def near(self, ae_title: str) -> str | None:
-        """The AE title that was meant, perhaps: they are case-sensitive, and long ones are easily misspelt."""
-        folded = {known.casefold(): known for known in self.ae_titles}
-        close = difflib.get_close_matches(ae_title.casefold(), folded, n=1, cutoff=0.75)
-        return folded[close[0]] if close else None
+What = Literal["senders", "repairs"]
+Addresses = Callable[[str], Iterable[str]]
+"""The addresses of a host, as far as they are known."""
 
 
-def parse_address(text: str) -> Address | None:
-    """An IP address; one of IPv4 in IPv6's clothes as the former."""
-    try:
-        found = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(found, "ipv4_mapped", None) or found
+def gather(senders: Iterable[Sender], look_up: Addresses, *, others: Iterable[str] = ()) -> Callers:
+    """Who may call, from what the record says of the remotes; `others` are AE titles of remotes that are not meant."""
+    chosen = list(senders)
+    return joined(
+        [(party(one.ae_title, look_up(one.host), one.also_from), one.prefer_syntax) for one in chosen],
+        moves=sum(one.max_moves for one in chosen),
+        others=others,
+    )
 
 
-def is_loopback(address: str) -> bool:
-    """Whether a connection comes from this machine over its loopback interface."""
-    found = parse_address(address)
-    return found is not None and found.is_loopback
+def of_remote(database: Database, remote_id: int, look_up: Addresses) -> Callers:
+    """Who calls for one remote: what calls under an AE title of another one is not it. Raises OutOfReach."""
+    everybody = gather(remote_store.senders(database), lambda _: ())
+    return gather([remote_store.sender(database, remote_id)], look_up, others=everybody.ae_titles)
 
 
-def resolve(host: str) -> list[str]:
-    """The addresses of a host, none where its name is not known."""
-    with contextlib.suppress(OSError, UnicodeError):
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        return sorted({str(entry[4][0]) for entry in found})
-    return []
-
-
-def gather(senders: Iterable[remote_store.Sender], look_up: Callable[[str], list[str]] = resolve) -> Callers:
-    """Who may call, from what the record says of the remotes."""
-    ae_titles: dict[str, str | None] = {}
-    addresses: dict[str, str | None] = {}
-    networks: list[tuple[Network, str | None]] = []
-    moves = 0
-    for sender in senders:
-        moves += sender.max_moves
-        ae_titles.setdefault(sender.ae_title, sender.prefer_syntax)
-        for address in look_up(sender.host):
-            addresses.setdefault(address, sender.prefer_syntax)
-        for entry in sender.also_from:
-            try:
-                networks.append((ipaddress.ip_network(entry, strict=False), sender.prefer_syntax))
-            except ValueError:
-                ae_titles.setdefault(entry, sender.prefer_syntax)
-    return Callers(ae_titles, addresses, tuple(networks), moves)
-
-
-def public_host(settings: Settings) -> str:
-    """What to tell others as our host: the address that was set, else the one that this machine calls others from."""
+def public_host(settings: Settings, towards: str = "") -> str:
+    """What to tell others as our host: the address that was set, else the one from which this machine calls others,
+    or calls `towards`, if that is an address, and if we listen there.
+    """
     if settings.scp.host not in ("0.0.0.0", "::"):
         return settings.scp.host
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # a documentation address; connecting a datagram socket sends nothing
-        return str(probe.getsockname()[0])
+    dual = settings.scp.host == "::"
+    theirs = parse_address(towards)
+    # Documentation addresses; connecting a datagram socket sends nothing.
+    probes = [(socket.AF_INET, "192.0.2.1"), *([(socket.AF_INET6, "2001:db8::1")] if dual else [])]
+    if theirs is not None and (dual or theirs.version == 4):
+        probes.insert(0, (socket.AF_INET if theirs.version == 4 else socket.AF_INET6, str(theirs)))
+    for family, address in probes:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            return str(probe.getsockname()[0])
     return socket.gethostname()
 
 
 class Admission:
-    """The callers as the record has them, read again every few seconds; the last ones while it is out of reach."""
+    """The callers as the record has them, read again every few seconds; the last ones while it is out of reach.
+
+    `names` knows their hosts' addresses. Between `start` and `close` a thread reads; `reload` is for before that.
+    """
 
     def __init__(
         self,
         database: Database,
+        names: Names,
         *,
         clock: Callable[[], float] = time.monotonic,
-        look_up: Callable[[str], list[str]] = resolve,
+        door: float = DOOR_SECONDS,
     ) -> None:
         self._database = database
+        self._names = names
         self._clock = clock
-        self._look_up = look_up
-        self._lock = threading.Lock()
-        self._read_at: float | None = None
+        self._door = door
+        self._changed = threading.Condition()
+        self._wanted: Counter[What] = Counter()
+        self._done: Counter[What] = Counter()
+        self._ending = False
+        self._read_at = -math.inf
         self._blind_until = -math.inf
+        self._senders: Sequence[Sender] = ()
+        self._repairing: Sequence[Sender] = ()
         self.callers = Callers()
+        self._thread = threading.Thread(target=self._run, name="admission", daemon=True)
 
-    def reload(self, older_than: float = RELOAD_SECONDS) -> None:
-        """Read the remotes again if that was longer ago."""
-        with self._lock:
-            now = self._clock()
-            if self._read_at is not None and now - self._read_at < older_than:
-                return
-            self._read_at = now
-            try:
-                self.callers = gather(remote_store.senders(self._database), self._look_up)
-            except DicomferryError as error:
-                log.warning("the remotes cannot be read; those known so far may call", error=str(error))
+    def start(self) -> None:
+        """Read beside from now on, and hear of host names."""
+        self._names.changed = self._gather
+        self._thread.start()
+
+    def close(self) -> None:
+        """Read no more."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+
+    # --- at the door
+
+    def knows(self, ae_title: str, address: str, *, both: bool = False) -> bool:
+        """Whether this caller may come in; looks again before it says no. `both`: AE title and address have to belong
+        to one remote; else one of them is enough, and so is to call from this machine.
+        """
+
+        def known() -> bool:
+            callers = self.callers
+            return callers.knows_both(ae_title, address) if both else callers.knows(ae_title, address)
+
+        if known() or (is_loopback(address) and not both):
+            return True
+        until = self._clock() + self._door
+        if self._clock() - self._read_at >= AGAIN_SECONDS:
+            self._ask("senders", until)
+        with self._changed:
+            # A remote that has just been entered by its name: the answer may be under way.
+            self._changed.wait_for(lambda: known() or not self._names.is_looking(), max(until - self._clock(), 0))
+        return known()
 
     def prefer(self, ae_title: str, address: str) -> str | None:
         """What to take of several transfer syntaxes in one context: what the remote's entry says, and the opposite
         while it is asked once more for what it could not send like that.
         """
-        usual = self.callers.prefer(ae_title, address)
-        if self._clock() < self._blind_until:
+        callers = self.callers
+        usual = callers.prefer(ae_title, address)
+        now = self._clock()
+        if now < self._blind_until:
             return usual
-        try:
-            repairing = remote_store.repairing(self._database)
-        except DicomferryError as error:
-            log.warning("it cannot be seen what is under repair", error=str(error))
+        if not self._ask("repairs", now + self._door):
+            log.warning("it cannot be seen in time what is under repair")
             self._blind_until = self._clock() + RELOAD_SECONDS
             return usual
-        if repairing and gather(repairing, self._look_up).knows(ae_title, address):
+        repairing = self._repairing
+        if repairing and gather(repairing, self._names.addresses, others=callers.ae_titles).knows(ae_title, address):
             return acceptance.opposite(usual)
         return usual
 
-    def knows(self, ae_title: str, address: str) -> bool:
-        """Whether this caller may come in; looks again before it says no."""
-        if is_loopback(address) or self.callers.knows(ae_title, address):
-            return True
-        self.reload(AGAIN_SECONDS)
-        return self.callers.knows(ae_title, address)
+    def _ask(self, what: What, until: float) -> bool:
+        """Whether that was read, from now on, before `until`."""
+        with self._changed:
+            self._wanted[what] += 1
+            mine = self._wanted[what]
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: self._done[what] >= mine, max(until - self._clock(), 0))
+
+    # --- beside
+
+    def reload(self) -> None:
+        """Read the remotes, and have their hosts looked up."""
+        self._read_at = self._clock()
+        try:
+            self._senders = remote_store.senders(self._database)
+        except DicomferryError as error:
+            log.warning("the remotes cannot be read; those known so far may call", error=str(error))
+            return
+        self._names.refresh(sender.host for sender in self._senders)
+        self._gather()
+
+    def _gather(self) -> None:
+        """Put together anew what is known."""
+        self.callers = gather(self._senders, self._names.addresses)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._ending or self._wanted != self._done,
+                    max(self._read_at + RELOAD_SECONDS - self._clock(), 0),
+                )
+                if self._ending:
+                    return
+                wanted = Counter(self._wanted)
+            if wanted["senders"] > self._done["senders"] or self._clock() - self._read_at >= RELOAD_SECONDS:
+                self.reload()
+            if wanted["repairs"] > self._done["repairs"]:
+                self._look_for_repairs()
+            with self._changed:
+                self._done = wanted
+                self._changed.notify_all()
+
+    def _look_for_repairs(self) -> None:
+        try:
+            self._repairing = remote_store.repairing(self._database)
+        except DicomferryError as error:
+            log.warning("it cannot be seen what is under repair", error=str(error))
+            self._repairing = ()

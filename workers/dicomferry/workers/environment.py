@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from dicomferry.models import governor, lease, remote_store, retry
@@ -18,6 +18,7 @@ from dicomferry.models.presence import Worker
 from dicomferry.models.retry import Decision
 from dicomferry.models.settings import Settings
 from dicomferry.workers import plan
+from dicomferry.workers.names import Names
 
 STUCK = local("no progress")
 """The association was aborted from here, because nothing moved."""
@@ -29,7 +30,7 @@ INTERNAL = local("internal error")
 class Environment:
     """What running chunks takes. `ring` wakes a worker for a lane and never raises.
 
-    `clock` counts seconds, `sleep` lets them pass.
+    `clock` counts seconds, `sleep` lets them pass. `names` knows the addresses of hosts.
     """
 
     settings: Settings
@@ -39,6 +40,7 @@ class Environment:
     jitter: Callable[[], float] = random.random
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
+    names: Names = field(default_factory=Names)
 
 
 def decide(

@@ -8,14 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dicomferry.models import governor, remote_store, telemetry
+from dicomferry.models.callers import Callers
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach
 from dicomferry.models.governor import What
 from dicomferry.models.pacing import Grant, Limits
-from dicomferry.workers.admission import RELOAD_SECONDS, Callers, gather
+from dicomferry.workers import admission
+from dicomferry.workers.admission import RELOAD_SECONDS
 from dicomferry.workers.dimse.acceptor import Answer, Sink
 from dicomferry.workers.heartbeat import Heartbeat
+from dicomferry.workers.names import Names
 
 SLICE_SECONDS = 0.25
 """Longer waits are cut in slices of this, in each of which a stop is heard."""
@@ -180,8 +183,9 @@ class AnswerPace:
 class Paces:
     """The remotes of which less may come than comes by itself; read again by one thread, asked by any."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, database: Database, names: Names, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
+        self._names = names
         self._clock = clock
         self._limited: dict[int, tuple[Callers, AnswerPace]] = {}
         self._resolved = 0.0
@@ -202,7 +206,8 @@ class Paces:
             for remote_id, limits in found.items():
                 callers, pace = self._limited.get(remote_id, (None, None))
                 if callers is None or again:
-                    callers = gather([remote_store.sender(self._database, remote_id)])
+                    self._names.refresh([remote_store.sender(self._database, remote_id).host])
+                    callers = admission.of_remote(self._database, remote_id, self._names.addresses)
                 pace = pace or AnswerPace(self._database, remote_id, limits)
                 pace.limits = limits
                 listed[remote_id] = (callers, pace)

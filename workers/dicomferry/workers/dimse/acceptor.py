@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -115,12 +116,19 @@ class Acceptor:
         self._contexts: dict[int, Context] = {}
         self._number = 0
         self._ending = threading.Event()
+        self._why = ""
+        self._quiet_since = time.monotonic()
 
-    def end(self, *, at_once: bool = False) -> None:
-        """Abort now, or after the answer to the message that is coming in."""
+    def end(self, why: str, *, at_once: bool = False) -> None:
+        """Abort now, or after the answer to the message that is coming in; `why` is for the log."""
+        self._why = why
         self._ending.set()
         if at_once or not self.busy:
             self._layer.abort()
+
+    def idle_seconds(self) -> float:
+        """How long no message has come or gone; 0 while one does."""
+        return 0.0 if self.busy else time.monotonic() - self._quiet_since
 
     def serve(self) -> None:
         """Until the association has ended in good order. Raises DimseError when it did not."""
@@ -132,11 +140,13 @@ class Acceptor:
                 while self._serve_message(request):
                     if self._ending.is_set():
                         self._layer.abort()
-                        raise AssociationAborted(f"{self._layer.peer}: aborted, since this storage SCP is stopping")
+                        raise AssociationAborted(self._layer.peer)
             finally:
                 self._service.leave(request)
-        except BaseException:
+        except BaseException as error:
             self._layer.abort(upper_layer.BY_SERVICE_PROVIDER)
+            if self._ending.is_set() and isinstance(error, DimseError):
+                raise AssociationAborted(f"{self._layer.peer}: aborted here, since {self._why}") from error
             raise
         finally:
             self._layer.close()
@@ -166,6 +176,7 @@ class Acceptor:
         except BaseException:
             self._service.leave(request)
             raise
+        self._quiet_since = time.monotonic()
         self.request = request
         return request
 
@@ -182,6 +193,7 @@ class Acceptor:
         try:
             self._answer(request, *found)
         finally:
+            self._quiet_since = time.monotonic()
             self.busy = False
         self._service.look_ahead()
         return True

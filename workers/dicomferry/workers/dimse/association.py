@@ -6,9 +6,11 @@ and in `upper_layer` and `negotiation`, which nobody else uses.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -321,9 +323,11 @@ def open_with(
 
 
 def _connect(remote: Remote, peer: str) -> socket.socket:
-    """A TCP connection, each address of the host tried for `timeouts.connect`; raises RemoteUnreachable."""
+    """A TCP connection, each address of the host tried for `timeouts.connect`, which also bounds the wait for a name
+    server; raises RemoteUnreachable.
+    """
     try:
-        return socket.create_connection((remote.host, remote.port), timeout=remote.timeouts.connect)
+        return _connect_to_any(_addresses(remote, peer), remote.port, remote.timeouts.connect)
     except TimeoutError as error:
         text = f"no connection within {remote.timeouts.connect:g} s"
         raise RemoteUnreachable(f"{peer}: {text}", why="timeout") from error
@@ -336,3 +340,47 @@ def _connect(remote: Remote, peer: str) -> socket.socket:
     except OSError as error:
         why = "no route" if error.errno in NO_ROUTE else "other"
         raise RemoteUnreachable(f"{peer}: {error.strerror or error}", why=why) from error
+
+
+def _addresses(remote: Remote, peer: str) -> list[str]:
+    """The addresses to try. A name is looked up by a thread of its own: the system's resolver cannot be interrupted,
+    and a mute name server is no reason to wait for longer than a remote. Raises RemoteUnreachable, OSError,
+    UnicodeError.
+    """
+    if _is_address(remote.host):
+        return [remote.host]
+    found: list[str] = []
+    errors: list[Exception] = []
+
+    def look_up() -> None:
+        try:
+            entries = socket.getaddrinfo(remote.host, remote.port, type=socket.SOCK_STREAM)
+            found.extend(dict.fromkeys(str(entry[4][0]) for entry in entries))
+        except (OSError, UnicodeError) as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=look_up, name="look-up", daemon=True)
+    thread.start()
+    thread.join(remote.timeouts.connect)
+    if errors:
+        raise errors[0]
+    if not found:
+        text = f"the name service said nothing of {remote.host} within {remote.timeouts.connect:g} s"
+        raise RemoteUnreachable(f"{peer}: {text}", why="name")
+    return found
+
+
+def _is_address(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):
+            socket.inet_pton(family, host.partition("%")[0])
+            return True
+    return False
+
+
+def _connect_to_any(addresses: Sequence[str], port: int, seconds: float) -> socket.socket:
+    """The first of them that takes a connection; raises the last one's OSError."""
+    for address in addresses[:-1]:
+        with contextlib.suppress(OSError):
+            return socket.create_connection((address, port), timeout=seconds)
+    return socket.create_connection((addresses[-1], port), timeout=seconds)

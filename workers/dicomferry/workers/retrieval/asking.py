@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from dicomferry.models import dimse_status, lease, move_store, request_store
+from dicomferry.models.callers import Callers
 from dicomferry.models.claim import Claim
 from dicomferry.models.dimse_status import Rule
 from dicomferry.models.errors import DimseError
@@ -16,7 +17,6 @@ from dicomferry.models.rounds import SINGLY, Ask, Limits
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import ItemState
 from dicomferry.workers import admission
-from dicomferry.workers.admission import Callers
 from dicomferry.workers.dimse.retrieval import Report
 from dicomferry.workers.environment import STUCK, Environment
 from dicomferry.workers.heartbeat import Heartbeat
@@ -66,7 +66,8 @@ class Asking:
     def us(self) -> str:
         """What the archive has to know to send to us."""
         settings = self.environment.settings
-        where = host_and_port(admission.public_host(settings), settings.scp.port)
+        towards = next(iter(self.environment.names.addresses(self.remote.host)), "")
+        where = host_and_port(admission.public_host(settings, towards), settings.scp.port)
         return f"AE title {self.remote.calling_ae_title}, {where}"
 
     def ask_all(self) -> None:

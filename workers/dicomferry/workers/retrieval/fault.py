@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dicomferry.models import call_store
+from dicomferry.models.callers import Callers
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.dimse_status import Answer, local
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import GONE, NOT_DELIVERED
 from dicomferry.models.retry import Decision
 from dicomferry.models.state import AttemptEnd, ItemState
-from dicomferry.workers.admission import Callers
+
+MOST_NAMED = 3
+"""So many AE titles are named in a sentence."""
 
 
 class Fault(Exception):
@@ -73,14 +76,28 @@ class End:
 
 
 def seen_from(database: Database, callers: Callers, after: int) -> tuple[list[AnyRow], list[AnyRow]]:
-    """(associations of this remote that our storage SCP took, rejected ones of anybody) since call `after`.
+    """(associations of this remote that our storage SCP took, rejected ones that may be its) since call `after`.
 
     Those that were open already count: some archives keep one for the next time. Whoever is rejected is not known, so
-    it may have been this remote under a name that we do not know.
+    it may have been this remote under a name that we do not know, but not under that of another one.
     """
     rows = call_store.calls_after(database, after)
     taken = [row for row in rows if row.accepted and callers.knows(row.calling_ae_title, row.address)]
-    return taken, [row for row in rows if not row.accepted and row.id > after]
+    rejected = [
+        row for row in rows if not row.accepted and row.id > after and row.calling_ae_title not in callers.others
+    ]
+    return taken, rejected
+
+
+def _namesakes(database: Database, callers: Callers, after: int) -> list[str]:
+    """AE titles of other remotes under which somebody called from this remote's address since call `after`."""
+    return sorted(
+        {
+            row.calling_ae_title
+            for row in call_store.calls_after(database, after)
+            if row.accepted and row.calling_ae_title in callers.others and callers.is_from(row.address)
+        }
+    )
 
 
 def why_nothing_came(database: Database, callers: Callers, after: int, us: str) -> Fault | None:
@@ -96,6 +113,10 @@ def why_nothing_came(database: Database, callers: Callers, after: int, us: str) 
         f"no association came from there: its administrator has to enter {us} as a destination, and the firewall has "
         "to be open from there to here; then release"
     )
+    namesakes = _namesakes(database, callers, after)
+    if namesakes:
+        named = " and ".join(namesakes[:MOST_NAMED])
+        advice += f". {named} called from its address, which is another remote: if it is this one, --also-from {named}"
     return Fault(local("archive cannot reach us", advice), f"it was to send to {us}, and nobody called")
 
 

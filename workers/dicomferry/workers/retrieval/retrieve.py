@@ -17,11 +17,11 @@ from dicomferry.models import (
     lease,
     ledger,
     move_store,
-    remote_store,
     request_store,
     retry,
     telemetry,
 )
+from dicomferry.models.callers import Callers
 from dicomferry.models.claim import Claim
 from dicomferry.models.dimse_status import Answer, Rule, local
 from dicomferry.models.errors import DimseError, LeaseLost, OutOfReach
@@ -65,7 +65,7 @@ class _Attempt:
         self.request_id: int = self.state.row.id
         self.asking: Asking | None = None
         self.store: Store | None = None
-        self.callers = admission.Callers()
+        self.callers = Callers()
         self.call_mark = self.arrival_mark = 0
         self.scps: frozenset[int] = frozenset()
         self.absent: list[str] = []
@@ -218,7 +218,11 @@ class _Attempt:
 
     def _work(self) -> End:
         database = self.database
-        self.callers = admission.gather([remote_store.sender(database, self.held.remote_id)])
+        self.callers = admission.of_remote(
+            database,
+            self.held.remote_id,
+            lambda host: self.environment.names.within(host, self.remote.timeouts.connect),
+        )
         if self.comes_here:
             self.scps = call_store.living_scps(database)
             if not self.scps:

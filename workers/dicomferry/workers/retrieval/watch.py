@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dicomferry.models import request_store
+from dicomferry.models.callers import Callers
 from dicomferry.models.errors import DimseError
 from dicomferry.models.remote import Remote
 from dicomferry.models.rounds import Ask
-from dicomferry.workers.admission import Callers
 from dicomferry.workers.dimse.retrieval import Report, Retrieval
 from dicomferry.workers.environment import STUCK, Environment
 from dicomferry.workers.heartbeat import Heartbeat
