@@ -6,15 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from dicomferry.models import call_store
 from dicomferry.models.callers import Callers
+from dicomferry.models.claim import Claim
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.dimse_status import Answer, local
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import GONE, NOT_DELIVERED
+from dicomferry.models.remote import Remote
 from dicomferry.models.retry import Decision
 from dicomferry.models.state import AttemptEnd, ItemState
+from dicomferry.workers import admission
+from dicomferry.workers.environment import Environment
 
 MOST_NAMED = 3
 """So many AE titles are named in a sentence."""
@@ -73,6 +78,15 @@ class End:
     failure: Outcome | None = None
     lost: Lost | None = None
     rounds: int | None = None
+
+
+def callers_of(environment: Environment, held: Claim, remote: Remote) -> Callers:
+    """Who calls for this remote; its host is looked up for as long as a connection would be waited for.
+
+    Raises OutOfReach.
+    """
+    within = partial(environment.names.within, seconds=remote.timeouts.connect)
+    return admission.of_remote(environment.database, held.remote_id, within)
 
 
 def seen_from(database: Database, callers: Callers, after: int) -> tuple[list[AnyRow], list[AnyRow]]:

@@ -30,7 +30,6 @@ from dicomferry.models.pairing import NOT_DELIVERED
 from dicomferry.models.remote import Remote
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import AttemptEnd, ItemState
-from dicomferry.workers import admission
 from dicomferry.workers.dimse import storage_classes
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.environment import INTERNAL, STUCK, Environment, decide, sentence
@@ -38,7 +37,7 @@ from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.plan import printable
 from dicomferry.workers.retrieval import elsewhere, expectation, shortfall
 from dicomferry.workers.retrieval.asking import Asking
-from dicomferry.workers.retrieval.fault import End, Fault, Lost, Stopped
+from dicomferry.workers.retrieval.fault import End, Fault, Lost, Stopped, callers_of
 from dicomferry.workers.retrieval.get_line import GetLine, Store
 from dicomferry.workers.retrieval.line import Line
 from dicomferry.workers.retrieval.media import Media
@@ -218,11 +217,7 @@ class _Attempt:
 
     def _work(self) -> End:
         database = self.database
-        self.callers = admission.of_remote(
-            database,
-            self.held.remote_id,
-            lambda host: self.environment.names.within(host, self.remote.timeouts.connect),
-        )
+        self.callers = callers_of(self.environment, self.held, self.remote)
         if self.comes_here:
             self.scps = call_store.living_scps(database)
             if not self.scps:
