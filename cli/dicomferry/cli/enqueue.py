@@ -81,6 +81,11 @@ def echo(remote: str, **how: Unpack[JobOptions]) -> Asked:
     "--from-job", metavar="ID", type=options.JobType(), help="Send what this retrieve asked for and the archive has."
 )
 @click.option("--verify", is_flag=True, help="Afterwards look by C-FIND whether REMOTE lists each instance.")
+@click.option(
+    "--strict-meta",
+    is_flag=True,
+    help="Refuse files whose meta group names another object than their data set, which is what is sent.",
+)
 @options.job_options
 def store(
     remote: str,
@@ -89,6 +94,7 @@ def store(
     transcode: bool,
     from_job: str | None,
     verify: bool,
+    strict_meta: bool,
     **how: Unpack[JobOptions],
 ) -> Asked:
     """Queue files to be stored at REMOTE.
@@ -101,7 +107,7 @@ def store(
     if bool(paths) == bool(from_job):
         raise UsageError("what is to be sent? Give PATH..., or --from-job ID for what that retrieve brought")
     given = _retrieved(from_job) if from_job else tuple(_absolute(path) for path in paths)
-    what = StoreSpec(paths=given, recursive=recursive, transcode=transcode, verify=verify)
+    what = StoreSpec(paths=given, recursive=recursive, transcode=transcode, verify=verify, strict_meta=strict_meta)
     return Asked(what, remote, how)
 
 

@@ -25,7 +25,8 @@ class StoreSpec:
     """C-STORE of files and of what lies in folders. Paths are absolute, as `os.fsdecode` gives them.
 
     `transcode`: a peer that takes a compressed file only uncompressed gets a decompressed copy.
-    `verify` asks for each instance at the remote afterwards, by C-FIND.
+    `verify` asks for each instance at the remote afterwards, by C-FIND. `strict_meta` refuses files whose meta group
+    names another class or instance than their data set, `send_odd_uids` sends UIDs longer than PS3.5 9.1 allows.
     """
 
     kind: ClassVar[str] = "store"
@@ -35,6 +36,8 @@ class StoreSpec:
     recursive: bool = False
     transcode: bool = False
     verify: bool = False
+    strict_meta: bool = False
+    send_odd_uids: bool = False
 
     @property
     def roots(self) -> tuple[bytes, ...]:

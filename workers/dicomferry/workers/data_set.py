@@ -35,6 +35,10 @@ DEFLATED = frozenset({DEFLATED_LE, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.
 # Besides the Standard's: Papyrus 3 and GE's private syntax (implicit little endian with big endian pixels).
 IMPLICIT = frozenset({IMPLICIT_LE, "1.2.840.10008.1.20", "1.2.840.113619.5.2"})
 
+# Of PS3.5 A.4, those outside of the group that nearly all have; of that group, those that refer to pixels elsewhere.
+_ENCAPSULATED = frozenset({"1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.98"})
+_JPIP = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (94, 95, 204, 205))
+
 _UID = re.compile(r"(?!\.*$)[0-9A-Za-z.-]{1,128}")
 BLANKS = b"\0 "
 
@@ -49,6 +53,13 @@ Uids = tuple[str, str, str | None, str | None]
 """SOP class, SOP instance, study and series UID."""
 
 
+class NoUid(UnusableFile):
+    """A data set has no SOP class or no SOP instance UID, as far as it was looked at."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("no uid", f"the data set has no {name}")
+
+
 class NeedMore(Exception):
     """The bytes at hand end too early; `upto` is the position that has to be readable."""
 
@@ -61,6 +72,11 @@ def want(upto: int, whole: bool) -> NoReturn:
     if whole:
         raise UnusableFile("truncated", f"the file ends inside its header, before byte {upto}")
     raise NeedMore(upto)
+
+
+def is_encapsulated(syntax: str) -> bool:
+    """Whether Pixel Data can only be encapsulated in this transfer syntax (PS3.5 A.4), as far as it is known."""
+    return syntax in _ENCAPSULATED or (syntax.startswith("1.2.840.10008.1.2.4.") and syntax not in _JPIP)
 
 
 def guess_syntax(data: bytes, pos: int) -> str | None:
@@ -82,7 +98,7 @@ def instance_uids(data: bytes, offset: int, syntax: str, whole: bool) -> Uids:
     """The UIDs of the data set that begins at `offset` of `data`, the first bytes of a file.
 
     `whole` says that these bytes are all there are. Raises NeedMore, or UnusableFile with the reason
-    "truncated", "no uid", "bad uid", "syntax mismatch" or "DICOMDIR".
+    "truncated", "no uid" (NoUid, where they may stand out of order), "bad uid", "syntax mismatch" or "DICOMDIR".
     """
     pos = offset
     if syntax in DEFLATED:
@@ -106,12 +122,62 @@ def instance_uids(data: bytes, offset: int, syntax: str, whole: bool) -> Uids:
         if syntax in DEFLATED:
             raise NeedMore(offset + 8) from None
         raise
+    return checked_uids(sop_class, sop_instance, study, series)
+
+
+def checked_uids(
+    sop_class: bytes | None, sop_instance: bytes | None, study: bytes | None, series: bytes | None
+) -> Uids:
+    """The UIDs in these values; raises UnusableFile "no uid" or "bad uid" for the first two."""
+    for value, name in ((sop_class, "SOP Class UID (0008,0016)"), (sop_instance, "SOP Instance UID (0008,0018)")):
+        if value is None:
+            raise NoUid(name)
     return (
         uid(sop_class, "SOP Class UID (0008,0016)"),
         uid(sop_instance, "SOP Instance UID (0008,0018)"),
         _soft_uid(study),
         _soft_uid(series),
     )
+
+
+def is_instance(data: bytes | memoryview, pos: int, syntax: str, sop_class: str, sop_instance: str) -> bool | None:
+    """Whether the data set that begins at `pos` is of this SOP class and this SOP instance; None where its first
+    elements, in ascending order, do not tell.
+    """
+    if syntax in DEFLATED:
+        try:
+            data, pos = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[pos:], 4096), 0
+        except zlib.error:
+            return None
+    big, implicit = syntax == EXPLICIT_BE, syntax in IMPLICIT
+    unpack, unpack_length, sizes = UNPACK_HEADER[big], UNPACK_LENGTH[big], HEADER_SIZES[big]
+    available = len(data) - 12
+    of_class = False
+    while pos <= available:
+        group, element, vr, length = unpack(data, pos)
+        if group > 8 or (group == 8 and element > 0x18):
+            return None
+        head = 0 if implicit else sizes.get(vr, -1)
+        if head == 8:
+            start = pos + 8
+        elif head == 12:
+            start = pos + 12
+            length = unpack_length(data, pos + 8)[0]
+        elif head:
+            return None
+        else:
+            start = pos + 8
+            length = unpack_length(data, pos + 4)[0]
+        pos = start + length
+        if pos > len(data):
+            return None
+        if group == 8 and element == 0x16:
+            of_class = bytes(data[start:pos]).rstrip(BLANKS) == sop_class.encode()
+            if not of_class:
+                return False
+        elif group == 8 and element == 0x18:
+            return bytes(data[start:pos]).rstrip(BLANKS) == sop_instance.encode() and (of_class or None)
+    return None
 
 
 def _check_first(data: bytes, pos: int, implicit: bool, big: bool, syntax: str) -> None:
@@ -231,8 +297,7 @@ def _walk_uids(
     if passed or (whole and pos == available):
         if first_group == 4:
             raise UnusableFile("DICOMDIR", "a media directory (DICOMDIR), not an instance")
-        missing = "SOP Class UID (0008,0016)" if sop_class is None else "SOP Instance UID (0008,0018)"
-        raise UnusableFile("no uid", f"the data set has no {missing}")
+        checked_uids(sop_class, sop_instance, study, series)
     want(max(pos, available) + 8, whole)
 
 

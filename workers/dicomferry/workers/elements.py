@@ -53,6 +53,11 @@ class Broken(Exception):
         self.at = at
 
 
+def no_representation(tag: int, at: int) -> Broken:
+    """What to raise where a value representation is due (PS3.5 7.1.2) and no letters stand."""
+    return Broken("no value representation", tag, at)
+
+
 def describe(tag: int) -> str:
     """`(0008,0018) SOPInstanceUID`, or the numbers alone for a tag without a keyword."""
     # Only for sentences about files that failed, so the dictionary is loaded only then.
@@ -67,7 +72,8 @@ _ITEMS = 1
 _IN_UN = 2
 
 # Command elements and file meta elements are no part of a data set.
-_NEVER = frozenset({0, 2})
+NEVER = frozenset({0, 2})
+_PIXEL_DATA = 0x7FE00010
 
 
 def walk(
@@ -80,15 +86,19 @@ def walk(
     implicit: bool,
     big: bool,
     native: bool = False,
+    encapsulated: bool = False,
     inside: bool = False,
     un: bool = False,
+    letters: bool = False,
 ) -> int:
     """Walk over element lengths from `pos` on; returns the position behind what was walked.
 
     `data` are the bytes from position `base` on; `refill` gives the ones after them. `size` is where the data
     end, as far as known. With `inside`, `pos` is in a sequence of undefined length (`un`: of VR UN) and the
     walk ends behind its delimiter; else it ends with the data, or before zero bytes after the last element.
-    `native` says that the transfer syntax has no encapsulated pixel data. Raises Ended or Broken.
+    `native` says that the transfer syntax has no encapsulated pixel data, `encapsulated` that it has no other (PS3.5
+    A.4; icons inside of sequences may have either). In an explicit transfer syntax each element outside of sequences
+    has a value representation; with `letters` those inside of them as well. Raises Ended or Broken.
     """
     unpack, sizes, un_vr = UNPACK_HEADER[big], HEADER_SIZES[big], UN[big]
     short = frozenset[int]() if implicit else _SHORT_FORMS[big]
@@ -161,8 +171,13 @@ def walk(
             # Many writers left explicit VR inside of UN; letters are no likely length.
             head = HEADER_SIZES[0].get(vr, 0) if in_un else 0 if implicit else sizes.get(vr, -1)
             if head < 0:
-                # VRs not known here have the long form (PS3.5 6.2); no letters at all: an implicit element.
-                head = (8 if length else 12) if data[offset + 4 : offset + 6].isalpha() else 0
+                # VRs not known here have the long form (PS3.5 6.2). Some writers left implicit elements in sequences.
+                if data[offset + 4 : offset + 6].isalpha():
+                    head = 8 if length else 12
+                elif tag and (letters or not depth):
+                    raise no_representation(tag, at)
+                else:
+                    head = 0
             if head == 8:
                 pos += 8 + length
             else:
@@ -182,8 +197,10 @@ def walk(
                     stack.append(frame)
                     depth += 1
                     continue
+                if encapsulated and not depth and tag == _PIXEL_DATA and length:
+                    raise Broken("native pixel data in a compressed transfer syntax", tag, at)
                 pos += length
-            if not depth and group in _NEVER:
+            if not depth and group in NEVER:
                 if not tag and _zeros_only(refill, at):
                     return at
                 raise Broken(f"group {group:04X} in the data set", tag, at)

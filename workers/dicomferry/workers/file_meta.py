@@ -6,7 +6,9 @@ import struct
 from functools import lru_cache
 from typing import NamedTuple
 
-from dicomferry.workers.elements import HEADER_SIZES, UNPACK_HEADER, UNPACK_LENGTH
+from dicomferry.models.errors import UnusableFile
+from dicomferry.workers import meta_group
+from dicomferry.workers.data_set import NeedMore
 
 SOP_CLASS, SOP_INSTANCE, TRANSFER_SYNTAX = 0x02, 0x03, 0x10
 IMPLEMENTATION_CLASS, IMPLEMENTATION_VERSION, SOURCE_AE_TITLE = 0x12, 0x13, 0x16
@@ -43,22 +45,9 @@ def decode(first: bytes) -> Meta | None:
     """The meta group in a file's first bytes; None where there is none, or not all of it."""
     if first[128:132] != b"DICM":
         return None
-    values: dict[int, str] = {}
-    pos = 132
-    end = len(first)
-    while pos + 8 <= end:
-        group, element, vr, length = UNPACK_HEADER[False](first, pos)
-        if group != 2:
-            return Meta(values, pos)
-        head = HEADER_SIZES[False].get(vr, 0)
-        if not head or pos + head > end:
-            return None
-        if head == 12:
-            length = UNPACK_LENGTH[False](first, pos + 8)[0]
-        start = pos + head
-        pos = start + length
-        if element == 0 and length == 4 and start + 4 <= end:
-            # A data set may be shorter than an element's head: the group's own length tells it from the meta group.
-            end = min(end, pos + UNPACK_LENGTH[False](first, start)[0])
-        values[element] = first[start:pos].rstrip(b"\0 ").decode("latin-1")
-    return Meta(values, pos) if pos == end else None
+    try:
+        group = meta_group.read(first)
+    except (NeedMore, UnusableFile):
+        return None
+    values = {element: value.rstrip(b"\0 ").decode("latin-1") for element, value in group.values.items()}
+    return Meta(values, group.end)

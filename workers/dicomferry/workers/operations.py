@@ -101,16 +101,20 @@ def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
         progress=work.remote.pace.sent if work.remote.pace else work.heart.progress,
         on_open=lambda association: work.heart.on_abort(association.abort, impatient=True),
         coming=coming,
+        strict_meta=isinstance(work.spec, StoreSpec) and work.spec.strict_meta,
     )
     meant: dict[int, Answer] = {}
     for answer in answers:
-        if answer.status in meant:
+        if answer.status == 0 and answer.reason is not None:
+            row = dimse_status.local(answer.reason)
+        elif answer.status in meant:
             row = meant[answer.status]
         elif answer.status is not None:
             row = meant[answer.status] = work.status("store", answer.status)
         else:
             # Whatever it is about a file, what was planned to be sent was not.
-            row = replace(dimse_status.local(answer.reason or "context refused"), rule=Rule.FINAL)
+            row = dimse_status.local(answer.reason or "context refused")
+            row = row if row.rule is Rule.AGAIN else replace(row, rule=Rule.FINAL)
         yield Answered(
             item_id=answer.instance.item_id,
             answer=row,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NoReturn
 
 from dicomferry.models.errors import UnusableFile
+from dicomferry.workers import meta_group
 from dicomferry.workers.data_set import (
     BLANKS,
     DEFLATED,
@@ -24,20 +24,15 @@ from dicomferry.workers.data_set import (
     MEDIA_STORAGE_DIRECTORY,
     UNCOMPRESSED,
     NeedMore,
+    NoUid,
+    Uids,
     guess_syntax,
     instance_uids,
+    is_encapsulated,
     uid,
-    want,
 )
-from dicomferry.workers.elements import (
-    HEADER_SIZES,
-    UNPACK_HEADER,
-    UNPACK_LENGTH,
-    Broken,
-    Ended,
-    describe,
-    walk,
-)
+from dicomferry.workers.elements import Broken, Ended, walk
+from dicomferry.workers.top_level import refuse, refuse_rest, search_uids
 
 __all__ = [
     "DEFLATED",
@@ -49,10 +44,15 @@ __all__ = [
     "UNCOMPRESSED",
     "Header",
     "NotDicom",
+    "check_syntax",
     "check_whole",
     "open_file",
     "read_header",
+    "stale",
 ]
+
+FindUids = Callable[[bytes, int, str, bool], Uids]
+"""What reads the UIDs of the data set that begins at a position of a file's first bytes, as `instance_uids` does."""
 
 FIRST_READ = 4096
 """How many bytes of a file `read_header` looks at before it decides that it needs more."""
@@ -66,7 +66,8 @@ class Header:
     """What the beginning of a DICOM file tells. The UIDs are the data set's, without trailing NUL and blanks.
 
     `data_offset` is the position in bytes of the data set's first byte. Study and series UID are None where
-    they do not lie within the bytes that were read.
+    they do not lie within the bytes that were read. `meta_differs` says in words where the meta group names another
+    class or instance than the data set (None: it does not); the group never goes over the wire.
     """
 
     sop_class_uid: str
@@ -76,6 +77,7 @@ class Header:
     series_instance_uid: str | None
     data_offset: int
     has_meta: bool
+    meta_differs: str | None = None
 
 
 class NotDicom(UnusableFile):
@@ -85,29 +87,46 @@ class NotDicom(UnusableFile):
         super().__init__("not DICOM", message)
 
 
-def read_header(path: bytes, *, first: bytes | None = None) -> Header:
+def read_header(path: bytes, *, first: bytes | None = None, fd: int | None = None) -> Header:
     """The header of the file at `path`, from its first 4 KB, or from more where that does not reach.
 
-    `first` are the file's first bytes where the caller has read them already: FIRST_READ of them, or fewer if
-    the file is shorter. Raises NotDicom, or UnusableFile with the reason "DICOMDIR", "truncated", "no uid",
-    "bad uid", "meta mismatch" or "syntax mismatch"; OSError where the file cannot be read.
+    `first` are the file's first bytes where the caller has read them already: FIRST_READ of them or more, or fewer if
+    the file is shorter; `fd` is a descriptor of it, whose position stays as it is. A data set whose SOP UIDs do not
+    stand where they belong is walked as a whole, once. Raises NotDicom, or UnusableFile with the reason "DICOMDIR",
+    "truncated", "no uid", "bad uid" or "syntax mismatch"; OSError where the file cannot be read.
     """
-    if first is None:
+    if fd is None and first is None:
         fd = open_file(path)
         try:
-            first = os.read(fd, FIRST_READ)
+            return read_header(path, fd=fd)
         finally:
             os.close(fd)
+    if first is None:
+        assert fd is not None
+        first = os.pread(fd, FIRST_READ, 0)
     try:
         try:
             return _parse(first, whole=False)
         except NeedMore as need:
-            return _read_on(path, first, need.upto)
+            upto = need.upto
+            return _with_file(path, fd, lambda file: _read_on(file, first, upto))
+        except NoUid:
+            return _with_file(path, fd, lambda file: _read_slowly(file, first))
     except UnusableFile as error:
         # A directory whose meta group is missing or names no class still goes by its name (PS3.10 8.6).
         if error.reason == "no uid" and os.path.basename(path).upper() == b"DICOMDIR":
             raise UnusableFile("DICOMDIR", "a DICOMDIR by its name") from error
         raise
+
+
+def _with_file(path: bytes, fd: int | None, read: Callable[[int], Header]) -> Header:
+    if fd is not None:
+        return read(fd)
+    fd = open_file(path)
+    try:
+        return read(fd)
+    finally:
+        os.close(fd)
 
 
 def open_file(path: bytes) -> int:
@@ -123,7 +142,8 @@ def check_whole(path: bytes | int, header: Header, size: int | None = None, firs
     data set ends: the file's size, or less by the zero bytes that some writers leave after the last element, or by what
     follows a deflate stream (the NUL that makes its length even included).
     Raises UnusableFile: "truncated" where the data set ends inside an element or item, or before a delimiter
-    that an undefined length demands (PS3.5 7.5.2, A.4); "syntax mismatch" where it cannot be walked at all.
+    that an undefined length demands (PS3.5 7.5.2, A.4); "trailing bytes" where something that is no element follows
+    the last one; "syntax mismatch" where it cannot be walked at all, or its pixels are not as the syntax has them.
     """
     if not isinstance(path, int):
         fd = open_file(path)
@@ -148,19 +168,25 @@ def check_whole(path: bytes | int, header: Header, size: int | None = None, firs
             implicit=syntax in IMPLICIT,
             big=syntax == EXPLICIT_BE,
             native=syntax in UNCOMPRESSED,
+            encapsulated=is_encapsulated(syntax),
         )
     except (Ended, Broken) as error:
-        _refuse(error, "byte")
+        refuse_rest(
+            error, _reader(path, size), start, size=size, implicit=syntax in IMPLICIT, big=syntax == EXPLICIT_BE
+        )
     if end <= start:
         raise UnusableFile("truncated", f"the file has {size} bytes, and no data set at byte {start}")
     return end
 
 
-def _refuse(error: Ended | Broken, unit: str) -> NoReturn:
-    if isinstance(error, Ended):
-        where = f"{describe(error.tag)} at {unit} {error.at}" if error.tag is not None else f"{unit} {error.at}"
-        raise UnusableFile("truncated", f"the data set ends {error.what} {where}") from None
-    raise UnusableFile("syntax mismatch", f"{describe(error.tag)} at {unit} {error.at}: {error.what}") from None
+def check_syntax(fd: int, header: Header, size: int) -> None:
+    """Of a file whose meta group is stale: raise UnusableFile "syntax mismatch" where its Transfer Syntax UID is stale
+    too, or may be. `size` is the file's size in bytes.
+    """
+    # Few files need it.
+    from dicomferry.workers import syntax_check
+
+    syntax_check.check(lambda: _reader(fd, size), header.data_offset, header.transfer_syntax_uid, size=size)
 
 
 def _reader(fd: int, size: int) -> Callable[[int], bytes]:
@@ -222,7 +248,7 @@ def _check_deflated(fd: int, start: int, size: int) -> int:
     try:
         walk(b"", 0, refill, 0, size=1 << 62, implicit=False, big=False, native=True)
     except (Ended, Broken) as error:
-        _refuse(error, "inflated byte")
+        refuse(error, "inflated byte")
     while grow():
         pass
     if not inflater.eof:
@@ -230,75 +256,59 @@ def _check_deflated(fd: int, start: int, size: int) -> int:
     return pos - len(inflater.unused_data)
 
 
-def _read_on(path: bytes, data: bytes, upto: int) -> Header:
+def _read_on(fd: int, data: bytes, upto: int) -> Header:
     """The header of a file whose first bytes, `data`, did not reach; each round reads what was lacking."""
-    fd = open_file(path)
+    size = os.fstat(fd).st_size
+    while True:
+        # A position beyond the file's end never comes, however much is read.
+        whole = upto > size
+        if not whole:
+            if len(data) >= MOST_READ or upto > MOST_READ:
+                return _read_slowly(fd, data)
+            data = os.pread(fd, min(max(len(data) * 16, upto), MOST_READ), 0)
+            whole = len(data) >= size
+        try:
+            return _parse(data, whole)
+        except NeedMore as need:
+            upto = need.upto
+        except NoUid:
+            return _read_slowly(fd, data)
+
+
+def _read_slowly(fd: int, data: bytes) -> Header:
+    """The header of a file whose data set, of which `data` hold the beginning, is not in ascending order: it is walked
+    over to its end, if need be.
+    """
+    size = os.fstat(fd).st_size
+
+    def find(_: bytes, offset: int, syntax: str, whole: bool) -> Uids:
+        if syntax not in DEFLATED:
+            return search_uids(_reader(fd, size), offset, syntax, size=size)
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(os.pread(fd, MOST_READ, offset), 4 * MOST_READ)
+        return search_uids(lambda pos: inflated[pos : pos + 16384], 0, syntax, size=len(inflated))
+
     try:
-        size = os.fstat(fd).st_size
-        while True:
-            # A position beyond the file's end never comes, however much is read.
-            whole = upto > size
-            if not whole:
-                if len(data) >= MOST_READ or upto > MOST_READ:
-                    raise UnusableFile("no uid", f"no SOP Class and Instance UID within {MOST_READ} bytes")
-                data = os.pread(fd, min(max(len(data) * 16, upto), MOST_READ), 0)
-                whole = len(data) >= size
-            try:
-                return _parse(data, whole)
-            except NeedMore as need:
-                upto = need.upto
-    finally:
-        os.close(fd)
+        return _parse(data, True, find)
+    except zlib.error as error:
+        raise UnusableFile("syntax mismatch", f"not a deflated data set: {error}") from None
 
 
-def _parse(data: bytes, whole: bool) -> Header:
-    """The header out of a file's first bytes; `whole` says that these are all there are."""
+def _parse(data: bytes, whole: bool, find: FindUids = instance_uids) -> Header:
+    """The header out of a file's first bytes; `whole` says that these are all there are, `find` reads the data set."""
     if data[128:132] == b"DICM":
-        pos = 132
+        pos = meta_group.BEGINS
     elif data[:4] == b"DICM":
         pos = 4
     elif data[:2] == b"\x02\0" and data[4:6].isalpha():
         pos = 0
     else:
-        return _parse_bare(data, whole)
-    unpack = UNPACK_HEADER[False]
-    sizes = HEADER_SIZES[False]
-    values: dict[int, bytes] = {}
-    available = len(data)
-    declared_end = last = -1
-    while True:
-        if pos + 8 > available:
-            want(pos + 8, whole)
-        group, element, vr, length = unpack(data, pos)
-        if group != 2:
-            break
-        head = sizes.get(vr, 0)
-        if pos == declared_end:
-            # The meta group ends here by its own length. More of it means that the length lies, but a second
-            # round of it, or an implicit one, is the data set's; deflated bytes may look like anything.
-            if values.get(0x10, b"").rstrip(BLANKS).decode("latin-1") in DEFLATED:
-                break
-            if element <= last or not head:
-                raise UnusableFile("syntax mismatch", f"group 0002 in the data set at byte {pos}")
-        if head == 12:
-            if pos + 12 > available:
-                want(pos + 12, whole)
-            length = UNPACK_LENGTH[False](data, pos + 8)[0]
-        elif not head:
-            head = 8
-            length = UNPACK_LENGTH[False](data, pos + 4)[0]
-        start = pos + head
-        pos = start + length
-        if pos > available:
-            want(pos, whole)
-        values[element] = data[start:pos]
-        last = element
-        if element == 0 and length == 4:
-            declared_end = pos + UNPACK_LENGTH[False](data, start)[0]
-    meta_class = values[2].rstrip(BLANKS) if 2 in values else b""
+        return _parse_bare(data, whole, find)
+    values, pos = meta_group.read(data, pos, whole=whole)
+    meta_class = values.get(meta_group.MEDIA_STORAGE_CLASS, b"").rstrip(BLANKS)
     if meta_class == MEDIA_STORAGE_DIRECTORY.encode():
         raise UnusableFile("DICOMDIR", "a media directory (DICOMDIR), not an instance")
-    syntax = uid(values.get(0x10, b""), "Transfer Syntax UID (0002,0010)") if values.get(0x10) else ""
+    named = values.get(meta_group.TRANSFER_SYNTAX)
+    syntax = uid(named, "Transfer Syntax UID (0002,0010)") if named else ""
     if not syntax:
         guess = guess_syntax(data, pos)
         if guess is None:
@@ -306,32 +316,41 @@ def _parse(data: bytes, whole: bool) -> Header:
                 "syntax mismatch", "no Transfer Syntax UID, and the data set fits none by its first element"
             )
         syntax = guess
-    found = instance_uids(data, pos, syntax, whole)
-    _same(meta_class, found[0], "SOP Class UID", "(0002,0002)", "(0008,0016)")
-    _same(
-        values.get(3, b"").rstrip(BLANKS),
-        found[1],
-        "SOP Instance UID",
-        "(0002,0003)",
-        "(0008,0018)",
-    )
-    return Header(found[0], found[1], syntax, found[2], found[3], pos, bool(values))
+    found = find(data, pos, syntax, whole)
+    return Header(found[0], found[1], syntax, found[2], found[3], pos, bool(values), stale(values, *found[:2]))
 
 
-def _same(meta: bytes, uid: str, name: str, meta_tag: str, tag: str) -> None:
-    if meta and meta != uid.encode():
-        raise UnusableFile("meta mismatch", f"{name}: {meta_tag} is {meta.decode('latin-1')!r}, {tag} is {uid!r}")
+def stale(values: Mapping[int, bytes], sop_class: str, sop_instance: str) -> str | None:
+    """What the meta group's `values` say of class and instance that the data set does not; None where they agree."""
+    told = []
+    for element, real, name, tags in (
+        (meta_group.MEDIA_STORAGE_CLASS, sop_class, "SOP Class UID", ("(0002,0002)", "(0008,0016)")),
+        (meta_group.MEDIA_STORAGE_INSTANCE, sop_instance, "SOP Instance UID", ("(0002,0003)", "(0008,0018)")),
+    ):
+        value = values.get(element, b"").rstrip(BLANKS)
+        if value and value != real.encode():
+            told.append(f"{name}: {tags[0]} is {value[:128].decode('latin-1')!r}, {tags[1]} is {real!r}")
+    return "; ".join(told) or None
 
 
-def _parse_bare(data: bytes, whole: bool) -> Header:
+def _parse_bare(data: bytes, whole: bool, find: FindUids) -> Header:
     """The header of a file without meta group: DICOM only if its first bytes leave no doubt."""
     syntax = guess_syntax(data, 0)
     if syntax is None:
         raise NotDicom("an empty file" if not data else "neither DICM at byte 128 nor a data set at byte 0")
     try:
-        found = instance_uids(data, 0, syntax, whole)
+        found = find(data, 0, syntax, whole)
+    except NoUid:
+        if find is instance_uids and _names_a_class(data):
+            raise
+        raise NotDicom("no DICM at byte 128, and taken as a bare data set it has no SOP UIDs") from None
     except UnusableFile as error:
-        if error.reason in ("no uid", "bad uid", "syntax mismatch") or b"1.2.840.10008.5." not in data:
+        if error.reason in ("no uid", "bad uid", "syntax mismatch") or not _names_a_class(data):
             raise NotDicom(f"no DICM at byte 128, and taken as a bare data set: {error}") from None
         raise
     return Header(found[0], found[1], syntax, found[2], found[3], 0, has_meta=False)
+
+
+def _names_a_class(data: bytes) -> bool:
+    """Whether a SOP class of the Standard stands somewhere in these bytes."""
+    return b"1.2.840.10008.5." in data

@@ -98,6 +98,15 @@ def decompress(path: bytes, header: Header, target: str = EXPLICIT_LE) -> Binary
             return _written(_parsed(explicit, EXPLICIT_LE, target), target)
 
 
+def obstacle(syntax: str) -> UnusableFile | None:
+    """What keeps files of a compressed syntax from being decompressed here; None where nothing does."""
+    try:
+        _decoder(syntax)
+    except UnusableFile as error:
+        return error
+    return None
+
+
 def _decoder(syntax: str) -> Decoder:
     """What decompresses this syntax; raises UnusableFile."""
     from pydicom.pixels import get_decoder

@@ -151,7 +151,7 @@ class _Store:
             self._lost(file, why, reason=answer.reason)
             return
         self._answered += 1
-        reason = dimse_status.for_status("store", answer.status).reason
+        reason = dimse_status.for_status("store", answer.status).reason or answer.reason
         told = {"status": answer.status, "reason": reason, "sent_bytes": answer.sent_bytes, "sent_as": answer.sent_as}
         if is_stored(answer.status):
             self._progress.sent(file.shown, answer.status, answer.sent_bytes)

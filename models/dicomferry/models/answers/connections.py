@@ -72,7 +72,7 @@ _CONNECTIONS: Mapping[str, Answer] = {
     "connection lost": _answer(Rule.BROKEN, Category.NETWORK, "connection lost", "PS3.8 9.1.4", "the connection ended in mid-transfer without a word: did their service end, or does a firewall cut what takes long?"),
     "connection released": _answer(Rule.BROKEN, Category.FAULT, "released early", "PS3.8 7.2", "they ended the association in good order where an answer was due; their log says why"),
     "protocol violation": _answer(Rule.BROKEN, Category.PROTOCOL, "protocol violation", "PS3.7 9.3", "they answered what the Standard does not allow here; please report it to their vendor"),
-    "context refused": _answer(Rule.FINAL, Category.CAPABILITY, "context refused", "PS3.8 9.3.3.2", "they do not take this SOP class in this transfer syntax; ask them to, or submit a compressed file with --transcode"),
+    "context refused": _answer(Rule.FINAL, Category.CAPABILITY, "context refused", "PS3.8 9.3.3.2", "they do not take this SOP class in this transfer syntax: ask them to; where a converted copy can be sent, the item's detail says how"),
     "failure": _answer(Rule.BROKEN, Category.FAULT, "failure", "PS3.7 C.5", "their log says why"),
 }
 # fmt: on

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from typing import NamedTuple
 
 from dicomferry.models.errors import UnusableFile
-from dicomferry.workers import part10
-
-# What follows the preamble: DICM, and the head of (0002,0000), UL of four bytes.
-_META_LENGTH = b"DICM\x02\0\0\0UL\x04\0"
+from dicomferry.workers import meta_group, part10
+from dicomferry.workers.data_set import NeedMore, is_instance
 
 # As much of a file is read at once for its check: nearly always all that comes before its pixels.
 _FIRST_READ = 16384
+
+_TICK = 0.01
+"""Seconds by which file systems' clocks move on, at most: of two changes within one, the second leaves no trace."""
 
 
 class LocalInstance(NamedTuple):
@@ -31,8 +33,8 @@ class LocalInstance(NamedTuple):
 class OpenInstance(NamedTuple):
     """A file that is open and may be sent, until `close`.
 
-    `length` is that of its data set in bytes, as it was when it was opened: a file that grows from there on is sent as
-    it was. `pad` tells whether a NUL is to follow it.
+    `length` is that of its data set in bytes. `pad` tells whether a NUL is to follow it. A file that is changed from
+    there on, which `is_unchanged` tells, is of no use any more.
     """
 
     item: LocalInstance
@@ -40,19 +42,30 @@ class OpenInstance(NamedTuple):
     header: part10.Header
     length: int
     pad: bool
-    seen: tuple[int, int, int]
+    seen: os.stat_result
 
     def is_as_seen(self) -> bool:
         """Whether the file has been left alone since, and is still what its path leads to."""
-        return _state(os.fstat(self.fd)) == self.seen
+        return _state(os.fstat(self.fd)) == _state(self.seen)
+
+    def is_unchanged(self) -> bool:
+        """Whether its bytes have been left alone since, as far as the file system can tell."""
+        now, seen = os.fstat(self.fd), self.seen
+        if (now.st_size, now.st_mtime_ns) != (seen.st_size, seen.st_mtime_ns):
+            return False
+        # A name given or taken moves the third time on as well, and none of the bytes.
+        return now.st_ctime_ns == seen.st_ctime_ns or now.st_nlink != seen.st_nlink
 
     def close(self) -> None:
         """Let go of it."""
         os.close(self.fd)
 
 
-def open_instance(item: LocalInstance) -> OpenInstance:
-    """Open a file and look into it. Raises UnusableFile for everything that forbids to send it."""
+def open_instance(item: LocalInstance, *, strict_meta: bool = False) -> OpenInstance:
+    """Open a file and look into it. Raises UnusableFile for everything that forbids to send it.
+
+    `strict_meta` forbids a meta group that names another class or instance than the data set.
+    """
     try:
         fd = part10.open_file(item.path)
     except (FileNotFoundError, NotADirectoryError):
@@ -60,21 +73,27 @@ def open_instance(item: LocalInstance) -> OpenInstance:
     except OSError as error:
         raise UnusableFile("unreadable", error.strerror or str(error)) from error
     try:
-        return _look_into(item, fd)
+        return _look_into(item, fd, strict_meta)
     except BaseException:
         os.close(fd)
         raise
 
 
-def _look_into(item: LocalInstance, fd: int) -> OpenInstance:
+def _look_into(item: LocalInstance, fd: int, strict_meta: bool) -> OpenInstance:
     try:
-        now = os.fstat(fd)
+        now = _settled(fd)
         if not stat.S_ISREG(now.st_mode):
             raise UnusableFile("unreadable", "not a regular file")
         first = os.pread(fd, _FIRST_READ, 0)
-        header = _as_planned(item, first, now) or part10.read_header(item.path, first=first[: part10.FIRST_READ])
+        header = _as_planned(item, first, now) or part10.read_header(item.path, first=first, fd=fd)
         if header.sop_instance_uid != item.sop_instance_uid:
             raise UnusableFile("changed", f"the file now holds instance {header.sop_instance_uid}")
+        if header.sop_class_uid != item.sop_class_uid:
+            raise UnusableFile("changed", f"the file now holds an instance of class {header.sop_class_uid}")
+        if header.meta_differs:
+            if strict_meta:
+                raise UnusableFile("meta mismatch", header.meta_differs)
+            part10.check_syntax(fd, header, now.st_size)
         length = part10.check_whole(fd, header, now.st_size, first) - header.data_offset
     except OSError as error:
         raise UnusableFile("unreadable", error.strerror or str(error)) from error
@@ -82,7 +101,16 @@ def _look_into(item: LocalInstance, fd: int) -> OpenInstance:
     if pad and header.transfer_syntax_uid not in part10.DEFLATED:
         # Only the deflated byte stream is padded, with a single NUL (PS3.5 A.5).
         raise UnusableFile("odd length", f"its data set has {length} bytes; PS3.5 7.1.1 makes every value even")
-    return OpenInstance(item, fd, header, length, pad, _state(now))
+    return OpenInstance(item, fd, header, length, pad, now)
+
+
+def _settled(fd: int) -> os.stat_result:
+    """The file's status, once another change of the file would change that as well."""
+    now = os.fstat(fd)
+    if 0 <= time.time() - now.st_ctime < _TICK:
+        time.sleep(_TICK)
+        now = os.fstat(fd)
+    return now
 
 
 def _state(now: os.stat_result) -> tuple[int, int, int]:
@@ -91,15 +119,19 @@ def _state(now: os.stat_result) -> tuple[int, int, int]:
 
 
 def _as_planned(item: LocalInstance, first: bytes, now: os.stat_result) -> part10.Header | None:
-    """The header of a file that did not change since the plan read it: only where its data set begins is
-    missing, which its `first` bytes tell.
+    """The header of a file that did not change since the plan read it: only where its data set begins is missing.
 
-    None where the file did change, or does not begin with a preamble and the meta group's length (PS3.10
-    7.1).
+    None where the file did change, has no preamble, or its first elements do not show the planned class and instance:
+    then all of it is read anew.
     """
-    if (now.st_size, now.st_mtime_ns) != (item.size, item.mtime_ns):
+    if (now.st_size, now.st_mtime_ns) != (item.size, item.mtime_ns) or first[128:132] != b"DICM":
         return None
-    if first[128:140] != _META_LENGTH or len(first) < 144:
+    uids = item.sop_class_uid, item.sop_instance_uid
+    try:
+        values, start = meta_group.read(first)
+    except (NeedMore, UnusableFile):
+        return None
+    if not is_instance(first, start, item.transfer_syntax_uid, *uids):
         return None
     return part10.Header(
         sop_class_uid=item.sop_class_uid,
@@ -107,6 +139,7 @@ def _as_planned(item: LocalInstance, first: bytes, now: os.stat_result) -> part1
         transfer_syntax_uid=item.transfer_syntax_uid,
         study_instance_uid=None,
         series_instance_uid=None,
-        data_offset=144 + int.from_bytes(first[140:144], "little"),
+        data_offset=start,
         has_meta=True,
+        meta_differs=part10.stale(values, *uids),
     )

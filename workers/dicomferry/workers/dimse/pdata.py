@@ -27,7 +27,7 @@ _HEAD = struct.Struct(">BxLLBB")
 
 
 class SourceFailed(UnusableFile):
-    """The data set's source gave fewer bytes than it had when the sending began, or none at all."""
+    """The data set's source gave fewer bytes than it had when the sending began, none at all, or is not what it was."""
 
 
 class Source(Protocol):
@@ -40,11 +40,12 @@ class Source(Protocol):
 
 
 class FileSource:
-    """An open descriptor, read from `offset` on."""
+    """An open descriptor, read from `offset` on; `check` is shown the first bytes as they go out."""
 
-    def __init__(self, fd: int, offset: int) -> None:
+    def __init__(self, fd: int, offset: int, check: Callable[[memoryview], object] | None = None) -> None:
         self._fd = fd
         self._at = offset
+        self._check = check
 
     def fill(self, views: list[memoryview]) -> int:
         """One preadv, and more only where it came back short."""
@@ -56,6 +57,9 @@ class FileSource:
                 break
             got += more
         self._at += got
+        if self._check is not None:
+            check, self._check = self._check, None
+            check(views[0][:got])
         return got
 
 
@@ -73,6 +77,11 @@ class StreamSource:
             view[: len(piece)] = piece
             got += len(piece)
         return got
+
+
+def _yes() -> bool:
+    """What never changes is what it was."""
+    return True
 
 
 class DataPath:
@@ -97,13 +106,24 @@ class DataPath:
         # one.
         self._changed: int | None = None
 
-    def send(self, context_id: int, command: bytes, source: Source, length: int, *, pad: bool, seconds: float) -> int:
+    def send(
+        self,
+        context_id: int,
+        command: bytes,
+        source: Source,
+        length: int,
+        *,
+        pad: bool,
+        seconds: float,
+        is_same: Callable[[], bool] = _yes,
+    ) -> int:
         """Send a command and `length` bytes of data set from `source`, with a NUL behind them if `pad`.
 
         Returns the bytes of data set put on the wire. Fragments are whole but for the last, and the
-        connection stands between two PDUs whenever `source` is read. Raises what `UpperLayer.send` raises
-        (`seconds` without a byte moved); SourceFailed("truncated" or "unreadable"), after which only an abort
-        can follow.
+        connection stands between two PDUs whenever `source` is read. `is_same` is asked once, when all was read and
+        before the last fragment leaves: whether it is still the source that it was. Raises what `UpperLayer.send`
+        raises (`seconds` without a byte moved); SourceFailed("truncated", "unreadable" or "changing"), after which only
+        an abort can follow.
         """
         self._use_context(context_id)
         ahead = [fragments(context_id, command, self._size, command=True)]
@@ -114,6 +134,8 @@ class DataPath:
             run = min(left, self._size * self.fragments_a_run)
             left -= run
             self._read(source, run - (pad and not left))
+            if not left and not is_same():
+                raise SourceFailed("changing", "the file was changed while it was being sent")
             end = self._finish_heads(run, last=not left)
             if pad and not left:
                 self._buffer[end - 1] = 0

@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 from dicomferry.models.errors import ContextNotAccepted, UnusableFile
 from dicomferry.models.remote import Remote
 from dicomferry.workers import part10
+from dicomferry.workers.data_set import is_instance
 from dicomferry.workers.dimse import contexts, message, store_message
 from dicomferry.workers.dimse.associate import OUR_MAX_PDU
 from dicomferry.workers.dimse.association import Association, Progress, open_association
@@ -33,6 +34,11 @@ _RESULTS = {
 
 _NO_ABSTRACT_SYNTAX = 3
 
+MOST_TRIES = 2
+"""So often a file is sent that is changed while it is sent."""
+META_DIFFERS = "meta differs"
+"""The remark on a file that was sent though its meta group names another class or instance than its data set."""
+
 _NO_COPY = contextlib.nullcontext()
 
 OnOpen = Callable[[Association], None]
@@ -42,9 +48,9 @@ Coming = Callable[[], LocalInstance | None]
 class StoreAnswer(NamedTuple):
     """What came of one file.
 
-    `status` is the peer's, None where the file was not sent; then `reason` is the stable word that says why.
-    `detail` is a sentence for people. `sent_bytes` counts bytes of data set on the wire; `sent_as` is the
-    transfer syntax UID that the data set was re-encoded to, None for the file's own.
+    `status` is the peer's, None where the file was not sent; then `reason` is the stable word that says why. Of a file
+    that was sent it is META_DIFFERS or None. `detail` is a sentence for people. `sent_bytes` counts bytes of data set
+    on the wire; `sent_as` is the transfer syntax UID that the data set was re-encoded to, None for the file's own.
     """
 
     instance: LocalInstance
@@ -66,6 +72,7 @@ def send(
     progress: Progress | None = None,
     on_open: OnOpen | None = None,
     coming: Coming | None = None,
+    strict_meta: bool = False,
 ) -> Iterator[StoreAnswer]:
     """Send `items` one after the other; the next one is pulled only after the answer to the last was taken.
 
@@ -74,12 +81,14 @@ def send(
     open one never proposed. `convert` says which files are sent in another syntax where the peer does not take
     their own, `max_pdu` how long a PDU the peer may send. `on_open` hears of each association. `progress(n)` is
     called whenever bytes moved, with the bytes of data set among them. `coming` names the item that will be pulled
-    next, as far as is known: its file is opened while the peer is at work on the last one. Raises what
+    next, as far as is known: its file is opened while the peer is at work on the last one. `strict_meta` forbids files
+    whose meta group names another class or instance than their data set. A file that is changed while it is sent is
+    sent again, over another association. Raises what
     `open_association` raises, AssociationAborted, DimseTimeout("progress" while sending, "store_answer" after the last
     fragment), ProtocolViolation: the item pulled last was in flight then. Closing the iterator releases the
     association.
     """
-    sender = _Sender(remote, pairs, convert, priority, max_pdu, progress, on_open, coming)
+    sender = _Sender(remote, pairs, convert, priority, max_pdu, progress, on_open, coming, strict_meta)
     try:
         sender.open_first()
         for item in items:
@@ -109,6 +118,7 @@ class _Sender:
         progress: Progress | None,
         on_open: OnOpen | None,
         coming: Coming | None,
+        strict_meta: bool,
     ) -> None:
         self._remote = remote
         self._convert = convert
@@ -118,6 +128,7 @@ class _Sender:
         self._progress = progress
         self._on_open = on_open
         self._coming = coming
+        self._strict_meta = strict_meta
         self._next: OpenInstance | None = None
         self._association: Association | None = None
         self._proposed: tuple[Proposal, ...] = ()
@@ -166,16 +177,20 @@ class _Sender:
         """Send one file; a fault of the file is an answer, any other an exception."""
         try:
             opened = self._open_instance(item)
-        except UnusableFile as error:
-            return _unsent(item, error.reason, str(error))
-        try:
-            return self._send_open(opened)
+            for left in reversed(range(MOST_TRIES)):
+                try:
+                    return self._send_open(opened)
+                except SourceFailed:
+                    if not left:
+                        raise
+                finally:
+                    opened.close()
+                opened = open_instance(item, strict_meta=self._strict_meta)
+            raise AssertionError("the last try answers or raises")
         except UnusableFile as error:
             return _unsent(item, error.reason, str(error))
         except ContextNotAccepted as error:
             return _unsent(item, "context refused", _refusal(error, self._convert))
-        finally:
-            opened.close()
 
     def _open_instance(self, item: LocalInstance) -> OpenInstance:
         """Opened before, where it was the next one and is still as it was. Raises UnusableFile."""
@@ -184,14 +199,14 @@ class _Sender:
             if ahead.item == item and ahead.is_as_seen():
                 return ahead
             ahead.close()
-        return open_instance(item)
+        return open_instance(item, strict_meta=self._strict_meta)
 
     def _open_next(self) -> None:
         """Open the next file; what is wrong with it is told when it is its turn."""
         item = self._coming() if self._coming else None
         if item is not None:
             with contextlib.suppress(UnusableFile):
-                self._next = open_instance(item)
+                self._next = open_instance(item, strict_meta=self._strict_meta)
 
     def drop_next(self) -> None:
         """The next file will not be sent after all."""
@@ -217,9 +232,11 @@ class _Sender:
         if sent_as is not None:
             (copy, length), pad = _reencoded(item.path, header, sent_as), False
         with copy or _NO_COPY:
-            source: Source = StreamSource(copy) if copy else FileSource(fd, header.data_offset)
+            source: Source = StreamSource(copy) if copy else FileSource(fd, header.data_offset, _checks(header))
             try:
-                sent = path.send(context.context_id, command, source, length, pad=pad, seconds=seconds)
+                sent = path.send(
+                    context.context_id, command, source, length, pad=pad, seconds=seconds, is_same=opened.is_unchanged
+                )
             except SourceFailed:
                 # The fragments that are out cannot be taken back, and a made-up rest must never reach an
                 # archive.
@@ -229,10 +246,11 @@ class _Sender:
         patience = self._remote.timeouts.store_answer
         plain = store_message.success(context.context_id, pair[0], header.sop_instance_uid, message_id)
         if association.comes(plain, "store_answer", patience):
-            return StoreAnswer(item, 0, None, None, sent, sent_as)
+            return StoreAnswer(item, 0, header.meta_differs and META_DIFFERS, header.meta_differs, sent, sent_as)
         answer, status = association.receive_response(message_id, message.C_STORE_RSP, "store_answer", patience)
         _check_instance(association, answer, header.sop_instance_uid)
-        return StoreAnswer(item, status, None, _comment(answer), sent, sent_as)
+        told = "; ".join(filter(None, (_comment(answer), header.meta_differs))) or None
+        return StoreAnswer(item, status, header.meta_differs and META_DIFFERS, told, sent, sent_as)
 
     def _data_path(self, association: Association) -> DataPath:
         if self._path is None:
@@ -242,6 +260,19 @@ class _Sender:
 
 def _unsent(item: LocalInstance, reason: str, detail: str) -> StoreAnswer:
     return StoreAnswer(item, None, reason, detail)
+
+
+def _checks(header: part10.Header) -> Callable[[memoryview], None]:
+    """A look at the first bytes of a data set as they go out: they still have to be of the class and the instance that
+    the command names. Raises SourceFailed.
+    """
+
+    def check(first: memoryview) -> None:
+        told = is_instance(first, 0, header.transfer_syntax_uid, header.sop_class_uid, header.sop_instance_uid)
+        if told is False:
+            raise SourceFailed("changing", "the file was changed while it was being sent: it holds another instance")
+
+    return check
 
 
 def _reencoded(path: bytes, header: part10.Header, syntax: str) -> tuple[BinaryIO, int]:
@@ -255,6 +286,11 @@ def _reencoded(path: bytes, header: part10.Header, syntax: str) -> tuple[BinaryI
         raise UnusableFile("unreadable", error.strerror or str(error)) from error
     length = stream.seek(0, os.SEEK_END)
     stream.seek(0)
+    told = is_instance(stream.read(16384), 0, syntax, header.sop_class_uid, header.sop_instance_uid)
+    stream.seek(0)
+    if told is False:
+        stream.close()
+        raise SourceFailed("changing", "the file was changed while it was being sent: it holds another instance")
     return stream, length
 
 
@@ -286,5 +322,14 @@ def _refusal(error: ContextNotAccepted, convert: Convert) -> str:
     hopeless = error.result == _NO_ABSTRACT_SYNTAX and uncompressed
     if hopeless or contexts.convertible(error.transfer_syntax_uid, convert):
         return text
-    copy = "re-encoded" if uncompressed else "decompressed"
-    return f"{text}; `--transcode` sends a {copy} copy"
+    if uncompressed:
+        return f"{text}; `--transcode` sends a re-encoded copy"
+    from dicomferry.workers import transcode
+
+    match transcode.obstacle(error.transfer_syntax_uid):
+        case None:
+            return f"{text}; `--transcode` sends a decompressed copy"
+        case UnusableFile(reason="no decoder"):
+            return f"{text}; `--transcode` could send a decompressed copy, but what decompresses it is not installed"
+        case _:
+            return f"{text}; nothing here decompresses that syntax"
