@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from dicomferry.models import job_store, plan_store, presence
 from dicomferry.models.retry import Decision, Next
 from dicomferry.models.state import ItemState
+from dicomferry.models.tables import EventRow
 
 from .desk import ALREADY_THERE, REFUSED, SUCCEEDED, Desk, What
 
@@ -145,7 +149,8 @@ def test_show_for_people_ends_with_the_next_step(desk: Desk) -> None:
     told = desk.run("jobs", "show", "1").stdout
     assert told.startswith("job 1: store to pacs1 (PACS1@127.0.0.1:104), incomplete\n")
     assert "1 of 2 proven at PACS1, 1 failed" in told
-    assert "see `dicomferry jobs items 1 --state failed`\n`dicomferry jobs retry 1` alone would end the same" in told
+    then = "first do what is said of each item, then `dicomferry jobs retry 1`"
+    assert f"see `dicomferry jobs items 1 --state failed`\n{then}" in told
     assert "\x1b" not in told and len(told.splitlines()) < 30
 
 
@@ -268,3 +273,51 @@ def test_a_held_job_shows_why(desk: Desk) -> None:
     job_store.hold(desk.database, desk.echo_job())
     told = desk.run("jobs", "show", "1").stdout
     assert "held by a person" in told and told.rstrip().endswith("go on with `dicomferry jobs release 1`")
+
+
+def test_a_screen_says_what_was_asked_for(desk: Desk, tmp_path: Path) -> None:
+    """Files and options of a store, keys and level of a find, the file, number and first requests of a retrieve."""
+    assert desk.remote_id
+    (tmp_path / "a.dcm").touch()
+    path = tmp_path / "wanted.csv"
+    path.write_text("AccessionNumber\n" + "".join(f"A{number}\n" for number in range(30)))
+    desk.run("submit", "store", "pacs1", tmp_path, "-r", "--verify")
+    desk.run("submit", "find", "pacs1", "-k", "PatientID=17", "-k", "StudyDate")
+    desk.run("submit", "move", "pacs1", "--from-csv", path, "--refetch")
+    desk.run("submit", "get", "pacs1", "-k", "StudyInstanceUID=1.2")
+    store, find, move, get = (desk.run("jobs", "show", number).stdout for number in (1, 2, 3, 4))
+    assert f"{tmp_path} and the folders inside" in store and "verify" in store
+    assert "PatientID=17, StudyDate; at study level, study root" in find
+    assert f"30 requests of {path} at study level, also what is here: AccessionNumber=A0; " in move
+    assert "27 more" in move and "StudyInstanceUID=1.2; at study level" in get
+    asked = desk.json("jobs", "show", "3")["asked"]
+    assert (asked["csv"], asked["requests"], len(asked["first"])) == (str(path), 30, 20)
+    assert asked["first"][0] == {"row": 2, "keys": [["00080050", "A0"]]}
+    assert desk.json("jobs", "show", "2")["asked"]["keys"] == [["00100020", "17"], ["00080020", ""]]
+
+
+def test_events_of_many_chunks_are_told_once(desk: Desk) -> None:
+    """The head of the screen stays on it: each kind once, with how many more; `jobs events` has all."""
+    job_id = desk.planned_job(1)
+    now = datetime.now(UTC)
+    rows = [
+        {"job_id": job_id, "at": now, "kind": kind, "text": f"chunk {number} (store) somewhere"}
+        for number in range(60)
+        for kind in ("chunk_started", "retry")
+    ]
+    desk.database.write(lambda connection: connection.execute(sa.insert(EventRow), rows))
+    told = desk.run("jobs", "show", job_id).stdout
+    assert len(told.splitlines()) < 25 and "store job submitted" in told
+    assert told.count("chunk_started") == 1 and "; and 60 more until " in told and "; and 59 more until " in told
+    assert desk.run("jobs", "events", job_id).stdout.count("chunk_started") == 61
+
+
+def test_a_job_that_waits_is_called_so(desk: Desk) -> None:
+    """In the list and on the screen with what it waits for; the document keeps its state and says it besides."""
+    job_id = desk.planned_job(2)
+    desk.wait_for_remote(desk.claim(), detail="10.0.0.5:104: connection refused")
+    (job,) = desk.json("jobs")
+    assert (job["state"], job["waiting_for"]) == ("running", "unreachable")
+    assert "  waiting  " in desk.run("jobs").stdout and "unreachable: 10.0.0.5:104" in desk.run("jobs").stdout
+    told = desk.run("jobs", "show", job_id).stdout
+    assert told.splitlines()[0].endswith(", waiting") and "  waits for  unreachable: 10.0.0.5:104" in told

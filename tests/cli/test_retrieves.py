@@ -46,6 +46,7 @@ def test_a_file_is_many_requests(desk: Desk, tmp_path: Path) -> None:
         identifiers=((2, (day, (ACCESSION, "007"))), (3, (day, (ACCESSION, "008")))),
         columns=("Order",),
         remarks=(("x",), ("",)),
+        csv=str(path),
     )
 
 

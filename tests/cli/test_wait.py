@@ -31,6 +31,9 @@ def job(state: str = "running", **values: Any) -> dict[str, Any]:
         "id": 7, "kind": "store", "remote": "pacs1", "remote_address": "PACS1@h:104", "state": state, "reason": None,
         "detail": None, "reason_text": None, "not_before": None, "planned": True, "bytes": 0,
         "items": items | values.pop("items", {}),
+        "requests": items | values.pop("requests", {}),
+        "instances": items | values.pop("instances", {}),
+        "waiting_for": None,
     } | values  # fmt: skip
 
 
@@ -233,7 +236,7 @@ def test_waiting_for_an_incomplete_job_names_five_failures(desk: Desk) -> None:
     assert [line.split(":")[0] for line in told[1:6]] == [f"  /data/000{index}.dcm" for index in range(3, 8)]
     assert all("cannot understand (0xC000); the archive" in line for line in told[1:6])
     assert told[6] == "  and 2 more: `dicomferry jobs items 1 --state failed`"
-    assert told[7] == "`dicomferry jobs retry 1` alone would end the same way: first do what is said of each item"
+    assert told[7] == "first do what is said of each item, then `dicomferry jobs retry 1`"
     assert len(told) == 8
 
 

@@ -60,7 +60,8 @@ def _job(state: str, kind: str = "store", **values: Any) -> dict[str, Any]:
         "planned": True, "expected": None, "received": None,
         "submitted_at": "2026-11-22T02:00:00.000Z", "started_at": "2026-11-22T02:00:00.000Z",
         "finished_at": "2026-11-22T02:00:41.000Z", "rate_instances_per_s": None, "not_before": None,
-        "items": items | values.pop("items", {}),
+        "waiting_for": None, "items": items | values.pop("items", {}),
+        "requests": items | values.pop("requests", {}), "instances": items | values.pop("instances", {}),
     } | values  # fmt: skip
 
 
@@ -125,7 +126,8 @@ def test_what_was_there_before_is_counted_apart() -> None:
 
 def test_a_request_that_brought_nothing_is_in_the_sentence() -> None:
     """All of what was found may be here, and still the job is not done."""
-    job = _job("incomplete", "move", items={"total": 8, "succeeded": 7, "failed": 1}, expected=6, received=6)
+    failed = {"total": 2, "succeeded": 1, "failed": 1}
+    job = _job("incomplete", "move", items={"total": 8}, requests=failed, expected=6, received=6)
     job |= {"verified": "uids", "missing": 0, "surplus": 0, "conflicts": 0, "destination": None, "reason": "no match"}
     assert words.sentence(job) == "job 7: 6 of 6 proven from PACS1, 1 request failed, 41 s"
     job |= {"state": "failed", "verified": "none", "expected": 0, "received": 0}
@@ -167,3 +169,61 @@ def test_what_waits_for_its_hour_says_when_that_comes() -> None:
     assert words.waiting_line(job, NOW).startswith("pacs1: outside of its window, which opens on 2026-11-2")
     job = _job("pending", reason="limit", not_before="2026-11-22T02:00:30.000Z")
     assert words.waiting_line(job, NOW) == "pacs1: at its limit, goes on in 30 s; Ctrl-C leaves the job queued"
+
+
+@pytest.mark.parametrize(
+    ("changed", "given", "text"),
+    [
+        ({}, {}, "job 7: 40 of 40 proven from PACS1, 41 s, 88/s"),
+        ({}, {"already_here": 40}, "job 7: 40 of 40 proven from PACS1, 40 were here already, 41 s"),
+        ({}, {"again": "2026-11-22T02:00:38.000Z"}, "job 7: 40 of 40 proven from PACS1, 3.0 s"),
+        ({"expected": 4, "received": 4}, {}, "job 7: 4 of 4 proven from PACS1, 41 s"),
+        (
+            {"expected": 1, "received": 1},
+            {"already_here": 1},
+            "job 7: 1 of 1 proven from PACS1, 1 was here already, 41 s",
+        ),
+    ],
+)
+def test_a_speed_is_told_of_what_moved_now(changed: dict[str, Any], given: dict[str, Any], text: str) -> None:
+    """None of a few, of what lay here already (that is said), nor of a retry, whose time counts from then on."""
+    job = _job("succeeded", "move", expected=40, received=40, rate_instances_per_s=88.0, verified="uids")
+    job |= {"missing": 0, "surplus": 0, "conflicts": 0, "destination": None} | changed
+    assert words.sentence(job, **given) == text
+
+
+def test_requests_and_instances_are_counted_apart() -> None:
+    """Of a held retrieve: what is left to do of each."""
+    job = _job("held", "move", expected=9, received=4, finished_at=None, verified=None)
+    job |= {"missing": 5, "surplus": 0, "conflicts": 0, "destination": None}
+    job |= {"requests": {"failed": 0, "pending": 1}, "instances": {"failed": 0, "pending": 5}}
+    assert words.sentence(job).endswith("5 missing, 5 instances and 1 request left to do")
+
+
+def test_what_waits_is_called_so() -> None:
+    """The derived state stays in documents; people read what is waited for, and until when."""
+    job = _job("running", reason="unreachable", detail="10.0.0.5:104: refused", waiting_for="unreachable")
+    assert words.state(job) == "waiting"
+    assert words.waiting_for(job) == "unreachable: 10.0.0.5:104: refused"
+    job["not_before"] = "2026-11-22T02:10:00.000Z"
+    assert str(words.waiting_for(job)).startswith("unreachable: 10.0.0.5:104: refused, next try 2026-11-2")
+    assert words.waiting_for(_job("running")) is None and words.state(_job("running")) == "running"
+    assert words.state(_job("held", waiting_for=None, reason="rejected")) == "held"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (41, "41s"),
+        (60, "1m"),
+        (3600, "60m"),
+        (7200, "2h"),
+        (90_000, "25h"),
+        (200_000, "2d"),
+        (-600, "in 10m"),
+    ],
+)
+def test_ages_are_brief(seconds: float, text: str) -> None:
+    """One number and its unit; what is to come is `in` that."""
+    assert words.age(seconds) == text

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dicomferry.models import job_store, job_view, lease
+from dicomferry.models import job_history, job_store, job_view, lease
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.state import ItemState, JobState
@@ -121,7 +121,7 @@ def test_every_key_is_there_in_every_state(site: Site) -> None:
     assert len(shapes) == 1
     for document in job_view.listing(site.database):
         _whole(document, events=False)
-        assert set(document) | {"events", "paths", "recursive"} == set(next(iter(shapes)))
+        assert set(document) | {"events", "paths", "recursive", "asked"} == set(next(iter(shapes)))
 
 
 def test_the_document_of_a_store_that_ended(site: Site) -> None:
@@ -254,7 +254,7 @@ def test_attempts_of_a_job(site: Site) -> None:
     site.claim()
     site.lose()
     site.complete(site.claim())
-    found = job_view.attempts(site.database, job)
+    found = job_history.attempts(site.database, job)
     assert [attempt["end"] for attempt in found] == ["completed", "lost", "completed"]
     assert all(RFC3339.fullmatch(attempt["started_at"]) for attempt in found)
 

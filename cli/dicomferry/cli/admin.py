@@ -6,6 +6,7 @@ import click
 
 from dicomferry.cli import options, render, words
 from dicomferry.cli.commands import Command, Group
+from dicomferry.cli.layout import Column
 
 
 @click.command(cls=Command)
@@ -24,6 +25,7 @@ def config() -> None:
 
 @config.command("show")
 @options.json_option
+@options.wide_option
 def config_show(as_json: bool) -> None:
     """Show every setting, its value and where it comes from; passwords are hidden."""
     from dicomferry.cli import origin, record
@@ -36,7 +38,14 @@ def config_show(as_json: bool) -> None:
         return
     in_use = {"database_url": hide_password(settings.database), "broker_url": "embedded"}
     cells = [(row["setting"], row["value"] or in_use.get(row["setting"]), row["source"]) for row in found]
-    render.table(("setting", "value", "from"), cells)
+    render.table(
+        (
+            Column(heading="setting"),
+            Column(heading="value", least=20, middle=True),
+            Column(heading="from"),
+        ),
+        cells,
+    )
     render.line(f"settings file: {origin.describe_file(settings.home)}")
 
 

@@ -10,6 +10,7 @@ import click
 
 from dicomferry.cli import options, render, words
 from dicomferry.cli.commands import Group, confirm, note
+from dicomferry.cli.layout import Column
 from dicomferry.cli.render import Row
 from dicomferry.models.errors import UsageError
 
@@ -21,6 +22,13 @@ _COLUMNS = (
     "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "study_instance_uid", "series_instance_uid", "path",
     "size", "relation", "current", "flaw", "stored_at", "arrivals", "calling_ae_title",
 )  # fmt: skip
+_TABLE = (
+    Column(heading="path", least=30, middle=True),
+    Column(heading="size", rank=4, right=True),
+    Column(heading="from", rank=3),
+    Column(heading="stored", rank=2),
+    Column(heading="remark", rank=1, least=10),
+)
 _SHOWN = 20
 """Paths of one kind of problem that are printed for people."""
 
@@ -71,15 +79,17 @@ def _job(database: Database | None, text: str | None) -> int | None:
 
 
 def _table(found: Iterable[Row], nothing: str) -> None:
-    cells = []
-    for row in found:
-        remark = row["flaw"] or ("" if row["relation"] == "first" else row["relation"])
-        cells.append(
-            (row["path"], words.size(row["size"]), row["calling_ae_title"], words.when(row["stored_at"]), remark)
+    cells = (
+        (
+            row["path"],
+            words.size(row["size"]),
+            row["calling_ae_title"],
+            words.lately(row["stored_at"]),
+            row["flaw"] or ("" if row["relation"] == "first" else row["relation"]),
         )
-    if cells:
-        render.table(("path", "size", "from", "stored", "remark"), cells, right=(1,))
-    else:
+        for row in found
+    )
+    if not render.table(_TABLE, cells):
         note(nothing)
 
 

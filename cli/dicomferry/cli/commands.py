@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import shutil
 import sys
 import traceback
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, TextIO
 
 import click
 
+from dicomferry.cli.layout import wrapped
 from dicomferry.cli.output import mute
 from dicomferry.cli.words import printable
 from dicomferry.models.errors import DicomferryError, OutputFailed, UsageError
@@ -22,6 +24,8 @@ HOME = "dicomferry.home"
 DEBUG = "dicomferry.debug"
 RAW = "dicomferry.raw"
 """Set where cells of a CSV are to be written as they came."""
+WIDE = "dicomferry.wide"
+"""Set where tables are to be in full, also on a narrow terminal."""
 QUIET = "dicomferry.quiet"
 """Set where nobody reads what commands have to say."""
 INTERRUPTED = 130
@@ -200,7 +204,8 @@ def note(text: str) -> None:
     """A hint, a warning or progress on stderr, without a prefix: it is no error."""
     context = click.get_current_context(silent=True)
     if context is None or not context.meta.get(QUIET):
-        _write(sys.stderr, text)
+        for line in wrapped(text, shutil.get_terminal_size().columns) if sys.stderr.isatty() else [text]:
+            _write(sys.stderr, line)
 
 
 def confirm(what: str) -> None:

@@ -21,7 +21,7 @@ import click
 from dicomferry.cli import demo_retrieve, demo_samples
 from dicomferry.cli.commands import Command
 from dicomferry.daemon.child import python
-from dicomferry.models import job_view
+from dicomferry.models import job_history, job_view
 from dicomferry.models.database import Database
 from dicomferry.models.errors import DicomferryError
 from dicomferry.models.state import FINAL_JOB_STATES, ItemState
@@ -105,7 +105,7 @@ class _Demo:
         items = list(job_view.items(database, 1))
         sent = {item["sop_instance_uid"] for item in items if item["state"] in ("succeeded", "warning")}
         twice = sum(item["attempts"] > 1 for item in items)
-        lost = [attempt for attempt in job_view.attempts(database, 1) if attempt["end"] == "lost"]
+        lost = [attempt for attempt in job_history.attempts(database, 1) if attempt["end"] == "lost"]
         say("\nWhat happened")
         for state in ItemState:
             names = [item for item in items if item["state"] == state]
@@ -153,7 +153,7 @@ class _Demo:
                 job = job_view.show(database, 1)
                 if job["state"] in _FINAL:
                     break
-                running = [one for one in job_view.attempts(database, 1) if one["ended_at"] is None]
+                running = [one for one in job_history.attempts(database, 1) if one["ended_at"] is None]
                 if running and job["items"]["succeeded"] >= KILL_AFTER:
                     pid = int(running[-1]["pid"])
                     os.kill(pid, signal.SIGKILL)

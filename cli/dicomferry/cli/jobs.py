@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from dicomferry.cli import options, render, words
+from dicomferry.cli import job_table, options, render, words
 from dicomferry.cli.commands import Group, note
 from dicomferry.cli.matches import matches
 from dicomferry.cli.prune import prune
@@ -26,7 +26,7 @@ _JOB_COLUMNS = (
     "reason_text", "planned", "verified", "expectation", "submitted_at", "started_at", "finished_at", "not_before",
     "attempts", "items_total", "items_pending", "items_succeeded", "items_warning", "items_failed", "items_skipped",
     "items_cancelled", "matches", "expected", "received", "missing", "surplus", "conflicts", "bytes",
-    "rate_instances_per_s",
+    "rate_instances_per_s", "waiting_for",
 )  # fmt: skip
 _ITEM_COLUMNS = (
     "kind", "row", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "path", "size", "state", "status",
@@ -37,7 +37,6 @@ _REPORT_COLUMNS = (
     "advice", "attempts", "bytes",
 )  # fmt: skip
 _EVENT_COLUMNS = ("at", "kind", "text")
-_REASONS_SHOWN = 3
 
 
 @click.group(cls=Group, default="list")
@@ -59,121 +58,26 @@ def list_(state: str | None, limit: int, form: str | None) -> None:
 
     database = record.for_reading(record.settings())
     found = job_view.listing(database, state=JobState(state) if state else None, limit=limit) if database else []
-    render.rows(found, form, columns=_JOB_COLUMNS, text=_job_table)
+    render.rows(found, form, columns=_JOB_COLUMNS, text=job_table.show)
     if not found and not form:
         note(f"no job is {state}" if database and state else record.NO_JOB_YET)
-
-
-def _job_table(found: Iterable[Row]) -> None:
-    listed = list(found)
-    if not listed:
-        return
-    cells = [
-        (
-            job["id"],
-            job["kind"],
-            job["remote"],
-            job["state"],
-            words.number(job["items"]["total"]) + ("" if job["planned"] else "+"),
-            words.number(job["items"]["succeeded"] + job["items"]["warning"]),
-            words.number(job["items"]["failed"]),
-            words.when(job["submitted_at"]),
-            words.reason(job),
-            job["label"],
-        )
-        for job in listed
-    ]
-    headings = ("id", "kind", "remote", "state", "items", "done", "failed", "submitted", "reason", "label")
-    render.table(headings, cells, right=(0, 4, 5, 6))
 
 
 @jobs.command()
 @options.job_argument
 @options.json_option
+@options.wide_option
 def show(job: str, as_json: bool) -> None:
     """Show one job on one screen."""
-    from dicomferry.cli import retrieve_words, wait
-    from dicomferry.models import job_view
+    from dicomferry.cli import job_screen
+    from dicomferry.models import job_history, job_view
 
     _, database, job_id = _open(job)
     found = job_view.show(database, job_id)
     if as_json:
         render.document(found)
-        return
-    address = f" ({found['remote_address']})" if found["remote"] != found["remote_address"] else ""
-    retrieve = found["kind"] in RETRIEVES
-    where = f"from {found['remote']}{address}" if retrieve else f"to {found['remote']}{address}"
-    onward = f" to {found['destination']}" if found["destination"] else ""
-    render.line(f"job {job_id}: {found['kind']} {where}{onward}, {found['state']}")
-    several = _several_failures(database, job_id) if found["finished_at"] else None
-    counted = [f"{words.number(number)} {state}" for state, number in found["items"].items() if number]
-    render.pairs(
-        [
-            ("label", found["label"]),
-            ("reason", several or words.reason(found)),
-            # One advice is not for several reasons; what to do where nothing was found is said at the end.
-            ("advice", None if several or found["reason"] == "nothing to do" else found["reason_text"]),
-            ("next try", words.when(found["not_before"])),
-            ("items", (", ".join(counted) or "none") + ("" if found["planned"] else _SEARCH[found["state"]])),
-            ("matches", words.number(found["matches"]) if found["matches"] is not None else None),
-            *(retrieve_words.screen(database, found) if retrieve else ()),
-            ("received" if retrieve else "sent", words.size(found["bytes"]) if found["bytes"] else None),
-            ("proof", {"uids": "per instance", "counts": "numbers only", "none": "none"}.get(found["verified"] or "")),
-            ("priority", found["priority"]),
-            ("window", "ignored: it runs outside of the remote's hours as well" if found["ignore_window"] else None),
-            ("submitted", words.when(found["submitted_at"])),
-            ("started", words.when(found["started_at"])),
-            ("finished", words.when(found["finished_at"])),
-            ("attempts", words.number(found["attempts"]) if found["attempts"] else None),
-        ]
-    )
-    for event in found["events"][-10:]:
-        render.line(_event_line(event))
-    if found["finished_at"]:
-        render.line(wait.end_sentence(database, found))
-    for step in _next_steps(database, found):
-        render.line(step)
-
-
-_SEARCH = {
-    "pending": " so far; more are being looked for",
-    "running": " so far; more are being looked for",
-    "held": " so far; the search goes on when the job is released",
-    "cancelled": " so far; the search for more was stopped",
-}
-
-
-def _several_failures(database: Database, job_id: int) -> str | None:
-    """`2 cannot understand (0xC000), 1 truncated`, where there is more than one reason."""
-    from dicomferry.models import job_view
-
-    found = job_view.failures(database, job_id)
-    if len(found) < 2:
-        return None
-    top = [
-        f"{words.number(number)} {reason or 'failed'}" + (f" (0x{status:04X})" if status is not None else "")
-        for status, reason, number in found[:_REASONS_SHOWN]
-    ]
-    rest = sum(number for _, _, number in found[_REASONS_SHOWN:])
-    return ", ".join([*top, f"{words.number(rest)} for other reasons"] if rest else top)
-
-
-def _next_steps(database: Database, job: Row) -> Iterator[str]:
-    from dicomferry.cli import wait
-
-    job_id = job["id"]
-    if job["items"]["failed"]:
-        yield f"see `dicomferry jobs items {job_id} --state failed`"
-    if job["finished_at"]:
-        step = wait.after_the_end(database, job)
-    elif job["state"] == "held":
-        step = f"go on with `dicomferry jobs release {job_id}`"
     else:
-        step = f"follow it with `dicomferry jobs wait {job_id}`"
-    if step:
-        yield step
-    if job["matches"]:
-        yield f"see `dicomferry jobs matches {job_id}`"
+        job_screen.show(database, found, job_history.story(database, job_id))
 
 
 @jobs.command()
@@ -192,7 +96,7 @@ def items(job: str, state: str | None, limit: int | None, form: str | None) -> N
 
 def _item_lines(found: Iterable[Row]) -> None:
     for item in found:
-        render.line(f"{item['state']:<9}  {words.item_line(item)}")
+        render.paragraph(render.coloured(f"{item['state']:<9}") + "  ", words.item_line(item))
 
 
 jobs.add_command(matches)
@@ -210,12 +114,10 @@ def events(job: str, form: str | None) -> None:
 
 
 def _event_lines(found: Iterable[Row]) -> None:
+    from dicomferry.cli import job_screen
+
     for event in found:
-        render.line(_event_line(event))
-
-
-def _event_line(event: Row) -> str:
-    return f"  {words.when(event['at'])}  {event['kind']:<13}  {words.printable(event['text'])}"
+        job_screen.event_line(event)
 
 
 @jobs.command()

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
 from typing import Any
 
 import click
 
 from dicomferry.cli import options, render, words
 from dicomferry.cli.commands import Command, note
+from dicomferry.cli.layout import Column
 from dicomferry.cli.render import Row
 from dicomferry.models import query
 from dicomferry.models.errors import UsageError
 from dicomferry.models.query import UNIQUE, Key, Level
 
-MEASURED = 200
-"""Rows that set the widths of a table's columns."""
-WIDEST = 60
 _HIDDEN = (f"{query.LEVEL:08X}",)
 
 
@@ -120,13 +117,10 @@ def _text(attributes: Mapping[str, Any], path: str) -> str:
 
 
 def _table(names: Sequence[str], rows: Iterable[Row]) -> None:
-    """Columns as wide as the first rows need, so that nothing has to be held."""
-    stream = iter([words.printable(row[name]) for name in names] for row in rows)
-    first = list(islice(stream, MEASURED))
-    if not first:
+    """What was asked for first is what matters most; values may be shortened, UIDs in the middle."""
+    columns = [
+        Column(heading=name.rpartition(".")[2], rank=place, least=12, middle=name.endswith("UID"))
+        for place, name in enumerate(names)
+    ]
+    if not render.table(columns, ([row[name] for name in names] for row in rows)):
         note("nothing was found")
-        return
-    headings = [name.rpartition(".")[2] for name in names]
-    widths = [min(WIDEST, max(map(len, column))) for column in zip(headings, *first, strict=True)]
-    for cells in chain([headings], first, stream):
-        render.line("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())

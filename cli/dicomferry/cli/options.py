@@ -198,13 +198,25 @@ def json_option(function: _F) -> _F:
 
 
 def form_options(function: _F) -> _F:
-    """--json, --jsonl or --csv (and --raw), for lists; `form` is None for text."""
+    """--json, --jsonl or --csv (and --raw), for lists; `form` is None for text, which --wide leaves whole."""
+    function = wide_option(function)
     function = click.option(
         "--raw", is_flag=True, expose_value=False, callback=remember, help="With --csv: cells exactly as they came."
     )(function)
     for form, text in (("csv", "Print CSV."), ("jsonl", "Print one JSON object a line."), ("json", "Print JSON.")):
         function = form_option(form, text)(function)
     return function
+
+
+def wide_option(function: _F) -> _F:
+    """--wide, for tables."""
+    return click.option(
+        "--wide",
+        is_flag=True,
+        expose_value=False,
+        callback=remember,
+        help="All of each row, however narrow the terminal.",
+    )(function)
 
 
 def form_option(form: str, text: str) -> Callable[[_F], _F]:

@@ -81,8 +81,9 @@ def describe(job: Document, pace: float) -> str:
         parts = [f"{words.number(done(job))} here so far"]
     else:
         parts = [f"{words.number(done(job))} of {words.number(items['total'])} found so far"]
-    if items["failed"]:
-        parts.append(f"{words.number(items['failed'])} failed")
+    failed = job["instances"]["failed"] if job["kind"] in RETRIEVES else items["failed"]
+    if failed:
+        parts.append(f"{words.number(failed)} failed")
     if job["bytes"]:
         parts.append(words.size(job["bytes"]))
     if pace > 0:

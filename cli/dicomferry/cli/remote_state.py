@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from dicomferry.cli import render, words
+from dicomferry.cli.layout import Column
 
 if TYPE_CHECKING:
     from dicomferry.models.database import Database
 
 Document = Mapping[str, Any]
+_LATELY = (
+    Column(heading="lately"),
+    Column(heading="job", right=True),
+    Column(heading="kind", rank=3),
+    Column(heading="attempt", rank=1),
+    Column(heading="items", rank=2, right=True),
+    Column(heading="what was met", least=24),
+)
 Pair = tuple[str, str | None]
 
 
@@ -98,7 +107,7 @@ def tell_recent(found: Document) -> None:
     render.line("")
     rows = [
         (
-            words.when(one["at"]),
+            words.lately(one["at"]),
             one["job"],
             one["kind"],
             one["end"],
@@ -107,7 +116,7 @@ def tell_recent(found: Document) -> None:
         )
         for one in found["recent"]
     ]
-    render.table(("lately", "job", "kind", "attempt", "items", "what was met"), rows, right=(1, 4))
+    render.table(_LATELY, rows)
 
 
 def _rate(value: float | None, unit: str) -> str | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 
 from dicomferry.cli import options, remote_state, render
 from dicomferry.cli.commands import Group, note
+from dicomferry.cli.layout import Column
 from dicomferry.cli.options import Word
 from dicomferry.cli.render import Row
 from dicomferry.models import remote as grammar
@@ -23,6 +24,14 @@ _COLUMNS = (
     "coerces",
     "window", "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
 )  # fmt: skip
+_TABLE = (
+    Column(heading="name", least=12),
+    Column(heading="AE title", rank=1),
+    Column(heading="address", rank=1, least=16, middle=True),
+    Column(heading="knows us as", rank=2),
+    Column(heading="associations", rank=4, right=True),
+    Column(heading="moves", rank=3, right=True),
+)
 _TIMEOUTS = ("connect", "acse", "first_answer", "store_answer", "progress")
 _CHARSET = re.compile(r"(ISO_IR \d+|ISO 2022 IR \d+|GB18030|GBK)?(\\(ISO 2022 IR \d+))*")
 _SYNTAX = re.compile(r"explicit|implicit|compressed|[0-9.]{5,64}")
@@ -258,10 +267,7 @@ def list_(form: str | None) -> None:
 
 
 def _table(found: Iterable[Row]) -> None:
-    listed = list(found)
-    if not listed:
-        return
-    cells: Sequence[Sequence[object]] = [
+    cells = (
         (
             row["name"],
             row["ae_title"],
@@ -270,14 +276,15 @@ def _table(found: Iterable[Row]) -> None:
             row["max_associations"],
             row["max_moves"],
         )
-        for row in listed
-    ]
-    render.table(("name", "AE title", "address", "knows us as", "associations", "moves"), cells, right=(4, 5))
+        for row in found
+    )
+    render.table(_TABLE, cells)
 
 
 @remote.command()
 @click.argument("name", metavar="NAME", type=options.RemoteType())
 @options.json_option
+@options.wide_option
 def show(name: str, as_json: bool) -> None:
     """Show all that is known of a remote: what was set, how it is treated now, and what came of it lately."""
     from dicomferry.cli import record

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
-from dicomferry.cli import csv_cells
-from dicomferry.cli.commands import RAW, meta
+import click
+
+from dicomferry.cli import csv_cells, layout
+from dicomferry.cli.commands import RAW, WIDE, note
+from dicomferry.cli.layout import Brief, Column
 from dicomferry.cli.words import printable
 from dicomferry.models.errors import UsageError
 
@@ -18,8 +24,9 @@ Row = Mapping[str, Any]
 
 
 def line(text: str) -> None:
-    """One line of text; characters that would command a terminal are shown as escapes."""
-    verbatim(printable(text))
+    """One line of text, on a terminal broken between words; what would command a terminal is shown as escapes."""
+    left = " " * (len(text) - len(text.lstrip(" ")))
+    paragraph(left, text[len(left) :])
 
 
 def verbatim(text: str) -> None:
@@ -56,7 +63,7 @@ def rows(
 
     Raises UsageError for `--raw` without CSV.
     """
-    raw = bool(meta().get(RAW))
+    raw = _is_asked(RAW)
     if raw and form != "csv":
         raise UsageError("--raw leaves the cells of a CSV as they came: give --csv as well")
     cell = csv_cells.as_it_is if raw else csv_cells.written
@@ -91,32 +98,106 @@ def flatten(row: Row) -> dict[str, Any]:
     return flat
 
 
-def table(headings: Sequence[str], found: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> None:
-    """A table; `right` are the columns of numbers. As wide as it needs to be where no terminal sets a width."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    terminal = sys.stdout.isatty()
-    console = Console(file=sys.stdout) if terminal else Console(force_terminal=False, color_system=None, width=2000)
-    grid = Table(box=box.SIMPLE_HEAD if terminal else None, show_edge=False, pad_edge=False, header_style="bold")
-    for index, heading in enumerate(headings):
-        grid.add_column(heading, justify="right" if index in right else "left", overflow="fold")
-    for row in found:
-        grid.add_row(*(Text("" if cell is None else printable(cell)) for cell in row))
-    with console.capture() as captured:
-        console.print(grid)
-    for text in captured.get().splitlines():
-        line(text.rstrip())
+MEASURED = 200
+"""Rows that set the widths of a table's columns; what follows is printed as it comes."""
+_COLOURS = {"failed": "31", "held": "33", "incomplete": "33"}
+_BOLD = "1"
+_STYLE = re.compile(r"\x1b\[[0-9]*m")
 
 
-def pairs(found: Sequence[tuple[str, str | None]], *, indent: str = "  ") -> None:
-    """Names and values below each other; those without a value are left out."""
-    shown = [(name, value) for name, value in found if value]
-    width = max((len(name) for name, _ in shown), default=0)
+def room() -> int | None:
+    """Characters that a line has; None where no terminal sets a width, and with `--wide`."""
+    if not sys.stdout.isatty() or _is_asked(WIDE):
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def _is_asked(option: str) -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(option))
+
+
+def coloured(text: str) -> str:
+    """A text in the colour of the state that it ends with, if that has one; plain where nobody wants colours."""
+    word = text.rstrip().rpartition(" ")[2]
+    return _styled(text, _COLOURS[word]) if word in _COLOURS else text
+
+
+def heading(text: str, state: str) -> None:
+    """A line that ends with a state, in its colour."""
+    verbatim(f"{printable(text)}, {coloured(state)}")
+
+
+def _styled(text: str, style: str) -> str:
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "", "dumb") or not sys.stdout.isatty()
+    return text if plain else f"\x1b[{style}m{text}\x1b[0m"
+
+
+def table(columns: Sequence[Column], found: Iterable[Sequence[object]]) -> bool:
+    """A table, row by row, nothing held but the first rows; whether there were any.
+
+    In full where no terminal sets a width and with `--wide`; else in brief words, shortened, and without the columns
+    that have no room, which are named behind it.
+    """
+    wide = room()
+    headings = [column.brief or column.heading if wide is not None else column.heading for column in columns]
+    stream = iter([_text(cell, brief=wide is not None) for cell in row] for row in found)
+    first = list(islice(stream, MEASURED))
+    if not first:
+        return False
+    natural = [max(map(layout.width, cells)) for cells in zip(*first, strict=True)]
+    if wide is not None:  # a column without any value tells nothing
+        natural = [width if width or not column.rank else 0 for width, column in zip(natural, columns, strict=True)]
+        kept = [bool(width) or not column.rank for width, column in zip(natural, columns, strict=True)]
+    else:
+        kept = [True] * len(columns)
+    natural = [
+        max(width, len(heading)) if keep else 0 for width, heading, keep in zip(natural, headings, kept, strict=True)
+    ]
+    widths = natural if wide is None else layout.fit(columns, natural, wide)
+    mark = layout.CUT if _is_utf8() else "~"
+    shown = [place for place, width in enumerate(widths) if width]
+
+    def cells(row: Sequence[str]) -> Iterator[str]:
+        for place in shown:
+            column, text = columns[place], row[place]
+            if wide is not None:
+                text = layout.shortened(text, widths[place], middle=column.middle, mark=mark)
+            last = place == shown[-1] and not column.right
+            padded = text if last else layout.padded(text, widths[place], right=column.right)
+            yield coloured(padded) if column.outcome else padded
+
+    verbatim(_styled((" " * layout.GAP).join(cells(headings)).rstrip(), _BOLD))
+    for row in chain(first, stream):
+        verbatim((" " * layout.GAP).join(cells(row)).rstrip())
+    out = [
+        column.heading for column, width, before in zip(columns, widths, natural, strict=True) if before > width == 0
+    ]
+    if out:
+        note(f"(no room for {', '.join(out)}: --wide)")
+    return True
+
+
+def _text(cell: object, *, brief: bool) -> str:
+    if isinstance(cell, Brief):
+        cell = cell.brief if brief else cell.full
+    return "" if cell is None else printable(cell)
+
+
+def pairs(found: Iterable[tuple[str, str | None]], *, indent: str = "  ") -> None:
+    """Names and values below each other, long ones wrapped on a terminal; those without a value are left out."""
+    shown = [(name, printable(value)) for name, value in found if value]
+    names = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        line(f"{indent}{name:<{width}}  {printable(value)}")
+        paragraph(f"{indent}{name:<{names}}  ", value)
+
+
+def paragraph(name: str, text: str) -> None:
+    """A name, which may be coloured, and a text; on a terminal the text goes on below itself."""
+    wide, left = room(), layout.width(_STYLE.sub("", name))
+    lines = [printable(text)] if wide is None else layout.wrapped(printable(text), wide - left)
+    for number, one in enumerate(lines):
+        verbatim(f"{' ' * left if number else name}{one}".rstrip())
 
 
 def _take_one(iterator: Iterable[Row]) -> Iterable[Row]:
@@ -134,10 +215,13 @@ def _array(stream: Iterable[Row], indent: str = "") -> None:
 
 
 def _json(value: object, *, indent: int | None = None) -> str:
-    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    text = json.dumps(value, ensure_ascii=not unicode, indent=indent)
+    text = json.dumps(value, ensure_ascii=not _is_utf8(), indent=indent)
     # JSON itself escapes the control characters of ASCII but for one, and none of the others.
     return text if text.isascii() and "\x7f" not in text else "".join(map(_escaped, text))
+
+
+def _is_utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def _escaped(char: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from dicomferry.cli import render, retrieve_words, wait, words
+from dicomferry.cli.layout import Column
 from dicomferry.cli.render import Row
 from dicomferry.models import job_view, retrieve_report, retrieve_store
 from dicomferry.models.database import Database
@@ -12,6 +13,27 @@ from dicomferry.models.spec import Retrieve
 from dicomferry.workers import keys
 
 BY = ("request", "study", "instance")
+_STUDY = (
+    Column(heading="study", least=24, middle=True),
+    Column(heading="expected", rank=1, right=True),
+    Column(heading="here", right=True),
+    Column(heading="missing", right=True),
+    Column(heading="surplus", rank=1, right=True),
+    Column(heading="conflicts", rank=1, right=True),
+    Column(heading="size", rank=4, right=True),
+    Column(heading="asked", rank=5, right=True),
+    Column(heading="answers", rank=3, least=12),
+    Column(heading="last arrival", rank=2),
+)
+_REQUEST = {
+    "row": Column(heading="row", right=True),
+    "expected": Column(heading="expected", rank=2, right=True),
+    "received": Column(heading="here", right=True),
+    "missing": Column(heading="missing", right=True),
+    "state": Column(heading="state", outcome=True),
+    "status": Column(heading="status", rank=3),
+    "reason": Column(heading="reason", least=14),
+}
 _REQUEST_KEYS = ("expectation", "expected", "received", "missing", "state", "status", "reason", "detail")
 
 
@@ -95,32 +117,31 @@ def _flat(row: Row) -> Row:
 
 
 def _study_table(found: Iterable[Row]) -> None:
-    cells = [
+    cells = (
         (
             row["StudyInstanceUID"] or "(no study)", _count(row["expected"]), _count(row["received"]),
             _count(row["missing"]), _count(row["surplus"] or None), _count(row["conflicts"] or None),
             words.size(row["bytes"]), row["attempts"],
-            " ".join(f"{status}:{count}" for status, count in row["statuses"].items()), words.when(row["last_arrival"]),
+            " ".join(f"{status}:{count}" for status, count in row["statuses"].items()),
+            words.lately(row["last_arrival"]),
         )
         for row in found
-    ]  # fmt: skip
-    headings = (
-        "study", "expected", "here", "missing", "surplus", "conflicts", "size", "asked", "answers", "last arrival",
     )  # fmt: skip
-    render.table(headings, cells, right=tuple(range(1, 8)))
+    render.table(_STUDY, cells)
 
 
 def _request_table(found: Iterable[Row]) -> None:
     rows = list(found)
     hidden = {"expectation", "detail"}
     names = [name for name in (rows[0] if rows else ()) if name not in hidden]
-    render.table(names, [[row[name] for name in names] for row in rows])
+    columns = [_REQUEST.get(name) or Column(heading=name, rank=1, least=14, middle=True) for name in names]
+    render.table(columns, [[row[name] for name in names] for row in rows])
 
 
 def _instance_table(found: Iterable[Row]) -> None:
     for row in found:
         told = ", ".join(str(text) for text in (row["status"], row["reason"], row["detail"], row["file"]) if text)
-        render.line(words.printable(f"{row['state']:<9}  {row['SOPInstanceUID']}  {told}"))
+        render.paragraph(render.coloured(f"{row['state']:<9}") + "  ", f"{row['SOPInstanceUID']}  {told}")
 
 
 def _count(value: int | None) -> str | None:

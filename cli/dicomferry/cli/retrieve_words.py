@@ -48,7 +48,7 @@ def parts(job: Document) -> Iterator[str]:
         yield f"{job['state']} before anything was asked for"
         return
     ended = "cancelled, " if job["state"] == "cancelled" else ""
-    failed = job["items"]["failed"]
+    failed = job["requests"]["failed"]
     if job["expected"] == 0 and job["reason"] == "no match":
         yield f"nothing was found at {words.title(job)}"
     else:
@@ -59,19 +59,28 @@ def parts(job: Document) -> Iterator[str]:
     if failed and not job["missing"]:
         # Where instances are missing those say it; a request that matched nothing has none.
         yield f"{plural(failed, 'request')} failed"
-    if job["items"]["pending"]:
-        yield f"{number(job['items']['pending'])} left to do"
+    left = [(job["instances"]["pending"], "instance"), (job["requests"]["pending"], "request")]
+    if any(count for count, _ in left):
+        yield " and ".join(plural(count, noun) for count, noun in left if count) + " left to do"
+
+
+def here_before(count: int) -> str:
+    """`40 were here already`."""
+    return f"{number(count)} {'was' if count == 1 else 'were'} here already"
 
 
 def screen(database: Database, job: Document) -> list[tuple[str, str | None]]:
     """Names and values for `jobs show`: requests, instances, proof, what is missing and what was done about it."""
-    from dicomferry.models import retrieve_store
+    from dicomferry.models import job_view, retrieve_store
+    from dicomferry.models.request_store import ALREADY_HERE
+    from dicomferry.models.state import ItemState
 
     requests = Counter(request["state"] for request in retrieve_store.requests(database, job["id"]))
+    before = job_view.reasons(database, job["id"], ItemState.SUCCEEDED).get(ALREADY_HERE, 0)
     moves = retrieve_store.moves(database, job["id"])
     return [
         ("requests", ", ".join(f"{number(count)} {state}" for state, count in sorted(requests.items())) or None),
-        ("instances", _instances(job)),
+        ("instances", _instances(job, before)),
         ("known", _EXPECTATIONS.get(job["expectation"] or "")),
         ("asked", _asked(moves)),
         ("answers", _answers(moves)),
@@ -79,10 +88,12 @@ def screen(database: Database, job: Document) -> list[tuple[str, str | None]]:
     ]
 
 
-def _instances(job: Document) -> str | None:
+def _instances(job: Document, before: int) -> str | None:
     found = [(job["expected"], "expected"), (job["received"], "here"), (job["missing"], "missing")]
     found += [(job["surplus"] or None, "surplus"), (job["conflicts"] or None, "in conflict")]
-    return ", ".join(f"{number(count)} {name}" for count, name in found if count is not None) or None
+    told = [f"{number(count)} {name}" for count, name in found if count is not None]
+    more = "" if job["planned"] or job["finished_at"] else "; more may be found"
+    return ", ".join([*told, *([here_before(before)] if before else [])]) + more or None
 
 
 def _asked(moves: Sequence[Document]) -> str | None:
@@ -139,10 +150,17 @@ def _missing(row: Document) -> str:
 
 def request_name(identifier: Iterable[Sequence[str]], row: int | None) -> str:
     """`row 5: AccessionNumber=007`."""
+    named = spelled_keys(identifier)
+    return f"row {row}: {named}" if row is not None else named or "the request"
+
+
+def spelled_keys(identifier: Iterable[Sequence[str]]) -> str:
+    """`AccessionNumber=007, StudyDate`: a key without a value is one that was to be told."""
     from dicomferry.workers import keys
 
-    named = ", ".join(f"{keys.spelled(path)}={_shortened(value)}" for path, value in identifier)
-    return f"row {row}: {named}" if row is not None else named or "the request"
+    return ", ".join(
+        f"{keys.spelled(path)}={_shortened(value)}" if value else keys.spelled(path) for path, value in identifier
+    )
 
 
 def _shortened(value: Any) -> str:

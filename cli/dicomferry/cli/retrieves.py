@@ -162,6 +162,7 @@ def _spec(
         "refetch": wanted["refetch"],
         "columns": others,
         "remarks": tuple(request.others for request in file.requests) if file is not None and others else (),
+        "csv": wanted["from_csv"],
     }
     if method == "get":
         return GetSpec(**common)

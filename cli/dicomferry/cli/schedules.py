@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from dicomferry.cli import options, render, words
 from dicomferry.cli.commands import Group, note
+from dicomferry.cli.layout import Brief, Column
 from dicomferry.cli.render import Row
 from dicomferry.models.errors import NotFound, UsageError
 
@@ -22,6 +23,20 @@ _COLUMNS = (
     "name", "cron", "tz", "command", "folder", "catch_up", "grace", "cap", "overlap", "created_at", "paused_at",
     "next_due", "last_run_due_at", "last_run_state", "last_run_reason", "last_run_job", "last_run_job_state",
 )  # fmt: skip
+_TABLE = (
+    Column(heading="name", least=12),
+    Column(heading="cron", rank=1),
+    Column(heading="zone", rank=4),
+    Column(heading="next"),
+    Column(heading="last run", outcome=True),
+    Column(heading="command", rank=2, least=16),
+)
+_RUNS = (
+    Column(heading="due"),
+    Column(heading="came to", outcome=True),
+    Column(heading="why", rank=1, least=16),
+    Column(heading="notified", rank=2, least=12),
+)
 CAP = 24
 """Due times that `--catch-up all` fires at once, at most: a day of hours."""
 NO_SCHEDULER = "no scheduler is running, so nothing fires: start one with `dicomferry up` or `dicomferry scheduler`"
@@ -152,26 +167,35 @@ def list_(form: str | None) -> None:
 
 
 def _table(found: Iterable[Row]) -> None:
-    listed = list(found)
-    if not listed:
-        return
-    cells = [
+    cells = (
         (
             row["name"],
             row["cron"],
             row["tz"],
-            "paused" if row["paused_at"] else _in_zone(row["next_due"], row["tz"]),
-            f"{_due(row['last_run'], row['tz'])}: {_came_to(row['last_run'])}" if row["last_run"] else "",
+            "paused" if row["paused_at"] else _brief(_in_zone(row["next_due"], row["tz"]), row["next_due"]),
+            _last(row),
             row["command"],
         )
-        for row in listed
-    ]
-    render.table(("name", "cron", "zone", "next", "last run", "command"), cells)
+        for row in found
+    )
+    render.table(_TABLE, cells)
+
+
+def _last(row: Row) -> str | Brief:
+    if not row["last_run"]:
+        return ""
+    run = row["last_run"]
+    return Brief(f"{_due(run, row['tz'])}: {_came_to(run)}", _came_to(run))
+
+
+def _brief(full: str, moment: str | None) -> Brief:
+    return Brief(full, words.lately(moment).brief if moment else full)
 
 
 @schedule.command()
 @_name
 @options.json_option
+@options.wide_option
 def show(name: str, as_json: bool) -> None:
     """Show a schedule: when it fires next, its last runs and their jobs, what was missed and why."""
     from dicomferry.models import schedule_view
@@ -199,7 +223,7 @@ def show(name: str, as_json: bool) -> None:
     if found["runs"]:
         render.line("last runs, the newest first")
         cells = [(_due(run, found["tz"]), _came_to(run), _why(run), _notified(run)) for run in found["runs"]]
-        render.table(("due", "came to", "why", "notified"), cells)
+        render.table(_RUNS, cells)
     else:
         render.line("it has not fired yet")
     _tell_idle(database)

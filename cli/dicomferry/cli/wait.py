@@ -16,10 +16,12 @@ from dicomferry.cli import render, words
 from dicomferry.cli.commands import INTERRUPTED, note
 from dicomferry.cli.progress import Display, display
 from dicomferry.cli.words import Document
-from dicomferry.models import dimse_status, job_view, presence
+from dicomferry.models import dimse_status, job_history, job_view, presence
 from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach
 from dicomferry.models.ledger import UNVERIFIED
+from dicomferry.models.request_store import ALREADY_HERE
+from dicomferry.models.spec import RETRIEVES
 from dicomferry.models.state import FINAL_JOB_STATES, ItemState
 
 NO_WORKER = "no worker is running, so nothing happens yet: start one with `dicomferry up`"
@@ -193,7 +195,7 @@ def after_the_end(database: Database, job: Document) -> str | None:
         dimse_status.retry_helps(job["kind"], status, reason) for status, reason, _ in failures
     ):
         return f"what is missing is tried again with {retry}"
-    return f"{retry} alone would end the same way: first do what is said of each item" if failures else None
+    return f"first do what is said of each item, then {retry}" if failures else None
 
 
 def _has_folders(path: str) -> bool:
@@ -206,9 +208,16 @@ def _has_folders(path: str) -> bool:
 
 
 def end_sentence(database: Database, job: Document) -> str:
-    """What came of a job, those items counted apart that the remote had before, and those that nobody could verify."""
+    """What came of a job; counted apart what the remote, or we, had before, and what nobody could verify."""
     found = job_view.reasons(database, job["id"], ItemState.WARNING) if job["items"]["warning"] else {}
-    return words.sentence(job, already_there=found.get("already there", 0), unverified=found.get(UNVERIFIED, 0))
+    here = job_view.reasons(database, job["id"], ItemState.SUCCEEDED) if job["kind"] in RETRIEVES else {}
+    return words.sentence(
+        job,
+        already_there=found.get("already there", 0),
+        unverified=found.get(UNVERIFIED, 0),
+        already_here=here.get(ALREADY_HERE, 0),
+        again=job_history.tried_again(database, job["id"]),
+    )
 
 
 def leave(code: int) -> None:

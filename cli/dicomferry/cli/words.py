@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from dicomferry.cli.layout import Brief
 from dicomferry.models.spec import RETRIEVES
 
 Document = Mapping[str, Any]
+FEW = 10
+"""Instances that no speed is told of."""
 
 
 def number(value: int) -> str:
@@ -48,6 +51,33 @@ def when(moment: str | None) -> str:
     return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z") if moment else ""
 
 
+def age(seconds: float) -> str:
+    """How long ago, or `in` how long, as briefly as it can be said: 41s, 9m, 3h, 12d, in 2h."""
+    whole = abs(round(seconds))
+    for length, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if whole >= (2 if unit != "m" else 1) * length:
+            break
+    else:
+        length, unit = 1, "s"
+    return f"{'in ' if seconds <= -1 else ''}{number(whole // length)}{unit}"
+
+
+def lately(moment: str | None) -> Brief:
+    """A document's time as a cell: its age where there is little room."""
+    if moment is None:
+        return Brief("", "")
+    return Brief(when(moment), age((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()))
+
+
+def time_of(moment: str | None) -> Brief:
+    """A document's time as a cell: of today the time alone, else the day and the time."""
+    if moment is None:
+        return Brief("", "")
+    local = datetime.fromisoformat(moment).astimezone()
+    today = local.date() == datetime.now(UTC).astimezone().date()
+    return Brief(when(moment), local.strftime("%H:%M:%S" if today else "%m-%d %H:%M"))
+
+
 def clock(moment: datetime, now: datetime) -> str:
     """A moment as briefly as it can be said: `in 10 s`, else the local time, with its day if that is not today."""
     seconds = (moment - now).total_seconds()
@@ -80,18 +110,26 @@ def title(job: Document) -> str:
     return str(job["remote_address"]).partition("@")[0]
 
 
-def seconds_of(job: Document) -> float | None:
-    """How long an ended job took, from its start."""
-    started = job["started_at"] or job["submitted_at"]
+def seconds_of(job: Document, since: str | None = None) -> float | None:
+    """How long an ended job took, from its start or from `since`, when it was tried again last."""
+    started = since or job["started_at"] or job["submitted_at"]
     if not job["finished_at"]:
         return None
     return (datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(started)).total_seconds()
 
 
-def sentence(job: Document, *, already_there: int = 0, unverified: int = 0) -> str:
+def sentence(
+    job: Document,
+    *,
+    already_there: int = 0,
+    unverified: int = 0,
+    already_here: int = 0,
+    again: str | None = None,
+) -> str:
     """What came of a job, in one sentence: `job 7: 9,997 of 10,000 proven at PACS1, 3 failed, 41 s, 244/s`.
 
-    `unverified` were to be looked for after they were confirmed, and nobody could be asked.
+    `unverified` were to be looked for after they were confirmed, and nobody could be asked; `already_here` lay in the
+    archive before; `again` is when the job was tried again last: the time is told from then on.
     """
     items = job["items"]
     parts = []
@@ -103,6 +141,7 @@ def sentence(job: Document, *, already_there: int = 0, unverified: int = 0) -> s
         from dicomferry.cli import retrieve_words
 
         parts += retrieve_words.parts(job)
+        parts += [retrieve_words.here_before(already_here)] * bool(already_here)
     elif not items["total"] and not job["planned"]:
         parts.append(f"{job['state']} before anything was found")
     elif not job["expected"]:
@@ -116,10 +155,12 @@ def sentence(job: Document, *, already_there: int = 0, unverified: int = 0) -> s
         parts += [f"{number(already_there)} already there"] * bool(already_there)
         parts += [f"{number(warned)} with a warning"] * bool(warned)
         parts += [f"{number(items['pending'])} left to do"] * bool(items["pending"])
-    seconds = seconds_of(job)
+    seconds = seconds_of(job, again)
     if seconds is not None:
         parts.append(duration(seconds))
-    if job["rate_instances_per_s"] and items["total"]:
+    moved = (job["received"] or 0) - already_here
+    # A few say nothing of the speed, and what lay here, or was done in an earlier try, did not move now.
+    if job["rate_instances_per_s"] and moved >= FEW and not already_here and again is None:
         parts.append(rate(job["rate_instances_per_s"]))
     return f"job {job['id']}: {', '.join(parts)}"
 
@@ -179,6 +220,25 @@ def nothing_found(job: Document, *, inside: bool) -> str:
     more = f" and {plural(len(paths) - 3, 'path')} more" if len(paths) > 3 else ""
     hint = "; the folders inside were not looked into: submit again with -r" if inside else ""
     return f"no DICOM file was found in {', '.join(paths[:3])}{more}{hint}"
+
+
+def state(job: Document) -> str:
+    """The state for people: what waits for anything but its turn is called so; documents keep the derived state."""
+    return "waiting" if job["waiting_for"] and job["state"] in ("pending", "running") else str(job["state"])
+
+
+def waiting_for(job: Document, *, brief: bool = False) -> str | None:
+    """What a job waits for and until when: `unreachable, in 9m`; None for one that does not wait."""
+    if state(job) != "waiting":
+        return None
+    starts = job["waiting_for"] == "not before"
+    what = job["waiting_for"] if brief else reason(job)
+    if not job["not_before"]:
+        return str(what)
+    due = lately(job["not_before"])
+    if brief:
+        return f"starts {due.brief}" if starts else f"{what}, {due.brief}"
+    return f"{what}, {'starts' if starts else 'next try'} {due.full}"
 
 
 def waiting_line(job: Document, now: datetime) -> str:

@@ -5,6 +5,7 @@ What grows with the instances of a job is kept as it happens: on its chunks, and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -51,6 +52,7 @@ class Numbers:
     missing: int | None
     surplus: int
     conflicts: int
+    requests: Tally
 
 
 def of(connection: Connection, ids: Sequence[int]) -> dict[int, Sums]:
@@ -136,4 +138,14 @@ def _numbers(requests: Sequence[AnyRow], tally: Tally, surplus: int, conflicts: 
         missing=None if expected is None else max(0, expected - received),
         surplus=surplus,
         conflicts=conflicts,
+        requests=_requests(requests),
     )
+
+
+def _requests(rows: Sequence[AnyRow]) -> Tally:
+    numbers = Counter[str]()
+    for row in rows:
+        numbers["total"] += row.number
+        if row.state is not ItemState.PENDING:
+            numbers[row.state.value] += row.number
+    return Tally(**numbers)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import dimse_status, job_sums, spec
+from dicomferry.models import dimse_status, job_asked, job_sums, spec
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.job_sums import Numbers, Sums
@@ -72,6 +72,7 @@ def show(database: Database, job_id: int) -> dict[str, Any]:
         roots = what.roots if isinstance(what, spec.StoreSpec) else ()
         document["paths"] = [path_text(root) for root in roots]
         document["recursive"] = isinstance(what, spec.StoreSpec) and what.recursive
+        document["asked"] = job_asked.document(what)
         return document
 
     return database.read(work)
@@ -187,21 +188,6 @@ def events(database: Database, job_id: int) -> list[dict[str, Any]]:
     return database.read(work)
 
 
-def attempts(database: Database, job_id: int) -> list[dict[str, Any]]:
-    """Every try of every chunk of a job, oldest first."""
-
-    def work(connection: Connection) -> list[dict[str, Any]]:
-        query = sa.select(AttemptRow.__table__).where(AttemptRow.job_id == job_id).order_by(AttemptRow.id)
-        keys = ("chunk_id", "fence", "worker", "pid", "end", "reason", "detail", "finished_items")
-        return [
-            {key: getattr(row, key) for key in keys}
-            | {"started_at": moment(row.started_at), "ended_at": moment(row.ended_at)}
-            for row in connection.execute(query)
-        ]
-
-    return database.read(work)
-
-
 def moment(value: datetime | None) -> str | None:
     """RFC 3339 in UTC with milliseconds, such as 2026-11-22T02:00:00.000Z."""
     if value is None:
@@ -235,7 +221,12 @@ def _jobs() -> sa.Select[Any]:
 def _events(connection: Connection, job_id: int, limit: int | None) -> list[dict[str, Any]]:
     query = sa.select(EventRow).where(EventRow.job_id == job_id).order_by(EventRow.id.desc()).limit(limit)
     rows = connection.execute(query.with_only_columns(EventRow.at, EventRow.kind, EventRow.text)).all()
-    return [{"at": moment(row.at), "kind": row.kind, "text": row.text} for row in reversed(rows)]
+    return [event(row) for row in reversed(rows)]
+
+
+def event(row: AnyRow) -> dict[str, Any]:
+    """An event as a JSON object."""
+    return {"at": moment(row.at), "kind": row.kind, "text": row.text}
 
 
 def _documents(database: Database, connection: Connection, rows: Sequence[AnyRow]) -> list[dict[str, Any]]:
@@ -283,15 +274,10 @@ def _document(connection: Connection, row: AnyRow, now: datetime, sums: Sums, to
         "finished_at": moment(row.finished_at),
         "not_before": moment(waiting.not_before) if waiting is not None and waiting.not_before > now else None,
         "attempts": sums.attempts,
-        "items": {
-            "total": numbers.total,
-            "pending": numbers.pending,
-            "succeeded": numbers.succeeded,
-            "warning": numbers.warning,
-            "failed": numbers.failed,
-            "skipped": numbers.skipped,
-            "cancelled": numbers.cancelled,
-        },
+        "waiting_for": reason if waiting is not None and waiting.state is ChunkState.PENDING else None,
+        "items": _numbers(numbers),
+        "requests": _numbers(balance.requests),
+        "instances": _numbers(numbers - balance.requests),
         "matches": sums.matches if row.kind == "find" else None,
         "expected": balance.expected,
         "received": balance.received,
@@ -313,13 +299,26 @@ class _Balance:
     missing: int | None = None
     surplus: int | None = None
     conflicts: int | None = None
+    requests: Tally = field(default_factory=Tally)
+
+
+def _numbers(tally: Tally) -> dict[str, int]:
+    return {
+        "total": tally.total,
+        "pending": tally.pending,
+        "succeeded": tally.succeeded,
+        "warning": tally.warning,
+        "failed": tally.failed,
+        "skipped": tally.skipped,
+        "cancelled": tally.cancelled,
+    }
 
 
 def _balance(row: AnyRow, numbers: Tally, told: Numbers | None) -> _Balance:
     if told is not None:
-        return _Balance(**asdict(told))
+        return _Balance(**vars(told))
     if row.kind != "store":
-        return _Balance()
+        return _Balance(requests=numbers)
     delivered, expected = numbers.succeeded + numbers.warning, numbers.total - numbers.skipped
     return _Balance(expected=expected, received=delivered, missing=expected - delivered, surplus=0)
 
@@ -334,7 +333,8 @@ def _busy_seconds(row: AnyRow, now: datetime) -> float:
 
 def _waiting(connection: Connection, job_id: int) -> AnyRow | None:
     """Why a job waits: the held chunk that says so first, else, if nothing runs, the pending one that is due first."""
-    chunks = sa.select(ChunkRow.reason, ChunkRow.advice, ChunkRow.not_before).where(ChunkRow.job_id == job_id)
+    columns = (ChunkRow.state, ChunkRow.reason, ChunkRow.advice, ChunkRow.not_before)
+    chunks = sa.select(*columns).where(ChunkRow.job_id == job_id)
     held = connection.execute(
         chunks.where(ChunkRow.state == ChunkState.HELD).order_by(ChunkRow.id).limit(1)
     ).one_or_none()

@@ -121,7 +121,7 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
                 job_id,
                 now,
                 "cancelled" if new is JobState.CANCELLED else "ended",
-                _sentence(new, numbers),
+                _sentence(new, numbers, _requests(connection, job_id) if job.kind in RETRIEVES else None),
             )
         elif job.state in FINAL_JOB_STATES:
             values |= {"finished_at": None, "reason": None, "verified": None}
@@ -165,9 +165,23 @@ def _verified(connection: Connection, job_id: int) -> str:
     return next((word for word in ("none", "counts", "uids") if word in found), "none")
 
 
-def _sentence(state: JobState, numbers: Tally) -> str:
-    parts = [f"{getattr(numbers, name):,} {name}" for name in _TALLY[1:] if getattr(numbers, name)]
-    return f"{state}: " + (", ".join(parts) or "no items")
+def _requests(connection: Connection, job_id: int) -> Tally:
+    """The requests of a retrieve by state: they are told apart from their instances."""
+    query = sa.select(ItemRow.state, sa.func.count().label("number")).where(
+        ItemRow.job_id == job_id, ItemRow.kind == "request"
+    )
+    found = {row.state.value: row.number for row in connection.execute(query.group_by(ItemRow.state))}
+    return Tally(total=sum(found.values()), **{name: found.get(name, 0) for name in _TALLY[1:]})
+
+
+def _sentence(state: JobState, numbers: Tally, requests: Tally | None) -> str:
+    if requests is None:
+        return f"{state}: {_counted(numbers)}"
+    return f"{state}: of requests {_counted(requests)}; of instances {_counted(numbers - requests)}"
+
+
+def _counted(numbers: Tally) -> str:
+    return ", ".join(f"{getattr(numbers, name):,} {name}" for name in _TALLY[1:] if getattr(numbers, name)) or "none"
 
 
 def _reason(connection: Connection, job_id: int, kind: str, state: JobState, numbers: Tally) -> str | None:

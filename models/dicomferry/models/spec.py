@@ -76,7 +76,8 @@ class MoveSpec:
     """C-MOVE of what each of `identifiers` matches at `level`, to the AE title `destination`; None is ourselves.
 
     Keys are resolved by C-FIND, unless they are the unique key of the level. `refetch` asks also for what lies in the
-    archive. `columns` are those of the CSV file that are no keys, `remarks` what stands there for each identifier.
+    archive. `columns` are those of the CSV file that are no keys, `remarks` what stands there for each identifier,
+    `csv` is its name; None: there is none.
     """
 
     kind: ClassVar[str] = "move"
@@ -89,6 +90,7 @@ class MoveSpec:
     refetch: bool = False
     columns: tuple[str, ...] = ()
     remarks: tuple[tuple[str, ...], ...] = ()
+    csv: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,7 @@ class GetSpec:
     refetch: bool = False
     columns: tuple[str, ...] = ()
     remarks: tuple[tuple[str, ...], ...] = ()
+    csv: str | None = None
 
     @property
     def destination(self) -> None:

@@ -112,6 +112,9 @@ class Tally:
     skipped: int = 0
     cancelled: int = 0
 
+    def __sub__(self, other: Tally) -> Tally:
+        return Tally(**{name: getattr(self, name) - getattr(other, name) for name in self.__dataclass_fields__})
+
     @property
     def pending(self) -> int:
         """Items without an outcome yet."""
