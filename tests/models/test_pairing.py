@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from dicomferry.models import (
+    blind_store,
     instance_store,
     job_store,
     job_view,
@@ -118,7 +119,6 @@ class Desk:
             targets=[Target(study=study, count=len(uids))],
             expectation="images",
             expected=len(uids),
-            refetch=False,
         )
         return request_id
 
@@ -140,6 +140,12 @@ class Desk:
         """The attempt ends; what is missing waits for the next round."""
         decision = Decision(next=retry.Next.RETRY, at=self.now() + timedelta(seconds=seconds), reason=pairing.NOT_YET)
         lease.finish(self.database, held, end=AttemptEnd.COMPLETED, decision=decision)
+
+    def mark(self, held: Claim) -> int:
+        """An attempt looks at what has come; how much of what it waits for that is."""
+        found = self.database.read(lambda connection: request_store.arrived(connection, held, refetch=False))
+        request_store.mark_arrived(self.database, held, found)
+        return len(found)
 
     def give_up(self, held: Claim, request_id: int) -> None:
         """What is missing is not delivered."""
@@ -201,8 +207,8 @@ def test_what_a_list_of_jobs_shows_is_kept(desk: Desk) -> None:
     desk.arrive(two, came(3, "1.9", move=message_id), came(4, "5.5", study="5"))
     (job,) = job_view.listing(desk.database)
     assert (job["bytes"], job["surplus"], job["conflicts"]) == (300, 1, 0)
-    found = request_store.archived(desk.database, held, Target(study="1"), refetch=False)
-    request_store.add_archived(desk.database, held, request_id, found)
+    found = blind_store.archived(desk.database, held, Target(study="1"), refetch=False)
+    blind_store.add_archived(desk.database, held, request_id, found)
     (job,) = job_view.listing(desk.database)
     assert (job["surplus"], list(retrieve_store.surplus(desk.database, job_id))) == (0, [])
     again = came(5, "1.1", move=message_id)
@@ -222,7 +228,7 @@ def test_a_row_is_shown_with_what_came_of_its_instances(desk: Desk) -> None:
     request_id = desk.expect(held, "1.1", "1.2")
     desk.ask(held, request_id)
     desk.arrive(came(1, "1.1"))
-    assert request_store.mark_arrived(desk.database, held, refetch=False) == 1
+    assert desk.mark(held) == 1
     desk.give_up(held, request_id)
     held = desk.claim()
     desk.give_up(held, desk.expect(held, "1.1", "1.2"))
@@ -306,7 +312,7 @@ def test_what_comes_while_a_chunk_runs_is_left_to_its_attempt(desk: Desk) -> Non
     desk.expect(held, "1.1")
     desk.arrive(came(1, "1.1"))
     assert desk.states(job_id)[1] == ("pending", None)
-    assert request_store.mark_arrived(desk.database, held, refetch=False) == 1
+    assert desk.mark(held) == 1
     assert desk.states(job_id)[1] == ("succeeded", None)
     desk.site.check()
 
@@ -390,6 +396,7 @@ def test_what_is_here_already(desk: Desk) -> None:
     job_id = desk.submit("1")
     held = desk.claim()
     desk.expect(held, "1.1", "1.2")
+    assert desk.mark(held) == 1
     assert desk.states(job_id)[1:] == [("succeeded", "already here"), ("pending", None)]
     assert [one.uid for one in request_store.missing(desk.database, held.chunk_id)] == ["1.2"]
 

@@ -55,12 +55,12 @@ class Catalogue:
         """From now on these are there as well."""
         for sample in samples:
             with self._lock:
-                self._held[sample.sop_instance_uid] = (sample, dcmread(sample.path, stop_before_pixels=True))
+                self._held[str(sample.path)] = (sample, dcmread(sample.path, stop_before_pixels=True))
 
     def remove(self, uid: str) -> None:
         """From now on this instance is not there."""
         with self._lock:
-            self._held.pop(uid, None)
+            self._held = {key: one for key, one in self._held.items() if one[0].sop_instance_uid != uid}
 
     @property
     def samples(self) -> list[Sample]:
@@ -81,10 +81,12 @@ class Catalogue:
         for upper in levels[: levels.index(level)]:
             if upper != "PATIENT" and len(values_of(identifier, UNIQUE[upper])) != 1:
                 raise Unlawful(f"{level} query without one {UNIQUE[upper]}")
-        groups: dict[str, list[Dataset]] = {}
+        # One UID in two series is two instances.
+        named = [UNIQUE[one] for one in levels[: levels.index(level) + 1] if one != "PATIENT" or level == "PATIENT"]
+        groups: dict[tuple[str, ...], list[Dataset]] = {}
         with self._lock:
             for _, held in self._held.values():
-                groups.setdefault(str(held[UNIQUE[level]].value), []).append(held)
+                groups.setdefault(tuple(str(held[one].value) for one in named), []).append(held)
         described = [_described(level, members) for members in groups.values()]
         keys = [element for element in identifier if element.keyword not in _NO_KEYS]
         return [

@@ -175,3 +175,28 @@ def _open() -> tuple[Settings, Database]:
 
     settings = record.settings()
     return settings, record.for_writing(settings)
+
+
+@archive.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def adopt(yes: bool) -> None:
+    """Make the folder of scp.archive the archive that this record is about.
+
+    For files that were restored or moved to another disk. Looks first how many of some files that the record names
+    are there; what is not is asked for again by the next retrieve.
+    """
+    from dicomferry.workers import archive_mark
+
+    settings, database = _open()
+    root = settings.archive
+    try:
+        sample = archive_mark.sampled(root, database)
+    except OSError as error:
+        raise UsageError(f"scp.archive {root}: {error.strerror or error}") from None
+    there = f"{words.number(sample.there)} of {words.plural(sample.looked_for, 'file')} that were looked for are there"
+    if not yes:
+        confirm(f"make {root} the archive of this record ({there})")
+    archive_mark.adopt(root, database)
+    render.line(f"{root} is the archive of this record now; {there}")
+    if sample.there < sample.looked_for:
+        note("`dicomferry archive verify --repair` makes history of the rows whose files are gone")

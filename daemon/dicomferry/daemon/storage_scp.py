@@ -21,7 +21,7 @@ from dicomferry.models import settings as settings_module
 from dicomferry.models.database import Database
 from dicomferry.models.errors import DicomferryError, DimseError
 from dicomferry.models.settings import Settings
-from dicomferry.workers import archive_check, parent
+from dicomferry.workers import archive_check, archive_mark, parent
 from dicomferry.workers.admission import Admission
 from dicomferry.workers.archive import OWN, Archive, Draft
 from dicomferry.workers.call_log import CallLog, Entry
@@ -35,6 +35,7 @@ from dicomferry.workers.journal import Journal
 from dicomferry.workers.names import Names
 from dicomferry.workers.pace import Paces, Slowed
 from dicomferry.workers.retrieval import get_line
+from dicomferry.workers.sight import Lookout
 
 MOST_DESCRIPTORS = 65_536
 TICK_SECONDS = 1.0
@@ -227,7 +228,7 @@ def run(settings: Settings) -> int:
     database = Database(settings.database, patience=settings.lease_seconds)
     schema.require_current(database)
     archive = Archive(settings.archive, reserve_bytes=settings.scp.reserve_bytes, flush=settings.scp.flush)
-    archive.prepare()
+    archive_mark.prepare(archive, database)
     lock = archive.claim()
     stop = StopSignal()
     try:
@@ -256,6 +257,7 @@ def run(settings: Settings) -> int:
         calls.start()
         log.info("storage SCP listens", host=settings.scp.host, port=settings.scp.port, archive=str(archive.root))
         parent.tell_ready()
+        Lookout(archive.root, database.impatient(), stop).start()
         _stand(connections, database.impatient(), worker, paces, stop)
         connections.drain(stop, waits.progress)
         admission.close()

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import pairing
+from dicomferry.models import flaws, here, pairing
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.job_view import moment
@@ -27,7 +27,10 @@ _BY_PATH = sa.select(InstanceRow.path, InstanceRow.id).where(
     InstanceRow.path.in_(_SOME), InstanceRow.removed_at.is_(None)
 )
 _BY_UID = (
-    sa.select(InstanceRow.id, InstanceRow.sop_instance_uid, InstanceRow.relation, InstanceRow.is_current)
+    sa.select(
+        *(InstanceRow.id, InstanceRow.sop_instance_uid, InstanceRow.relation, InstanceRow.is_current),
+        *(InstanceRow.study_instance_uid, InstanceRow.series_instance_uid, InstanceRow.flaw),
+    )
     .where(InstanceRow.sop_instance_uid.in_(_SOME), InstanceRow.removed_at.is_(None))
     .order_by(InstanceRow.id)
 )
@@ -79,8 +82,8 @@ def record(database: Database, batch: Sequence[Received]) -> None:
     def work(connection: Connection) -> None:
         came = [_came(received) for received in batch]
         pairs, items = pairing.pair(connection, came)
-        _record(connection, batch, pairs)
-        pairing.settle(connection, items, database.now(connection))
+        received = _record(connection, batch, pairs, database.now(connection))
+        pairing.settle(connection, items, received, database.now(connection))
 
     database.write(work, durable=True)
 
@@ -90,6 +93,7 @@ def _came(received: Received) -> pairing.Came:
     return pairing.Came(
         sop_instance_uid=received.sop_instance_uid,
         study_instance_uid=received.study_instance_uid,
+        series_instance_uid=received.series_instance_uid,
         originator_ae_title=arrival.originator_ae_title if arrival else None,
         originator_message_id=arrival.originator_message_id if arrival else None,
         job_id=arrival.job_id if arrival else None,
@@ -97,14 +101,19 @@ def _came(received: Received) -> pairing.Came:
     )
 
 
-def _record(connection: Connection, batch: Sequence[Received], pairs: Sequence[pairing.Pair | None]) -> None:
+def _record(
+    connection: Connection, batch: Sequence[Received], pairs: Sequence[pairing.Pair | None], now: datetime
+) -> set[int]:
+    """The rows of these files, made where there are none."""
     files = {received.path: received for received in batch}
     known = _ids(connection, files)
+    _replace(connection, batch, known, now)
+    conflicts: set[int] = set()
     fresh = [files[path] for path in files if path not in known]
     if fresh:
-        connection.execute(_insert(connection, InstanceRow), [_instance(received) for received in fresh])
+        connection.execute(insert_unless_there(connection, InstanceRow), [_instance(received) for received in fresh])
         known = _ids(connection, files)
-        _settle(connection, (received.sop_instance_uid for received in fresh))
+        conflicts = choose_current(connection, (received.sop_instance_uid for received in fresh))
     arrivals = [
         {"instance_id": known[received.path], **vars(received.arrival), **vars(found or _NOBODY)}
         for received, found in zip(batch, pairs, strict=True)
@@ -112,10 +121,30 @@ def _record(connection: Connection, batch: Sequence[Received], pairs: Sequence[p
     ]
     if arrivals:
         for row in arrivals:
+            if row["outcome"] == "stored" and row["instance_id"] in conflicts:
+                row["outcome"] = "conflict"
             row["originator_ae_title"] = (row["originator_ae_title"] or "")[:16] or None
         sizes = {known[received.path]: received.size for received in batch if received.path in known}
         _count_bytes(connection, arrivals, sizes)
-        connection.execute(_insert(connection, ArrivalRow), arrivals)
+        connection.execute(insert_unless_there(connection, ArrivalRow), arrivals)
+    return set(known.values())
+
+
+def _replace(connection: Connection, batch: Sequence[Received], known: dict[str, int], now: datetime) -> None:
+    """Make history of rows whose file is gone, since another one has been published under its name."""
+    published = {one.path: one.stored_at for one in batch if one.arrival and one.arrival.outcome != "duplicate"}
+    some = [key for path, key in known.items() if path in published]
+    for first in range(0, len(some), MOST_KEYS):
+        rows = connection.execute(
+            sa.select(InstanceRow.id, InstanceRow.path, InstanceRow.stored_at).where(
+                InstanceRow.id.in_(some[first : first + MOST_KEYS])
+            )
+        ).all()
+        for row in rows:
+            # The same moment: this batch is written for the second time.
+            if row.stored_at != published[row.path]:
+                _update(connection, row.id, removed_at=now, is_current=False)
+                del known[row.path]
 
 
 def _count_bytes(connection: Connection, rows: Sequence[dict[str, Any]], sizes: dict[int, int]) -> None:
@@ -148,7 +177,7 @@ def _instance(received: Received) -> dict[str, Any]:
     return row
 
 
-def _insert(connection: Connection, table: type[Any]) -> Any:
+def insert_unless_there(connection: Connection, table: type[Any]) -> Any:
     """An INSERT that leaves alone what is there."""
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
@@ -168,25 +197,37 @@ def _parts(values: Iterable[str]) -> Iterator[list[str]]:
         yield listed[first : first + MOST_KEYS]
 
 
-def _settle(connection: Connection, uids: Iterable[str]) -> None:
-    """Of several files of one SOP Instance UID make the newest current that is no alternate of another."""
-    several: dict[str, list[AnyRow]] = {}
+def choose_current(connection: Connection, uids: Iterable[str]) -> set[int]:
+    """Of the files of one instance (study, series, UID) make one current; those that are in conflict since now.
+
+    The newest that counts and is no alternate of another; a damaged or unreadable one only where there is no other.
+    """
+    of_uid: dict[str, list[AnyRow]] = {}
     for part in _parts(uids):
         for row in connection.execute(_BY_UID, {"some": part}):
-            several.setdefault(row.sop_instance_uid, []).append(row)
-    for rows_of_one in several.values():
-        if len(rows_of_one) == 1:
-            if not rows_of_one[0].is_current:
-                _update(connection, rows_of_one[0].id, is_current=True)
-            continue
-        rivals = [row for row in rows_of_one if row.relation != "alternate"]
-        for row in rivals[1:]:
-            # In another study or series than the first one, so no name was taken.
-            if row.relation == "first":
-                _update(connection, row.id, relation="conflict")
-        current = (rivals or rows_of_one)[-1].id
-        for row in rows_of_one:
-            _update(connection, row.id, is_current=row.id == current)
+            of_uid.setdefault(row.sop_instance_uid, []).append(row)
+    conflicts: set[int] = set()
+    for rows in of_uid.values():
+        sound = [row for row in rows if flaws.counts(row.flaw)]
+        # In another study or series than the first one, so no name was taken, and yet the contents differ.
+        rivals = [row for row in sound if row.relation != "alternate"][1:]
+        conflicts.update(row.id for row in rivals if row.relation == "first")
+        instances: dict[tuple[str | None, str | None], list[AnyRow]] = {}
+        for row in rows:
+            instances.setdefault((row.study_instance_uid, row.series_instance_uid), []).append(row)
+        for files in instances.values():
+            current = max(files, key=_rank).id
+            for row in files:
+                if row.is_current != (row.id == current):
+                    _update(connection, row.id, is_current=row.id == current)
+    for key in sorted(conflicts):
+        _update(connection, key, relation="conflict")
+    return conflicts
+
+
+def _rank(row: AnyRow) -> tuple[bool, bool, bool, int]:
+    """The greatest of the files of one instance counts."""
+    return flaws.counts(row.flaw), flaws.is_truncated(row.flaw), row.relation != "alternate", row.id
 
 
 def _update(connection: Connection, key: int, **values: Any) -> None:
@@ -248,7 +289,7 @@ def _found_for(job_id: int) -> sa.Select[int]:
     """What a retrieve waited for and a restart found on disk: its arrivals went down with the process that took it."""
     return (
         sa.select(InstanceRow.id)
-        .join(ItemRow, ItemRow.sop_instance_uid == InstanceRow.sop_instance_uid)
+        .join(ItemRow, here.is_of())
         .join(JobRow, JobRow.id == ItemRow.job_id)
         .where(
             ItemRow.job_id == job_id,
@@ -317,6 +358,6 @@ def mark_removed(database: Database, gone: Sequence[str]) -> None:
             chosen = InstanceRow.path.in_(part), InstanceRow.removed_at.is_(None)
             uids = connection.execute(sa.select(InstanceRow.sop_instance_uid).where(*chosen)).scalars().all()
             connection.execute(sa.update(InstanceRow).where(*chosen).values(removed_at=now, is_current=False))
-            _settle(connection, uids)
+            choose_current(connection, uids)
 
     database.write(work, durable=True)

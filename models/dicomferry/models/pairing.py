@@ -6,15 +6,17 @@ before items, and several of one kind in the order of their ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import ledger
+from dicomferry.models import here, ledger
 from dicomferry.models.database import AnyRow, locking
+from dicomferry.models.flaws import CAME_FLAWED
+from dicomferry.models.here import FILED_ELSEWHERE
 from dicomferry.models.state import (
     FINAL_JOB_STATES,
     GOOD_ITEM_STATES,
@@ -23,12 +25,12 @@ from dicomferry.models.state import (
     ItemState,
     step,
 )
-from dicomferry.models.tables import ChunkRow, ItemRow, JobRow, MoveRow
+from dicomferry.models.tables import ChunkRow, ItemRow, JobRow, MoveRow, RemoteRow
 
 NOT_DELIVERED = "not delivered"
 GONE = "gone at source"
 UNAVAILABLE = "unavailable"
-LATE = frozenset({NOT_DELIVERED, GONE, UNAVAILABLE})
+LATE = frozenset({NOT_DELIVERED, GONE, UNAVAILABLE, FILED_ELSEWHERE, CAME_FLAWED})
 """Reasons of failed items that an arrival makes good."""
 NOT_YET = "not delivered yet"
 """Why the chunk of a retrieve waits for its next round."""
@@ -45,6 +47,7 @@ class Came:
 
     sop_instance_uid: str
     study_instance_uid: str | None
+    series_instance_uid: str | None
     originator_ae_title: str | None
     originator_message_id: int | None
     job_id: int | None = None
@@ -68,8 +71,9 @@ class Pair:
 def pair(connection: Connection, came: Sequence[Came]) -> tuple[list[Pair | None], list[AnyRow]]:
     """(the retrieve of each arrival, None for one that nobody asked for; the items that they may bring to an end).
 
-    An originator pairs only if the instance's study fits that move; else the UID decides, if a retrieve that runs or
-    waits expects it. The jobs of both are locked: `settle` is to follow.
+    An originator pairs only if the instance's study fits that move, or its remote lists other UIDs than its files
+    carry; else the UID decides, if a retrieve that runs or waits expects it, under this study and series before
+    others. The jobs of both are locked: `settle` is to follow.
     """
     expecting: dict[str, list[AnyRow]] = {}
     for row in _expecting(connection, {one.sop_instance_uid for one in came}):
@@ -90,6 +94,8 @@ def _expecting(connection: Connection, uids: Iterable[str]) -> Iterator[AnyRow]:
             sa.select(
                 ItemRow.id,
                 ItemRow.sop_instance_uid,
+                ItemRow.study_instance_uid,
+                ItemRow.series_instance_uid,
                 ItemRow.job_id,
                 ItemRow.chunk_id,
                 ItemRow.state,
@@ -114,7 +120,12 @@ def _moves(connection: Connection, message_ids: Iterable[int]) -> Mapping[tuple[
     found: dict[tuple[int, str], list[AnyRow]] = {}
     for part in _parts(sorted(message_ids)):
         for row in connection.execute(
-            sa.select(MoveRow.id, MoveRow.job_id, MoveRow.message_id, MoveRow.ae_title, MoveRow.study_instance_uid)
+            sa.select(
+                *(MoveRow.id, MoveRow.job_id, MoveRow.message_id, MoveRow.ae_title, MoveRow.study_instance_uid),
+                RemoteRow.coerces,
+            )
+            .join(JobRow, JobRow.id == MoveRow.job_id)
+            .join(RemoteRow, RemoteRow.id == JobRow.remote_id)
             .where(MoveRow.message_id.in_(part), MoveRow.method == "move", MoveRow.destination.is_(None))
             .order_by(MoveRow.id.desc())
         ):
@@ -137,9 +148,9 @@ def _pair(one: Came, moves: Mapping[tuple[int, str], list[AnyRow]], expecting: S
     if one.originator_message_id is not None:
         named = moves.get((one.originator_message_id, one.originator_ae_title or ""), ())
     for row in named:
-        if row.study_instance_uid in (None, one.study_instance_uid):
+        if row.study_instance_uid in (None, one.study_instance_uid) or "study" in (row.coerces or ""):
             return Pair(row.job_id, row.id, along_with(row.job_id))
-    rank, job_id = min(((_rank(row), row.job_id) for row in expecting), default=(9, 0))
+    rank, _, job_id = min(((_rank(row), _differs(row, one), row.job_id) for row in expecting), default=(9, True, 0))
     if rank < 9:
         return Pair(job_id, None)
     return Pair(None, named[0].id, along_with(named[0].job_id)) if named else None
@@ -154,14 +165,20 @@ def _rank(row: AnyRow) -> int:
     return 3 if alive else 9
 
 
+def _differs(row: AnyRow, one: Came) -> bool:
+    """Whether it comes under another study or series than the item has it."""
+    return (row.study_instance_uid, row.series_instance_uid) != (one.study_instance_uid, one.series_instance_uid)
+
+
 def _is_open(row: AnyRow) -> bool:
     return row.state is ItemState.PENDING or (row.state is ItemState.FAILED and row.reason in LATE)
 
 
-def settle(connection: Connection, items: Sequence[AnyRow], now: datetime) -> None:
+def settle(connection: Connection, items: Sequence[AnyRow], received: Collection[int], now: datetime) -> None:
     """Bring items whose instance is archived now to their end, unless an attempt is at work on them: that one sees it.
 
-    `items` are those that `pair` gave, in the same transaction. A request whose last instance came is made good, its
+    `items` are those that `pair` gave, in the same transaction, `received` the rows of the files that have just come;
+    whether one of them counts for an item is for `here` to say. A request whose last instance came is made good, its
     job derived again, a chunk that waited for nothing else is due at once.
     """
     if not items:
@@ -173,26 +190,45 @@ def settle(connection: Connection, items: Sequence[AnyRow], now: datetime) -> No
         ).all()
         idle.update(row.id for row in chunks if row.state in (ChunkState.PENDING, ChunkState.HELD, ChunkState.DONE))
     changed: dict[int, int] = {}
+    waiting: dict[int, list[AnyRow]] = {}
     for part in _parts([row.id for row in items if row.chunk_id in idle]):
         for row in connection.execute(
             sa.select(ItemRow.id, ItemRow.state, ItemRow.reason, ItemRow.chunk_id, ItemRow.job_id).where(
                 ItemRow.id.in_(part)
             )
         ).all():
-            if not _is_open(row):
-                continue
-            step(ITEM_TRANSITIONS, row.state, ItemState.SUCCEEDED)
-            late = row.state is ItemState.FAILED
-            connection.execute(
-                sa.update(ItemRow)
-                .where(ItemRow.id == row.id)
-                .values(state=ItemState.SUCCEEDED, reason="arrived late" if late else None, detail=None, status=None)
-            )
-            changed[row.chunk_id] = row.job_id
+            if _is_open(row):
+                waiting.setdefault(row.job_id, []).append(row)
+    for job_id, rows in waiting.items():
+        changed |= dict.fromkeys(_settle_items(connection, job_id, rows, received), job_id)
     for chunk_id in sorted(changed):
         _settle_chunk(connection, chunk_id, changed[chunk_id], now)
     for job_id in sorted(set(changed.values())):
         ledger.derive(connection, job_id, now)
+
+
+def _settle_items(
+    connection: Connection, job_id: int, items: Sequence[AnyRow], received: Collection[int]
+) -> Iterator[int]:
+    """Bring those of a job's items to their end for which something came; the chunk of each."""
+    by_id = {row.id: row for row in items}
+    who = here.asker(connection, job_id)
+    for part in _parts(list(by_id)):
+        for one in here.found(connection, who, ItemRow.id.in_(part), refetch=False):
+            row = by_id[one.item_id]
+            late = row.state is ItemState.FAILED
+            if one.instance_id not in received or (late and one.truncated):
+                continue
+            outcome = one.outcome()
+            step(ITEM_TRANSITIONS, row.state, outcome.state)
+            reason = "arrived late" if late else outcome.reason if one.truncated else None
+            connection.execute(
+                sa.update(ItemRow)
+                .where(ItemRow.id == row.id)
+                .values(state=outcome.state, reason=reason, detail=outcome.detail, status=None)
+            )
+            here.note_filed(connection, {one.item_id: one.filed})
+            yield row.chunk_id
 
 
 def _settle_chunk(connection: Connection, chunk_id: int, job_id: int, now: datetime) -> None:

@@ -6,18 +6,20 @@ Every write is fenced: it raises LeaseLost once somebody else has the chunk.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import lease, ledger, target
-from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
+from dicomferry.models import flaws, here, lease, ledger, target
+from dicomferry.models.archive_tables import ArrivalRow
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.here import Found
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NEARLINE
 from dicomferry.models.rounds import Missing, Series
@@ -25,9 +27,12 @@ from dicomferry.models.state import GOOD_ITEM_STATES, ItemState
 from dicomferry.models.tables import ChunkRow, ItemRow
 from dicomferry.models.target import Target
 
+Key = tuple[str | None, str | None, str]
+"""Study, series and SOP Instance UID."""
+KEY = (ItemRow.study_instance_uid, ItemRow.series_instance_uid, ItemRow.sop_instance_uid)
 _MOST_KEYS = 500
 _BATCH = 1000
-ALREADY_HERE = "already here"
+ALREADY_HERE = here.ALREADY_HERE
 DUPLICATE = "duplicate"
 GREW = "grew at source"
 UNVERIFIED = ledger.UNVERIFIED
@@ -42,6 +47,11 @@ class Listed:
     study: str | None
     series: str | None
     availability: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """What tells it from all others."""
+        return self.study, self.series, self.uid
 
 
 @dataclass(frozen=True)
@@ -78,13 +88,12 @@ def expect(
     targets: Sequence[Target],
     expectation: str,
     expected: int | None,
-    refetch: bool,
     reason: str | None = None,
 ) -> int:
     """Write items for what the peer lists, and that the request expects them; how many are new to it.
 
-    One that another request of the job has is `skipped`, one that is archived `succeeded`, unless it is to be fetched
-    again. May be repeated: what is there stays.
+    What is expected is an instance of a series of a study: one UID may be listed in several. One that another request
+    of the job has is `skipped`. May be repeated: what is there stays. Whether it is here already is for `arrived`.
     """
     new = 0
     for first in range(0, len(listed), _BATCH):
@@ -92,7 +101,7 @@ def expect(
         new += lease.fenced(
             database,
             held,
-            lambda connection, batch=batch: _expect(connection, held, request_id, batch, refetch),  # type: ignore[misc]
+            lambda connection, batch=batch: write_expected(connection, held, request_id, batch),  # type: ignore[misc]
         )
 
     def work(connection: Connection) -> None:
@@ -108,41 +117,41 @@ def expect(
     return new
 
 
-def _expect(connection: Connection, held: Claim, request_id: int, batch: Sequence[Listed], refetch: bool) -> int:
-    known: dict[str, int | None] = {}
-    mine: set[str] = set()
-    here: set[str] = set()
+def write_expected(
+    connection: Connection,
+    held: Claim,
+    request_id: int,
+    batch: Sequence[Listed],
+    known_here: Mapping[Key, str | None] = MappingProxyType({}),
+) -> int:
+    """Write items for what is expected; how many are new. `known_here`: the reason of each that is here already."""
+    known: set[Key] = set()
+    mine: set[Key] = set()
     uids = sorted({one.uid for one in batch})
     for first in range(0, len(uids), _MOST_KEYS):
-        part = uids[first : first + _MOST_KEYS]
         rows = connection.execute(
-            sa.select(ItemRow.sop_instance_uid, ItemRow.request_id, ItemRow.is_first).where(
-                ItemRow.job_id == held.job_id, ItemRow.sop_instance_uid.in_(part)
+            sa.select(*KEY, ItemRow.request_id, ItemRow.is_first).where(
+                ItemRow.job_id == held.job_id,
+                ItemRow.request_id.is_not(None),
+                ItemRow.sop_instance_uid.in_(uids[first : first + _MOST_KEYS]),
             )
         )
-        for row in rows:
-            if row.request_id == request_id:
-                mine.add(row.sop_instance_uid)
-            if row.is_first:
-                known[row.sop_instance_uid] = row.request_id
-        if not refetch:
-            here.update(
-                connection.execute(
-                    sa.select(InstanceRow.sop_instance_uid).where(
-                        InstanceRow.sop_instance_uid.in_(part), InstanceRow.is_current
-                    )
-                ).scalars()
-            )
+        for study, series, uid, owner, is_first in rows:
+            key = (study, series, uid or "")
+            if owner == request_id:
+                mine.add(key)
+            if is_first:
+                known.add(key)
     values: list[dict[str, Any]] = []
     for one in batch:
-        if one.uid in mine:
+        if one.key in mine:
             continue
-        mine.add(one.uid)
+        mine.add(one.key)
         found: dict[str, Any] = {"state": ItemState.PENDING, "reason": None, "is_first": True}
-        if one.uid in known:
+        if one.key in known:
             found = {"state": ItemState.SKIPPED, "reason": DUPLICATE, "is_first": False}
-        elif one.uid in here:
-            found |= {"state": ItemState.SUCCEEDED, "reason": ALREADY_HERE}
+        elif one.key in known_here:
+            found |= {"state": ItemState.SUCCEEDED, "reason": known_here[one.key]}
         values.append(
             {
                 "job_id": held.job_id,
@@ -226,63 +235,43 @@ def _awaited(chunk_id: int) -> sa.ColumnElement[bool]:
 # --- what is here -----------------------------------------------------------------------------------------------------
 
 
-def arrived(connection: Connection, held: Claim, *, refetch: bool) -> list[int]:
-    """The items of the chunk that wait for what lies in the archive now; with `refetch` only what came for this job."""
-    here = sa.select(InstanceRow.id).where(
-        InstanceRow.sop_instance_uid == ItemRow.sop_instance_uid, InstanceRow.removed_at.is_(None)
-    )
-    if refetch:
-        here = here.join(ArrivalRow, ArrivalRow.instance_id == InstanceRow.id).where(ArrivalRow.job_id == held.job_id)
-    else:
-        here = here.where(InstanceRow.is_current)
-    return list(connection.execute(sa.select(ItemRow.id).where(_awaited(held.chunk_id), here.exists())).scalars())
+def arrived(connection: Connection, held: Claim, *, refetch: bool, after: int | None = None) -> list[Found]:
+    """The files of what the chunk waits for; with `refetch` only what came for this job.
+
+    With `after` only what arrived since that arrival. Everything else has to be looked at before it counts.
+    """
+    who = here.asker(connection, held.job_id)
+    found = here.found(connection, who, _awaited(held.chunk_id), refetch=refetch)
+    return [one for one in found if after is None or one.came_after(after)]
 
 
-def settle(connection: Connection, chunk_id: int, items: Sequence[int]) -> None:
+def settle(connection: Connection, chunk_id: int, found: Sequence[Found]) -> None:
     """These items are here."""
-    lease.write_outcomes(connection, chunk_id, [Outcome(item_id=item, state=ItemState.SUCCEEDED) for item in items])
+    lease.write_outcomes(connection, chunk_id, [one.outcome() for one in found])
+    here.note_filed(connection, {one.item_id: one.filed for one in found})
 
 
-def mark_arrived(database: Database, held: Claim, *, refetch: bool) -> int:
-    """Bring to their end the items whose instance is here; how many those were."""
-    found = database.read(lambda connection: arrived(connection, held, refetch=refetch))
+def mark_arrived(database: Database, held: Claim, found: Sequence[Found]) -> None:
+    """Bring to their end the items of which these are the files."""
     if found:
         lease.fenced(database, held, lambda connection: settle(connection, held.chunk_id, found))
-    return len(found)
 
 
-def archived(database: Database, held: Claim, one: Target, *, refetch: bool, after: int | None = None) -> list[Listed]:
-    """What lies in the archive of a target. With `refetch` only what came for this job.
+def fail_elsewhere(database: Database, held: Claim) -> int:
+    """Bring to their end the items whose instance came under a study or series that was not listed; how many."""
 
-    `after` names the last arrival before the target was asked for: then only what came later and for no other job.
-    """
+    def look(connection: Connection) -> dict[int, tuple[Outcome, here.Filed]]:
+        return here.elsewhere(connection, here.asker(connection, held.job_id), _awaited(held.chunk_id))
 
-    def work(connection: Connection) -> list[Listed]:
-        query = sa.select(
-            InstanceRow.sop_instance_uid,
-            InstanceRow.sop_class_uid,
-            InstanceRow.study_instance_uid,
-            InstanceRow.series_instance_uid,
-        ).where(InstanceRow.removed_at.is_(None), InstanceRow.is_current)
-        if one.study:
-            query = query.where(InstanceRow.study_instance_uid == one.study)
-        if one.series:
-            query = query.where(InstanceRow.series_instance_uid == one.series)
-        if one.images:
-            query = query.where(InstanceRow.sop_instance_uid.in_(one.images))
-        if refetch or after is not None or not one.study:
-            ours = sa.select(ArrivalRow.id).where(ArrivalRow.instance_id == InstanceRow.id)
-            if after is None:
-                ours = ours.where(ArrivalRow.job_id == held.job_id)
-            else:
-                mine = [ArrivalRow.job_id == held.job_id]
-                if one.study:
-                    mine.append(ArrivalRow.job_id.is_(None))
-                ours = ours.where(ArrivalRow.id > after, sa.or_(*mine))
-            query = query.where(ours.exists())
-        return [Listed(*row) for row in connection.execute(query.distinct())]
+    lost = database.read(look)
 
-    return database.read(work)
+    def work(connection: Connection) -> None:
+        lease.write_outcomes(connection, held.chunk_id, [outcome for outcome, _ in lost.values()])
+        here.note_filed(connection, {key: filed for key, (_, filed) in lost.items()})
+
+    if lost:
+        lease.fenced(database, held, work)
+    return len(lost)
 
 
 def last_arrival(database: Database, job_id: int | None = None) -> int:
@@ -306,33 +295,6 @@ def arrived_within(database: Database, job_id: int, seconds: float) -> bool:
         return connection.execute(query.limit(1)).first() is not None
 
     return database.read(work)
-
-
-def add_archived(database: Database, held: Claim, request_id: int, found: Sequence[Listed]) -> None:
-    """Make items of what lies in the archive for a request whose instances nobody has listed; what is there stays."""
-    known = database.read(
-        lambda connection: set(
-            connection.execute(
-                sa.select(ItemRow.sop_instance_uid).where(
-                    ItemRow.chunk_id == held.chunk_id, ItemRow.request_id == request_id
-                )
-            ).scalars()
-        )
-    )
-    new = [one for one in found if one.uid not in known]
-    for first in range(0, len(new), _MOST_KEYS):
-        batch = new[first : first + _MOST_KEYS]
-
-        def work(connection: Connection, batch: Sequence[Listed] = batch) -> None:
-            _expect(connection, held, request_id, batch, refetch=False)
-            named = sa.select(InstanceRow.id).where(InstanceRow.sop_instance_uid.in_([one.uid for one in batch]))
-            connection.execute(
-                sa.update(ArrivalRow)
-                .where(ArrivalRow.surplus_of == held.job_id, ArrivalRow.instance_id.in_(named))
-                .values(surplus_of=None)
-            )
-
-        lease.fenced(database, held, work)
 
 
 def came(database: Database, chunk_id: int) -> int:
@@ -361,7 +323,15 @@ def close(
     """
     if missing_as is not None:
         rows = connection.execute(sa.select(ItemRow.__table__).where(_awaited(held.chunk_id))).all()
-        lease.write_outcomes(connection, held.chunk_id, [missing_as(row) for row in rows])
+        who = here.asker(connection, held.job_id)
+        came = here.flaws_of(connection, who, _awaited(held.chunk_id)) if rows else {}
+        lost = [
+            missing_as(row)._replace(reason=flaws.CAME_FLAWED, detail=came[row.id])
+            if row.id in came
+            else missing_as(row)
+            for row in rows
+        ]
+        lease.write_outcomes(connection, held.chunk_id, lost)
     states: Counter[ItemState] = Counter()
     reasons: Counter[str] = Counter()
     for row in connection.execute(

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import retrieve_store, target
+from dicomferry.models import here, retrieve_store, target
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import Database
 from dicomferry.models.job_view import moment
@@ -152,6 +152,8 @@ def instances(database: Database, job_id: int) -> Iterator[Row]:
     arrived = (
         sa.select(
             InstanceRow.sop_instance_uid.label("uid"),
+            InstanceRow.study_instance_uid.label("study"),
+            InstanceRow.series_instance_uid.label("series"),
             sa.func.count().label("number"),
             sa.func.sum(sa.case((ArrivalRow.outcome == "conflict", 1), else_=0)).label("conflicts"),
             sa.func.min(ArrivalRow.at).label("first"),
@@ -159,7 +161,7 @@ def instances(database: Database, job_id: int) -> Iterator[Row]:
         )
         .join(InstanceRow, InstanceRow.id == ArrivalRow.instance_id)
         .where(ArrivalRow.job_id == job_id)
-        .group_by(InstanceRow.sop_instance_uid)
+        .group_by(InstanceRow.sop_instance_uid, InstanceRow.study_instance_uid, InstanceRow.series_instance_uid)
         .subquery()
     )
     request = ItemRow.__table__.alias("request")
@@ -176,29 +178,27 @@ def instances(database: Database, job_id: int) -> Iterator[Row]:
         .join(request, request.c.id == ItemRow.request_id)
         .outerjoin(
             InstanceRow,
-            sa.and_(
-                InstanceRow.sop_instance_uid == ItemRow.sop_instance_uid,
-                InstanceRow.is_current,
-                InstanceRow.removed_at.is_(None),
-            ),
+            sa.and_(here.is_of(), InstanceRow.is_current, here.is_kept()),
         )
-        .outerjoin(arrived, arrived.c.uid == ItemRow.sop_instance_uid)
+        .outerjoin(arrived, here.is_filed_as(arrived.c.uid, arrived.c.study, arrived.c.series))
         .where(ItemRow.job_id == job_id)
         .order_by(ItemRow.request_id, ItemRow.id)
     )  # fmt: skip
     with database.stream() as connection:
         for row in connection.execute(query):
             # An older file of an instance that did not come is none of this job's.
-            here = row.state in GOOD_ITEM_STATES
+            good = row.state in GOOD_ITEM_STATES
             yield {
                 "row": row.request_row,
                 "StudyInstanceUID": row.study_instance_uid,
                 "SeriesInstanceUID": row.series_instance_uid,
                 "SOPInstanceUID": row.sop_instance_uid,
+                "filed_study": row.filed_study_uid,
+                "filed_series": row.filed_series_uid,
                 "sop_class": row.sop_class_uid or row.file_class,
-                "transfer_syntax": row.file_syntax if here else None,
+                "transfer_syntax": row.file_syntax if good else None,
                 "expected": True,
-                "received": here,
+                "received": good,
                 "state": row.state.value,
                 "status": None if row.status is None else f"0x{row.status:04X}",
                 "reason": row.reason,
@@ -208,8 +208,8 @@ def instances(database: Database, job_id: int) -> Iterator[Row]:
                 "conflicts": int(row.conflicts or 0),
                 "first_arrival": moment(row.first),
                 "last_arrival": moment(row.last),
-                "bytes": row.file_size if here else None,
-                "file": row.file if here else None,
+                "bytes": row.file_size if good else None,
+                "file": row.file if good else None,
             }
     for found in retrieve_store.surplus(database, job_id):
         yield {
@@ -228,6 +228,6 @@ def instances(database: Database, job_id: int) -> Iterator[Row]:
 INSTANCE_KEYS = (
     "row", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "sop_class", "transfer_syntax", "expected",
     "received", "state", "status", "reason", "detail", "attempts", "arrivals", "conflicts", "first_arrival",
-    "last_arrival", "bytes", "file",
+    "last_arrival", "bytes", "file", "filed_study", "filed_series",
 )  # fmt: skip
 STUDY_KEYS = tuple(_empty_study(None))

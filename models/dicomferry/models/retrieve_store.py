@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import job_sums, ledger, spec
+from dicomferry.models import here, job_sums, ledger, spec
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.job_sums import Numbers
@@ -83,6 +83,8 @@ def requests(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
     shared = sa.and_(
         first.c.job_id == own.c.job_id,
         first.c.sop_instance_uid == own.c.sop_instance_uid,
+        first.c.study_instance_uid.is_not_distinct_from(own.c.study_instance_uid),
+        first.c.series_instance_uid.is_not_distinct_from(own.c.series_instance_uid),
         first.c.request_id.is_not(None),  # the condition of the index
         first.c.is_first,
     )
@@ -182,7 +184,7 @@ def instances(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
         .join(request, request.c.id == ItemRow.request_id)
         .outerjoin(
             InstanceRow,
-            sa.and_(InstanceRow.sop_instance_uid == ItemRow.sop_instance_uid, InstanceRow.is_current),
+            sa.and_(here.is_of(), here.is_kept(), InstanceRow.is_current),
         )
         .where(ItemRow.job_id == job_id)
         .order_by(ItemRow.request_id, ItemRow.id)
@@ -194,6 +196,8 @@ def instances(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
                 "row": row.request_row,
                 "study_instance_uid": row.study_instance_uid,
                 "series_instance_uid": row.series_instance_uid,
+                "filed_study": row.filed_study_uid,
+                "filed_series": row.filed_series_uid,
                 "sop_instance_uid": row.sop_instance_uid,
                 "sop_class_uid": row.sop_class_uid,
                 "state": row.state.value,

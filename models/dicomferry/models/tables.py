@@ -212,6 +212,8 @@ class ItemRow(Base):
     targets: Mapped[list[Any] | None] = mapped_column(
         sa.JSON(none_as_null=True), comment="of a request: what its identifier came to, see models/target.py"
     )
+    filed_study_uid: Mapped[str | None] = mapped_column(UID, comment="under which it lies here, if not as listed")
+    filed_series_uid: Mapped[str | None] = mapped_column(UID)
     expectation: Mapped[str | None] = mapped_column(sa.String(8), comment="of a request: images, counts or unknown")
     expected: Mapped[int | None] = mapped_column(comment="of a request: instances, those that others have included")
 

@@ -55,6 +55,9 @@ _DELIVERIES: Mapping[str, _Row] = {
     "archive was rejected here": (Rule.DOUBTFUL, "our storage SCP rejected the association: its log says why and how to allow it; then release", "PS3.8 9.3.4"),
     "context refused here": (Rule.FINAL, "our storage SCP does not take this SOP class or transfer syntax", "PS3.8 9.3.3.2"),
     "already here": (Rule.DONE, "it was in the archive before; --refetch asks for it all the same", None),
+    "filed elsewhere": (Rule.FINAL, "it came, and its file names another study or series than the archive lists: is it the right instance? If the archive changes UIDs as it sends: `remote set NAME --coerces study,series`, then retry, which fetches nothing", "PS3.3 C.12.1"),
+    "came flawed": (Rule.FINAL, "it came more than once and cannot be used: ask the archive's administrator to look at it there; what came is kept until `dicomferry archive remove --flawed`", "PS3.5 7"),
+    "truncated at source": (Rule.WARNING, "its data set ends too early, and came so twice: those are the archive's bytes; ask its administrator", "PS3.5 7.1"),
     "arrived late": (Rule.DONE, "nothing to do", None),
     "grew at source": (Rule.DONE, "more came to the archive while it was retrieved; that was fetched as well", None),
     "to be verified": (Rule.LATER, "it was confirmed; it is looked for at the remote at the end of its chunk", "PS3.4 C.4.1"),
@@ -64,6 +67,7 @@ _DELIVERIES: Mapping[str, _Row] = {
 }
 _HERE: Mapping[str, _Row] = {
     "storage SCP is not running": (Rule.AWAY, "start it with `dicomferry up` or `dicomferry scp`; the retrieve goes on by itself", None),
+    "archive out of sight": (Rule.AWAY, "nobody who sees the archive can say what lies in it: is its disk mounted where the workers or the storage SCP run, and is scp.archive right?", None),
     "storage SCP was restarted": (Rule.AWAY, "what may have been lost meanwhile is asked for again", None),
     "no progress": (Rule.BROKEN, "nothing moved for so long that the association was aborted from here: look at both sides' logs", None),
     "internal error": (Rule.BROKEN, "a fault of this program: please report what the worker's log says", None),

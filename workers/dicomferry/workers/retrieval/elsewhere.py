@@ -21,6 +21,7 @@ from dicomferry.workers.environment import Environment
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.retrieval import expectation
 from dicomferry.workers.retrieval.goal import Blind, Goal, ItemByItem, Listed
+from dicomferry.workers.sight import Sight
 
 UNVERIFIED = request_store.UNVERIFIED
 
@@ -147,6 +148,13 @@ def goal_for(
         return Elsewhere(database, held, state, most, heart, there)
     if away:
         return Believed(state, most)
+    sight = Sight(
+        environment.settings.archive,
+        database,
+        clock=environment.clock,
+        sleep=environment.sleep,
+        progress=heart.progress,
+    )
     if listed:
-        return Listed(database, held, state, most, spec.refetch)
-    return Blind(database, held, state, spec.refetch, most, after)
+        return Listed(database, held, state, most, spec.refetch, after, sight)
+    return Blind(database, held, state, spec.refetch, most, after, sight)

@@ -41,7 +41,7 @@ class Listing:
     def expected(self) -> int | None:
         """How many instances there are to be; None where nobody says."""
         if self.depth == "images":
-            return len({one.uid for one in (*self.instances, *self.absent)})
+            return len({one.key for one in (*self.instances, *self.absent)})
         if self.depth == "counts":
             return sum(one.count or 0 for one in self.targets)
         return None

@@ -19,7 +19,7 @@ from dicomferry.models.durable import make_folder
 from dicomferry.models.remote import Remote
 from dicomferry.models.settings import Settings
 from dicomferry.models.target import Target
-from dicomferry.workers import archive_check
+from dicomferry.workers import archive_check, archive_mark
 from dicomferry.workers.archive import OWN, Archive
 from dicomferry.workers.dimse import get
 from dicomferry.workers.dimse.acceptor import Incoming, Sink
@@ -78,7 +78,7 @@ class Store:
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self.archive = Archive(settings.archive, reserve_bytes=settings.scp.reserve_bytes, flush=settings.scp.flush)
-        self.archive.prepare()
+        archive_mark.prepare(self.archive, database)
         take_over(self.archive, database)
         folder = self.archive.root / OWN / FOLDER
         make_folder(folder)

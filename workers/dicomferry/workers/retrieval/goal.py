@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dicomferry.models import request_store, rounds
+from dicomferry.models import blind_store, request_store, rounds
+from dicomferry.models.archive_store import File
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import Database
+from dicomferry.models.here import Found
 from dicomferry.models.request_store import State
 from dicomferry.models.rounds import Ask, Limits
 from dicomferry.workers.dimse.retrieval import Report
+from dicomferry.workers.sight import Sight
 
 
 class Goal(Protocol):
@@ -63,18 +66,38 @@ class ItemByItem:
         return {one.item_id for one in self.missing}.isdisjoint(ask.items)
 
 
+def _seen(sight: Sight, found: Sequence[Found]) -> list[Found]:
+    """Those whose file is there. Raises OutOfSight."""
+    if not found:
+        return []
+    fine = sight.keep([File(one.instance_id, one.path, one.size, one.latest) for one in found])
+    return [one for one in found if one.instance_id in fine]
+
+
 @dataclass
 class Listed(ItemByItem):
     """They are to come here."""
 
     refetch: bool
+    after: int
+    """The last arrival of anybody before this attempt: what came later was on disk a moment ago."""
+    sight: Sight
 
     def mark(self) -> int:
-        """Bring to their end the items whose instance is here."""
-        came = request_store.mark_arrived(self.database, self.held, refetch=self.refetch)
-        if came or not self.missing:
+        """Bring to their end the items whose instance is here, seen where it did not just come; how many came."""
+        held = self.held
+        found = self.database.read(lambda c: request_store.arrived(c, held, refetch=self.refetch))
+        fresh = [one for one in found if one.came_after(self.after)]
+        old = _seen(self.sight, [one for one in found if not one.came_after(self.after)])
+        request_store.mark_arrived(self.database, held, [*fresh, *old])
+        if fresh or old or not self.missing:
+            self.missing = request_store.missing(self.database, held.chunk_id)
+        return len(fresh)
+
+    def judge_elsewhere(self) -> None:
+        """Fail the items whose instance came for this job under another study or series: it is not asked for again."""
+        if self.missing and request_store.fail_elsewhere(self.database, self.held):
             self.missing = request_store.missing(self.database, self.held.chunk_id)
-        return came
 
     def hear(self, ask: Ask, report: Report) -> None:
         """What it says of numbers proves nothing that the items do not."""
@@ -91,6 +114,7 @@ class Blind:
     max_uids: int
     after: int
     """The last arrival of anybody before this attempt: what comes later and belongs to nobody may be ours."""
+    sight: Sight
     came: int = 0
     reports: dict[Ask, Report] = field(default_factory=dict)
 
@@ -100,8 +124,12 @@ class Blind:
         counted = self.state.row.expectation == "counts"
         for one in self.state.targets:
             after = None if counted else self.after
-            found = request_store.archived(self.database, self.held, one, refetch=self.refetch, after=after)
-            request_store.add_archived(self.database, self.held, self.state.row.id, found)
+            found = blind_store.archived(self.database, self.held, one, refetch=self.refetch, after=after)
+            new = blind_store.unnamed(self.database, self.held, self.state.row.id, found)
+            old = _seen(self.sight, [kept.file for kept in new if not kept.file.came_after(self.after)])
+            seen = {file.instance_id for file in old}
+            sure = [kept for kept in new if kept.file.came_after(self.after) or kept.file.instance_id in seen]
+            blind_store.add_archived(self.database, self.held, self.state.row.id, sure)
         self.came = request_store.came(self.database, self.held.chunk_id)
         return self.came - before
 

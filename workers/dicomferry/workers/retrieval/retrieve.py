@@ -24,24 +24,25 @@ from dicomferry.models import (
 from dicomferry.models.callers import Callers
 from dicomferry.models.claim import Claim
 from dicomferry.models.dimse_status import Answer, Rule, local
-from dicomferry.models.errors import DimseError, LeaseLost, OutOfReach
+from dicomferry.models.errors import ConfigurationError, DimseError, LeaseLost, OutOfReach
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NOT_DELIVERED
 from dicomferry.models.remote import Remote
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import AttemptEnd, ItemState
-from dicomferry.workers.dimse import storage_classes
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.environment import INTERNAL, STUCK, Environment, decide, sentence
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.plan import printable
-from dicomferry.workers.retrieval import elsewhere, expectation, shortfall
+from dicomferry.workers.retrieval import elsewhere, expectation, get_proposal, shortfall
 from dicomferry.workers.retrieval.asking import Asking
 from dicomferry.workers.retrieval.fault import End, Fault, Lost, Stopped, callers_of
-from dicomferry.workers.retrieval.get_line import GetLine, Store
+from dicomferry.workers.retrieval.get_line import Store
+from dicomferry.workers.retrieval.goal import Listed
 from dicomferry.workers.retrieval.line import Line
 from dicomferry.workers.retrieval.media import Media
 from dicomferry.workers.retrieval.watch import Watch
+from dicomferry.workers.sight import OutOfSight
 
 log = telemetry.logger(__name__)
 
@@ -99,6 +100,9 @@ class _Attempt:
             end = End(end=AttemptEnd.CANCELLED if cancelled else AttemptEnd.INTERRUPTED)
         except Fault as found:
             end = self._at_fault(found)
+        except OutOfSight as error:
+            self.heart.require_lease()
+            end = self._at_fault(Fault(local("archive out of sight"), str(error)))
         except DimseError as error:
             self.heart.require_lease()
             end = self._at_fault(Fault(STUCK, sentence(error)) if self.heart.gave_up else self._fault(error))
@@ -128,7 +132,9 @@ class _Attempt:
             request_store.settle(
                 connection,
                 self.held.chunk_id,
-                request_store.arrived(connection, self.held, refetch=self.spec.refetch) if listed and not away else (),
+                request_store.arrived(connection, self.held, refetch=self.spec.refetch, after=self.arrival_mark)
+                if listed and not away
+                else (),
             )
             if end.failure or listed or (whole and self.state.row.expectation):
                 request_store.close(
@@ -174,7 +180,7 @@ class _Attempt:
             progressed=self.progressed > 0 and answer.rule not in (Rule.DOUBTFUL, Rule.HOLD),
             now=self.database.read(self.database.now),
         )
-        if answer.reason in (call_store.NO_SCP, "storage SCP was restarted"):
+        if answer.reason in (call_store.NO_SCP, "storage SCP was restarted", "archive out of sight"):
             decision = replace(decision, for_all=False)
         end.decision = decision
         return end
@@ -262,6 +268,8 @@ class _Attempt:
                     raise
         if asking.asked and not asking.is_in_vain():
             asking.watch.settle()
+        if isinstance(asking.goal, Listed):
+            asking.goal.judge_elsewhere()
         # Whoever asks next opens an association of its own, and an attempt has room for one.
         self._line_ends(lambda line: line.release())
 
@@ -307,35 +315,17 @@ class _Attempt:
             )
         self.asking = asking
         asking.watch.look(now=True)
+        if isinstance(asking.goal, Listed):
+            asking.goal.judge_elsewhere()
         return asking
 
     def _get_line(self) -> Line:
-        """Where C-GET is asked; the archive is opened for it."""
-        self.store = self.store or Store(self.environment.settings, self.database)
-
-        database, chunk_id = self.database, self.held.chunk_id
-        told: list[str] | None = None
-
-        def classes() -> list[str]:
-            nonlocal told
-            found = request_store.missing_classes(database, chunk_id)
-            named = [one for one in found if one]
-            if found and len(named) == len(found):
-                return named
-            if told is None:
-                told = expectation.classes(self.remote, self.spec.root, self.state.targets, self.heart)
-            return list(dict.fromkeys([*named, *(told or (storage_classes.CLASSES if named else ()))]))
-
-        return GetLine(
-            self.remote,
-            self.spec.root,
-            self.store,
-            self.held,
-            self.heart,
-            classes,
-            part=self.state.rounds,
-            compressed_first=move_store.is_repair(database, chunk_id),
-        )
+        """Where C-GET is asked; the archive is opened for it. Raises Fault where that is out of sight."""
+        try:
+            self.store = self.store or Store(self.environment.settings, self.database)
+        except ConfigurationError as error:
+            raise Fault(local("archive out of sight"), str(error)) from error
+        return get_proposal.line(self.database, self.held, self.heart, self.remote, self.state, self.store)
 
     def _expect(self) -> End | None:
         """Find out what there is; the end of the attempt where that is nothing."""
@@ -362,7 +352,6 @@ class _Attempt:
             targets=listing.targets,
             expectation=depth,
             expected=None if depth == "unknown" else listing.expected,
-            refetch=self.spec.refetch or self.goes_elsewhere,
             reason=reason,
         )
 

@@ -1,0 +1,42 @@
+"""What an attempt at a C-GET proposes: the SOP classes of what is missing, and in which transfer syntaxes."""
+
+from __future__ import annotations
+
+from dicomferry.models import move_store, request_store
+from dicomferry.models.claim import Claim
+from dicomferry.models.database import Database
+from dicomferry.models.remote import Remote
+from dicomferry.models.request_store import State
+from dicomferry.models.spec import GetSpec, MoveSpec
+from dicomferry.workers.dimse import storage_classes
+from dicomferry.workers.heartbeat import Heartbeat
+from dicomferry.workers.retrieval import expectation
+from dicomferry.workers.retrieval.get_line import GetLine, Store
+
+
+def line(database: Database, held: Claim, heart: Heartbeat, remote: Remote, state: State, store: Store) -> GetLine:
+    """Where C-GET is asked for what is missing of the chunk."""
+    assert isinstance(held.spec, MoveSpec | GetSpec)
+    root = held.spec.root
+    told: list[str] | None = None
+
+    def classes() -> list[str]:
+        nonlocal told
+        found = request_store.missing_classes(database, held.chunk_id)
+        named = [one for one in found if one]
+        if found and len(named) == len(found):
+            return named
+        if told is None:
+            told = expectation.classes(remote, root, state.targets, heart)
+        return list(dict.fromkeys([*named, *(told or (storage_classes.CLASSES if named else ()))]))
+
+    return GetLine(
+        remote,
+        root,
+        store,
+        held,
+        heart,
+        classes,
+        part=state.rounds,
+        compressed_first=move_store.is_repair(database, held.chunk_id),
+    )
