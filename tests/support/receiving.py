@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydicom import dcmread
 from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach
 from dicomferry.models.instance_store import Received
+from dicomferry.workers import archive_check
 from dicomferry.workers.archive import OWN, Archive, Draft
 from dicomferry.workers.dimse.acceptance import Request
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
@@ -91,7 +93,12 @@ class Site:
     @property
     def waiting(self) -> list[Received]:
         """What was handed to the index."""
-        return [received for _, received in self.indexer._waiting]
+        return [entry.received for entry in self.indexer._waiting]
+
+    @property
+    def looked_at(self) -> list[Received]:
+        """The same as its rows will have it."""
+        return [found for found in map(partial(archive_check.look, self.archive), self.waiting) if found]
 
 
 def data_of(path: Path) -> bytes:

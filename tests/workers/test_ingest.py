@@ -61,7 +61,7 @@ def test_every_encoding_is_found_its_place(site: Site, tmp_path: Path, make: Cal
     assert site.receive_file(sample.path) == Answer(0)
     assert site.files == [f"{sample.study_instance_uid}/{sample.series_instance_uid}/{sample.sop_instance_uid}.dcm"]
     assert data_of(site.only) == data_of(sample.path)
-    (row,) = site.waiting
+    (row,) = site.looked_at
     assert (
         row.size == site.only.stat().st_size
         and row.flaw is None
@@ -95,8 +95,8 @@ def test_what_cannot_be_read_is_kept_and_flagged(site: Site, data: bytes) -> Non
     assert site.receive(data, UID) == Answer(0)
     assert site.files == [f"_no_study/_no_series/{UID}.dcm"]
     assert site.only.read_bytes().endswith(data)
-    (row,) = site.waiting
-    assert row.flaw and row.sop_instance_uid == UID
+    (row,) = site.looked_at
+    assert (row.flaw or "").startswith("unreadable: ") and row.sop_instance_uid == UID
 
 
 @pytest.mark.parametrize(("uid", "sop_class"), [("1.2.3", MR), (UID, "1.2.840.10008.5.1.4.1.1.2")])
@@ -124,7 +124,7 @@ def test_a_uid_that_is_none(site: Site, uid: str) -> None:
 def test_an_odd_uid_is_kept_and_flagged(site: Site, uid: str) -> None:
     """Leading zeros, letters, over 64 characters: in use, so they are taken; never repaired."""
     assert site.receive(encoded(SOPInstanceUID=uid), uid) == Answer(0)
-    (row,) = site.waiting
+    (row,) = site.looked_at
     assert row.flaw == "odd uid" and row.sop_instance_uid == uid
     assert site.only.parent.parent.parent == site.archive.root
 

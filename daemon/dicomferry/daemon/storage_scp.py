@@ -236,7 +236,7 @@ def run(settings: Settings) -> int:
             log.warning("scp.flush is off: what is answered with success would not survive a power cut")
         journal = Journal(archive.root / OWN / "journal", flush=settings.scp.flush)
         _recover(archive, journal, database)
-        indexer = Indexer(database.impatient(), journal)
+        indexer = Indexer(database.impatient(), journal, look=partial(archive_check.look, archive))
         names = Names()
         admission = Admission(database.impatient(), names)
         admission.reload()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -15,16 +15,19 @@ from dicomferry.models.errors import ConfigurationError, UnusableFile
 from dicomferry.models.instance_store import Received
 from dicomferry.workers import file_meta, part10
 from dicomferry.workers.archive import Archive, file_name, file_number
-from dicomferry.workers.data_set import NeedMore, instance_uids
+from dicomferry.workers.data_set import Uids
 from dicomferry.workers.indexer import write_rows
 from dicomferry.workers.same_instance import Relation, compare
+from dicomferry.workers.soundness import flaw_of, read_uids
 
 log = telemetry.logger(__name__)
 
 BATCH = 200
 _ADVICE = "see who owns it and whether the disk is sound, then `dicomferry archive verify --repair`"
 _FIRST = 64 * 1024
-_LAST = 4 * 1024 * 1024
+_META = 1024
+"""Bytes in which the meta group of a file lies that we wrote, but for the oddest UIDs."""
+_NO_META = "unreadable: no meta: no file meta information"
 MOST_NAMED = 1000
 
 
@@ -192,46 +195,62 @@ def remove(archive: Archive, database: Database, paths: Iterable[str]) -> int:
     return freed
 
 
+def look(archive: Archive, received: Received) -> Received | None:
+    """What has just been published as its row has it: with its flaw, if any; None where it is no more. Raises OSError.
+
+    A duplicate is described as the file that is there: that may be in another encoding.
+    """
+    pure = PurePosixPath(received.path)
+    try:
+        if received.arrival is not None and received.arrival.outcome == "duplicate":
+            return replace(describe(archive, received.path), arrival=received.arrival)
+        if received.flaw:
+            return received
+        fd = archive.open_file(str(pure.parent), pure.name)
+    except FileNotFoundError:
+        return None
+    try:
+        meta = file_meta.decode(os.pread(fd, _META, 0))
+        if meta is None:
+            return replace(received, flaw=_NO_META)
+        uids = received.sop_class_uid, received.sop_instance_uid, received.study_instance_uid
+        own = *uids, received.series_instance_uid
+        flaw = flaw_of(fd, meta.data_offset, received.transfer_syntax_uid, own, received.sop_instance_uid)
+    finally:
+        os.close(fd)
+    return replace(received, flaw=flaw) if flaw else received
+
+
 def describe(archive: Archive, path: str) -> Received:
     """The row of a file that lies in the archive, from the file alone. Raises OSError."""
     pure = PurePosixPath(path)
     fd = archive.open_file(str(pure.parent), pure.name)
     try:
         status = os.fstat(fd)
-        first = os.pread(fd, _FIRST, 0)
-        meta = file_meta.decode(first)
+        meta = file_meta.decode(os.pread(fd, _FIRST, 0))
         values = meta.values if meta else {}
         syntax = values.get(file_meta.TRANSFER_SYNTAX, "")
-        flaw: str | None = None
-        sop_class, sop_instance, study, series = (
-            values.get(file_meta.SOP_CLASS, ""),
-            values.get(file_meta.SOP_INSTANCE, ""),
-            None,
-            None,
-        )
-        try:
-            if meta is None:
-                raise UnusableFile("no meta", "no file meta information")
+        uids: Uids = (values.get(file_meta.SOP_CLASS, ""), values.get(file_meta.SOP_INSTANCE, ""), None, None)
+        flaw: str | None = _NO_META
+        if meta is not None:
+            claimed = uids[1]
+            found: Uids | UnusableFile
             try:
-                uids = instance_uids(first, meta.data_offset, syntax, len(first) >= status.st_size)
-            except NeedMore:
-                uids = instance_uids(os.pread(fd, _LAST, 0), meta.data_offset, syntax, True)
-            if uids[2] is None or uids[3] is None:
-                uids = instance_uids(os.pread(fd, _LAST, 0), meta.data_offset, syntax, True)
-            sop_class, sop_instance, study, series = uids
-        except (UnusableFile, NeedMore) as error:
-            flaw = f"{getattr(error, 'reason', 'no uid')}: {error}"[:200]
+                uids = found = read_uids(fd, meta.data_offset, syntax)
+            except UnusableFile as error:
+                found = error
+            flaw = flaw_of(fd, meta.data_offset, syntax, found, claimed)
         relation = _relation(archive, fd, pure)
     finally:
         os.close(fd)
     return Received(
         path=path,
         size=status.st_size,
-        sop_instance_uid=sop_instance[:128],
-        sop_class_uid=sop_class[:128],
-        transfer_syntax_uid=syntax[:128],
-        study_instance_uid=study,
-        series_instance_uid=series,
+        sop_instance_uid=uids[1],
+        sop_class_uid=uids[0],
+        transfer_syntax_uid=syntax,
+        study_instance_uid=uids[2],
+        series_instance_uid=uids[3],
         relation=relation,
         flaw=flaw,
         stored_at=datetime.fromtimestamp(status.st_mtime, UTC),

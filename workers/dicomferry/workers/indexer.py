@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from dicomferry.models import instance_store, telemetry
 from dicomferry.models.database import Database
@@ -25,6 +26,17 @@ MOST_WAITING = 50_000
 SHORTEN_SECONDS = 5.0
 
 Record = Callable[[Database, Sequence[Received]], None]
+Look = Callable[[Received], Received | None]
+"""Completes what is known of a file that was published, from the file; None where it is no more. Raises OSError."""
+
+
+@dataclass
+class Entry:
+    """A file that waits for its row, and whether it was looked at."""
+
+    folder: str
+    received: Received
+    is_seen: bool = False
 
 
 def write_rows(record: Record, database: Database, batch: Sequence[Received]) -> list[tuple[Received, str]]:
@@ -57,13 +69,15 @@ class Indexer:
         journal: Journal,
         *,
         record: Record = instance_store.record,
+        look: Look | None = None,
         pause: float = PAUSE_SECONDS,
     ) -> None:
         self._database = database
         self._journal = journal
         self._record = record
+        self._look = look
         self._pause = pause
-        self._waiting: list[tuple[str, Received]] = []
+        self._waiting: list[Entry] = []
         self._changed = threading.Condition()
         self._ending = False
         self._hurried = False
@@ -97,7 +111,7 @@ class Indexer:
     def add(self, folder: str, received: Received) -> None:
         """It was: its row is to be written."""
         with self._changed:
-            self._waiting.append((folder, received))
+            self._waiting.append(Entry(folder, received, self._look is None))
             if len(self._waiting) in (1, BATCH):
                 self._changed.notify_all()
 
@@ -146,10 +160,11 @@ class Indexer:
             ):
                 return
 
-    def _write(self, batch: Sequence[tuple[str, Received]]) -> bool:
+    def _write(self, batch: Sequence[Entry]) -> bool:
         """Write a batch and forget it; False when that has to wait."""
+        here = [entry for entry in batch if self._see(entry)]
         try:
-            refused = write_rows(self._record, self._database, [received for _, received in batch])
+            refused = write_rows(self._record, self._database, [entry.received for entry in here])
         except OutOfReach as error:
             if not self._late:
                 log.warning("index put off, files are taken all the same", error=str(error), waiting=len(self._waiting))
@@ -163,8 +178,25 @@ class Indexer:
         self.refused += len(refused)
         # A folder in which a file has no row stays on the journal: a restart tries again.
         kept = {id(received) for received, _ in refused}
-        for folder, files in Counter(folder for folder, received in batch if id(received) not in kept).items():
+        for folder, files in Counter(entry.folder for entry in batch if id(entry.received) not in kept).items():
             self._journal.leave(folder, files)
+        return True
+
+    def _see(self, entry: Entry) -> bool:
+        """Look at a file before its row is written, once; False where it is gone."""
+        if entry.is_seen or self._look is None:
+            return True
+        try:
+            found = self._look(entry.received)
+        except OSError as error:
+            log.error("a file that was received cannot be read", path=entry.received.path, error=str(error))
+            found = replace(entry.received, flaw=f"unreadable: the file: {error.strerror or error}"[:200])
+        if found is None:
+            log.warning("a file that was received is gone before it had its row", path=entry.received.path)
+            return False
+        if found.flaw and found.flaw != entry.received.flaw:
+            log.warning("what was received is kept, and flawed", path=found.path, flaw=found.flaw)
+        entry.received, entry.is_seen = found, True
         return True
 
     def _shorten(self, *, force: bool = False) -> None:

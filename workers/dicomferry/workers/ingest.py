@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from dicomferry.models import telemetry
+from dicomferry.models.errors import UnusableFile
 from dicomferry.models.instance_store import Arrival, Received
 from dicomferry.workers.archive import Archive, Draft, Folder, file_name, place
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
 from dicomferry.workers.indexer import Indexer
 from dicomferry.workers.intake import NO_RESOURCES, SUCCESS, Intake
 from dicomferry.workers.same_instance import Relation, compare
+from dicomferry.workers.soundness import read_uids, unreadable
 
 log = telemetry.logger(__name__)
 
@@ -103,9 +105,25 @@ class Ingest(Intake):
         log.error("the archive cannot be written", error=str(error), **self._who())
         return f"archive: {error.strerror or error}"
 
+    def _complete(self, draft: Draft) -> None:
+        """Where the first bytes do not tell the study and series, the whole header is read: it is filed by these."""
+        if None in self._place_uids:
+            try:
+                self._take_uids(read_uids(draft.fd, self._data_offset, self._incoming.context.transfer_syntax))
+            except UnusableFile as error:
+                self._uids = error
+
+    @property
+    def _place_uids(self) -> tuple[str | None, str | None]:
+        """Study and series; none of a data set that cannot be read."""
+        return (None, None) if isinstance(self._uids, UnusableFile) else self._uids[2:]
+
     def _publish(self, draft: Draft) -> Answer:
         """Flush, link, flush the folder: only then is it ours to answer for."""
-        folder, stem = place(self._study, self._series, self._incoming.sop_instance_uid)
+        self._complete(draft)
+        if self._refusal is not None:
+            return self._refusal
+        folder, stem = place(*self._place_uids, self._incoming.sop_instance_uid)
         self._indexer.enter(folder)
         try:
             name, outcome = self._place(draft, folder, stem)
@@ -178,16 +196,18 @@ class Ingest(Intake):
 
     def _received(self, path: str, size: int, outcome: str) -> Received:
         incoming, now = self._incoming, self._clock()
+        study, series = self._place_uids
         return Received(
             path=path,
             size=size,
             sop_instance_uid=incoming.sop_instance_uid,
             sop_class_uid=incoming.sop_class_uid,
             transfer_syntax_uid=incoming.context.transfer_syntax,
-            study_instance_uid=self._study,
-            series_instance_uid=self._series,
+            study_instance_uid=study,
+            series_instance_uid=series,
             relation=outcome if outcome in ("alternate", "conflict") else "first",
-            flaw=self._flaw,
+            # The rest is looked at behind the answer, before the row.
+            flaw=unreadable(self._uids) if isinstance(self._uids, UnusableFile) else None,
             stored_at=now,
             arrival=Arrival(
                 association=self._association,

@@ -11,10 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from dicomferry.models.errors import UnusableFile
-from dicomferry.models.uid import is_lawful
 from dicomferry.workers import file_meta
 from dicomferry.workers.archive import Draft
-from dicomferry.workers.data_set import NeedMore, instance_uids
+from dicomferry.workers.data_set import NeedMore, Uids, instance_uids
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
 from dicomferry.workers.dimse.associate import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -38,11 +37,12 @@ class Intake(ABC):
         self._incoming = incoming
         self._source_ae_title = source_ae_title
         self._draft: Draft | None = None
-        self._held: list[bytes] = []
+        self._data_offset = 0
+        self._held = bytearray()
+        self._next_look = 0
         self._refusal: Answer | None = None
-        self._study: str | None = None
-        self._series: str | None = None
-        self._flaw: str | None = None
+        self._uids: Uids | UnusableFile = UnusableFile("no uid", "none within reach")
+        """Those of the data set, or what keeps them from being read."""
         if not _UID.fullmatch(incoming.sop_instance_uid):
             self._refuse(INVALID_UID, "SOP Instance UID has a character that no UID has")
         elif not _UID.fullmatch(incoming.sop_class_uid):
@@ -54,7 +54,7 @@ class Intake(ABC):
 
     @abstractmethod
     def _publish(self, draft: Draft) -> Answer:
-        """Everything is written: give the file its name. Raises OSError."""
+        """Everything is written: give the file its name, unless it is refused all the same. Raises OSError."""
 
     @abstractmethod
     def _refused(self, answer: Answer) -> None:
@@ -83,12 +83,13 @@ class Intake(ABC):
         if self._refusal is None:
             try:
                 if self._draft is None:
-                    held = b"".join(self._held)
-                    self._identify(held, whole=True)
+                    self._identify(bytes(self._held), whole=True)
                     if self._refusal is None:
-                        self._begin([memoryview(held)])
+                        self._begin([memoryview(bytes(self._held))])
                 if self._draft is not None and self._refusal is None:
-                    return self._publish(self._draft)
+                    answer = self._publish(self._draft)
+                    if self._refusal is None:
+                        return answer
             except OSError as error:
                 self._refuse_for(error)
         self.discard()
@@ -115,9 +116,15 @@ class Intake(ABC):
 
     def _hold(self, spans: list[memoryview]) -> None:
         """Keep bytes until the UIDs are among them, or until that is not to be expected any more."""
-        self._held.append(b"".join(spans))
-        held = b"".join(self._held)
-        if self._identify(held, whole=len(held) >= LAST_LOOK) and self._refusal is None:
+        for span in spans:
+            self._held += span
+        size = len(self._held)
+        # Looked at each time that there are twice as many: the smallest fragments cost no more than that.
+        if size < self._next_look:
+            return
+        self._next_look = min(2 * size, max(LAST_LOOK, size + 1))
+        held = bytes(self._held)
+        if self._identify(held, whole=size >= LAST_LOOK) and self._refusal is None:
             self._held.clear()
             self._begin([memoryview(held)])
 
@@ -126,31 +133,29 @@ class Intake(ABC):
 
         What cannot be read is stored under the command's UID and flagged; it is not ours to judge.
         """
-        incoming = self._incoming
         try:
-            found = instance_uids(first, 0, incoming.context.transfer_syntax, whole)
+            found = instance_uids(first, 0, self._incoming.context.transfer_syntax, whole)
         except NeedMore:
-            if whole:
-                self._flaw = "no uid: none within reach"
             return whole
         except UnusableFile as error:
             if not whole and error.reason == "truncated":
                 return False
             if error.reason == "bad uid":
                 self._refuse(DOES_NOT_MATCH, "SOP UIDs of the data set are no UIDs")
-                return True
-            self._flaw = f"{error.reason}: {error}"[:200]
+            self._uids = error
             return True
-        sop_class, sop_instance, self._study, self._series = found
-        if not whole and (self._study is None or self._series is None):
+        if not whole and (found[2] is None or found[3] is None):
             return False
-        if sop_instance != incoming.sop_instance_uid:
-            self._refuse(DOES_NOT_MATCH, "SOP Instance UID of command and data set differ")
-        elif sop_class != incoming.sop_class_uid:
-            self._refuse(DOES_NOT_MATCH, "SOP Class UID of command and data set differ")
-        elif not all([is_lawful(uid) for uid in found if uid]):
-            self._flaw = "odd uid"
+        self._take_uids(found)
         return True
+
+    def _take_uids(self, found: Uids) -> None:
+        """These are the data set's."""
+        self._uids = found
+        if found[1] != self._incoming.sop_instance_uid:
+            self._refuse(DOES_NOT_MATCH, "SOP Instance UID of command and data set differ")
+        elif found[0] != self._incoming.sop_class_uid:
+            self._refuse(DOES_NOT_MATCH, "SOP Class UID of command and data set differ")
 
     def _begin(self, spans: list[memoryview]) -> None:
         incoming = self._incoming
@@ -166,6 +171,7 @@ class Intake(ABC):
                 file_meta.SOURCE_AE_TITLE: self._source_ae_title,
             }
         )
+        self._data_offset = len(head)
         self._draft = self._new_draft()
         self._write(self._draft, [head, *spans])
 

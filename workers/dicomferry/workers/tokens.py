@@ -6,8 +6,6 @@ same whether its length was defined or not. Group lengths (retired, PS3.5 7.2) a
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -191,17 +189,3 @@ class Tokens:
                 return False
             pos += len(data)
         return True
-
-
-def top_values(source: Source, syntax: str, wanted: Mapping[int, int]) -> dict[int, bytes]:
-    """The values of these elements (tag to longest length) at the top level, in whatever order they stand there.
-
-    As far as the data set can be read, which is not further than to the last of them. Raises OSError.
-    """
-    found: dict[int, bytes] = {}
-    tokens = Tokens(source, syntax)
-    with contextlib.suppress(Unreadable):
-        while len(found) < len(wanted) and (token := tokens.next()):
-            if token.kind is Kind.VALUE and not token.depth and token.tag in wanted:
-                found.setdefault(token.tag, source.read(token.start, min(token.length, wanted[token.tag])))
-    return found

@@ -10,6 +10,7 @@ import fcntl
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from dicomferry.models import telemetry
@@ -87,7 +88,7 @@ class Store:
         self._journal_path = self._lock_path.with_suffix(".journal")
         self.journal = Journal(self._journal_path, flush=settings.scp.flush)
         self._database = database.impatient()
-        self.indexer = Indexer(self._database, self.journal)
+        self.indexer = Indexer(self._database, self.journal, look=partial(archive_check.look, self.archive))
         self.indexer.start()
 
     def is_behind(self) -> bool:

@@ -1,0 +1,235 @@
+"""What is wrong with what came: told in stable words, alike for what has just come and for what is found on disk."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dicomferry.models import instance_store, schema
+from dicomferry.models.database import Database
+from dicomferry.models.instance_store import Received
+from dicomferry.workers import archive_check, byte_source, data_set, file_meta
+from dicomferry.workers.indexer import Indexer
+from dicomferry.workers.journal import Journal
+from support import samples
+from support.receiving import BIG_ENDIAN, EXPLICIT, IMPLICIT, RLE, Site, encoded
+
+JPEG, DEFLATED, PRIVATE = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.1.99", "1.2.3.4.5"
+HANGING_PROTOCOL = "1.2.840.10008.5.1.4.38.1"
+UID, STUDY, SERIES = samples.uid("sop"), samples.uid("study"), samples.uid("series")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def row(site: Site) -> Received:
+    """What is recorded of the only file, which has to be the same when it is found later."""
+    (found,) = site.looked_at
+    later = archive_check.describe(site.archive, found.path)
+    for key in ("flaw", "sop_instance_uid", "study_instance_uid", "series_instance_uid", "size", "transfer_syntax_uid"):
+        assert getattr(later, key) == getattr(found, key), key
+    return found
+
+
+def deflate(data: bytes) -> bytes:
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    out = squeeze.compress(data) + squeeze.flush()
+    return out + bytes(len(out) % 2)
+
+
+def fragments() -> bytes:
+    """The image with its pixels in fragments."""
+    data = encoded()
+    at = data.index(struct.pack("<HH2s", 0x7FE0, 0x10, b"OW"))
+    ends = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    parts = struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, 4) + b"abcd"
+    return data[:at] + struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF) + parts + ends
+
+
+def out_of_order(data: bytes) -> bytes:
+    """The same elements, the image's own attributes in front of its UIDs."""
+    at = data.index(struct.pack("<HH", 0x0028, 0x0002))
+    end = data.index(struct.pack("<HH", 0x7FE0, 0x10))
+    return data[at:end] + data[:at] + data[end:]
+
+
+@pytest.mark.parametrize(
+    ("data", "syntax"),
+    [
+        (encoded(), EXPLICIT), (encoded(IMPLICIT), IMPLICIT), (encoded(BIG_ENDIAN), BIG_ENDIAN), (fragments(), JPEG),
+        (fragments(), RLE), (deflate(encoded()), DEFLATED), (encoded() + bytes(64), EXPLICIT), (encoded(), PRIVATE),
+    ],
+)  # fmt: skip
+def test_a_sound_one_has_no_flaw(site: Site, data: bytes, syntax: str) -> None:
+    """In every encoding, with zero bytes behind its end too."""
+    assert site.receive(data, UID, syntax).status == 0
+    assert row(site).flaw is None
+
+
+@pytest.mark.parametrize("size", [1, 700, 1 << 20])
+@pytest.mark.parametrize(
+    ("data", "syntax", "flaw"),
+    [
+        (encoded(), JPEG, "pixels: "),
+        (encoded(), RLE, "pixels: "),
+        (fragments(), EXPLICIT, "pixels: "),
+        (encoded()[:-100], EXPLICIT, "truncated: "),
+        (encoded(IMPLICIT)[:-1], IMPLICIT, "truncated: "),
+        (fragments()[:-8], JPEG, "truncated: "),
+        (deflate(encoded())[:-40], DEFLATED, "truncated: "),
+        (deflate(encoded()[:-40]), DEFLATED, "truncated: "),
+        (os.urandom(40_000), EXPLICIT, "unreadable: "),
+        (encoded(IMPLICIT), EXPLICIT, "unreadable: "),
+        (encoded(), DEFLATED, "unreadable: "),
+        (deflate(b"\xff" * 5000), DEFLATED, "unreadable: "),
+        (encoded(StudyInstanceUID=""), EXPLICIT, "no study"),
+        (encoded(StudyInstanceUID="")[:-100], EXPLICIT, "no study"),
+        (encoded(StudyInstanceUID="1.02"), EXPLICIT, "odd uid"),
+        (encoded(SeriesInstanceUID=""), EXPLICIT, "no series"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_in_stable_words(site: Site, data: bytes, syntax: str, flaw: str, size: int) -> None:
+    """Kept all the same, whatever the fragments; the worst comes first, since that decides whether the file counts."""
+    assert site.receive(data, UID, syntax, size=size).status == 0
+    found = row(site)
+    assert (found.flaw or "").startswith(flaw)
+    assert found.sop_instance_uid == UID and (site.archive.root / found.path).read_bytes().endswith(data)
+
+
+def test_damage_behind_the_header_is_seen(site: Site) -> None:
+    """The walk goes to the end: what stands behind pixels that are well is told, with its number of bytes."""
+    assert site.receive(encoded() + struct.pack("<HH2sH", 2, 0x10, b"UI", 2) + b"1\0", UID).status == 0
+    assert (row(site).flaw or "").startswith("trailing bytes: 10 bytes ")
+
+
+def test_damage_in_front_of_the_pixels_is_seen(site: Site) -> None:
+    """An element that can be none, behind the UIDs."""
+    data = encoded()
+    at = data.index(struct.pack("<HH", 0x0028, 0x0010))
+    assert site.receive(data[:at] + b"\x28\0\x0a\0\0\0\2\0" + data[at:], UID).status == 0
+    assert (row(site).flaw or "").startswith("unreadable: ")
+
+
+@pytest.mark.parametrize("size", [100, 1 << 20])
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED])
+def test_elements_out_of_order(site: Site, syntax: str, size: int) -> None:
+    """The whole header is read where the first look finds no UIDs: filed by its study and series, without a flaw."""
+    data = deflate(out_of_order(encoded())) if syntax == DEFLATED else None
+    if data is None and syntax == BIG_ENDIAN:
+        data = out_of_order_big(encoded(syntax))
+    elif data is None:
+        data = out_of_order(encoded(syntax))
+    assert site.receive(data, UID, syntax, size=size).status == 0
+    found = row(site)
+    assert (found.study_instance_uid, found.series_instance_uid, found.flaw) == (STUDY, SERIES, None)
+    assert found.path == f"{STUDY}/{SERIES}/{UID}.dcm"
+
+
+def out_of_order_big(data: bytes) -> bytes:
+    at = data.index(struct.pack(">HH", 0x0028, 0x0002))
+    end = data.index(struct.pack(">HH", 0x7FE0, 0x10))
+    return data[at:end] + data[:at] + data[end:]
+
+
+def test_another_uid_out_of_order(site: Site) -> None:
+    """A900 as where it stands in its place: nothing is kept under a UID that is not its own."""
+    assert site.receive(out_of_order(encoded()), "1.2.3").status == 0xA900
+    assert site.files == [] and site.waiting == []
+
+
+def test_another_uid_in_a_file_that_is_found(site: Site) -> None:
+    """One that lies in the archive under a UID that its data set does not have is told apart."""
+    assert site.receive(encoded(), UID).status == 0
+    head = {file_meta.SOP_CLASS: "1.2", file_meta.SOP_INSTANCE: "1.2.3", file_meta.TRANSFER_SYNTAX: EXPLICIT}
+    site.only.write_bytes(file_meta.encode(head) + encoded())
+    found = archive_check.describe(site.archive, site.files[0])
+    assert found.flaw == f"uid differs: the data set's is {UID}"
+
+
+def test_what_belongs_to_no_patient_lacks_no_study(site: Site) -> None:
+    """A hanging protocol has none: that is no flaw (PS3.4 annex GG)."""
+    data = encoded(SOPClassUID=HANGING_PROTOCOL, StudyInstanceUID="", SeriesInstanceUID="")
+    assert site.receive(data, UID, sop_class=HANGING_PROTOCOL).status == 0
+    assert row(site).flaw is None
+
+
+def test_a_deflated_one_without_end_is_not_walked_to_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not looked at is said; it is no reason not to count."""
+    monkeypatch.setattr(byte_source, "MOST_INFLATED", 1 << 20)
+    data = encoded() + struct.pack("<HH2sHI", 0x7FE1, 0x1001, b"OB", 0, 4 << 20) + bytes(4 << 20)
+    assert site.receive(deflate(data), UID, DEFLATED).status == 0
+    assert (row(site).flaw or "").startswith("not walked to its end: ")
+
+
+def test_tiny_fragments_are_not_read_anew_each(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set that comes octet by octet is looked at each time that there is twice as much of it."""
+    looks: list[int] = []
+    real = data_set.instance_uids
+
+    def instance_uids(data: bytes, *more: object) -> object:
+        looks.append(len(data))
+        return real(data, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("dicomferry.workers.intake.instance_uids", instance_uids)
+    data = out_of_order(encoded())
+    assert site.receive(data, UID, size=1).status == 0
+    assert len(looks) < 20 and sum(looks) < 4 * len(data)
+
+
+@pytest.fixture
+def indexer(site: Site, tmp_path: Path) -> Callable[[], list[dict[str, object]]]:
+    """Writes the rows of what the site received, and gives them."""
+    database = Database(f"sqlite:///{tmp_path / 'rows.db'}")
+    schema.upgrade(database)
+
+    def write() -> list[dict[str, object]]:
+        made = Indexer(database, Journal(tmp_path / "journal"), look=lambda one: archive_check.look(site.archive, one))
+        for entry in site.indexer._waiting:
+            made.enter(entry.folder)
+            made.add(entry.folder, entry.received)
+        made.start()
+        assert made.close(30)
+        found = list(instance_store.listing(database))
+        database.close()
+        return found
+
+    return write
+
+
+@pytest.mark.parametrize("first", [EXPLICIT, IMPLICIT])
+def test_a_row_describes_the_file_that_is_there(
+    site: Site, indexer: Callable[[], list[dict[str, object]]], first: str
+) -> None:
+    """Not the duplicate that came behind it, in another encoding and of another size, before the row was written."""
+    second = IMPLICIT if first == EXPLICIT else EXPLICIT
+    for syntax in (first, second):
+        assert site.receive(encoded(syntax), UID, syntax).status == 0
+    (found,) = indexer()
+    assert (found["transfer_syntax_uid"], found["size"]) == (first, site.only.stat().st_size)
+    assert found["arrivals"] == 2
+
+
+def test_a_duplicate_of_a_file_without_a_row(site: Site, indexer: Callable[[], list[dict[str, object]]]) -> None:
+    """The row is the file's, though nothing but a duplicate of it is to be recorded."""
+    for syntax in (EXPLICIT, IMPLICIT):
+        assert site.receive(encoded(syntax), UID, syntax).status == 0
+    del site.indexer._waiting[0]
+    (found,) = indexer()
+    assert (found["transfer_syntax_uid"], found["size"], found["arrivals"]) == (EXPLICIT, site.only.stat().st_size, 1)
+
+
+def test_a_file_that_is_gone_before_its_row_has_none(
+    site: Site, indexer: Callable[[], list[dict[str, object]]]
+) -> None:
+    """A row without a file would say that something is here; the others get theirs."""
+    for uid in ("1.2.1", "1.2.2"):
+        assert site.receive(encoded(SOPInstanceUID=uid), uid).status == 0
+    (site.archive.root / site.files[0]).unlink()
+    assert [found["sop_instance_uid"] for found in indexer()] == ["1.2.2"]
