@@ -12,6 +12,7 @@ import pytest
 
 from support import samples
 from support import scripted_peer as peer
+from support.bench import Bench
 from support.samples import Sample
 from support.scripted_peer import (
     ABORT,
@@ -143,12 +144,30 @@ def test_a_file_that_breaks_the_association_is_left_behind(tmp_path: Path, capsy
 
 
 def test_a_peer_that_always_aborts_is_given_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """After three associations in a row on which nothing was answered; every file has its line."""
+    """After three associations in a row without an answer, and a C-ECHO in vain; every file has its line."""
     made = images(tmp_path, 6)
-    with ScriptedPeer(breaking(), breaking(), breaking()) as scp:
+    deaf = [expect(peer.RQ), send(peer.rejection(2, 1, 1)), peer.expect_end]
+    with ScriptedPeer(breaking(), breaking(), breaking(), deaf) as scp:
         ran = scu(capsys, "--store", "127.0.0.1", scp.port, tmp_path)
-    assert ran.code == 1 and len(scp.conversations) == 3
+    assert ran.code == 1 and len(scp.conversations) == 4
     assert [line.partition(":")[0] for line in ran.err] == [str(sample.path) for sample in made]
+
+
+@pytest.mark.parametrize("poisonous", [3, 12])
+def test_files_that_break_the_association_hold_nobody_up(
+    poisonous: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However many there are in a row: as long as the peer answers a C-ECHO, the files behind them have their turn, and
+    each file is sent once.
+    """
+    made = sorted(images(tmp_path, poisonous + 10), key=lambda sample: str(sample.path))
+    poison = set(uids(made[:poisonous]))
+    with Bench(answer=lambda store: [send(peer.abort_pdu())] if store.uid in poison else 0) as bench:
+        ran = scu(capsys, "--store", "127.0.0.1", bench.port, tmp_path)
+    assert ran.code == 1
+    assert bench.stores == uids(made)
+    assert [line.partition(":")[0] for line in ran.err] == [str(sample.path) for sample in made[:poisonous]]
+    assert bench.echoes == poisonous // 3
 
 
 def test_a_rejection_is_four_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

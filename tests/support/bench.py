@@ -87,6 +87,8 @@ class Bench:
         self.requests: list[bytes] = []
         self.stores: list[str] = []
         """SOP Instance UID of each C-STORE in order, those that broke off in the data set included."""
+        self.echoes = 0
+        """C-ECHOs that were answered; each of ours comes on an association of its own."""
         self.failure: BaseException | None = None
         self._lock = threading.Lock()
         self._nth: Counter[str] = Counter()
@@ -103,6 +105,11 @@ class Bench:
     def associations(self) -> int:
         """How often an association was asked for."""
         return len(self.requests)
+
+    @property
+    def transfers(self) -> int:
+        """How often one was asked for that was not for a C-ECHO."""
+        return len(self.requests) - self.echoes
 
     @property
     def most(self) -> int:
@@ -155,6 +162,8 @@ class Bench:
             pdu = data_pdu(line)
         values: Dataset = decode(BytesIO(command), True, True)
         if values.CommandField == ECHO_RQ:
+            with self._lock:
+                self.echoes += 1
             line.socket.sendall(peer.p_data(peer.pdv(peer.echo_rsp_command(values.MessageID), 3)))
             return
         uid = str(values.AffectedSOPInstanceUID)

@@ -22,7 +22,7 @@ from dicomferry.models.errors import OutOfReach
 from dicomferry.models.settings import Settings
 from dicomferry.models.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState, Tally
 from dicomferry.models.tables import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow
-from dicomferry.workers import plan, runner, sweep
+from dicomferry.workers import attempt, plan, runner, sweep
 from dicomferry.workers.inventory import Cut
 from dicomferry.workers.lanes import InlineDoorbell
 from support import samples
@@ -113,7 +113,7 @@ class Inline:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
         self._monkeypatch = monkeypatch
         # What was refused for want of resources is tried again at once; the pauses have a test of their own.
-        monkeypatch.setattr(runner, "CONGESTION_PAUSES", (0.0, 0.0, 0.0))
+        monkeypatch.setattr(attempt, "CONGESTION_PAUSES", (0.0, 0.0, 0.0))
         self.files = folder / "files"
         self.files.mkdir()
         home = folder / "home"

@@ -16,7 +16,7 @@ from dicomferry.models.claim import Claim
 from dicomferry.models.errors import LeaseLost, OutOfReach
 from dicomferry.models.lease import Signals
 from dicomferry.models.state import JobState, Tally
-from dicomferry.workers import heartbeat, runner
+from dicomferry.workers import attempt, heartbeat, runner
 from dicomferry.workers.heartbeat import Heartbeat
 from support import samples
 from support import scripted_peer as peer
@@ -336,7 +336,7 @@ def test_a_lease_lost_while_a_peer_is_silent(site: Inline) -> None:
 
 def test_the_record_away_for_less_than_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sending goes on until a hundred outcomes wait to be recorded, then blocks; nothing is sent twice."""
-    monkeypatch.setattr(runner, "RECORD_SECONDS", 1e9)
+    monkeypatch.setattr(attempt, "RECORD_SECONDS", 1e9)
     with Inline(tmp_path, monkeypatch) as site:
         files = site.mr(150)
         locked = sqlite3.connect(site.settings.home / "dicomferry.db", isolation_level=None, check_same_thread=False)
@@ -367,7 +367,7 @@ def test_the_record_away_for_less_than_the_lease(tmp_path: Path, monkeypatch: py
 
 def test_the_record_away_for_longer_than_patience(site: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
     """The attempt is given up without a word on the record; at most a hundred instances are sent again."""
-    monkeypatch.setattr(runner, "RECORD_SECONDS", 1e9)
+    monkeypatch.setattr(attempt, "RECORD_SECONDS", 1e9)
     files = site.mr(150)
 
     def answer(store: Store) -> Reply:

@@ -11,7 +11,7 @@ import pytest
 from dicomferry.models import job_store
 from dicomferry.models.database import AnyRow
 from dicomferry.models.state import JobState, Tally
-from dicomferry.workers import operations, plan, runner
+from dicomferry.workers import attempt, operations, plan
 from dicomferry.workers.operations import Answered, Work
 from support import samples
 from support.bench import Bench
@@ -21,7 +21,7 @@ from support.inline import Inline, Killed
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
     """An installation that records by number only, so that what a death loses is the most that it can lose."""
-    monkeypatch.setattr(runner, "RECORD_SECONDS", 1e9)
+    monkeypatch.setattr(attempt, "RECORD_SECONDS", 1e9)
     with Inline(tmp_path, monkeypatch) as made:
         yield made
 
@@ -56,7 +56,7 @@ class Deadly:
 def deadly(monkeypatch: pytest.MonkeyPatch) -> Deadly:
     """Harmless until instances are named."""
     made = Deadly()
-    monkeypatch.setattr(runner, "OPERATIONS", {**operations.OPERATIONS, "store": made})
+    monkeypatch.setattr(attempt, "OPERATIONS", {**operations.OPERATIONS, "store": made})
     return made
 
 
@@ -134,7 +134,7 @@ def test_workers_that_always_die_before_anything_is_sent(
         raise Killed
         yield
 
-    monkeypatch.setattr(runner, "OPERATIONS", {"store": dead})
+    monkeypatch.setattr(attempt, "OPERATIONS", {"store": dead})
     job_id = site.store(bench.address)
     for _ in range(5):
         die(site)

@@ -12,7 +12,7 @@ import pytest
 
 from dicomferry.models import job_store
 from dicomferry.models.state import JobState, Tally
-from dicomferry.workers import runner
+from dicomferry.workers import attempt
 from support import samples
 from support import scripted_peer as peer
 from support.bench import Bench, Reply, Store, free_port
@@ -272,7 +272,7 @@ def test_a_doubtful_failure_has_one_retry(site: Inline, status: int, reason: str
 def test_out_of_resources_now_and_then_slows_down(site: Inline, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     """A refusal for want of resources pauses, then that item is sent again later; nothing fails."""
     pauses: list[float] = []
-    monkeypatch.setattr(runner, "CONGESTION_PAUSES", (0.25, 0.5, 1.0))
+    monkeypatch.setattr(attempt, "CONGESTION_PAUSES", (0.25, 0.5, 1.0))
     monkeypatch.setattr("dicomferry.workers.heartbeat.Heartbeat.pause", lambda _, seconds: pauses.append(seconds))
     site.mr(10)
     with Bench(answer=lambda store: status if store.number in (1, 5, 6) else 0) as bench:

@@ -17,7 +17,7 @@ from pynetdicom import AE, evt
 from dicomferry.cli import wait
 from dicomferry.models import job_view, spec
 from dicomferry.models.state import JobState, Tally
-from dicomferry.workers import runner, verification
+from dicomferry.workers import attempt, verification
 from support.inline import Inline, Killed
 from support.process import LOOPBACK, free_port
 
@@ -139,7 +139,7 @@ def test_a_worker_that_dies_before_it_looked(
     """The next attempt looks, and sends nothing again."""
     site.mr(4)
     archive = Forgetful(lambda _: True)
-    monkeypatch.setattr(runner, "RECORD_ITEMS", 1)
+    monkeypatch.setattr(attempt, "RECORD_ITEMS", 1)
 
     def die(*_: object) -> None:
         raise Killed

@@ -86,6 +86,11 @@ def echo(remote: str, **how: Unpack[JobOptions]) -> Asked:
     is_flag=True,
     help="Refuse files whose meta group names another object than their data set, which is what is sent.",
 )
+@click.option(
+    "--send-odd-uids",
+    is_flag=True,
+    help="Send objects with UIDs of more than 64 characters as well: last, and each on an association of its own.",
+)
 @options.job_options
 def store(
     remote: str,
@@ -95,6 +100,7 @@ def store(
     from_job: str | None,
     verify: bool,
     strict_meta: bool,
+    send_odd_uids: bool,
     **how: Unpack[JobOptions],
 ) -> Asked:
     """Queue files to be stored at REMOTE.
@@ -107,7 +113,14 @@ def store(
     if bool(paths) == bool(from_job):
         raise UsageError("what is to be sent? Give PATH..., or --from-job ID for what that retrieve brought")
     given = _retrieved(from_job) if from_job else tuple(_absolute(path) for path in paths)
-    what = StoreSpec(paths=given, recursive=recursive, transcode=transcode, verify=verify, strict_meta=strict_meta)
+    what = StoreSpec(
+        paths=given,
+        recursive=recursive,
+        transcode=transcode,
+        verify=verify,
+        strict_meta=strict_meta,
+        send_odd_uids=send_odd_uids,
+    )
     return Asked(what, remote, how)
 
 

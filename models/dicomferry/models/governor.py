@@ -314,6 +314,16 @@ def mended(connection: Connection, remote_id: int, chunk_id: int, fence: int) ->
     return bool(updated.rowcount)
 
 
+def broken_until(connection: Connection, remote_id: int | None, now: datetime) -> dict[str, Any]:
+    """What a chunk begins with that is made while the breaker is open, by its column; nothing while it is closed."""
+    if remote_id is None:
+        return {}
+    row = _row(connection, remote_id)
+    if row.broken_since is None or row.probe_at <= now:
+        return {}
+    return {"not_before": row.probe_at, "reason": row.reason, "advice": row.advice, "waiting_since": now}
+
+
 def has_served(database: Database, remote_id: int) -> bool:
     """Whether an attempt of the last day got something done with the remote. Raises OutOfReach."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import lease
+from dicomferry.models import governor, lease
 from dicomferry.models.claim import Claim, waiting_chunks
 from dicomferry.models.database import AnyRow, Database, insert_many, read_many
 from dicomferry.models.state import ChunkState, ItemState
@@ -87,21 +87,16 @@ def add_batch(
 
 
 def _wait(connection: Connection, held: Claim, now: datetime) -> dict[str, Any]:
-    """How a new chunk begins: as those of its job, or else of its remote, that others have found out about."""
+    """How a new chunk begins: held as its job is, or waiting as the remote's breaker does."""
     of_job = sa.select(ChunkRow.reason, ChunkRow.advice).where(
         ChunkRow.job_id == held.job_id, ChunkRow.state == ChunkState.HELD
     )
     refused = connection.execute(of_job.limit(1)).one_or_none()
     if refused:
         return {"state": ChunkState.HELD, "not_before": now, "reason": refused.reason, "advice": refused.advice}
-    of_remote = sa.select(ChunkRow.not_before, ChunkRow.reason, ChunkRow.advice, ChunkRow.waiting_since).where(
-        ChunkRow.remote_id == held.remote_id,
-        ChunkRow.state == ChunkState.PENDING,
-        ChunkRow.waiting_since.is_not(None),
-        ChunkRow.not_before > now,
-    )
-    away = connection.execute(of_remote.order_by(ChunkRow.not_before).limit(1)).one_or_none()
-    return dict(away._mapping) if away else {"not_before": now}
+    # Whether the remote is away is the breaker's to say: a chunk that waits may do so for reasons of its own.
+    open_until = governor.broken_until(connection, held.remote_id, now)
+    return {"not_before": now, **open_until}
 
 
 def _insert_chunk(connection: Connection, held: Claim, **values: Any) -> int:

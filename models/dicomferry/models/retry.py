@@ -220,7 +220,7 @@ _IN_WORDS: Mapping[Rule, str] = {
     Rule.AGAIN: f"the item is tried once more, at the end of its chunk (up to {MAX_CHARGES} times where the answers differ), then it fails; the rest goes on",
     Rule.LATER: "it waits: this is no end yet",
     Rule.CONGESTED: f"the item is tried again, more slowly; {MAX_CONGESTED_IN_A_ROW} such answers in a row end the association for a while, longer each time. An item refused {MAX_CHARGES} times while others get through fails; a remote that takes nothing has time until retry.give_up_after, then the job is held",
-    Rule.BROKEN: f"the association is opened anew, and the item in flight comes last; one that was in flight {MAX_CHARGES} times fails, the rest goes on",
+    Rule.BROKEN: f"the rest goes on at once over a new association, where something else or a C-ECHO gets through; the item in flight comes last and alone, and one that was in flight {MAX_CHARGES} times fails",
     Rule.AWAY: "everything for this remote waits, longer each time, and no item is charged; after retry.give_up_after the job is held",
     Rule.SUSPECT: f"everything for this remote waits, and no item is charged; after {PACES[Rule.SUSPECT].tries} such tries in a row the job is held until `dicomferry jobs release`; a remote that was of use within a day is down, and has time until retry.give_up_after",
     Rule.DOUBTFUL: f"it is tried {PACES[Rule.DOUBTFUL].tries} times, and no item is charged; then the job is held until `dicomferry jobs release`",

@@ -8,9 +8,13 @@ from functools import lru_cache
 _NUMBERS = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
 
 
+MOST = 64
+"""Characters."""
+
+
 def is_numeric(uid: str) -> bool:
-    """Whether it is numbers without leading zeros, with dots between them, in 64 characters at most."""
-    return len(uid) <= 64 and _NUMBERS.fullmatch(uid) is not None
+    """Whether it is numbers without leading zeros, with dots between them, in MOST characters at most."""
+    return len(uid) <= MOST and _NUMBERS.fullmatch(uid) is not None
 
 
 @lru_cache(maxsize=1024)

@@ -44,11 +44,19 @@ class Environment:
 
 
 def decide(
-    environment: Environment, held: Claim, fault: Answer | None, *, left: int, progressed: bool, now: datetime
+    environment: Environment,
+    held: Claim,
+    fault: Answer | None,
+    *,
+    left: int,
+    progressed: bool,
+    now: datetime,
+    well: bool = False,
 ) -> Decision:
     """What becomes of the chunk after an attempt that left so many items pending, and how the remote is treated.
 
-    Raises OutOfReach.
+    `well`: the remote answers, so that an association that broke in the middle of an item says nothing of it. Raises
+    OutOfReach.
     """
     reason = fault.reason if fault else None
     policy = environment.settings.retry.value()
@@ -72,7 +80,7 @@ def decide(
         served=suspect and governor.has_served(environment.database, held.remote_id),
     )
     away = suspect or (fault is not None and fault.rule is Rule.AWAY)
-    if fault is None or progressed or not left or not (away or fault.rule is Rule.BROKEN):
+    if fault is None or progressed or well or not left or not (away or fault.rule is Rule.BROKEN):
         return decision
     # What is our own fault says nothing of the remote, and one that has no place left is not away.
     if fault.category is Category.HERE or reason == governor.CROWDED:

@@ -15,6 +15,7 @@ from dicomferry.models.job_view import path_text
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.spec import StoreSpec
 from dicomferry.models.state import ItemState
+from dicomferry.models.uid import MOST as MOST_OF_UID
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.inventory import Cut, Found, inventory, same_content
 
@@ -66,7 +67,7 @@ def _write(database: Database, held: Claim, batch: _Batch, heart: Heartbeat) -> 
     heart.require_lease()
     cut = Cut()
     items: list[dict[str, Any]] = []
-    for found, values in _settled(database, held.job_id, batch.found):
+    for found, values in _settled(database, held, batch.found):
         if values["state"] is not ItemState.PENDING:
             batch.decided.append(values)
             continue
@@ -81,12 +82,13 @@ def _write(database: Database, held: Claim, batch: _Batch, heart: Heartbeat) -> 
     return plan_store.add_batch(database, held, cursor=batch.found[-1].path, chunks=batch.chunks, decided=batch.decided)
 
 
-def _settled(database: Database, job_id: int, batch: Sequence[Found]) -> Iterator[tuple[Found, dict[str, Any]]]:
+def _settled(database: Database, held: Claim, batch: Sequence[Found]) -> Iterator[tuple[Found, dict[str, Any]]]:
     """Each of these files with the values of its item's row; a second file of one UID is compared with the first."""
     uids = [found.header.sop_instance_uid for found in batch if found.header and found.state is ItemState.PENDING]
-    firsts = plan_store.firsts_of(database, job_id, uids)
+    firsts = plan_store.firsts_of(database, held.job_id, uids)
+    long_uids = isinstance(held.spec, StoreSpec) and held.spec.send_odd_uids
     for found in batch:
-        values = _values(found)
+        values = _values(found, long_uids=long_uids)
         if values["state"] is ItemState.PENDING:
             uid = values["sop_instance_uid"]
             if uid in firsts:
@@ -96,8 +98,11 @@ def _settled(database: Database, job_id: int, batch: Sequence[Found]) -> Iterato
         yield found, values
 
 
-def _values(found: Found) -> dict[str, Any]:
-    """The item's row as far as the file alone decides it."""
+def _values(found: Found, *, long_uids: bool = False) -> dict[str, Any]:
+    """The item's row as far as the file alone decides it.
+
+    SOP UIDs longer than PS3.5 9.1 allows are refused, since peers abort at them, unless `long_uids` are to be sent.
+    """
     values: dict[str, Any] = {
         "path": found.path,
         "size": found.size,
@@ -129,6 +134,13 @@ def _values(found: Found) -> dict[str, Any]:
         else:
             values |= {"state": ItemState.FAILED, "reason": "bad uid", "is_first": False}
             values["detail"] = f"{name}: {printable(uid[:140])}"
+            return values
+    long = [name for name in ("sop_class_uid", "sop_instance_uid") if len(values[name] or "") > MOST_OF_UID]
+    if long and not long_uids:
+        values |= {"state": ItemState.FAILED, "reason": "bad uid", "is_first": False}
+        values["detail"] = (
+            f"{long[0]} has {len(values[long[0]])} characters, {MOST_OF_UID} are allowed: {values[long[0]]}"
+        )
     return values
 
 
@@ -161,7 +173,7 @@ def examine(database: Database, held: Claim, rows: Sequence[AnyRow]) -> tuple[li
         if row.is_first and row.sop_instance_uid:
             to_send.append(row)
             continue
-        (_, values), *_ = _settled(database, held.job_id, [_look(row.path)])
+        (_, values), *_ = _settled(database, held, [_look(row.path)])
         if values["state"] is ItemState.PENDING:
             plan_store.identify_item(database, held, row.id, _identity(values))
             identified = True

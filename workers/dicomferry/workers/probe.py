@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dicomferry.models import dimse_status, governor, lease, spec, telemetry
 from dicomferry.models.claim import Claim
-from dicomferry.models.dimse_status import Rule
+from dicomferry.models.dimse_status import Answer, Rule
 from dicomferry.models.errors import DimseError
 from dicomferry.models.remote import Remote
 from dicomferry.models.state import AttemptEnd
@@ -17,21 +17,35 @@ log = telemetry.logger(__name__)
 _ILL = (Rule.AWAY, Rule.SUSPECT, Rule.BROKEN)
 
 
-def finds_it_well(environment: Environment, held: Claim, heart: Heartbeat, remote: Remote) -> bool:
-    """Whether the remote answers, whatever it answers; then others are rung for. If not, the attempt has ended with
-    that. Raises LeaseLost, OutOfReach.
-    """
-    database = environment.database
+def answers(remote: Remote, heart: Heartbeat) -> bool:
+    """Whether the remote answers a C-ECHO, whatever it answers. Raises LeaseLost."""
+    return _fault(remote, heart) is None
+
+
+def _fault(remote: Remote, heart: Heartbeat) -> tuple[Answer, DimseError] | None:
+    """What keeps the remote from answering a C-ECHO."""
     try:
         echo(remote, progress=heart.progress)
     except DimseError as error:
         heart.require_lease()
         fault = dimse_status.for_error(error, remote.quirks)
         if fault.rule in _ILL:
-            now = database.read(database.now)
-            decision = decide(environment, held, fault, left=1, progressed=False, now=now)
-            lease.finish(database, held, end=AttemptEnd.ERROR, decision=decision, detail=sentence(error))
-            return False
+            return fault, error
+    return None
+
+
+def finds_it_well(environment: Environment, held: Claim, heart: Heartbeat, remote: Remote) -> bool:
+    """Whether the remote answers, whatever it answers; then others are rung for. If not, the attempt has ended with
+    that. Raises LeaseLost, OutOfReach.
+    """
+    database = environment.database
+    found = _fault(remote, heart)
+    if found is not None:
+        fault, error = found
+        now = database.read(database.now)
+        decision = decide(environment, held, fault, left=1, progressed=False, now=now)
+        lease.finish(database, held, end=AttemptEnd.ERROR, decision=decision, detail=sentence(error))
+        return False
     heart.require_lease()
     database.write(
         lambda connection: governor.mended(connection, held.remote_id, held.chunk_id, held.fence),

@@ -13,16 +13,17 @@ from dicomferry.cli.scu.progress import Progress
 from dicomferry.cli.scu.record import Journal, keeping
 from dicomferry.cli.scu.sources import File, files
 from dicomferry.models import dimse_status
-from dicomferry.models.errors import DimseError
+from dicomferry.models.errors import ContextNotAccepted, DimseError
 from dicomferry.models.state import ItemState
 from dicomferry.workers.dimse.association import Association
 from dicomferry.workers.dimse.contexts import Convert
+from dicomferry.workers.dimse.echo import echo
 from dicomferry.workers.dimse.local_instance import LocalInstance
 from dicomferry.workers.dimse.message import PRIORITY_LOW
 from dicomferry.workers.dimse.store import StoreAnswer, send
 
 MOST_BROKEN = 3
-"""Associations in a row that broke before any file was answered; after them the rest is given up."""
+"""Associations in a row that broke before any file was answered; after them a C-ECHO tells whose fault it is."""
 
 
 @raising()
@@ -104,10 +105,21 @@ class _Store:
                 if self._in_flight is not None:
                     file, self._in_flight = self._in_flight, None
                     self._lost(file, str(error), reason=reason_of(error))
-                    if broken < MOST_BROKEN:
+                    if broken < MOST_BROKEN or self._echo():
+                        broken %= MOST_BROKEN
                         continue
                 self._give_up(error)
                 return
+
+    def _echo(self) -> bool:
+        """Whether the peer answers a C-ECHO: then the files are at fault, and those behind them have their turn."""
+        try:
+            echo(self._invocation.remote, progress=lambda _bytes: self._progress.tick())
+        except ContextNotAccepted:
+            return True
+        except DimseError:
+            return False
+        return True
 
     def _send(self) -> None:
         """One association after the other, as their contexts demand. Raises DimseError."""
