@@ -148,6 +148,7 @@ def _explain_job(text: str, as_json: bool) -> None:
         database = record.for_jobs(record.settings())
         job_id = job_view.resolve_id(database, text)
         service, met = job_answers.of_job(database, job_id)
+        refused = job_answers.refused_here(database, job_id)
     except NotFound as error:
         status = int(text) if text.isdecimal() and len(text) < 6 else 0
         listed = any(statuses.find(name, status) for name in statuses.SERVICES) if status else False
@@ -169,9 +170,10 @@ def _explain_job(text: str, as_json: bool) -> None:
             }
             for one in met
         ]
-        render.document({"asked": text, "job": job_id, "service": service, "answers": answers})
+        document = {"asked": text, "job": job_id, "service": service, "answers": answers, "refused_here": refused}
+        render.document(document)
         return
-    if not met:
+    if not met and not refused:
         render.line(f"job {job_id}: nothing to explain, it met no answer but success so far")
     for number, one in enumerate(met):
         if number:
@@ -180,3 +182,15 @@ def _explain_job(text: str, as_json: bool) -> None:
         counts = ", ".join(_counted(count, *_SAYS[where]) for where, count in one.counts.items())
         heading = f"job {job_id}: {one.answer.reason}" + (f" ({codes})" if codes else "")
         _tell(heading, one.answer, [("how often", counts), ("such as", one.detail)])
+    for one_refused in refused:
+        render.line("")
+        number, why = one_refused["number"], one_refused["why"] or "without a word"
+        heading = f"job {job_id}: our own storage SCP answered {one_refused['status']}"
+        said = [
+            ("how often", words.plural(number, "instance")),
+            ("why", why),
+            ("such as", one_refused["such_as"]),
+            ("about", "here: the archive is not to blame for these; the log of our storage SCP says more"),
+        ]
+        render.line(words.printable(heading))
+        render.pairs([(name, words.printable(text)) for name, text in said])

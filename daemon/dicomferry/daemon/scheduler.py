@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from dicomferry.daemon.stop_signal import StopSignal
-from dicomferry.models import presence, run_store, schedule_store, schema, telemetry, timetable
+from dicomferry.models import facts, presence, run_store, schedule_store, schema, telemetry, timetable
 from dicomferry.models import settings as settings_module
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import DicomferryError, OutOfReach, UsageError
@@ -38,7 +38,7 @@ def run(settings: Settings, interpret: Interpret) -> int:
     settings_module.prepare_home(settings.home)
     database = Database(settings.database, patience=settings.lease_seconds)
     schema.require_current(database)
-    worker = presence.register(database, "scheduler", slots=0)
+    worker = presence.register(database, "scheduler", slots=0, facts=facts.of_role("scheduler", settings))
     courier = Courier(settings)
     courier.start()
     parent.tell_ready()

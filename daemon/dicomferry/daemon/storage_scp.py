@@ -16,7 +16,7 @@ from dicomferry.daemon.connections import RELEASE_SECONDS, Connections
 from dicomferry.daemon.places import Caller, Places
 from dicomferry.daemon.port import take_port
 from dicomferry.daemon.stop_signal import StopSignal
-from dicomferry.models import call_store, presence, schema, telemetry
+from dicomferry.models import call_store, disks, facts, presence, schema, telemetry
 from dicomferry.models import settings as settings_module
 from dicomferry.models.database import Database
 from dicomferry.models.errors import DicomferryError, DimseError
@@ -24,7 +24,7 @@ from dicomferry.models.settings import Settings
 from dicomferry.workers import archive_check, archive_mark, parent
 from dicomferry.workers.admission import Admission
 from dicomferry.workers.archive import OWN, Archive, Draft
-from dicomferry.workers.call_log import CallLog, Entry
+from dicomferry.workers.call_log import CallLog, Entry, Heard
 from dicomferry.workers.dimse import acceptance
 from dicomferry.workers.dimse.acceptance import Rejection, Request
 from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, Sink, Waits
@@ -203,7 +203,8 @@ class _Connection:
             scp._archive, scp._indexer, incoming, association=self._token, address=self._address, spare=spare
         )
         pace = scp._paces.of(incoming.request.calling_ae_title, self._address)
-        return Slowed(ingest, pace.received) if pace else ingest
+        sink: Sink = Slowed(ingest, pace.received) if pace else ingest
+        return Heard(sink, incoming, self._call.refuse) if self._call else sink
 
     def look_ahead(self) -> None:
         """The next instance's file: to make one is a tenth of what a small instance costs."""
@@ -252,13 +253,13 @@ def run(settings: Settings) -> int:
         gc.freeze()
         connections = scp.listen()
         indexer.start()
-        worker = presence.register(database, "scp", slots=scp.most_associations)
+        worker = presence.register(database, "scp", slots=scp.most_associations, facts=facts.of_role("scp", settings))
         call_store.begin(database)
         calls.start()
         log.info("storage SCP listens", host=settings.scp.host, port=settings.scp.port, archive=str(archive.root))
         parent.tell_ready()
         Lookout(archive.root, database.impatient(), stop).start()
-        _stand(connections, database.impatient(), worker, paces, stop)
+        _stand(connections, settings, database.impatient(), worker, paces, stop)
         connections.drain(stop, waits.progress)
         admission.close()
         calls.close(RELEASE_SECONDS)
@@ -293,6 +294,7 @@ def _recover(archive: Archive, journal: Journal, database: Database) -> None:
 
 def _stand(
     connections: Connections,
+    settings: Settings,
     database: Database,
     worker: presence.Worker,
     paces: Paces,
@@ -302,17 +304,25 @@ def _stand(
 
     Each waits for the database, which nobody at the door should, and the sign of life for nothing else.
     """
-    for name, work in (("beat", partial(_beat, database, worker)), ("limits", partial(_read_limits, paces))):
+    for name, work in (("beat", partial(_beat, settings, database, worker)), ("limits", partial(_read_limits, paces))):
         threading.Thread(target=work, args=(stop,), name=name, daemon=True).start()
     while not stop.is_set():
         connections.accept(stop, TICK_SECONDS)
 
 
-def _beat(database: Database, worker: presence.Worker, stop: StopSignal) -> None:
-    """Signs of life, and nothing else."""
+def _beat(settings: Settings, database: Database, worker: presence.Worker, stop: StopSignal) -> None:
+    """Signs of life, with what room the disks have; they wait for nothing else. What waited for room goes on."""
+    was_short = True
     while not stop.is_set():
         try:
-            presence.beat(database, worker)
+            found = disks.of(settings)
+            presence.beat(database, worker, found)
+            short = disks.short_archive(found)
+            if short is None and was_short:
+                call_store.room_again(database)
+            elif short is not None and not was_short:
+                log.error("the disk of the archive is full to its reserve", **short)
+            was_short = short is not None
         except DicomferryError as error:
             log.warning("no sign of life could be given", error=str(error))
         except Exception:

@@ -12,7 +12,7 @@ import time
 from dicomferry.daemon.child import CannotKeepUp, Child, python
 from dicomferry.daemon.home_lock import share_home
 from dicomferry.daemon.stop_signal import StopSignal
-from dicomferry.models import presence, schema, telemetry
+from dicomferry.models import facts, presence, schema, telemetry
 from dicomferry.models import settings as settings_module
 from dicomferry.models.database import Database
 from dicomferry.models.errors import ConfigurationError, DicomferryError
@@ -49,7 +49,7 @@ def _serve(settings: Settings, stop: StopSignal) -> int | None:
     database = Database(settings.database, patience=settings.lease_seconds)
     schema.require_current(database)
     share = share_home(settings.home)
-    worker = presence.register(database, "worker", slots=settings.workers)
+    worker = presence.register(database, "worker", slots=settings.workers, facts=facts.of_role("worker", settings))
     environment = os.environ | {
         "DICOMFERRY_HOME": str(settings.home),
         "DICOMFERRY_BROKER_URL": url,

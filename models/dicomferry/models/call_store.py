@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
+from dicomferry.models import disks
 from dicomferry.models.database import AnyRow, Database, locking
 from dicomferry.models.presence import SILENT_AFTER
 from dicomferry.models.retry import Decision
@@ -19,7 +20,37 @@ from dicomferry.models.tables import CallRow, ChunkRow, JobRow, WorkerRow
 
 KEPT_DAYS = 7
 NO_SCP = "storage SCP is not running"
-"""Why a move waits that would come to us."""
+"""Why a move waits that would come to us ..."""
+DISK_FULL = "disk full"
+"""... and why any retrieve does that would come here."""
+REFUSED_HERE = "refused here"
+"""What our storage SCP could not keep for another reason."""
+MOST_UIDS = 10
+"""So many SOP Instance UIDs are kept with what was refused for one reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Instances that our side answered with this status, for this reason; `uids` are those of the first ones.
+
+    `originator_ae_title` and `originator_message_id` name the C-MOVE that they came for, where the sender said so.
+    """
+
+    status: int
+    why: str
+    number: int
+    uids: tuple[str, ...]
+    originator_ae_title: str | None = None
+    originator_message_id: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept."""
+        return {**asdict(self), "uids": list(self.uids)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Refusal:
+        """From what was kept."""
+        return cls(**{**values, "uids": tuple(values["uids"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +67,7 @@ class Call:
     refused: tuple[str, ...] = ()
     moved_at: datetime | None = None
     ended_at: datetime | None = None
+    refusals: tuple[Refusal, ...] = ()
 
 
 def record(database: Database, calls: Sequence[Call]) -> None:
@@ -53,7 +85,11 @@ def record(database: Database, calls: Sequence[Call]) -> None:
                 "why": call.why,
                 "refused": list(call.refused),
             }
-            later = {"moved_at": call.moved_at, "ended_at": call.ended_at}
+            later = {
+                "moved_at": call.moved_at,
+                "ended_at": call.ended_at,
+                "refusals": [one.to_json() for one in call.refusals] or None,
+            }
             connection.execute(_upsert(connection, values | later, later))
 
     if calls:
@@ -73,23 +109,33 @@ def begin(database: Database) -> None:
         now = database.now(connection)
         connection.execute(sa.update(CallRow).where(CallRow.ended_at.is_(None)).values(ended_at=now))
         connection.execute(sa.delete(CallRow).where(CallRow.at < now - timedelta(days=KEPT_DAYS)))
-        waiting = sa.and_(ChunkRow.state == ChunkState.PENDING, ChunkRow.reason == NO_SCP)
-        ids = connection.execute(locking(sa.select(ChunkRow.id).where(waiting).order_by(ChunkRow.id)))
-        due = [row.id for row in ids]
-        for first in range(0, len(due), 500):
-            connection.execute(
-                sa.update(ChunkRow).where(ChunkRow.id.in_(due[first : first + 500])).values(not_before=now)
-            )
+        _go_on(connection, NO_SCP, now)
 
     database.write(work)
 
 
+def room_again(database: Database) -> None:
+    """The archive's disk has room: what waited for that is due. Raises OutOfReach."""
+    database.write(lambda connection: _go_on(connection, DISK_FULL, database.now(connection)))
+
+
+def _go_on(connection: Connection, reason: str, now: datetime) -> None:
+    """What waits for this reason is due now."""
+    waiting = sa.and_(ChunkRow.state == ChunkState.PENDING, ChunkRow.reason == reason)
+    ids = connection.execute(locking(sa.select(ChunkRow.id).where(waiting).order_by(ChunkRow.id)))
+    due = [row.id for row in ids]
+    for first in range(0, len(due), 500):
+        connection.execute(sa.update(ChunkRow).where(ChunkRow.id.in_(due[first : first + 500])).values(not_before=now))
+
+
 def put_off(connection: Connection, decision: Decision) -> None:
-    """Moves that would come to us wait along: one of them has found out that there is no storage SCP."""
+    """Moves that would come to us wait along: one of them has found out that there is no storage SCP; or that the disk
+    is full, and then C-GETs as well.
+    """
     to_us = sa.select(JobRow.id).where(JobRow.destination.is_(None))
     condition = sa.and_(
         ChunkRow.state == ChunkState.PENDING,
-        ChunkRow.kind == "move",
+        ChunkRow.kind.in_(("move", "get") if decision.reason == DISK_FULL else ("move",)),
         ChunkRow.not_before < decision.at,
         ChunkRow.job_id.in_(to_us),
     )
@@ -114,6 +160,13 @@ def living_scps(database: Database, within: float | None = None) -> frozenset[in
         return frozenset(connection.execute(query).scalars())
 
     return database.read(work)
+
+
+def short_disk(database: Database) -> Mapping[str, Any] | None:
+    """The archive's disk as the living storage SCPs saw it last, where it is short. Raises OutOfReach."""
+    query = sa.select(WorkerRow.disks).where(WorkerRow.disks.is_not(None), WorkerRow.id.in_(living_scps(database)))
+    rows = database.read(lambda connection: connection.execute(query).scalars().all())
+    return next((found for found in map(disks.short_archive, rows) if found is not None), None)
 
 
 def last_call(database: Database) -> int:

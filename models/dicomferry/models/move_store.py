@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models import lease
+from dicomferry.models.call_store import Refusal
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.rounds import Ask
@@ -66,6 +67,18 @@ def end_move(database: Database, held: Claim, move_id: int, values: Mapping[str,
         )
 
     lease.fenced(database, held, work)
+
+
+def note_refusals(database: Database, held: Claim, found: Mapping[int, Sequence[Refusal]]) -> None:
+    """Write down what our side refused of what each request brought."""
+
+    def work(connection: Connection) -> None:
+        for move_id, refusals in found.items():
+            values = {"refused_here": [one.to_json() for one in refusals]}
+            connection.execute(sa.update(MoveRow).where(MoveRow.id == move_id).values(values))
+
+    if any(found.values()):
+        lease.fenced(database, held, work)
 
 
 def repairs() -> sa.ColumnElement[bool]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -31,15 +32,22 @@ class Worker:
     slots: int
 
 
-def register(database: Database, role: str, *, slots: int) -> Worker:
-    """Write this process down as a living role."""
+def register(database: Database, role: str, *, slots: int, facts: Mapping[str, Any] | None = None) -> Worker:
+    """Write this process down as a living role; `facts` are the settings that it runs with, for whoever asks."""
     host, pid = socket.gethostname(), os.getpid()
 
     def work(connection: Connection) -> int:
         now = database.now(connection)
         _forget(connection, now - timedelta(days=FORGOTTEN_AFTER_DAYS))
         row = sa.insert(WorkerRow).values(
-            role=role, host=host, pid=pid, slots=slots, draining=False, started_at=now, seen_at=now
+            role=role,
+            host=host,
+            pid=pid,
+            slots=slots,
+            draining=False,
+            started_at=now,
+            seen_at=now,
+            facts=facts and dict(facts),
         )
         key: int = connection.execute(row.returning(WorkerRow.id)).scalar_one()
         return key
@@ -53,9 +61,9 @@ def _forget(connection: Connection, before: datetime) -> None:
     connection.execute(sa.delete(WorkerRow).where(WorkerRow.seen_at < before, WorkerRow.id.not_in(owners)))
 
 
-def beat(database: Database, worker: Worker) -> None:
-    """This role is still alive."""
-    _update(database, worker, "seen_at")
+def beat(database: Database, worker: Worker, disks: Sequence[Mapping[str, Any]] | None = None) -> None:
+    """This role is still alive; `disks` are those that it writes to, as they are now."""
+    _update(database, worker, "seen_at", **({} if disks is None else {"disks": [dict(one) for one in disks]}))
 
 
 def leave(database: Database, worker: Worker) -> None:
@@ -63,10 +71,10 @@ def leave(database: Database, worker: Worker) -> None:
     _update(database, worker, "ended_at")
 
 
-def _update(database: Database, worker: Worker, column: str) -> None:
+def _update(database: Database, worker: Worker, column: str, **values: object) -> None:
     database.write(
         lambda connection: connection.execute(
-            sa.update(WorkerRow).where(WorkerRow.id == worker.id).values({column: database.now(connection)})
+            sa.update(WorkerRow).where(WorkerRow.id == worker.id).values({column: database.now(connection), **values})
         )
     )
 
@@ -81,7 +89,7 @@ def drain(database: Database, worker: Worker) -> None:
 
 
 def alive(database: Database) -> Sequence[AnyRow]:
-    """(role, host, pid, slots, started_at, seen_at) of every role that gave a sign of life lately."""
+    """(role, host, pid, slots, started_at, seen_at, facts, disks) of every role that gave a sign of life lately."""
 
     def work(connection: Connection) -> Sequence[AnyRow]:
         since = database.now(connection) - timedelta(seconds=SILENT_AFTER)
@@ -93,6 +101,8 @@ def alive(database: Database) -> Sequence[AnyRow]:
                 WorkerRow.slots,
                 WorkerRow.started_at,
                 WorkerRow.seen_at,
+                WorkerRow.facts,
+                WorkerRow.disks,
             )
             .where(WorkerRow.ended_at.is_(None), WorkerRow.seen_at >= since)
             .order_by(WorkerRow.id)

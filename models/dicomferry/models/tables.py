@@ -263,6 +263,12 @@ class WorkerRow(Base):
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    facts: Mapped[dict[str, Any] | None] = mapped_column(
+        sa.JSON(none_as_null=True), comment="version and settings that it began with"
+    )
+    disks: Mapped[list[Any] | None] = mapped_column(
+        sa.JSON(none_as_null=True), comment="free space of what it writes to, at its last sign of life"
+    )
 
 
 class MoveRow(Base):
@@ -300,6 +306,9 @@ class MoveRow(Base):
     failed_uids: Mapped[list[str] | None] = mapped_column(sa.JSON(none_as_null=True))
     comment: Mapped[str | None] = mapped_column(sa.Text)
     reason: Mapped[str | None] = mapped_column(sa.String(80), comment="why it has no final answer")
+    refused_here: Mapped[list[Any] | None] = mapped_column(
+        sa.JSON(none_as_null=True), comment="what our side refused of what it brought"
+    )
 
 
 class CallRow(Base):
@@ -318,6 +327,9 @@ class CallRow(Base):
     refused: Mapped[list[str]] = mapped_column(sa.JSON, comment="SOP classes of the contexts that were refused")
     moved_at: Mapped[datetime | None] = mapped_column(comment="when it carried data last, to a few seconds")
     ended_at: Mapped[datetime | None]
+    refusals: Mapped[list[Any] | None] = mapped_column(
+        sa.JSON(none_as_null=True), comment="what our storage SCP refused on it"
+    )
 
 
 class MatchRow(Base):

@@ -4,29 +4,91 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from dicomferry.models import call_store, telemetry
-from dicomferry.models.call_store import Call
+from dicomferry.models.call_store import MOST_UIDS, Call, Refusal
 from dicomferry.models.database import Database
 from dicomferry.models.errors import DicomferryError
+from dicomferry.workers.dimse.acceptor import Answer, Incoming, Sink
 
 log = telemetry.logger(__name__)
 
 WRITE_SECONDS = 0.3
 MOVED_SECONDS = 2.0
 """How often it is written down that an association carries data."""
+MOST_REFUSALS = 50
+"""So many different refusals are kept of an association."""
 MOST_WAITING = 10_000
 """Calls that wait for the database; with more of them the oldest are forgotten: they are hints, no proof."""
 
 
+class Refusals:
+    """What was refused, put together by status, reason and the C-MOVE that it came for. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[tuple[int, str, str | None, int | None], tuple[int, list[str]]] = {}
+
+    def add(self, incoming: Incoming, answer: Answer) -> None:
+        """One more."""
+        key = (answer.status, answer.comment, incoming.originator_ae_title, incoming.originator_message_id)
+        with self._lock:
+            if key not in self._found and len(self._found) >= MOST_REFUSALS:
+                # Of a move that names itself anew with each instance the rest is counted together.
+                key = (answer.status, answer.comment, None, None)
+            number, uids = self._found.get(key, (0, []))
+            if len(uids) < MOST_UIDS:
+                uids.append(incoming.sop_instance_uid[:128])
+            self._found[key] = (number + 1, uids)
+
+    def all(self) -> tuple[Refusal, ...]:
+        """All so far."""
+        with self._lock:
+            return tuple(
+                Refusal(
+                    status=status, why=why, number=number, uids=tuple(uids),
+                    originator_ae_title=title, originator_message_id=message_id,
+                )
+                for (status, why, title, message_id), (number, uids) in self._found.items()
+            )  # fmt: skip
+
+
 @dataclass
 class Entry:
-    """A call that goes on; `moved` is to be set whenever it has carried something."""
+    """A call that goes on; `moved` is to be set whenever it has carried something, `news` when something was refused.
+
+    One thread refuses, another one writes down.
+    """
 
     call: Call
     moved: bool = False
+    news: bool = False
+    refusals: Refusals = field(default_factory=Refusals)
+
+    def refuse(self, incoming: Incoming, answer: Answer) -> None:
+        """An instance was not taken."""
+        self.refusals.add(incoming, answer)
+        self.news = True
+
+
+class Heard:
+    """A `Sink` of which somebody wants to know what it refuses."""
+
+    def __init__(self, sink: Sink, incoming: Incoming, refused: Callable[[Incoming, Answer], object]) -> None:
+        self.take = sink.take
+        self.discard = sink.discard
+        self._sink = sink
+        self._incoming = incoming
+        self._refused = refused
+
+    def finish(self) -> Answer:
+        """All bytes were given: the answer."""
+        answer = self._sink.finish()
+        if answer.status:
+            self._refused(self._incoming, answer)
+        return answer
 
 
 class CallLog:
@@ -99,6 +161,9 @@ class CallLog:
         if entry.moved:
             entry.moved = False
             entry.call = replace(entry.call, moved_at=self._clock())
+        if entry.news:
+            entry.news = False
+            entry.call = replace(entry.call, refusals=entry.refusals.all())
         return entry.call
 
     def _run(self) -> None:
@@ -112,6 +177,9 @@ class CallLog:
                     for entry in self._open.values():
                         if entry.moved:
                             self._wait(self._latest(entry))
+                for entry in self._open.values():
+                    if entry.news:
+                        self._wait(self._latest(entry))
                 batch, self._waiting = self._waiting, {}
             if batch and not self._write(list(batch.values())) and not ending:
                 with self._lock:
@@ -126,5 +194,17 @@ class CallLog:
             log.warning("calls could not be written down yet", error=str(error), waiting=len(calls))
             return False
         except Exception:
-            log.exception("calls were refused")
+            # What the database refuses of one call is no reason to lose the others.
+            log.exception("a batch of calls was refused")
+            return all([self._write_alone(call) for call in calls])
+        return True
+
+    def _write_alone(self, call: Call) -> bool:
+        """False when the database is out of reach."""
+        try:
+            call_store.record(self._database, [call])
+        except DicomferryError:
+            return False
+        except Exception:
+            log.exception("a call was refused", association=call.association, address=call.address)
         return True

@@ -69,6 +69,8 @@ _HERE: Mapping[str, _Row] = {
     "storage SCP is not running": (Rule.AWAY, "start it with `dicomferry up` or `dicomferry scp`; the retrieve goes on by itself", None),
     "archive out of sight": (Rule.AWAY, "nobody who sees the archive can say what lies in it: is its disk mounted where the workers or the storage SCP run, and is scp.archive right?", None),
     "storage SCP was restarted": (Rule.AWAY, "what may have been lost meanwhile is asked for again", None),
+    "disk full": (Rule.AWAY, "the archive's disk is full to its reserve (scp.reserve_bytes): make room there, or give it more; retrieves wait and go on by themselves", None),
+    "refused here": (Rule.AWAY, "our storage SCP could not keep what the archive sent: its log says why; it is asked for again", None),
     "no progress": (Rule.BROKEN, "nothing moved for so long that the association was aborted from here: look at both sides' logs", None),
     "internal error": (Rule.BROKEN, "a fault of this program: please report what the worker's log says", None),
     "worker lost": (Rule.LATER, "a worker process died or froze; what it had not recorded is done again by another one", None),

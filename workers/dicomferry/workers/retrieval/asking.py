@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from dicomferry.models import dimse_status, lease, move_store, request_store
+from dicomferry.models.call_store import Refusal
 from dicomferry.models.callers import Callers
 from dicomferry.models.claim import Claim
 from dicomferry.models.dimse_status import Rule
@@ -21,12 +22,14 @@ from dicomferry.workers.dimse.retrieval import Report
 from dicomferry.workers.environment import STUCK, Environment
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.plan import printable
-from dicomferry.workers.retrieval import fault
+from dicomferry.workers.retrieval import fault, refusals
 from dicomferry.workers.retrieval.fault import Fault, Stopped
 from dicomferry.workers.retrieval.goal import Goal, ItemByItem
 from dicomferry.workers.retrieval.line import Line, MoveLine
 from dicomferry.workers.retrieval.watch import Watch
 
+ROWS_SECONDS = 1.0
+"""What our storage SCP refused is on record so long after it."""
 GRACE_SECONDS = 3.0
 """After a failure the storage SCP's rows have so long to tell whether anybody called."""
 _CANNOT = range(0xC000, 0xD000)
@@ -58,6 +61,8 @@ class Asking:
     reports: list[Report] = field(default_factory=list)
     put_off: set[str] = field(default_factory=set)
     all_put_off: bool = False
+    moves: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Its requests: our AE title and message id, and the request's id."""
 
     def __post_init__(self) -> None:
         self.database = self.environment.database
@@ -111,6 +116,7 @@ class Asking:
             self.remote.pace.retrieve()
             if self.heart.stop:
                 raise Stopped
+        self._look_for_room()
         ours = self.remote.calling_ae_title
         move_id, message_id = move_store.begin_move(
             self.database,
@@ -123,6 +129,7 @@ class Asking:
             destination=None if self.comes_here else self.spec.destination,
         )
         self.asked += 1
+        self.moves[ours, message_id] = move_id
         self.asking = ask
         before = self.watch.came
         try:
@@ -231,6 +238,36 @@ class Asking:
                 return
             if self.environment.clock() >= until or found.answer.reason == "archive was rejected here":
                 raise found
+            self.environment.sleep(0.25)
+            self.heart.progress(0)
+
+    def _look_for_room(self) -> None:
+        """Raise Fault where what is asked for could not be kept."""
+        gets = self.spec.kind == "get"
+        if gets or self.comes_here:
+            full = refusals.no_room(self.database, self.environment.settings, here=gets)
+            if full is not None:
+                raise full
+
+    def refused(self) -> list[Refusal]:
+        """What our side refused of what was asked for, written down with each request. Raises LeaseLost."""
+        found: dict[int, list[Refusal]] = {}
+        if self.comes_here and self.moves:
+            last = max(self.moves.values())
+            found = refusals.of_moves(self.database, self.callers, self.call_mark, self.moves, last)
+        elif self.line is not None:
+            found = {move_id: list(kept.all()) for move_id, kept in self.line.refused.items()}
+        move_store.note_refusals(self.database, self.held, found)
+        return [one for some in found.values() for one in some]
+
+    def refused_here(self) -> Fault | None:
+        """The fault, if our side had no room for what came; the storage SCP's rows come a moment late."""
+        until = self.environment.clock() + ROWS_SECONDS
+        while True:
+            found = refusals.fault_of(self.refused())
+            doubtful = self.comes_here and any(report.failed or report.status for report in self.reports)
+            if found is not None or not doubtful or self.environment.clock() >= until:
+                return found
             self.environment.sleep(0.25)
             self.heart.progress(0)
 

@@ -22,6 +22,7 @@ from dicomferry.models.settings import Settings
 from dicomferry.models.target import Target
 from dicomferry.workers import archive_check, archive_mark
 from dicomferry.workers.archive import OWN, Archive
+from dicomferry.workers.call_log import Heard, Refusals
 from dicomferry.workers.dimse import get
 from dicomferry.workers.dimse.acceptor import Incoming, Sink
 from dicomferry.workers.dimse.association import Association
@@ -150,6 +151,7 @@ class GetLine:
         self._gets: Gets | None = None
         self._proposed: frozenset[str] = frozenset()
         self._token = ""
+        self.refused: dict[int, Refusals] = {}
 
     def ask(self, one: Target, message_id: int, move_id: int) -> Retrieval:
         """Ask for it, over an association that takes what is missing."""
@@ -181,7 +183,8 @@ class GetLine:
             job_id=self._held.job_id,
             move_id=move_id,
         )
-        return Slowed(ingest, self._remote.pace.received) if self._remote.pace else ingest
+        sink: Sink = Slowed(ingest, self._remote.pace.received) if self._remote.pace else ingest
+        return Heard(sink, incoming, self.refused.setdefault(move_id, Refusals()).add)
 
     def abort(self) -> None:
         """Break the association, if one is open."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from dicomferry.models.remote import Remote
 from dicomferry.models.target import Target
+from dicomferry.workers.call_log import Refusals
 from dicomferry.workers.dimse import move
 from dicomferry.workers.dimse.association import Association
 from dicomferry.workers.dimse.retrieval import Retrieval
@@ -15,6 +16,10 @@ from dicomferry.workers.heartbeat import Heartbeat
 
 class Line(Protocol):
     """Where C-MOVE or C-GET is asked. Not for several threads."""
+
+    @property
+    def refused(self) -> Mapping[int, Refusals]:
+        """What this process refused of what came on it, by request; C-MOVE brings nothing here."""
 
     def ask(self, one: Target, message_id: int, move_id: int) -> Retrieval:
         """Ask for it. Raises what opening an association and sending raise."""
@@ -35,6 +40,7 @@ class MoveLine:
         self._destination = destination
         self._heart = heart
         self._association: Association | None = None
+        self.refused: Mapping[int, Refusals] = {}
 
     def ask(self, one: Target, message_id: int, move_id: int) -> Retrieval:
         """Ask for it."""

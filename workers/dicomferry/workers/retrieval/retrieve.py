@@ -18,25 +18,22 @@ from dicomferry.models import (
     ledger,
     move_store,
     request_store,
-    retry,
     telemetry,
 )
 from dicomferry.models.callers import Callers
 from dicomferry.models.claim import Claim
-from dicomferry.models.dimse_status import Answer, Rule, local
+from dicomferry.models.dimse_status import local
 from dicomferry.models.errors import ConfigurationError, DimseError, LeaseLost, OutOfReach
-from dicomferry.models.outcome import Outcome
-from dicomferry.models.pairing import NOT_DELIVERED
 from dicomferry.models.remote import Remote
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import AttemptEnd, ItemState
 from dicomferry.workers.dimse.find import FindStopped
-from dicomferry.workers.environment import INTERNAL, STUCK, Environment, decide, sentence
+from dicomferry.workers.environment import INTERNAL, STUCK, Environment, sentence
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.plan import printable
-from dicomferry.workers.retrieval import elsewhere, expectation, get_proposal, shortfall
+from dicomferry.workers.retrieval import charge, elsewhere, expectation, get_proposal, shortfall
 from dicomferry.workers.retrieval.asking import Asking
-from dicomferry.workers.retrieval.fault import End, Fault, Lost, Stopped, callers_of
+from dicomferry.workers.retrieval.fault import End, Fault, Stopped, callers_of
 from dicomferry.workers.retrieval.get_line import Store
 from dicomferry.workers.retrieval.goal import Listed
 from dicomferry.workers.retrieval.line import Line
@@ -144,7 +141,7 @@ class _Attempt:
                     failure=end.failure,
                     missing_as=end.lost.outcome if end.lost else None,
                 )
-            if end.decision and end.decision.reason == call_store.NO_SCP:
+            if end.decision and end.decision.reason in (call_store.NO_SCP, call_store.DISK_FULL):
                 call_store.put_off(connection, end.decision)
 
         pending = self.state.row.state is ItemState.PENDING
@@ -165,59 +162,7 @@ class _Attempt:
 
     def _at_fault(self, found: Fault) -> End:
         """Who is charged, and when it is tried again."""
-        answer = found.answer
-        end = End(end=AttemptEnd.ERROR, detail=found.detail or answer.reason)
-        end.outcomes, failed = self._charge(answer, found)
-        if failed:
-            end.failure = self._failure(answer.reason, found.detail, found.status)
-            end.lost = Lost(reason=answer.reason or NOT_DELIVERED, detail=found.detail)
-            return replace(end, end=AttemptEnd.COMPLETED)
-        decision = decide(
-            self.environment,
-            self.held,
-            answer,
-            left=1,
-            progressed=self.progressed > 0 and answer.rule not in (Rule.DOUBTFUL, Rule.HOLD),
-            now=self.database.read(self.database.now),
-        )
-        if answer.reason in (call_store.NO_SCP, "storage SCP was restarted", "archive out of sight"):
-            decision = replace(decision, for_all=False)
-        end.decision = decision
-        return end
-
-    def _charge(self, answer: Answer, found: Fault) -> tuple[list[Outcome], bool]:
-        """(outcomes of what is charged, whether the request fails with it)."""
-        row = self.state.row
-        if answer.rule is Rule.FINAL:
-            return [], True
-        if answer.rule not in (Rule.BROKEN, Rule.CONGESTED, Rule.AGAIN):
-            return [], False
-        text = printable(found.detail)
-        asking = self.asking.asking if self.asking else None
-        if asking is not None and asking.is_single and asking.items:
-            before = {one.item_id: one.charges for one in request_store.missing(self.database, self.held.chunk_id)}
-            (item_id,) = asking.items
-            if item_id not in before:
-                return [], False
-            state, charges = retry.decide_item(answer, charges=before[item_id])
-            return [Outcome(item_id=item_id, state=state, reason=answer.reason, detail=text, charges=charges)], False
-        if self.progressed:
-            return [], False
-        state, charges = retry.decide_item(answer, charges=row.charges, again=row.reason == answer.reason)
-        if state is ItemState.FAILED:
-            return [], True
-        reason = row.reason if row.reason == request_store.GREW else answer.reason
-        return [Outcome(item_id=row.id, state=ItemState.PENDING, reason=reason, detail=text, charges=charges)], False
-
-    def _failure(self, reason: str | None, detail: str | None, status: int | None = None) -> Outcome:
-        return Outcome(
-            item_id=self.request_id,
-            state=ItemState.FAILED,
-            reason=reason,
-            detail=printable(detail),
-            status=status,
-            charges=self.state.row.charges,
-        )
+        return charge.end_of(self.environment, self.held, self.state, self.asking, found)
 
     # --- the work
 
@@ -334,7 +279,7 @@ class _Attempt:
         listing = expectation.ask(self.remote, self.spec.root, self.spec.level, keys, self.heart, insist=insist)
         self.listing = listing
         if listing.expected == 0 or not listing.targets:
-            return End(failure=self._failure("no match", None))
+            return End(failure=charge.failure(self.state, "no match", None))
         self._write(listing, reason=None)
         if listing.depth == "images":
             self.absent = [one.uid for one in listing.absent]

@@ -8,7 +8,7 @@ from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NOT_DELIVERED, NOT_YET
 from dicomferry.models.state import ItemState
 from dicomferry.workers.plan import printable
-from dicomferry.workers.retrieval import expectation, fault
+from dicomferry.workers.retrieval import expectation, fault, refusals
 from dicomferry.workers.retrieval.asking import Asking, sentence_of
 from dicomferry.workers.retrieval.elsewhere import Believed, Elsewhere
 from dicomferry.workers.retrieval.fault import End, Fault, Lost
@@ -20,6 +20,9 @@ def round_is_over(asking: Asking, media: Media, scps: frozenset[int]) -> End:
     """How the attempt ends; `scps` are the storage SCPs that lived when it began. Raises Fault."""
     if asking.comes_here and asking.asked and not _still_live(asking, scps):
         raise Fault(local("storage SCP was restarted"))
+    ours = asking.refused_here()
+    if ours is not None:
+        raise ours
     waits = media.wait()
     if waits is not None:
         return waits
@@ -51,6 +54,7 @@ def _given_up(asking: Asking, media: Media, counted: int) -> End:
     """The last round is over: what is missing is not delivered, or not there any more."""
     bad = [report for report in asking.reports if report.status or report.failed]
     detail = sentence_of((bad or asking.reports)[-1]) if asking.reports else None
+    detail = "; ".join(filter(None, (detail, refusals.sentence(asking.refused())))) or None
     if isinstance(asking.goal, Elsewhere | Believed) and not any(report.done for report in asking.reports):
         # Archives answer Cxxx to an unknown destination as well.
         detail = f"{detail or 'no answer'}; does it know AE title {asking.spec.destination} as a destination?"

@@ -1,0 +1,146 @@
+"""Who is charged for what ended an attempt at a retrieve before its work was done, and when it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dicomferry.models import call_store, lease, move_store, request_store, retry
+from dicomferry.models.claim import Claim
+from dicomferry.models.dimse_status import Answer, Rule
+from dicomferry.models.outcome import Outcome
+from dicomferry.models.pairing import NOT_DELIVERED
+from dicomferry.models.request_store import State
+from dicomferry.models.retry import Decision, Next
+from dicomferry.models.state import AttemptEnd, ItemState
+from dicomferry.workers.environment import STUCK, Environment, decide
+from dicomferry.workers.plan import printable
+from dicomferry.workers.retrieval.asking import Asking
+from dicomferry.workers.retrieval.fault import End, Fault, Lost
+
+OURS = frozenset(
+    {
+        call_store.NO_SCP,
+        "storage SCP was restarted",
+        call_store.DISK_FULL,
+        call_store.REFUSED_HERE,
+        "archive out of sight",
+    }
+)
+"""Faults of our own side: they tell nothing of the remote, and however much came before them, a pause follows."""
+MOST_MUTE = 3
+"""After so many attempts in a row at which an archive only kept silent, and with nothing ever come, a person looks."""
+
+
+def end_of(environment: Environment, held: Claim, state: State, asking: Asking | None, found: Fault) -> End:
+    """How the attempt ends. What our own side refused explains a fault before anything else does. Raises OutOfReach."""
+    ours = asking.refused_here() if asking and found.answer.reason not in OURS else None
+    return _Charge(environment, held, state, asking, ours or found).end()
+
+
+def failure(state: State, reason: str | None, detail: str | None, status: int | None = None) -> Outcome:
+    """The failure of the request itself."""
+    return Outcome(
+        item_id=state.row.id,
+        state=ItemState.FAILED,
+        reason=reason,
+        detail=printable(detail),
+        status=status,
+        charges=state.row.charges,
+    )
+
+
+class _Charge:
+    def __init__(
+        self, environment: Environment, held: Claim, state: State, asking: Asking | None, found: Fault
+    ) -> None:
+        self._environment = environment
+        self._database = environment.database
+        self._held = held
+        self._row = state.row
+        self._state = state
+        self._asking = asking
+        self._progressed = asking is not None and asking.watch.came > 0
+        self._found = found
+        self._answer: Answer = found.answer
+
+    def end(self) -> End:
+        found, answer = self._found, self._answer
+        end = End(end=AttemptEnd.ERROR, detail=found.detail or answer.reason)
+        if self._is_mute():
+            end.decision, end.outcomes = self._of_mute()
+            return end
+        end.outcomes, failed = self._charged()
+        if failed:
+            end.failure = failure(self._state, answer.reason, found.detail, found.status)
+            end.lost = Lost(reason=answer.reason or NOT_DELIVERED, detail=found.detail)
+            return replace(end, end=AttemptEnd.COMPLETED)
+        decision = decide(
+            self._environment,
+            self._held,
+            answer,
+            left=1,
+            progressed=self._progressed and answer.rule not in (Rule.DOUBTFUL, Rule.HOLD) and answer.reason not in OURS,
+            now=self._database.read(self._database.now),
+        )
+        end.decision = replace(decision, for_all=False) if answer.reason in OURS else decision
+        return end
+
+    # --- an archive that says nothing, whatever it is asked for
+
+    def _is_mute(self) -> bool:
+        """Whether nothing moved at this attempt, and nothing ever has for the chunk, neither answers nor arrivals."""
+        if self._answer.reason != STUCK.reason or self._progressed or self._asking is None or not self._asking.asked:
+            return False
+        moves = move_store.moves_of(self._database, self._held.chunk_id)
+        return all(row.status is None and not row.completed for row in moves) and not request_store.last_arrival(
+            self._database, self._held.job_id
+        )
+
+    def _of_mute(self) -> tuple[Decision, list[Outcome]]:
+        """Asked again in smaller requests, then held: which instance it is asked for makes no difference."""
+        now = self._database.read(self._database.now)
+        before = lease.ended_alike(self._database, self._held, self._answer.reason) if self._held.barren else 0
+        if before + 1 >= MOST_MUTE:
+            held = Decision(
+                next=Next.HOLD,
+                reason=self._answer.reason,
+                advice=self._answer.advice,
+                barren=self._held.barren + 1,
+                waiting_since=self._held.waiting_since or now,
+            )
+            return held, []
+        decision = decide(self._environment, self._held, self._answer, left=1, progressed=False, now=now)
+        charges = min(self._row.charges + 1, retry.MAX_CHARGES - 1)
+        return decision, [self._request(charges)]
+
+    # --- whoever was in flight
+
+    def _charged(self) -> tuple[list[Outcome], bool]:
+        """(outcomes of what is charged, whether the request fails with it)."""
+        row, answer = self._row, self._answer
+        if answer.rule is Rule.FINAL:
+            return [], True
+        if answer.rule not in (Rule.BROKEN, Rule.CONGESTED, Rule.AGAIN):
+            return [], False
+        asking = self._asking.asking if self._asking else None
+        if asking is not None and asking.is_single and asking.items:
+            before = {one.item_id: one.charges for one in request_store.missing(self._database, self._held.chunk_id)}
+            (item_id,) = asking.items
+            if item_id not in before:
+                return [], False
+            state, charges = retry.decide_item(answer, charges=before[item_id])
+            text = printable(self._found.detail)
+            return [Outcome(item_id=item_id, state=state, reason=answer.reason, detail=text, charges=charges)], False
+        if self._progressed:
+            return [], False
+        state, charges = retry.decide_item(answer, charges=row.charges, again=row.reason == answer.reason)
+        if state is ItemState.FAILED:
+            return [], True
+        return [self._request(charges)], False
+
+    def _request(self, charges: int) -> Outcome:
+        """The request goes on, with so many charges: with each it is asked for finer."""
+        row = self._row
+        reason = row.reason if row.reason == request_store.GREW else self._answer.reason
+        text = printable(self._found.detail)
+        return Outcome(item_id=row.id, state=ItemState.PENDING, reason=reason, detail=text, charges=charges)

@@ -1,0 +1,68 @@
+"""What our own side refused of what an archive sent for a retrieve: so that it is not told as the archive's fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from dicomferry.models import call_store, disks
+from dicomferry.models.call_store import Refusal
+from dicomferry.models.callers import Callers
+from dicomferry.models.database import Database
+from dicomferry.models.dimse_status import local
+from dicomferry.models.settings import Settings
+from dicomferry.workers.intake import NO_RESOURCES
+from dicomferry.workers.retrieval.fault import Fault
+
+MOST_NAMED = 3
+_DISK = "disk is full"
+
+
+def no_room(database: Database, settings: Settings, *, here: bool) -> Fault | None:
+    """The fault, if what is retrieved has no room: by the storage SCP's word, and where it is written `here`, by what
+    this machine sees. Raises OutOfReach.
+    """
+    found = call_store.short_disk(database)
+    if found is None and here:
+        seen = disks.look("archive", settings.archive, settings.scp.reserve_bytes)
+        found = seen if seen is not None and disks.is_short(seen) else None
+    if found is None:
+        return None
+    free, reserve = (f"{int(found[key]) / 1024**2:,.0f} MiB" for key in ("free", "reserve"))
+    return Fault(local(call_store.DISK_FULL), f"{found['path']} has {free} free, {reserve} are to stay free")
+
+
+def of_moves(
+    database: Database, callers: Callers, after: int, moves: Mapping[tuple[str, int], int], last: int | None
+) -> dict[int, list[Refusal]]:
+    """What our storage SCP refused since call `after`, by the C-MOVE that it came for.
+
+    `moves` are ours, by AE title and message id. Where the sender named none, and is this remote, it was the `last`.
+    """
+    found: dict[int, list[Refusal]] = {}
+    for row in call_store.calls_after(database, after):
+        for refusal in map(Refusal.from_json, row.refusals or ()):
+            named = refusal.originator_ae_title, refusal.originator_message_id
+            move = moves.get((named[0] or "", named[1])) if named[1] is not None else None
+            if named[1] is None and row.id > after and callers.knows(row.calling_ae_title, row.address):
+                move = last
+            if move is not None:
+                found.setdefault(move, []).append(refusal)
+    return found
+
+
+def sentence(refusals: Iterable[Refusal]) -> str:
+    """What our side answered, for people; empty where it refused nothing."""
+    told = []
+    for one in list(refusals)[:MOST_NAMED]:
+        what = "1 instance" if one.number == 1 else f"{one.number:,} instances"
+        told.append(f"0x{one.status:04X} to {what} ({one.why or 'without a word'}; {one.uids[0]})")
+    return f"our side answered {', '.join(told)}" if told else ""
+
+
+def fault_of(refusals: Sequence[Refusal]) -> Fault | None:
+    """The fault, if something was refused for want of room, or because it could not be written, here."""
+    unkept = [one for one in refusals if one.status == NO_RESOURCES]
+    if not unkept:
+        return None
+    full = any(one.why.startswith(_DISK) for one in unkept)
+    return Fault(local(call_store.DISK_FULL if full else call_store.REFUSED_HERE), sentence(unkept))
