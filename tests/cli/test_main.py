@@ -106,6 +106,23 @@ def test_a_misspelt_command_is_guessed(words: tuple[str, ...], meant: str, desk:
     assert told.stderr.count("\n") == 1 and told.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        *((word, f"`submit {word}`") for word in ("store", "find", "move", "get", "retrieve", "echo")),
+        ("cancel", "`jobs cancel`"),
+    ],
+)
+def test_a_command_that_stands_elsewhere_is_named(word: str, meant: str, desk: Desk) -> None:
+    """What people try first: `dicomferry store` is `dicomferry submit store`."""
+    assert f"did you mean {meant}" in desk.run(word, "pacs1", code=2).stderr
+
+
+def test_the_version_is_an_option_too(desk: Desk) -> None:
+    """As with any other program."""
+    assert desk.run("--version").stdout == desk.run("version").stdout
+
+
 def test_a_misspelt_option_is_guessed(desk: Desk) -> None:
     """Exit 2 and one line that names the option."""
     told = desk.run("jobs", "list", "--stat", "held", code=2).stderr

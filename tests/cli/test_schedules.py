@@ -212,3 +212,11 @@ def test_hints_are_for_people(desk: Desk, tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(scheduler, "run", once)
     assert desk.run("scheduler").stderr == ""
+
+
+def test_a_command_without_dashes_before_it_says_so(desk: Desk) -> None:
+    """Exit 2, in one line with the two dashes where they belong; a misspelt option before them is told as ever."""
+    words = ("schedule", "add", "nightly", "--cron", "0 2 * * *", "--tz", "UTC")
+    told = desk.run(*words, "move", "pacs1", "-k", "StudyDate=@yesterday", code=2).stderr
+    assert "stands behind --" in told and "--tz ZONE -- move ..." in told and told.count("\n") == 1
+    assert "behind --" not in desk.run(*words, "--crn", "--", "move", "pacs1", code=2).stderr

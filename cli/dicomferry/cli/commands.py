@@ -71,6 +71,7 @@ class Group(click.Group):
     """A group that takes --home and --debug. `default` is the command that may be left out."""
 
     command_class = Command
+    elsewhere: Mapping[str, str] = {}
 
     def __init__(self, *args: Any, default: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -105,8 +106,9 @@ class Group(click.Group):
         """As click does it, with "did you mean" for a misspelt one."""
         known = self.list_commands(ctx)
         if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(args[0], known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            near = difflib.get_close_matches(args[0], [*known, *self.elsewhere], n=1)
+            meant = self.elsewhere.get(near[0], near[0]) if near else ""
+            hint = f"did you mean {meant}?" if meant else f"there are {', '.join(known)}"
             ctx.fail(f"no command {args[0]!r}; {hint}")
         return super().resolve_command(ctx, args)
 
@@ -120,11 +122,15 @@ class Lazy:
 
 
 class Root(Group):
-    """The command `dicomferry`: its commands are imported one by one, and whatever goes wrong ends in one line."""
+    """The command `dicomferry`: its commands are imported one by one, and whatever goes wrong ends in one line.
 
-    def __init__(self, *args: Any, lazy: Mapping[str, Lazy], **kwargs: Any) -> None:
+    `elsewhere` are words that people try here, and where they are commands.
+    """
+
+    def __init__(self, *args: Any, lazy: Mapping[str, Lazy], elsewhere: Mapping[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = lazy
+        self.elsewhere = elsewhere
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of use."""
@@ -210,10 +216,15 @@ def note(text: str) -> None:
 
 def confirm(what: str) -> None:
     """Go on only if a person agrees to that; raises UsageError where there is none to be asked."""
+    agree(f"{what} for good?", f"this would {what} for good: give --yes", "nothing was removed")
+
+
+def agree(question: str, refusal: str, otherwise: str) -> None:
+    """Go on only if a person says yes; raises UsageError where there is none to be asked."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"this would {what} for good: give --yes")
-    if not click.confirm(f"{what} for good?", err=True):
-        note("nothing was removed")
+        raise UsageError(refusal)
+    if not click.confirm(question, err=True):
+        note(otherwise)
         raise click.exceptions.Exit(1)
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from dicomferry.cli import job_table, options, render, words
+from dicomferry.cli import chosen, job_table, job_verbs, options, render, words
+from dicomferry.cli.chosen import Chosen
 from dicomferry.cli.commands import Group, note
 from dicomferry.cli.matches import matches
 from dicomferry.cli.prune import prune
 from dicomferry.cli.render import Row
 from dicomferry.models.errors import UsageError
 from dicomferry.models.spec import RETRIEVES
-from dicomferry.models.state import ItemState, JobState
+from dicomferry.models.state import ItemState
 
 if TYPE_CHECKING:
     from dicomferry.models.database import Database
@@ -48,19 +49,28 @@ def jobs() -> None:
 
 
 @jobs.command("list")
-@click.option("--state", type=click.Choice([state.value for state in JobState]), help="Only jobs in this state.")
+@chosen.filter_options
 @click.option("--limit", type=options.Number(), default=50, show_default=True, help="At most so many.")
 @options.form_options
-def list_(state: str | None, limit: int, form: str | None) -> None:
+def list_(limit: int, form: str | None, **given: Unpack[Chosen]) -> None:
     """List jobs, the newest first."""
     from dicomferry.cli import record
     from dicomferry.models import job_view
 
     database = record.for_reading(record.settings())
-    found = job_view.listing(database, state=JobState(state) if state else None, limit=limit) if database else []
-    render.rows(found, form, columns=_JOB_COLUMNS, text=job_table.show)
-    if not found and not form:
-        note(f"no job is {state}" if database and state else record.NO_JOB_YET)
+    if database is None:
+        render.rows((), form, columns=_JOB_COLUMNS, text=job_table.show)
+        told = record.NO_JOB_YET
+    else:
+        like = chosen.filter_of(database, **given)
+        found = job_view.listing(database, chosen=like, limit=limit)
+        render.rows(found, form, columns=_JOB_COLUMNS, text=job_table.show)
+        if len(found) == limit:
+            told = f"the newest {limit}; --limit N shows more"
+        else:
+            told = "" if found else "no job is like that" if like else record.NO_JOB_YET
+    if told and not form:
+        note(told)
 
 
 @jobs.command()
@@ -132,59 +142,8 @@ def wait(job: str, timeout: float | None, as_json: bool) -> None:
     waiting.leave(waiting.follow(database, job_id, timeout=timeout, as_json=as_json, say=render.line))
 
 
-@jobs.command()
-@options.job_argument
-@options.json_option
-def cancel(job: str, as_json: bool) -> None:
-    """Cancel a job: what waits at once, what runs as soon as it can stop."""
-    from dicomferry.models import job_store
-
-    _, database, job_id = _open(job)
-    if job_store.cancel(database, job_id) is JobState.RUNNING:
-        told = f"what waited is cancelled, what runs is being stopped; see `dicomferry jobs wait {job_id}`"
-    else:
-        told = f"cancelled; `dicomferry jobs retry {job_id}` takes it up again"
-    _tell(database, job_id, told, as_json)
-
-
-@jobs.command()
-@options.job_argument
-@options.json_option
-def retry(job: str, as_json: bool) -> None:
-    """Try again what an ended job did not finish; what arrived is not sent twice."""
-    from dicomferry.models import job_store
-
-    settings, database, job_id = _open(job)
-    number = job_store.retry(database, job_id)
-    _ring(settings, database, job_id)
-    told = f"{words.plural(number, 'item')} tried again" if number else "the search for files goes on"
-    _tell(database, job_id, f"{told}; follow with `dicomferry jobs wait {job_id}`", as_json)
-
-
-@jobs.command()
-@options.job_argument
-@options.json_option
-def hold(job: str, as_json: bool) -> None:
-    """Hold a job until it is released."""
-    from dicomferry.models import job_store
-
-    _, database, job_id = _open(job)
-    running = job_store.hold(database, job_id) is JobState.RUNNING
-    told = "what waited is held, what runs is being stopped" if running else "held"
-    _tell(database, job_id, f"{told}; go on with `dicomferry jobs release {job_id}`", as_json)
-
-
-@jobs.command()
-@options.job_argument
-@options.json_option
-def release(job: str, as_json: bool) -> None:
-    """Let a held job go on."""
-    from dicomferry.models import job_store
-
-    settings, database, job_id = _open(job)
-    job_store.release(database, job_id)
-    _ring(settings, database, job_id)
-    _tell(database, job_id, f"released; follow with `dicomferry jobs wait {job_id}`", as_json)
+for _verb in (job_verbs.cancel, job_verbs.retry, job_verbs.hold, job_verbs.release):
+    jobs.add_command(_verb)
 
 
 @jobs.command()
@@ -228,32 +187,3 @@ def _open(job: str) -> tuple[Settings, Database, int]:
     settings = record.settings()
     database = record.for_jobs(settings)
     return settings, database, job_view.resolve_id(database, job)
-
-
-def _ring(settings: Settings, database: Database, job_id: int) -> None:
-    """Tell the workers that there is work; without a broker they find it a little later by themselves."""
-    from dicomferry.models import job_view
-    from dicomferry.models.database import hide_password
-    from dicomferry.workers import submit
-
-    warning = submit.ring(settings, _lane(job_view.show(database, job_id)["kind"]))
-    if warning:
-        note(words.not_rung(job_id, hide_password(settings.broker_url), warning))
-
-
-def _lane(kind: str) -> str:
-    from typing import get_args
-
-    from dicomferry.models import spec
-
-    kinds: Sequence[type[spec.Spec]] = get_args(spec.Spec)
-    return next(cls.lane for cls in kinds if cls.kind == kind)
-
-
-def _tell(database: Database, job_id: int, told: str, as_json: bool) -> None:
-    from dicomferry.models import job_view
-
-    if as_json:
-        render.document(job_view.show(database, job_id))
-    else:
-        render.line(f"job {job_id}: {told}")

@@ -85,11 +85,17 @@ class Age(click.ParamType):  # type: ignore[type-arg]
         """The number of seconds."""
         if isinstance(value, float):
             return value
-        found = _AGE.fullmatch(str(value).strip().lower())
-        seconds = float(found[1]) * _UNITS[found[2]] if found else -1.0
-        if not 0 <= seconds <= _OLDEST:
+        seconds = parse_age(str(value))
+        if seconds is None:
             self.fail(f"{value!r} is no age: write 90d, 12h or 30m", param, ctx)
         return seconds
+
+
+def parse_age(text: str) -> float | None:
+    """Seconds of 90d, 12h, 30m; None: it is no age."""
+    found = _AGE.fullmatch(text.strip().lower())
+    seconds = float(found[1]) * _UNITS[found[2]] if found else -1.0
+    return seconds if 0 <= seconds <= _OLDEST else None
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]

@@ -39,12 +39,30 @@ _COMMANDS = {
 }
 
 
+_ELSEWHERE = {word: f"`submit {word}`" for word in ("store", "find", "move", "get", "retrieve")}
+_ELSEWHERE |= {"echo": "`submit echo` (or `remote echo`, now)"}
+_ELSEWHERE |= {
+    word: f"`jobs {word}`" for word in ("list", "show", "wait", "cancel", "retry", "hold", "release", "report")
+}
+
+
+def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    if asked:
+        from dicomferry.cli import admin
+
+        ctx.exit(ctx.invoke(admin.version))
+
+
 @click.group(
     "dicomferry",
     cls=Root,
     lazy=_COMMANDS,
+    elsewhere=_ELSEWHERE,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
 )
 @click.pass_context
 def cli(ctx: click.Context) -> None:

@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from dicomferry.cli import options, render, words
-from dicomferry.cli.commands import Group, note
+from dicomferry.cli.commands import Command, Group, note
 from dicomferry.cli.layout import Brief, Column
 from dicomferry.cli.render import Row
 from dicomferry.models.errors import NotFound, UsageError
@@ -65,7 +65,30 @@ def schedule() -> None:
     """
 
 
-@schedule.command()
+class _Add(Command):
+    """A command with another command behind `--`: one that was forgotten is what is wrong."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As ever; raises UsageError that says where `--` belongs."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if "--" in given:
+                raise
+            words = [word for word in given if word in _KINDS]
+            then = f" -- {words[0]} ..." if words else " -- COMMAND ..."
+            raise click.UsageError(
+                f"{error.option_name} is no option of `schedule add`: what is to be submitted stands behind --, as in "
+                f"`dicomferry schedule add NAME --cron EXPR --tz ZONE{then}`",
+                ctx,
+            ) from None
+
+
+_KINDS = ("echo", "store", "find", "move", "get", "retrieve")
+
+
+@schedule.command(cls=_Add)
 @click.argument("name", metavar="NAME", type=options.Word())
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, type=options.Word())
 @click.option(

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import dimse_status, job_asked, job_sums, spec
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
+from dicomferry.models.job_filter import WAITING, Filter
 from dicomferry.models.job_sums import Numbers, Sums
 from dicomferry.models.remote import MOST, host_and_port
 from dicomferry.models.spec import RETRIEVES
@@ -78,14 +79,15 @@ def show(database: Database, job_id: int) -> dict[str, Any]:
     return database.read(work)
 
 
-def listing(database: Database, *, state: JobState | None = None, limit: int | None = 50) -> list[dict[str, Any]]:
+def listing(database: Database, *, chosen: Filter | None = None, limit: int | None = 50) -> list[dict[str, Any]]:
     """Jobs, newest first, without events."""
+    like = chosen or Filter()
+    waiting = like.state == WAITING
 
     def work(connection: Connection) -> list[dict[str, Any]]:
-        query = _jobs().order_by(JobRow.id.desc()).limit(limit)
-        if state:
-            query = query.where(JobRow.state == state)
-        return _documents(database, connection, connection.execute(query).all())
+        query = _jobs().where(*like.conditions()).order_by(JobRow.id.desc()).limit(None if waiting else limit)
+        found = _documents(database, connection, connection.execute(query).all())
+        return [job for job in found if job["waiting_for"]][:limit] if waiting else found
 
     return database.read(work)
 

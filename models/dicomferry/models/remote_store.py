@@ -140,6 +140,20 @@ def resolve_id(database: Database, text: str) -> int:
     return _insert(database, work)
 
 
+def name_of(database: Database, text: str) -> str:
+    """How REMOTE is called in lists: the name of the address book, or the address. Raises NotFound, UsageError."""
+    if grammar.looks_like_address(text):
+        ae_title, host, port = grammar.parse_address(text)
+        return f"{ae_title}@{grammar.host_and_port(host, port)}"
+
+    def work(connection: Connection) -> str:
+        # One that was taken out of the address book still has its jobs.
+        known = connection.execute(sa.select(RemoteRow.name).where(RemoteRow.name == text)).scalar_one_or_none()
+        return known or str(_by_name(connection, text).name)
+
+    return database.read(work)
+
+
 def _insert(database: Database, work: Callable[[Connection], _T]) -> _T:
     """Run a write that adds a row unless it is there, and once more where another command added it meanwhile."""
     try:
