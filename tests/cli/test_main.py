@@ -40,7 +40,7 @@ def test_every_command_of_this_version_is_offered_and_no_other() -> None:
     """What is not there yet is not promised."""
     offered = {" ".join(words) for words, command in COMMANDS.items() if not isinstance(command, click.Group)}
     assert offered - {"demo"} == {
-        "up", "worker", "scp", "scheduler", "archive list", "archive verify", "archive remove",
+        "up", "worker", "scp", "scheduler", "archive list", "archive verify", "archive remove", "archive adopt",
         "status", "version", "completion", "config show", "db upgrade", "db check",
         "remote add", "remote set", "remote list", "remote show", "remote remove", "remote echo",
         "submit echo", "submit store", "submit find", "submit move", "submit get", "submit retrieve",
