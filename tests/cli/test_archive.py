@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from dicomferry.models import instance_store
-from dicomferry.models.archive_tables import ArrivalRow
+from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.instance_store import Arrival, Received
 from dicomferry.workers.archive import place
 from support import samples
@@ -207,7 +207,37 @@ def test_remove_what_a_job_brought(shelf: Shelf) -> None:
 @pytest.mark.parametrize("arguments", [[], ["--study", "1.2", "--job", "1"]])
 def test_remove_wants_one_thing(desk: Desk, arguments: list[str]) -> None:
     """Everything at once is never meant."""
-    assert "--study UID or --job ID" in desk.run("archive", "remove", "--yes", *arguments, code=2).stderr
+    assert "--study UID, --job ID or --flawed" in desk.run("archive", "remove", "--yes", *arguments, code=2).stderr
+
+
+def test_what_counts_for_nothing_can_be_removed(shelf: Shelf) -> None:
+    """Damaged and unreadable files, and what names no study; `--paths` names the good one of an instance alone."""
+    good, bad, lost = shelf.put(number=1), shelf.put(number=2), shelf.put(number=3)
+    with shelf.desk.database.engine.begin() as connection:
+        uid = InstanceRow.sop_instance_uid
+        connection.execute(sa.update(InstanceRow).where(uid == bad.sop_instance_uid).values(flaw="pixels: native"))
+        connection.execute(sa.update(InstanceRow).where(uid == lost.sop_instance_uid).values(study_instance_uid=None))
+    assert "2 instances of 2 studies" in shelf.desk.run("archive", "remove", "--flawed", code=2).stderr
+    assert "removed 2 instances" in shelf.desk.run("archive", "remove", "--flawed", "--yes").stdout
+    assert shelf.files == [good.path]
+    assert shelf.desk.run("archive", "list", "--paths").stdout == f"{good.path}\n"
+    assert "nothing that is flawed" in shelf.desk.run("archive", "remove", "--flawed", "--yes", code=2).stderr
+
+
+def test_an_archive_out_of_sight_is_neither_checked_nor_mended(shelf: Shelf) -> None:
+    """What cannot be seen is not gone: no row is made history for a disk that is not mounted."""
+    shelf.put()
+    shelf.desk.run("archive", "adopt", "--yes")
+    away = shelf.root.with_name("away")
+    shelf.root.rename(away)
+    shelf.root.mkdir()
+    for command in (("verify", "--repair"), ("remove", "--study", samples.uid("study", "study"), "--yes")):
+        assert "is not the archive that this record knows" in shelf.desk.run("archive", *command, code=3).stderr
+    assert len(shelf.desk.json("archive", "list")) == 1
+    assert "0 of 1 file" in shelf.desk.run("archive", "adopt", code=2).stderr
+    shelf.root.rmdir()
+    away.rename(shelf.root)
+    assert shelf.desk.json("archive", "verify")["missing_files"] == 0
 
 
 def test_where_nobody_can_be_asked_nothing_goes(shelf: Shelf) -> None:

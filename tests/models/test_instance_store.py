@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from dicomferry.models import instance_store
+from dicomferry.models import archive_store, instance_store
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import Database
 from dicomferry.models.instance_store import Arrival, Received
@@ -43,6 +43,11 @@ def received(
             at=NOW,
         ),
     )
+
+
+def remove(database: Database, path: str) -> None:
+    """The file at this path is no more."""
+    archive_store.make_history(database, archive_store.files_at(database, [path]))
 
 
 def counts(database: Database) -> tuple[int, int]:
@@ -96,17 +101,55 @@ def test_an_alternate_is_not(database: Database) -> None:
 
 
 def test_one_uid_in_two_studies_is_a_conflict(database: Database) -> None:
-    """No name was taken, so only the index can see it."""
+    """No name was taken, so only the index can see it; each is current in its own study."""
     instance_store.record(database, [received(1)])
-    instance_store.record(database, [received(2, "9/2/1.dcm", uid="1.2.1")])
+    instance_store.record(database, [replace(received(2, "9/2/1.dcm", uid="1.2.1"), study_instance_uid="9")])
     found = {row["path"]: (row["relation"], row["current"]) for row in instance_store.listing(database)}
-    assert found == {"1/2/1.dcm": ("first", False), "9/2/1.dcm": ("conflict", True)}
+    assert found == {"1/2/1.dcm": ("first", True), "9/2/1.dcm": ("conflict", True)}
+    outcomes = database.read(lambda connection: connection.execute(sa.select(ArrivalRow.outcome)).scalars().all())
+    assert list(outcomes) == ["stored", "conflict"]
+
+
+def test_a_flawed_file_never_takes_the_place_of_a_good_one(database: Database) -> None:
+    """However new it is; among flawed ones a truncated one comes first, and a good one that comes later takes over."""
+    instance_store.record(database, [received(1)])
+    for number, flaw in ((2, "unreadable: garbage"), (3, "truncated: in (7FE0,0010)"), (4, "odd uid")):
+        one = received(number, f"1/2/1~{number}.dcm", relation="conflict", uid="1.2.1", outcome="conflict")
+        instance_store.record(database, [replace(one, flaw=flaw)])
+        assert current(database) == ["1/2/1~4.dcm" if number == 4 else "1/2/1.dcm"]
+    remove(database, "1/2/1.dcm")
+    remove(database, "1/2/1~4.dcm")
+    assert current(database) == ["1/2/1~3.dcm"]
+
+
+def test_a_file_that_is_published_where_a_row_is_makes_that_history(database: Database) -> None:
+    """The file of the row was gone, or its name would have been taken; written twice, it changes nothing."""
+    instance_store.record(database, [received(1)])
+    anew = replace(received(2), path="1/2/1.dcm", sop_instance_uid="1.2.1", size=7, stored_at=NOW + timedelta(days=1))
+    for _ in range(2):
+        instance_store.record(database, [anew])
+        assert [(row["path"], row["size"]) for row in instance_store.listing(database)] == [("1/2/1.dcm", 7)]
+        assert counts(database) == (2, 2)
+    duplicate = replace(received(3, outcome="duplicate"), path="1/2/1.dcm", sop_instance_uid="1.2.1", size=9)
+    instance_store.record(database, [duplicate])
+    assert [row["size"] for row in instance_store.listing(database)] == [7]
+
+
+def test_history_is_made_by_row(database: Database) -> None:
+    """Not of a path that has another row by now, nor of a file that came again since it was looked at."""
+    instance_store.record(database, [received(1), received(2)])
+    old = archive_store.files_at(database, ["1/2/1.dcm", "1/2/2.dcm"])
+    remove(database, "1/2/1.dcm")
+    instance_store.record(database, [replace(received(3), path="1/2/1.dcm", sop_instance_uid="1.2.1")])
+    instance_store.record(database, [replace(received(4, outcome="duplicate"), path="1/2/2.dcm")])
+    assert archive_store.make_history(database, old) == set()
+    assert current(database) == ["1/2/1.dcm", "1/2/2.dcm"]
 
 
 def test_what_was_removed_is_history_and_may_come_again(database: Database) -> None:
     """The old row stays, with its arrivals; the new file has a row of its own."""
     instance_store.record(database, [received(1)])
-    instance_store.mark_removed(database, ["1/2/1.dcm"])
+    remove(database, "1/2/1.dcm")
     assert list(instance_store.listing(database)) == []
     instance_store.record(database, [replace(received(2), path="1/2/1.dcm", sop_instance_uid="1.2.1")])
     assert counts(database) == (2, 2)
@@ -117,7 +160,7 @@ def test_when_the_current_one_goes_another_counts(database: Database) -> None:
     """Of a conflict, the one that is left."""
     instance_store.record(database, [received(1)])
     instance_store.record(database, [received(2, "1/2/1~2.dcm", relation="conflict", uid="1.2.1")])
-    instance_store.mark_removed(database, ["1/2/1~2.dcm"])
+    remove(database, "1/2/1~2.dcm")
     assert current(database) == ["1/2/1.dcm"]
 
 
@@ -127,7 +170,7 @@ def test_what_a_study_holds(database: Database) -> None:
     assert instance_store.paths(database, study="1") == ["1/2/1.dcm", "1/2/2.dcm"]
     assert instance_store.paths(database, study="2") == []
     assert instance_store.unknown(database, ["1/2/1.dcm", "1/2/9.dcm"]) == ["1/2/9.dcm"]
-    assert list(instance_store.sizes(database)) == [("1/2/1.dcm", 101), ("1/2/2.dcm", 102)]
+    assert list(archive_store.sizes(database)) == [("1/2/1.dcm", 101), ("1/2/2.dcm", 102)]
 
 
 def test_a_file_found_without_an_arrival(database: Database) -> None:

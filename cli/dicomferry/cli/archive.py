@@ -44,7 +44,7 @@ def archive() -> None:
 @archive.command("list")
 @click.option("--job", metavar="ID", type=options.JobType(), help="Only what this job brought.")
 @click.option("--study", metavar="UID", type=options.Word(), help="Only this study.")
-@click.option("--paths", is_flag=True, help="Print the files' full paths alone, one a line.")
+@click.option("--paths", is_flag=True, help="Print full paths alone, one file an instance: the one that counts.")
 @options.form_options
 def list_(job: str | None, study: str | None, paths: bool, form: str | None) -> None:
     """List the instances in the archive, by path."""
@@ -57,7 +57,8 @@ def list_(job: str | None, study: str | None, paths: bool, form: str | None) -> 
     if paths:
         if form:
             raise UsageError("--paths prints paths alone: leave out --json, --jsonl and --csv")
-        for row in found:
+        # One file an instance: what was replaced stays in the archive, and in the list.
+        for row in (row for row in found if row["current"]):
             render.verbatim(str(settings.archive / row["path"]))
         return
     nothing = "the archive has nothing of that" if study or job else "the archive is empty"
@@ -103,10 +104,11 @@ def verify(repair: bool, as_json: bool) -> None:
 
     Exit code 1 when files are damaged or gone, or have no row and --repair was not given.
     """
-    from dicomferry.workers import archive_check
+    from dicomferry.workers import archive_check, archive_mark
     from dicomferry.workers.archive import Archive
 
     settings, database = _open()
+    archive_mark.check(settings.archive, database)
     place = Archive(settings.archive)
     found = archive_check.verify(place, database, repair=repair)
     numbers = {
@@ -132,7 +134,10 @@ def verify(repair: bool, as_json: bool) -> None:
         if (found.unindexed or found.missing_files or found.temporary) and not repair:
             note("`dicomferry archive verify --repair` mends the index; it touches no instance")
         if found.damaged:
-            note("a damaged file cannot be mended here: have it sent again; both will be kept")
+            note(
+                "a damaged file cannot be mended here: have it sent again; both are kept until `dicomferry archive "
+                "verify --repair`, which notes the damage, and `dicomferry archive remove --flawed`"
+            )
     if found.damaged or found.missing_files or (found.unindexed and not repair):
         sys.exit(1)
 
@@ -140,28 +145,31 @@ def verify(repair: bool, as_json: bool) -> None:
 @archive.command()
 @click.option("--study", metavar="UID", type=options.Word(), help="This study.")
 @click.option("--job", metavar="ID", type=options.JobType(), help="What this job brought.")
+@click.option("--flawed", is_flag=True, help="What counts for nothing: damaged, unreadable, of no study.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def remove(study: str | None, job: str | None, yes: bool) -> None:
-    """Remove the files of a study, or of what a job brought; the rows stay as history.
+def remove(study: str | None, job: str | None, flawed: bool, yes: bool) -> None:
+    """Remove the files of a study, of what a job brought, or those that count for nothing; the rows stay as history.
 
     Says what would go and asks first; where nobody can be asked, --yes has to be given.
     """
     from dicomferry.models import instance_store
     from dicomferry.models.errors import NotFound
-    from dicomferry.workers import archive_check
+    from dicomferry.workers import archive_check, archive_mark
     from dicomferry.workers.archive import Archive
 
-    if (study is None) == (job is None):
-        raise UsageError("name what to remove: --study UID or --job ID")
+    if [study is not None, job is not None, flawed].count(True) != 1:
+        raise UsageError("name what to remove: --study UID, --job ID or --flawed")
     settings, database = _open()
     job_id = _job(database, job)
-    instances, studies, size = instance_store.extent(database, study=study, job_id=job_id)
+    instances, studies, size = instance_store.extent(database, study=study, job_id=job_id, flawed=flawed)
     if not instances:
-        raise NotFound(f"the archive has nothing of {f'study {study}' if study else f'job {job_id}'}")
+        named = "nothing that is flawed" if flawed else f"nothing of {f'study {study}' if study else f'job {job_id}'}"
+        raise NotFound(f"the archive has {named}")
+    archive_mark.check(settings.archive, database)
     what = f"{words.plural(instances, 'instance')} of {_studies(studies)}, {words.size(size)}"
     if not yes:
         confirm(f"remove {what} from {settings.archive}")
-    paths = instance_store.paths(database, study=study, job_id=job_id)
+    paths = instance_store.paths(database, study=study, job_id=job_id, flawed=flawed)
     freed = archive_check.remove(Archive(settings.archive), database, paths)
     render.line(f"removed {words.plural(len(paths), 'instance')} of {_studies(studies)}, {words.size(freed)}")
 

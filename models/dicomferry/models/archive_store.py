@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import flaws, here, instance_store
+from dicomferry.models import flaws, instance_store
 from dicomferry.models.archive_tables import ArchiveRow, ArrivalRow, InstanceRow, LookRow
 from dicomferry.models.database import Database
 
@@ -190,12 +190,44 @@ def _with_latest(ids: Iterable[int]) -> sa.Select[int, str, int | None]:
 
 def files_at(database: Database, paths: Sequence[str]) -> list[File]:
     """The rows of the files at these paths. Raises OutOfReach."""
-    return _files(database, InstanceRow.path.in_(sa.bindparam("some", list(paths), expanding=True)))
+    found: list[File] = []
+    for first in range(0, len(paths), _MOST_KEYS):
+        some: sa.BindParameter[list[str]] = sa.bindparam(
+            "some", list(paths[first : first + _MOST_KEYS]), expanding=True
+        )
+        found += _files(database, InstanceRow.path.in_(some))
+    return found
 
 
-def flawed(database: Database) -> list[File]:
-    """The files that count for nothing: damaged, unreadable, of no study. Raises OutOfReach."""
-    return _files(database, here.is_flawed())
+def damaged(database: Database) -> list[File]:
+    """The files that were found damaged. Raises OutOfReach."""
+    return _files(database, _is_damaged())
+
+
+def clear_damage(database: Database, whole: Sequence[File]) -> None:
+    """These are as they were received again. Raises OutOfReach."""
+
+    def work(connection: Connection) -> None:
+        for first in range(0, len(whole), _MOST_KEYS):
+            ids = [one.instance_id for one in whole[first : first + _MOST_KEYS]]
+            rows = connection.execute(_with_latest(ids)).all()
+            connection.execute(sa.update(InstanceRow).where(InstanceRow.id.in_(ids), _is_damaged()).values(flaw=None))
+            instance_store.choose_current(connection, [row.sop_instance_uid for row in rows])
+
+    if whole:
+        database.write(work, durable=True)
+
+
+def _is_damaged() -> sa.ColumnElement[bool]:
+    return sa.func.coalesce(InstanceRow.flaw, "").startswith(flaws.DAMAGED, autoescape=True)
+
+
+def sizes(database: Database) -> Iterator[tuple[str, int]]:
+    """(path, size) of every instance that is kept, by path."""
+    query = sa.select(InstanceRow.path, InstanceRow.size).where(InstanceRow.removed_at.is_(None))
+    with database.stream() as connection:
+        for row in connection.execute(query.order_by(InstanceRow.path)):
+            yield row.path, row.size
 
 
 def _files(database: Database, *conditions: sa.ColumnElement[bool]) -> list[File]:

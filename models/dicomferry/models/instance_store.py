@@ -275,8 +275,10 @@ def listing(database: Database, *, study: str | None = None, job_id: int | None 
             }
 
 
-def _chosen(study: str | None, job_id: int | None) -> list[sa.ColumnElement[bool]]:
+def _chosen(study: str | None, job_id: int | None, flawed: bool = False) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = [InstanceRow.removed_at.is_(None)]
+    if flawed:
+        found.append(sa.or_(here.is_flawed(), InstanceRow.study_instance_uid.is_(None)))
     if study is not None:
         found.append(InstanceRow.study_instance_uid == study)
     if job_id is not None:
@@ -312,14 +314,19 @@ def count(database: Database) -> tuple[int, int]:
     return database.read(work)
 
 
-def extent(database: Database, *, study: str | None = None, job_id: int | None = None) -> tuple[int, int, int]:
-    """(instances, studies, bytes) of a study, or of what a job brought; of no known study counts as one study."""
+def extent(
+    database: Database, *, study: str | None = None, job_id: int | None = None, flawed: bool = False
+) -> tuple[int, int, int]:
+    """(instances, studies, bytes) of a study, of what a job brought, or of what is flawed (see `paths`).
+
+    What is of no known study counts as one study.
+    """
 
     def work(connection: Connection) -> tuple[int, int, int]:
         of_study = sa.func.coalesce(InstanceRow.study_instance_uid, "")
         size = sa.func.coalesce(sa.func.sum(InstanceRow.size), 0)
         query = sa.select(sa.func.count(), sa.func.count(of_study.distinct()), size)
-        number, studies, total = connection.execute(query.where(*_chosen(study, job_id))).one()
+        number, studies, total = connection.execute(query.where(*_chosen(study, job_id, flawed))).one()
         return int(number), int(studies), int(total)
 
     return database.read(work)
@@ -331,33 +338,15 @@ def unknown(database: Database, paths: Sequence[str]) -> list[str]:
     return [path for path in paths if path not in known]
 
 
-def sizes(database: Database) -> Iterator[tuple[str, int]]:
-    """(path, size) of every instance that is kept, by path."""
-    query = sa.select(InstanceRow.path, InstanceRow.size).where(InstanceRow.removed_at.is_(None))
-    with database.stream() as connection:
-        for row in connection.execute(query.order_by(InstanceRow.path)):
-            yield row.path, row.size
-
-
-def paths(database: Database, *, study: str | None = None, job_id: int | None = None) -> list[str]:
-    """The paths of the instances of a study, or of what a job brought."""
+def paths(
+    database: Database, *, study: str | None = None, job_id: int | None = None, flawed: bool = False
+) -> list[str]:
+    """The paths of the instances of a study, of what a job brought, or of what counts for nothing: files that are
+    damaged or cannot be read, and those that name no study.
+    """
 
     def work(connection: Connection) -> list[str]:
-        query = sa.select(InstanceRow.path).where(*_chosen(study, job_id)).order_by(InstanceRow.path)
+        query = sa.select(InstanceRow.path).where(*_chosen(study, job_id, flawed)).order_by(InstanceRow.path)
         return list(connection.execute(query).scalars())
 
     return database.read(work)
-
-
-def mark_removed(database: Database, gone: Sequence[str]) -> None:
-    """The files at these paths are no more; their rows stay as history."""
-
-    def work(connection: Connection) -> None:
-        now = database.now(connection)
-        for part in _parts(gone):
-            chosen = InstanceRow.path.in_(part), InstanceRow.removed_at.is_(None)
-            uids = connection.execute(sa.select(InstanceRow.sop_instance_uid).where(*chosen)).scalars().all()
-            connection.execute(sa.update(InstanceRow).where(*chosen).values(removed_at=now, is_current=False))
-            choose_current(connection, uids)
-
-    database.write(work, durable=True)

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from dicomferry.models import instance_store, telemetry
+from dicomferry.models import archive_store, instance_store, telemetry
+from dicomferry.models.archive_store import File
 from dicomferry.models.database import Database
 from dicomferry.models.errors import ConfigurationError, UnusableFile
 from dicomferry.models.instance_store import Received
-from dicomferry.workers import file_meta, part10
+from dicomferry.workers import file_hold, file_meta, part10
 from dicomferry.workers.archive import Archive, file_name, file_number
 from dicomferry.workers.data_set import Uids
 from dicomferry.workers.indexer import write_rows
@@ -53,12 +54,14 @@ def verify(archive: Archive, database: Database, *, repair: bool = False) -> Fin
     """Compare index and files; every file's element lengths are walked.
 
     `repair`: files without row get one, rows without file become history, left-over temporaries go (unless a storage
-    SCP is receiving). Damaged files are named and never touched. Raises OutOfReach.
+    SCP is receiving). Damaged files are named and never touched; with `repair` their rows say so, and they count for
+    nothing until they are whole again. Raises OutOfReach.
     """
     found = Findings()
-    rows = dict(instance_store.sizes(database))
+    rows = dict(archive_store.sizes(database))
     found.indexed = len(rows)
     fresh: list[str] = []
+    damaged: list[str] = []
     for path in archive.files():
         found.files += 1
         size = rows.pop(path, None)
@@ -67,6 +70,7 @@ def verify(archive: Archive, database: Database, *, repair: bool = False) -> Fin
         elif not _is_whole(archive, path, size):
             found.damaged += 1
             found.name("damaged", path)
+            damaged.append(path)
     # What was received since the rows were read has its row by now, or gets it from the storage SCP.
     for path in _unknown(database, fresh):
         found.unindexed += 1
@@ -74,22 +78,30 @@ def verify(archive: Archive, database: Database, *, repair: bool = False) -> Fin
         if not _is_whole(archive, path, None):
             found.damaged += 1
             found.name("damaged", path)
-    missing = [path for path in rows if _is_gone(archive, path)]
+    # Their rows as they are now, so that one that gets a new file from here on is left alone.
+    absent = archive_store.files_at(database, list(rows))
+    missing = [row for row in absent if _is_gone(archive, row.path)]
     found.missing_files = len(missing)
-    for path in missing:
-        found.name("missing", path)
+    for row in missing:
+        found.name("missing", row.path)
     for draft in archive.drafts():
         found.temporary += 1
         found.name("temporary", str(draft.relative_to(archive.root)))
     if repair:
-        _repair(archive, database, found, missing, fresh)
+        _repair(archive, database, found, missing, fresh, damaged)
     return found
 
 
-def _repair(archive: Archive, database: Database, found: Findings, missing: list[str], fresh: list[str]) -> None:
+def _repair(
+    archive: Archive, database: Database, found: Findings, missing: list[File], fresh: list[str], damaged: list[str]
+) -> None:
     for path, why in index(archive, database, fresh).left:
         found.name("without a row", f"{path}: {why}")
-    instance_store.mark_removed(database, missing)
+    archive_store.make_history(database, missing)
+    rows = archive_store.files_at(database, damaged)
+    archive_store.note_damage(database, [(row, "it is not as it was received") for row in rows])
+    noted = archive_store.damaged(database)
+    archive_store.clear_damage(database, [row for row in noted if _is_whole(archive, row.path, row.size)])
     if found.temporary:
         try:
             lock = archive.claim()
@@ -187,11 +199,26 @@ def _batches(paths: Iterable[str]) -> Iterator[list[str]]:
 
 
 def remove(archive: Archive, database: Database, paths: Iterable[str]) -> int:
-    """Remove these files, and make their rows history; the bytes that were freed. Raises OutOfReach, OSError."""
+    """Remove these files; the bytes that were freed. Raises OutOfReach, OSError.
+
+    Their rows become history first, durably, and by row: whoever dies in between leaves files without rows, never rows
+    without files. A file that is received anew meanwhile, or that somebody else put in the place of the one on record,
+    stays and keeps a row.
+    """
     freed = 0
     for part in _batches(paths):
-        freed += sum(archive.remove(path) for path in part)
-        instance_store.mark_removed(database, part)
+        rows = archive_store.files_at(database, part)
+        seen = {row.instance_id: file_hold.look(archive.root / row.path) for row in rows}
+        history = archive_store.make_history(database, rows)
+        stays: list[str] = []
+        for row in rows:
+            if row.instance_id in history:
+                with file_hold.going(archive.root / row.path, seen[row.instance_id]) as same:
+                    if same:
+                        freed += archive.remove(row.path)
+                    elif not _is_gone(archive, row.path):
+                        stays.append(row.path)
+        index(archive, database, stays)
     return freed
 
 

@@ -113,6 +113,29 @@ def require(root: Path, database: Database) -> None:
         raise ConfigurationError(_another(root, found))
 
 
+def check(root: Path, database: Database) -> None:
+    """The folder is the archive that the record knows, or may be taken for it. Nothing is written.
+
+    For who looks at files or removes them: what cannot be seen is not gone. Raises ConfigurationError, OutOfReach.
+    """
+    known = archive_store.mark(database)
+    files = archive_store.sample(database) if known is None else []
+    if known is None and not files:
+        return
+    try:
+        view = View(root)
+        try:
+            found, sample = view.mark(), view.sample(files)
+        finally:
+            view.close()
+    except OSError as error:
+        raise ConfigurationError(f"scp.archive {root}: {error.strerror or error}. {_ADVICE}") from None
+    if known is None and not sample.is_enough:
+        raise ConfigurationError(_not_adopted(root, sample))
+    if known is not None and found != known:
+        raise ConfigurationError(_another(root, found))
+
+
 def adopt(root: Path, database: Database) -> str:
     """Make the folder the archive that the record knows, whatever it knew before; its mark.
 

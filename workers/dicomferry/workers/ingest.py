@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from dicomferry.models import telemetry
 from dicomferry.models.errors import UnusableFile
 from dicomferry.models.instance_store import Arrival, Received
+from dicomferry.workers import file_hold
 from dicomferry.workers.archive import Archive, Draft, Folder, file_name, place
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
 from dicomferry.workers.indexer import Indexer
@@ -190,9 +191,21 @@ class Ingest(Intake):
         try:
             if not stat.S_ISREG(os.fstat(theirs).st_mode):
                 return Relation.CONFLICT
-            return compare(draft.fd, theirs, elements=elements)
+            relation = compare(draft.fd, theirs, elements=elements)
+            if relation is Relation.SAME and not self._keep(theirs):
+                # It is being removed at this moment: this one goes under a name of its own.
+                return Relation.ALTERNATE
+            return relation
         finally:
             os.close(theirs)
+
+    @staticmethod
+    def _keep(theirs: int) -> bool:
+        """Answer for a file that is there already; False where nobody can."""
+        try:
+            return file_hold.need(theirs)
+        except PermissionError:
+            return False
 
     def _received(self, path: str, size: int, outcome: str) -> Received:
         incoming, now = self._incoming, self._clock()
