@@ -40,6 +40,7 @@ def test_a_remote_as_it_was_added(database: Database) -> None:
         "timeouts": {"connect": 3.0},
         "quirks": [],
         "coerces": None,
+        "trust_answers": [],
         "window": None,
         "max_requests_per_minute": None,
         "max_instances_per_second": None,

@@ -279,7 +279,8 @@ def _leave(
     elif decision and decision.next is Next.HOLD:
         values |= {"state": ChunkState.HELD, "reason": decision.reason, "advice": decision.advice}
         values |= {"barren": decision.barren, "waiting_since": decision.waiting_since}
-        ledger.hold_chunks(connection, job_id, reason=decision.reason, advice=decision.advice)
+        if not decision.alone:
+            ledger.hold_chunks(connection, job_id, reason=decision.reason, advice=decision.advice)
         ledger.add_event(connection, job_id, now, "held", f"{decision.reason}: {decision.advice}")
     elif hold:
         values |= {"state": ChunkState.HELD, "reason": "held by a person", "advice": ledger.RELEASE}

@@ -80,6 +80,7 @@ class Remote:
     relational: bool = False
     pace: Pace | None = field(default=None, compare=False, repr=False)
     quirks: Quirks = field(default_factory=dict, hash=False)
+    trust_answers: frozenset[str] = frozenset()
     coerces: frozenset[str] = frozenset()
 
     @property

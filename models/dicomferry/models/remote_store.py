@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from dicomferry.models import governor, move_store, window
+from dicomferry.models import governor, move_store, trial_store, window
 from dicomferry.models import remote as grammar
 from dicomferry.models.answers import quirks
 from dicomferry.models.database import AnyRow, Database
@@ -40,6 +40,7 @@ DEFAULTS: Mapping[str, Any] = {
     "max_instances_per_second": None,
     "max_bytes_per_second": None,
     "quirks": [],
+    "trust_answers": [],
     "coerces": None,
 }
 _RATES = ("max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second")
@@ -96,6 +97,8 @@ def change(database: Database, name: str, address: str | None, **options: Any) -
         if not values:
             return
         connection.execute(sa.update(RemoteRow).where(RemoteRow.id == row.id).values(**values))
+        if address:
+            trial_store.forget(connection, row.id)
         if address or values.keys() & {"window", *_RATES}:
             governor.let_go(connection, row.id, database.now(connection), forget=bool(address))
 
@@ -181,6 +184,7 @@ def load(database: Database, remote_id: int, *, ae_title: str, timeouts: Timeout
             find_cap=row.find_cap,
             relational=row.relational,
             quirks=quirks.from_texts(row.quirks),
+            trust_answers=frozenset(row.trust_answers),
             coerces=grammar.parse_coerces(row.coerces),
         )
 

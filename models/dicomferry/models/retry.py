@@ -23,6 +23,10 @@ MAX_CONGESTED_IN_A_ROW = 3
 """After so many refusals for lack of resources in a row, the association is given up for a while."""
 
 
+ALONE = frozenset({"answers undecided"})
+"""What holds one request and says nothing of the others."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """Delays in seconds. `give_up_after` bounds how long a remote's fault is waited out before a person is asked."""
@@ -75,6 +79,8 @@ class Decision:
     """Whether whatever else waits for the remote has to wait as well: it is the remote that cannot, not this chunk."""
     leave_until: datetime | None = None
     """Until when the remote is better left alone; None where the attempt says nothing against it."""
+    alone: bool = False
+    """Whether a hold is about this chunk only, and the rest of the job goes on."""
     away: bool = False
     """Whether this one attempt is enough to leave it alone."""
 
@@ -133,7 +139,7 @@ def decide_chunk(
         return Decision(next=Next.DONE)
     reason, advice = (fault.reason, fault.advice) if fault else ("no progress", "see the worker's log")
     if fault and fault.rule is Rule.HOLD:
-        return Decision(next=Next.HOLD, reason=reason, advice=advice)
+        return Decision(next=Next.HOLD, reason=reason, advice=advice, alone=reason in ALONE)
     if progressed:
         pause = delay(1, jitter=jitter, policy=policy) if fault and fault.rule is Rule.CONGESTED else 0.0
         return Decision(next=Next.RETRY, at=now + timedelta(seconds=pause), reason=reason, advice=advice)

@@ -76,8 +76,9 @@ class MoveSpec:
     """C-MOVE of what each of `identifiers` matches at `level`, to the AE title `destination`; None is ourselves.
 
     Keys are resolved by C-FIND, unless they are the unique key of the level. `refetch` asks also for what lies in the
-    archive. `columns` are those of the CSV file that are no keys, `remarks` what stands there for each identifier,
-    `csv` is its name; None: there is none.
+    archive. `trust_answers` are the paths of keys whose answers are taken though they do not tell. `columns` are those
+    of the CSV file that are no keys, `remarks` what stands there for each identifier, `csv` is its name; None: there is
+    none.
     """
 
     kind: ClassVar[str] = "move"
@@ -88,6 +89,7 @@ class MoveSpec:
     root: str = "study"
     destination: str | None = None
     refetch: bool = False
+    trust_answers: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     remarks: tuple[tuple[str, ...], ...] = ()
     csv: str | None = None
@@ -104,6 +106,7 @@ class GetSpec:
     level: str = "study"
     root: str = "study"
     refetch: bool = False
+    trust_answers: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     remarks: tuple[tuple[str, ...], ...] = ()
     csv: str | None = None

@@ -75,6 +75,9 @@ class RemoteRow(Base):
     max_instances_per_second: Mapped[float | None]
     max_bytes_per_second: Mapped[int | None] = mapped_column(sa.BigInteger)
     quirks: Mapped[list[str]] = mapped_column(sa.JSON, server_default="[]", comment="answers that mean something else")
+    trust_answers: Mapped[list[str]] = mapped_column(
+        sa.JSON, server_default="[]", comment="keys whose answers are taken though they do not tell"
+    )
     coerces: Mapped[str | None] = mapped_column(sa.String(16), comment="UIDs that its files may carry otherwise")
     created_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]
@@ -351,6 +354,7 @@ class MatchRow(Base):
     flaw: Mapped[str | None] = mapped_column(sa.String(200), comment="what of it could not be read")
     transfer_syntax_uid: Mapped[str] = mapped_column(UID)
     data: Mapped[bytes] = mapped_column(sa.LargeBinary, comment="the identifier as received")
+    repeats: Mapped[bool] = mapped_column(server_default=sa.false(), comment="its unique key came before")
 
 
 class TurnRow(Base):

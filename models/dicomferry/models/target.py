@@ -53,6 +53,15 @@ def from_json(values: Sequence[Any]) -> Target:
     return Target(patient_id=patient_id, study=study, series=series, images=tuple(images), count=count)
 
 
+def says_more(root: str, level: str, keys: Iterable[Key]) -> bool:
+    """Whether the keys say something that no retrieve can: in Study Root, whose the study is."""
+    return (
+        query.Root(root) is query.Root.STUDY
+        and Level(level) is not Level.PATIENT
+        and bool(query.value_of(keys, UNIQUE[Level.PATIENT]))
+    )
+
+
 def from_keys(level: str, keys: Iterable[Key]) -> list[Target] | None:
     """The targets of an identifier that names them by unique keys alone; None where a query has to resolve it.
 

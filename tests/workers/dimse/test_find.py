@@ -153,7 +153,7 @@ def test_who_has_enough_cancels() -> None:
         for _ in range(2):
             matches = find(association, MODEL, query(association))
             assert next(matches).data == ONE
-            matches.close()  # type: ignore[attr-defined]
+            matches.close()
     assert (scp.cancels, scp.endings) == (2, ["released"])
 
 
@@ -192,7 +192,7 @@ def test_a_peer_that_is_deaf_to_cancel_is_left() -> None:
         association = opened(scp)
         matches = find(association, MODEL, query(association), cancel_seconds=0.2)
         next(matches)
-        matches.close()  # type: ignore[attr-defined]
+        matches.close()
         with pytest.raises(AssociationAborted):
             list(find(association, MODEL, query(association)))
         association.close()

@@ -44,6 +44,7 @@ _QUERIES: Mapping[str, _Row] = {
 }
 _DELIVERIES: Mapping[str, _Row] = {
     "no match": (Rule.FINAL, "the archive has nothing of that: are the keys right, and is it the right archive?", "PS3.4 C.4.1"),
+    "answers undecided": (Rule.HOLD, "see by `submit find` with the same keys what they list. Where that is right: `remote set NAME --trust-answers KEY`, then release; or submit it again with --trust-answers KEY", "PS3.4 C.2.2.2"),
     "not delivered": (Rule.FINAL, "the archive was asked more than once and did not send it: its log says why; then retry", "PS3.4 C.4.2"),
     "not delivered yet": (Rule.LATER, "the archive gets time before it is asked once more for what is missing", "PS3.4 C.4.2"),
     "nearline": (Rule.LATER, "the archive has it on slow media and was asked for it, which recalls it; it is looked for again by itself", "PS3.3 C.4.23.1.1"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from dicomferry.models import archive_tables, governor_tables, schedule_tables  # noqa: F401  (their tables are in Base's metadata)
+from dicomferry.models import archive_tables, governor_tables, schedule_tables, trial_tables  # noqa: F401  (their tables are in Base's metadata)
 from dicomferry.models.tables import Base
 
 context.configure(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from dicomferry.models import dimse_status
@@ -54,7 +54,7 @@ def find(
     stop: Stop = never,
     cancel_seconds: float = CANCEL_SECONDS,
     priority: int = message.PRIORITY_MEDIUM,
-) -> Iterator[Match]:
+) -> Generator[Match, None, None]:
     """The matches of one query; the iterator ends with the peer's success.
 
     `identifier` is encoded for the transfer syntax of `association.context_for(model_uid)`. The first answer is waited

@@ -141,11 +141,15 @@ def _data_set(node: _Node, *, explicit: bool) -> bytes:
 
 @dataclass
 class Answer:
-    """A decoded identifier. `character_set` is the one that its text was read in, `flaw` what could not be read."""
+    """A decoded identifier. `character_set` is the one that its text was read in, `flaw` what could not be read.
+
+    `unreadable` are the tags whose text may not be what was meant.
+    """
 
     attributes: Attributes
     character_set: str
     flaw: str | None = None
+    unreadable: frozenset[int] = frozenset()
 
     def first(self, tag: int) -> str | None:
         """The first value of an element as text; None where it has none."""
@@ -176,7 +180,7 @@ def decode(data: bytes, transfer_syntax: str, *, charset: str | None = None) -> 
     declared = characters.known(charset)
     attributes, used = reader.data_set(0, len(data), declared, 0)
     flaw = "; ".join(reader.flaws)[:_MOST_FLAW] or None
-    return Answer(attributes, used.terms, flaw)
+    return Answer(attributes, used.terms, flaw, frozenset(reader.unreadable))
 
 
 @dataclass
@@ -184,6 +188,9 @@ class _Reader:
     data: bytes
     explicit: bool
     flaws: list[str] = field(default_factory=list)
+    unreadable: set[int] = field(default_factory=set)
+    guessed: bool = False
+    """Whether the answer names a character set that is not known."""
     position: int = 0
 
     def data_set(
@@ -269,6 +276,7 @@ class _Reader:
         found = characters.character_set(terms)
         if found is None:
             self.flaws.append(f"character set {terms!a} is not known")
+            self.guessed = True
         return found or otherwise
 
     def value(self, tag: int, vr: str, raw: bytes, charset: CharacterSet) -> Attributes:
@@ -294,6 +302,8 @@ class _Reader:
         if raw.isascii() and b"\x1b" not in raw:
             return _values(vr, raw.decode())
         text, whole = charset.decode(raw, name=vr == "PN")
+        if self.guessed or not whole:
+            self.unreadable.add(tag)
         if whole:
             return _values(vr, text)
         self.flaws.append(f"{tag:08X} is not in {charset.terms or 'ASCII'}")

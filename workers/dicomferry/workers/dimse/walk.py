@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -56,8 +57,10 @@ def asker(association: Association, model_uid: str, *, stop: Stop = never) -> As
     def ask(level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
         syntax = association.context_for(model_uid).transfer_syntax
         encoded = identifier.encode(keys, syntax, charset=charset, level=level)
-        for match in find.find(association, model_uid, encoded, stop=stop):
-            yield match, identifier.decode(match.data, match.transfer_syntax, charset=charset)
+        # Whoever closes it early cancels the query.
+        with contextlib.closing(find.find(association, model_uid, encoded, stop=stop)) as matches:
+            for match in matches:
+                yield match, identifier.decode(match.data, match.transfer_syntax, charset=charset)
 
     return ask
 

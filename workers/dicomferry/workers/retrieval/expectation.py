@@ -13,11 +13,13 @@ from dicomferry.models.job_sums import DEPTHS
 from dicomferry.models.query import Key, Level
 from dicomferry.models.remote import Remote
 from dicomferry.models.request_store import Listed
+from dicomferry.models.spec import Retrieve
 from dicomferry.models.target import Target
 from dicomferry.workers.dimse import find, storage_classes, walk
 from dicomferry.workers.dimse.association import Association, open_association
 from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.retrieval.fault import Fault
+from dicomferry.workers.retrieval import resolution
+from dicomferry.workers.retrieval.resolution import Trials
 
 log = telemetry.logger(__name__)
 
@@ -27,7 +29,8 @@ _BELOW_STUDY = frozenset(f"{query.UNIQUE[level]:08X}" for level in (Level.SERIES
 @dataclass
 class Listing:
     """What the archive says it has. `depth` is the least that it told of any target, `why` the reason for less than
-    images. `absent` are images that were asked for by their UID and are not listed.
+    images. `absent` are images that were asked for by their UID and are not listed. `left_out` says which answers were,
+    because they contradict the keys.
     """
 
     targets: list[Target] = field(default_factory=list)
@@ -36,6 +39,7 @@ class Listing:
     instances: list[Listed] = field(default_factory=list)
     absent: list[Listed] = field(default_factory=list)
     availabilities: set[str] = field(default_factory=set)
+    left_out: str | None = None
 
     @property
     def expected(self) -> int | None:
@@ -59,18 +63,33 @@ def inquiry(remote: Remote, root: str, heart: Heartbeat) -> Iterator[Association
             heart.on_abort(None)
 
 
-def ask(remote: Remote, root: str, level: str, keys: Sequence[Key], heart: Heartbeat, *, insist: bool) -> Listing:
+def ask(
+    remote: Remote, spec: Retrieve, keys: Sequence[Key], heart: Heartbeat, *, insist: bool, trials: Trials
+) -> Listing:
     """What is there of an identifier.
 
     An archive that does not answer queries, or not down to the images, is taken at its word (`depth`); with `insist`
     its answer must be that it cannot, not only that it could not just now. Raises Fault where the identifier cannot be
     resolved, DimseError and FindStopped as the queries do.
     """
+    root, level = spec.root, spec.level
+    trusted = remote.trust_answers.union(spec.trust_answers)
     with inquiry(remote, root, heart) as association:
         targets = target.from_keys(level, keys)
-        if targets is None:
-            targets = _resolve(association, root, Level(level), keys, lambda: heart.stop)
-        return _listing(association, root, targets, lambda: heart.stop, insist=insist)
+        left_out = None
+        if targets is None or target.says_more(root, level, keys):
+            asked = walk.asker(association, query.find_model(root), stop=lambda: heart.stop)
+            try:
+                found = resolution.resolve(asked, remote, root, Level(level), keys, trials, trusted)
+            except resolution.Refused:
+                if targets is None:
+                    raise
+            else:
+                left_out = found.sentence
+                # Images that are not listed are told of one by one.
+                targets = targets if targets and found.targets and level == Level.IMAGE else found.targets
+        listing = _listing(association, root, targets or [], lambda: heart.stop, insist=insist)
+        return replace(listing, left_out=left_out)
 
 
 def again(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat) -> Listing:
@@ -170,36 +189,6 @@ def _classes_of(asked: walk.Ask, root: str, one: Target) -> list[str] | None:
     return None if known is None else [*told, *known]
 
 
-def _resolve(
-    association: Association, root: str, level: Level, keys: Sequence[Key], stop: Callable[[], bool]
-) -> list[Target]:
-    """The targets that the keys match. Raises Fault where the archive refuses the query."""
-    try:
-        found = list(walk.walk(walk.asker(association, query.find_model(root), stop=stop), root, level, keys))
-    except (DimseFailure, ContextNotAccepted) as error:
-        raise _refusal(error, association.remote) from error
-    targets: dict[Target, list[str]] = {}
-    for match in found:
-        values = {one: match.unique(one) for one in query.levels(root)}
-        if not values[level]:
-            continue
-        one = Target(
-            patient_id=values.get(Level.PATIENT),
-            study=values[Level.STUDY] if level is not Level.PATIENT else None,
-            series=values[Level.SERIES] if level in (Level.SERIES, Level.IMAGE) else None,
-        )
-        images = targets.setdefault(one, [])
-        if level is Level.IMAGE and values[level]:
-            images.append(str(values[level]))
-    return [replace(one, images=tuple(dict.fromkeys(images))) for one, images in targets.items()]
-
-
-def _refusal(error: DimseFailure | ContextNotAccepted, remote: Remote) -> Fault:
-    if isinstance(error, DimseFailure):
-        return Fault(dimse_status.for_status("find", error.status, remote.quirks), str(error), error.status)
-    return Fault(dimse_status.for_status("find", 0x0122), str(error))
-
-
 def _listing(
     association: Association, root: str, targets: Sequence[Target], stop: Callable[[], bool], *, insist: bool
 ) -> Listing:
@@ -212,7 +201,7 @@ def _listing(
             found = walk.Expectation(association, root, part.level, part.keys(root), stop=stop)
             listed += _of(part, found)
             if found.error and insist and _may_pass(found.error, association.remote):
-                raise _refusal(found.error, association.remote)
+                raise resolution.refusal(found.error, association.remote)
             listing.availabilities |= found.availabilities
             listing.depth = min(listing.depth, found.depth, key=DEPTHS.index)
             listing.why = listing.why or found.why

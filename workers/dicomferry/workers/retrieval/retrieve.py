@@ -27,6 +27,7 @@ from dicomferry.models.errors import ConfigurationError, DimseError, LeaseLost, 
 from dicomferry.models.remote import Remote
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import AttemptEnd, ItemState
+from dicomferry.models.trial_store import Trials
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.environment import INTERNAL, STUCK, Environment, sentence
 from dicomferry.workers.heartbeat import Heartbeat
@@ -275,11 +276,13 @@ class _Attempt:
     def _expect(self) -> End | None:
         """Find out what there is; the end of the attempt where that is nothing."""
         keys = tuple((path, value) for path, value in self.state.row.identifier or ())
-        insist = self.held.barren == 0
-        listing = expectation.ask(self.remote, self.spec.root, self.spec.level, keys, self.heart, insist=insist)
+        insist, trials = self.held.barren == 0, Trials(self.database, self.held.remote_id)
+        listing = expectation.ask(self.remote, self.spec, keys, self.heart, insist=insist, trials=trials)
         self.listing = listing
         if listing.expected == 0 or not listing.targets:
-            return End(failure=charge.failure(self.state, "no match", None))
+            return End(failure=charge.failure(self.state, "no match", listing.left_out))
+        if listing.left_out:
+            self._event("left out", listing.left_out)
         self._write(listing, reason=None)
         if listing.depth == "images":
             self.absent = [one.uid for one in listing.absent]
@@ -324,10 +327,9 @@ class _Attempt:
         return True
 
     def _event(self, what: str, text: str) -> None:
+        told = f"chunk {self.held.chunk_id}: {what}, {text}"
+
         def work(connection: Connection) -> None:
-            now = self.database.now(connection)
-            ledger.add_event(
-                connection, self.held.job_id, now, "expected", f"chunk {self.held.chunk_id}: {what}, {text}"
-            )
+            ledger.add_event(connection, self.held.job_id, self.database.now(connection), "expected", told)
 
         lease.fenced(self.database, self.held, work)
