@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import instance_store
+from dicomferry.models import instance_store, job_store
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.instance_store import Arrival, Received
+from dicomferry.models.state import ItemState
+from dicomferry.models.tables import ChunkRow, ItemRow
 from dicomferry.workers.archive import place
 from support import samples
 from support.samples import Sample
@@ -266,3 +268,35 @@ def test_a_terminal_is_asked(shelf: Shelf, answer: bytes, code: int, left: int) 
     assert "remove 1 instance of 1 study" in asked and str(shelf.root) in asked
     assert len(shelf.files) == left
     assert (b"removed 1 instance" in done.stdout) == (left == 0)
+
+
+def test_what_a_pruned_job_brought_is_known_by_its_arrivals(shelf: Shelf) -> None:
+    """Listed all the same, and that is said; a job that brought nothing, or never was, is told apart from an error."""
+    sample = shelf.put()
+    job_id = shelf.desk.echo_job()
+    shelf.belongs_to(job_id)
+    job_store.cancel(shelf.desk.database, job_id)
+    shelf.desk.run("jobs", "prune", "--older-than", "0m", "--yes")
+    told = shelf.desk.run("archive", "list", "--job", job_id)
+    assert sample.sop_instance_uid in told.stdout and f"job {job_id} was pruned" in told.stderr
+    assert len(shelf.desk.json("archive", "list", "--job", job_id)) == 1
+    assert "or it was pruned and brought nothing" in shelf.desk.run("archive", "list", "--job", "77", code=2).stderr
+    assert "give --yes" in shelf.desk.run("archive", "remove", "--job", job_id, code=2).stderr
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--paths",)])
+def test_what_was_here_before_a_job_is_said(form: tuple[str, ...], shelf: Shelf) -> None:
+    """It brought nothing, though what it asked for is here: on stderr, so that the list stays what it is."""
+    desk = shelf.desk
+    assert desk.remote_id
+    job_id = int(desk.run("submit", "move", "pacs1", "-k", "StudyInstanceUID=1.2").stdout)
+    chunk = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id)
+    row = {
+        "job_id": job_id, "chunk_id": desk.database.read(lambda connection: connection.execute(chunk).scalar_one()),
+        "kind": "instance", "is_first": True, "state": ItemState.SUCCEEDED, "reason": "already here",
+        "sop_instance_uid": "1.2.3.4",
+    }  # fmt: skip
+    desk.database.write(lambda connection: connection.execute(sa.insert(ItemRow).values(**row)))
+    told = desk.run("archive", "list", "--job", job_id, *form)
+    assert f"1 instance that job {job_id} asked for was here already" in told.stderr
+    assert f"dicomferry jobs report {job_id} --by instance" in told.stderr

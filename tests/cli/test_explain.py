@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from datetime import UTC, datetime
 
-from dicomferry.models import explanation
+import pytest
+import sqlalchemy as sa
+
+from dicomferry.models import explanation, instance_store, plan_store
 from dicomferry.models.answers import connections, statuses
+from dicomferry.models.archive_tables import ArrivalRow
+from dicomferry.models.instance_store import Arrival, Received
+from dicomferry.models.state import ItemState
 
 from .desk import ALREADY_THERE, REFUSED, SUCCEEDED, Desk
 
@@ -120,4 +126,43 @@ def test_words_are_offered(desk: Desk) -> None:
     """Completion knows the reason words and the newest jobs."""
     from dicomferry.cli import completion
 
-    assert [item.value for item in completion.answers("trunc")] == ["truncated"]
+    assert next(item.value for item in completion.answers("truncated")) == "truncated"
+
+
+def test_a_conflict_names_its_files(desk: Desk) -> None:
+    """Both sides of each: those of a store that differ from the first of their UID."""
+    job_id = desk.unplanned_job()
+    held = desk.claim()
+    decided = [
+        desk.item(number, state=ItemState.FAILED, reason="conflict", path=b"/data/other%d.dcm" % number)
+        | {"detail": f"differs from /data/first{number}.dcm"}
+        for number in range(7)
+    ]
+    plan_store.add_batch(desk.database, held, cursor=None, chunks=[[desk.item(9)]], decided=decided)
+    told = desk.run("explain", job_id).stdout
+    assert "/data/other0.dcm: differs from /data/first0.dcm" in told
+    assert f"and 2 more: `dicomferry jobs items {job_id} --state failed`" in told
+    (answer,) = desk.json("explain", job_id)["answers"]
+    assert answer["files"][4]["path"] == "/data/other4.dcm" and len(answer["files"]) == 5
+
+
+def test_a_conflict_of_what_came_names_both_files(desk: Desk) -> None:
+    """Those in the archive: the one that came with another content, and the one that was there first."""
+    job_id = int(desk.run("submit", "move", "pacs1", "-k", "StudyInstanceUID=1.2").stdout) if desk.remote_id else 0
+    now = datetime.now(UTC)
+    for number, (name, relation, outcome) in enumerate(
+        (("X.dcm", "first", "stored"), ("X~2.dcm", "conflict", "conflict"))
+    ):
+        arrival = Arrival(
+            association="a", number=number, outcome=outcome, calling_ae_title="PACS1", called_ae_title="FERRY",
+            address="127.0.0.1", message_id=1, originator_ae_title=None, originator_message_id=None, at=now,
+        )  # fmt: skip
+        row = Received(
+            path=name, size=10, stored_at=now, sop_instance_uid="1.2.3", sop_class_uid="1.2", transfer_syntax_uid="1.2",
+            study_instance_uid="1.2", series_instance_uid="1.2.1", relation=relation, flaw=None, arrival=arrival,
+        )  # fmt: skip
+        instance_store.record(desk.database, [row])
+    change = sa.update(ArrivalRow).values(job_id=job_id)
+    desk.database.write(lambda connection: connection.execute(change))
+    told = desk.run("explain", job_id).stdout
+    assert "conflict" in told and "X~2.dcm: differs from X.dcm" in told and "1 instance kept beside" in told

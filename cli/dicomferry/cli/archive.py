@@ -53,30 +53,50 @@ def list_(job: str | None, study: str | None, paths: bool, form: str | None) -> 
 
     settings = record.settings()
     database = record.for_reading(settings)
-    found = instance_store.listing(database, study=study, job_id=_job(database, job)) if database else iter(())
+    job_id = _job(database, job)
+    found = instance_store.listing(database, study=study, job_id=job_id) if database else iter(())
     if paths:
         if form:
             raise UsageError("--paths prints paths alone: leave out --json, --jsonl and --csv")
         # One file an instance: what was replaced stays in the archive, and in the list.
         for row in (row for row in found if row["current"]):
             render.verbatim(str(settings.archive / row["path"]))
-        return
-    nothing = "the archive has nothing of that" if study or job else "the archive is empty"
-    render.rows(found, form, columns=_COLUMNS, text=lambda rows: _table(rows, nothing))
+    else:
+        nothing = "the archive has nothing of that" if study or job else "the archive is empty"
+        render.rows(found, form, columns=_COLUMNS, text=lambda rows: _table(rows, nothing))
+    if database is not None and job_id is not None:
+        _tell_here(database, job_id)
 
 
 def _job(database: Database | None, text: str | None) -> int | None:
-    """The id of the job that was meant, None for none; raises NotFound."""
+    """The id of the job that was meant; raises NotFound. One that was pruned is known by its arrivals."""
     from dicomferry.cli import record
-    from dicomferry.models import job_view
+    from dicomferry.models import archive_of_job, job_view
     from dicomferry.models.errors import NotFound
 
     if text is None:
         return None
     if database is None:
         raise NotFound(record.NO_JOB_YET)
-    job_id: int = job_view.show(database, job_view.resolve_id(database, text))["id"]
+    job_id = job_view.resolve_id(database, text)
+    if not archive_of_job.is_kept(database, job_id):
+        if not archive_of_job.has_arrivals(database, job_id):
+            raise NotFound(f"no job {job_id}: there never was one, or it was pruned and brought nothing here")
+        note(f"job {job_id} was pruned: what is known to have come for it are its arrivals")
     return job_id
+
+
+def _tell_here(database: Database, job_id: int) -> None:
+    """Say what the job asked for and did not bring, for it was here before."""
+    from dicomferry.models import archive_of_job
+
+    number = archive_of_job.here_before(database, job_id)
+    if number:
+        note(
+            f"{words.plural(number, 'instance')} that job {job_id} asked for {'was' if number == 1 else 'were'} here "
+            f"already, so it did not bring {'it' if number == 1 else 'them'}: "
+            f"`dicomferry jobs report {job_id} --by instance` names every file"
+        )
 
 
 def _table(found: Iterable[Row], nothing: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -16,6 +16,9 @@ from dicomferry.models.answers.answer import Answer
 from dicomferry.models.errors import NotFound
 from dicomferry.models.explanation import Explained
 
+if TYPE_CHECKING:
+    from dicomferry.models.job_answers import Met
+
 _SAYS = {
     "failed": ("item", "failed"),
     "warning": ("item", "with a remark"),
@@ -25,6 +28,7 @@ _SAYS = {
     "succeeded": ("item", "in place all the same"),
     "attempts": ("attempt", "ended so"),
     "requests": ("request", "answered so"),
+    "arrivals": ("instance", "kept beside what the archive had"),
     "waiting": ("part", "waiting"),
     "held": ("part", "held"),
 }
@@ -161,6 +165,7 @@ def _explain_job(text: str, as_json: bool) -> None:
                 "statuses": [f"0x{status:04X}" for status in sorted(one.statuses)],
                 "counts": one.counts,
                 "detail": one.detail,
+                "files": one.files,
                 "category": one.answer.category.value,
                 "rule": one.answer.rule.value,
                 "advice": one.answer.advice,
@@ -181,7 +186,7 @@ def _explain_job(text: str, as_json: bool) -> None:
         codes = ", ".join(f"0x{status:04X}" for status in sorted(one.statuses))
         counts = ", ".join(_counted(count, *_SAYS[where]) for where, count in one.counts.items())
         heading = f"job {job_id}: {one.answer.reason}" + (f" ({codes})" if codes else "")
-        _tell(heading, one.answer, [("how often", counts), ("such as", one.detail)])
+        _tell(heading, one.answer, [("how often", counts), *_concerned(job_id, one)])
     for one_refused in refused:
         render.line("")
         number, why = one_refused["number"], one_refused["why"] or "without a word"
@@ -194,3 +199,16 @@ def _explain_job(text: str, as_json: bool) -> None:
         ]
         render.line(words.printable(heading))
         render.pairs([(name, words.printable(text)) for name, text in said])
+
+
+def _concerned(job_id: int, one: Met) -> list[tuple[str, str | None]]:
+    """The files concerned with what was said of each; where there are none, what was said once."""
+    if not one.files:
+        return [("such as", one.detail)]
+    told = [
+        f"{file['path'] or file['sop_instance_uid']}" + (f": {file['detail']}" if file["detail"] else "")
+        for file in one.files
+    ]
+    more = max(one.counts.get("failed", 0), one.counts.get("arrivals", 0)) - len(told)
+    told += [f"and {words.number(more)} more: `dicomferry jobs items {job_id} --state failed`"] if more > 0 else []
+    return [("" if place else "files", text) for place, text in enumerate(told)]

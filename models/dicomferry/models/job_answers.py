@@ -11,12 +11,15 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models import dimse_status, job_view
 from dicomferry.models.answers.quirks import Quirks, from_texts
+from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import Database
 from dicomferry.models.dimse_status import Answer
 from dicomferry.models.errors import NotFound
 from dicomferry.models.state import ChunkState
 from dicomferry.models.tables import AttemptRow, ChunkRow, ItemRow, JobRow, MoveRow, RemoteRow
 
+CONFLICT = "conflict"
+FILES_NAMED = 5
 _Met = tuple[str, int | None, str | None, int, str | None]
 
 
@@ -24,13 +27,15 @@ _Met = tuple[str, int | None, str | None, int, str | None]
 class Met:
     """One answer. `counts` tells how often: items by their state, attempts, requests (C-MOVE, C-GET), what waits.
 
-    `statuses` are those that came with it, `detail` is what was said on one of these occasions.
+    `statuses` are those that came with it, `detail` is what was said on one of these occasions. `files` are the first
+    files or instances concerned, each with what was said of it.
     """
 
     answer: Answer
     statuses: set[int] = field(default_factory=set)
     detail: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
+    files: list[dict[str, str | None]] = field(default_factory=list)
 
 
 def of_job(database: Database, job_id: int) -> tuple[str, list[Met]]:
@@ -45,7 +50,11 @@ def of_job(database: Database, job_id: int) -> tuple[str, list[Met]]:
         if row is None:
             raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
         service = job_view.service_of(row.kind, row.spec)
-        return service, _joined(service, from_texts(row.quirks), _met(connection, job_id))
+        found = _joined(service, from_texts(row.quirks), _met(connection, job_id))
+        for met in found:
+            assert met.answer.reason is not None
+            met.files = _files(connection, job_id, met.answer.reason)
+        return service, found
 
     return database.read(work)
 
@@ -94,6 +103,9 @@ def _met(connection: Connection, job_id: int) -> Iterator[_Met]:
     )
     for reason, count, detail in connection.execute(attempts):
         yield "attempts", None, reason, count, detail
+    beside = _beside(job_id).with_only_columns(number)
+    if count := connection.execute(beside).scalar_one():
+        yield "arrivals", None, CONFLICT, count, None
     moves = (
         sa.select(MoveRow.status, number, sa.func.max(MoveRow.comment))
         .where(MoveRow.job_id == job_id, MoveRow.status > 0)
@@ -112,3 +124,39 @@ def _met(connection: Connection, job_id: int) -> Iterator[_Met]:
     )
     for chunk, reason, count in connection.execute(waiting):
         yield "held" if chunk is ChunkState.HELD else "waiting", None, reason, count, None
+
+
+def _beside(job_id: int) -> sa.Select[str, str]:
+    """What came for a retrieve with another content than the archive had: path, SOP Instance UID."""
+    return (
+        sa.select(InstanceRow.path, InstanceRow.sop_instance_uid)
+        .join(ArrivalRow, ArrivalRow.instance_id == InstanceRow.id)
+        .where(ArrivalRow.job_id == job_id, ArrivalRow.outcome == CONFLICT)
+    )
+
+
+def _files(connection: Connection, job_id: int, reason: str) -> list[dict[str, str | None]]:
+    items = (
+        sa.select(ItemRow.path, ItemRow.sop_instance_uid, ItemRow.detail)
+        .where(
+            ItemRow.job_id == job_id,
+            ItemRow.reason == reason,
+            sa.or_(ItemRow.path.is_not(None), ItemRow.sop_instance_uid.is_not(None)),
+        )
+        .order_by(ItemRow.id)
+        .limit(FILES_NAMED)
+    )
+    found = [
+        {"path": job_view.path_text(row.path), "sop_instance_uid": row.sop_instance_uid, "detail": row.detail}
+        for row in connection.execute(items)
+    ]
+    if reason == CONFLICT:
+        left = FILES_NAMED - len(found)
+        for path, uid in connection.execute(_beside(job_id).order_by(ArrivalRow.id).limit(left)).all():
+            first = sa.select(InstanceRow.path).where(
+                InstanceRow.sop_instance_uid == uid, InstanceRow.path != path, InstanceRow.removed_at.is_(None)
+            )
+            other = connection.execute(first.order_by(InstanceRow.id).limit(1)).scalar()
+            detail = f"differs from {other}" if other else "differs from what the archive had"
+            found.append({"path": path, "sop_instance_uid": uid, "detail": detail})
+    return found
