@@ -27,6 +27,6 @@ RUN mkdir -m 0700 home
 VOLUME ["/var/lib/dicomferry/home"]
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 \
-    CMD ["dicomferry", "status", "--json"]
+    CMD ["dicomferry", "status", "--check", "--here"]
 ENTRYPOINT ["dicomferry"]
 CMD ["worker"]

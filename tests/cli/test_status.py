@@ -15,7 +15,7 @@ from support.process import free_port
 
 from .desk import SUCCEEDED, Desk
 
-STATUS_KEYS = {"roles", "broker", "database", "scp", "lanes", "jobs", "remotes"}
+STATUS_KEYS = {"roles", "broker", "database", "scp", "lanes", "jobs", "remotes", "disks", "differs"}
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,11 @@ def test_status_has_its_keys(desk: Desk) -> None:
     document = desk.json("status")
     assert set(document) == STATUS_KEYS
     (role,) = document["roles"]
-    assert set(role) == {"role", "host", "pid", "slots", "started_at", "seen_at"}
+    assert set(role) == {"role", "host", "pid", "slots", "started_at", "seen_at", "facts", "disks"}
     assert role["role"] == "worker" and role["started_at"].endswith("Z")
     assert document["database"]["reachable"] is True and document["database"]["version"]
-    assert document["broker"] == {"url": "embedded", "reachable": None}
+    assert document["broker"] == {"url": "embedded", "reachable": None, "why": None}
+    assert [disk["what"] for disk in document["disks"]] == ["archive", "home"]
     assert document["lanes"]["quick"] == {"pending": 1, "running": 0, "held": 0}
     assert document["jobs"]["succeeded"] == 1 and document["jobs"]["pending"] == 1
 
@@ -77,14 +78,15 @@ def test_status_of_a_database_out_of_reach_is_still_a_document(desk: Desk) -> No
 
 
 def test_the_broker_is_asked(desk: Desk, redis_server: RedisServer) -> None:
-    """A broker that answers PING is reachable, one that is away is not."""
+    """A broker that takes a write is reachable, one that is away is not."""
 
     def reachable(url: str) -> object:
         return json.loads(desk.run("status", "--json", DICOMFERRY_BROKER_URL=url).stdout)["broker"]
 
-    assert reachable(redis_server.url) == {"url": redis_server.url, "reachable": True}
+    assert reachable(redis_server.url) == {"url": redis_server.url, "reachable": True, "why": None}
     away = f"redis://:secret@127.0.0.1:{free_port()}/0"
-    assert reachable(away) == {"url": away.replace("secret", "***"), "reachable": False}
+    refused = {"url": away.replace("secret", "***"), "reachable": False, "why": "Connection refused"}
+    assert reachable(away) == refused
 
 
 def test_the_note_of_a_dead_embedded_broker_is_not_believed(desk: Desk) -> None:
@@ -92,7 +94,8 @@ def test_the_note_of_a_dead_embedded_broker_is_not_believed(desk: Desk) -> None:
     (desk.home / "run").mkdir(parents=True)
     note = {"url": "redis+socket:///gone/broker.sock", "pid": "1", "program": "x", "socket": "/gone/broker.sock"}
     (desk.home / "run" / "broker.json").write_text(json.dumps(note))
-    assert desk.json("status")["broker"] == {"url": "embedded", "reachable": False}
+    gone = {"url": "embedded", "reachable": False, "why": "No such file or directory"}
+    assert desk.json("status")["broker"] == gone
 
 
 def test_alone_it_shows_the_status_and_the_next_step(desk: Desk) -> None:

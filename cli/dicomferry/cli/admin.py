@@ -11,11 +11,26 @@ from dicomferry.cli.layout import Column
 
 @click.command(cls=Command)
 @options.json_option
-def status(as_json: bool) -> None:
+@click.option("--check", is_flag=True, help="Only say whether all is well: exit 0, or 1 and why, in one line.")
+@click.option(
+    "--role",
+    type=click.Choice(["worker", "scp", "scheduler"]),
+    multiple=True,
+    help="With --check: this role has to run, and what it needs; else a worker. May be given several times.",
+)
+@click.option("--here", is_flag=True, help="With --check: only roles of this host count, as in a container.")
+def status(as_json: bool, check: bool, role: tuple[str, ...], here: bool) -> None:
     """Show what runs, what waits and what went wrong."""
-    from dicomferry.cli import status as page
+    if not check:
+        if role or here:
+            raise click.UsageError("--role and --here belong to --check")
+        from dicomferry.cli import status as page
 
-    page.show(as_json=as_json)
+        page.show(as_json=as_json)
+        return
+    from dicomferry.cli import status_check
+
+    status_check.run(role, here=here, as_json=as_json)
 
 
 @click.group(cls=Group)

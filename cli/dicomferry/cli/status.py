@@ -8,7 +8,8 @@ from typing import Any
 from dicomferry.cli import remote_state, render, words
 from dicomferry.cli.broker_probe import broker
 from dicomferry.cli.record import connect, is_absent, settings
-from dicomferry.models import governor_view, instance_store, job_view, presence, remote_store, schema
+from dicomferry.models import disks, governor_view, instance_store, job_view, presence, remote_store, schema
+from dicomferry.models import facts as role_facts
 from dicomferry.models.database import Database, hide_password
 from dicomferry.models.errors import ConfigurationError, DicomferryError, OutOfReach
 from dicomferry.models.settings import Settings
@@ -40,6 +41,8 @@ def _collect(found: Settings) -> tuple[dict[str, Any], int, DicomferryError | No
         "lanes": {lane: {"pending": 0, "running": 0, "held": 0} for lane in ("quick", "bulk")},
         "jobs": {state.value: 0 for state in JobState},
         "remotes": [],
+        "disks": _own_disks(found),
+        "differs": [],
     }
     if is_absent(found):
         return document, 0, None
@@ -68,35 +71,57 @@ def _rows(found: Settings, database: Database) -> dict[str, Any]:
             "slots": role.slots,
             "started_at": job_view.moment(role.started_at),
             "seen_at": job_view.moment(role.seen_at),
+            "facts": role.facts,
+            "disks": role.disks,
         }
         for role in presence.alive(database)
     ]
+    running = next((role for role in reversed(roles) if role["role"] == "scp"), None)
     return {
         "roles": roles,
-        "scp": _scp(found, database, running=any(role["role"] == "scp" for role in roles)),
+        "scp": _scp(found, database, running),
+        "disks": running["disks"] if running and running["disks"] else _own_disks(found),
+        "differs": _differences(found, roles),
         "lanes": job_view.lanes(database),
         "jobs": job_view.counts(database),
         "remotes": governor_view.exceptions(database),
     }
 
 
-def _scp(found: Settings, database: Database, *, running: bool) -> dict[str, Any]:
+def _scp(found: Settings, database: Database, running: dict[str, Any] | None) -> dict[str, Any]:
+    """The storage SCP that runs, by what it wrote down when it began; without one, what the settings say here."""
     instances, size = instance_store.count(database)
+    facts = (running and running["facts"]) or role_facts.of_role("scp", found)
     return {
-        "ae_title": found.ae_title,
-        "host": found.scp.host,
-        "port": found.scp.port,
-        "running": running,
-        "archive": str(found.archive),
+        **{key: facts[key] for key in ("ae_title", "host", "port")},
+        "running": running is not None,
+        "archive": facts["archive"],
         "instances": instances,
         "bytes": size,
     }
 
 
+def _own_disks(found: Settings) -> list[dict[str, Any]]:
+    """What this machine sees, while no storage SCP says what it sees."""
+    return [dict(disk) for disk in disks.of(found)] if found.home.exists() else []
+
+
+def _differences(found: Settings, roles: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where a role runs with other settings, or another version, than this command has."""
+    return [
+        {"role": role["role"], "host": role["host"], "pid": role["pid"], "setting": key, "here": here, "runs": runs}
+        for role in roles
+        if role["facts"]
+        for key, here in role_facts.of_role(role["role"], found).items()
+        # Under `up` the roles have the embedded broker's address in their settings.
+        if key != "broker" and (runs := role["facts"].get(key)) != here
+    ]
+
+
 def _text(document: dict[str, Any]) -> None:
-    broker_words = {True: "answers", False: "does not answer", None: "not running"}
-    if document["broker"]["url"] != "embedded":
-        broker_words[None] = "not asked"
+    broker = document["broker"]
+    none = "not running" if broker["url"] == "embedded" else "not asked"
+    taken = {True: "answers", False: f"cannot be rung: {broker['why']}", None: none}[broker["reachable"]]
     database = document["database"]
     state = {
         True: f"version {database['version']}" if database["version"] else "without tables yet",
@@ -109,7 +134,7 @@ def _text(document: dict[str, Any]) -> None:
     if document["roles"] == []:
         rows.append(("worker", "none is running"))
     rows += [
-        ("broker", f"{document['broker']['url']}: {broker_words[document['broker']['reachable']]}"),
+        ("broker", f"{broker['url']}: {taken}"),
         ("database", f"{database['url']}: {state}"),
     ]
     if document["scp"] is not None:
@@ -119,11 +144,27 @@ def _text(document: dict[str, Any]) -> None:
         rows.append(
             ("storage SCP", f"{scp['ae_title']}, port {scp['port']}: {state}; archive {scp['archive']}: {kept}")
         )
+    rows += [(f"disk of {disk['what']}", _disk(disk)) for disk in document["disks"]]
+    rows += [("note", _difference(one)) for one in document["differs"]]
     if document["lanes"] is not None:
         rows += [(f"{lane} lane", _counts(numbers, "empty")) for lane, numbers in document["lanes"].items()]
         rows.append(("jobs", _counts(document["jobs"], "none yet")))
         rows += [(f"remote {one['name']}", remote_state.sentence(one)) for one in document["remotes"]]
     render.pairs(rows, indent="")
+
+
+def _disk(disk: dict[str, Any]) -> str:
+    free, reserve = words.size(disk["free"]), words.size(disk["reserve"])
+    told = f"{disk['path']}: {free} free, {reserve} of these are kept free"
+    if disks.is_short(disk):
+        what = "retrieves wait and nothing is taken in" if disk["what"] == "archive" else "make room"
+        return f"{told}: FULL, {what}"
+    return f"{told}: nearly full, make room" if disks.is_near(disk) else told
+
+
+def _difference(one: dict[str, Any]) -> str:
+    who = f"the {one['role']} on {one['host']}, process {one['pid']}"
+    return f"{who}, runs with {one['setting']} {one['runs']}; here it is {one['here']}"
 
 
 def _role(role: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from celery import Celery, signals
 from kombu.exceptions import KombuError
 from kombu.messaging import Producer
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from dicomferry.models import settings as settings_module
 from dicomferry.models import telemetry
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 RING = "dicomferry.ring"
 RING_EXPIRES_SECONDS = 60
+PROBE_KEY = "dicomferry.probe"
 WORKER_ID, WORKER_NAME = "_DICOMFERRY_WORKER_ID", "_DICOMFERRY_WORKER_NAME"
 
 log = telemetry.logger(__name__)
@@ -77,10 +78,16 @@ class CeleryDoorbell:
 
 
 def require_broker(url: str) -> None:
-    """Raise OutOfReach unless the broker takes us: host, certificate and password included."""
+    """Raise OutOfReach unless the broker takes us, and a write: host, certificate, password and room included."""
     producer = Producer(create(url, publisher=True).connection_for_write())  # type: ignore[no-untyped-call]
     try:
-        producer.channel.client.ping()
+        # Of a broker that is full, or a replica, a PING would say nothing.
+        producer.channel.client.set(PROBE_KEY, "1", px=1000)
+    except NoPermissionError:
+        pass  # not on that key; on those of the queue it may be another matter
+    except ResponseError as error:
+        text = f"it answers and takes no message: {str(error).strip().rstrip('.')}; make room there, or name its master"
+        raise OutOfReach(f"broker {hide_password(url)}: {text}") from error
     except (OSError, KombuError, RedisError) as error:
         raise OutOfReach(
             f"broker {hide_password(url)}: {str(error).strip().rstrip('.') or type(error).__name__}"
