@@ -20,6 +20,7 @@ PURE = {
     f"dicomferry.models.{name}"
     for name in (
         "spec", "remote", "query", "slices", "state", "outcome", "manifest", "answers", "dimse_status", "explanation",
+        "waits",
         "retry", "timetable", "pacing", "callers", "window", "uid", "errors", "proof",
         "matching", "moments", "folding", "wildcards", "target", "rounds",
     )

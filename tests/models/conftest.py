@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from dicomferry.models import schema
 from dicomferry.models.database import Database
 from dicomferry.models.tables import Base
+from dicomferry.models.waits import StepWatch
 from support.peers import PostgresCluster
 
 from .site import Clock, Site
@@ -82,7 +83,7 @@ def clock() -> Clock:
 def database(backend: str, request: pytest.FixtureRequest, _records: _Records, clock: Clock) -> Database:
     """This version's tables without rows, on the test's own clock."""
     found = _records.clean(backend, request)
-    found._clock = clock
+    found._clock, found._monotonic, found.steps = clock, clock.monotonic, StepWatch()
     return found
 
 

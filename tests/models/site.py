@@ -29,12 +29,22 @@ class Clock:
 
     def __init__(self) -> None:
         self.time = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
+        self.passed = 0.0
 
     def __call__(self) -> datetime:
         return self.time
 
     def move(self, seconds: float) -> None:
         """So many seconds later."""
+        self.time += timedelta(seconds=seconds)
+        self.passed += seconds
+
+    def monotonic(self) -> float:
+        """The same as a clock that nobody sets."""
+        return self.passed
+
+    def step(self, seconds: float) -> None:
+        """Somebody sets the clock: no time has passed."""
         self.time += timedelta(seconds=seconds)
 
 
@@ -170,9 +180,11 @@ class Site:
         self.finish(held, end=AttemptEnd.ERROR, decision=decision)
 
     def lose(self, held: Claim | None = None) -> int:
-        """Let every lease run out that is not renewed, and sweep."""
+        """Let every lease run out that is not renewed, and sweep; the pause after a death is over then."""
         self.clock.move(LEASE + 1)
-        return lease.expire(self.database)
+        number = lease.expire(self.database)
+        self.clock.move(retry.LONGEST_AFTER_DEATH)
+        return number
 
     # --- rows
 

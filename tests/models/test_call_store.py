@@ -53,7 +53,7 @@ def test_whatever_would_come_here_waits_for_a_disk(site: Site, kind: str, waits:
     site.database.write(lambda connection: connection.execute(sa.update(ChunkRow).values(kind=kind)))
     at = site.clock() + timedelta(minutes=10)
     decision = Decision(next=Next.RETRY, at=at, reason=DISK_FULL, advice="make room")
-    site.database.write(lambda connection: call_store.put_off(connection, decision))
+    site.database.write(lambda connection: call_store.put_off(connection, decision, site.clock()))
 
     def due() -> bool:
         rows = site.database.read(

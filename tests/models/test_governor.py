@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from dicomferry.models import breaker, dimse_status, governor, governor_view, job_store, lease, remote_store, retry
 from dicomferry.models import claim as claims
-from dicomferry.models import dimse_status, governor, governor_view, job_store, lease, remote_store, retry
 from dicomferry.models.claim import Claim
 from dicomferry.models.errors import AssociationRejected
 from dicomferry.models.governor_tables import GovernorRow
@@ -274,7 +274,9 @@ def test_one_looks_for_all(site: Site) -> None:
     assert (shown(site)["breaker"]["state"], shown(site)["breaker"]["failures"]) == ("open", 2)
     site.clock.move(20)
     probe = site.claim()
-    site.database.write(lambda connection: governor.mended(connection, site.remote_id, probe.chunk_id, probe.fence))
+    site.database.write(
+        lambda connection: breaker.mended(connection, site.remote_id, probe.chunk_id, probe.fence, site.clock())
+    )
     assert shown(site)["breaker"]["state"] == "closed"
     assert not site.claim().probe, "the others begin at once"
 
@@ -311,9 +313,9 @@ def test_aborts_in_a_row_open_it_as_well(site: Site) -> None:
         for _ in range(times):
             site.finish(site.claim(), end=AttemptEnd.ERROR, decision=broken)
 
-    fail(governor.MAX_BROKEN - 1)
+    fail(breaker.MAX_BROKEN - 1)
     site.complete(site.claim())
-    fail(governor.MAX_BROKEN - 1)
+    fail(breaker.MAX_BROKEN - 1)
     assert shown(site)["breaker"]["state"] == "closed"
     fail(1)
     assert shown(site)["breaker"]["state"] == "open"

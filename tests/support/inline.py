@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import job_store, ledger, presence, remote_store, schema, spec
+from dicomferry.models import job_store, ledger, presence, remote_store, retry, schema, spec
 from dicomferry.models.claim import PLAN
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import OutOfReach
@@ -36,7 +36,7 @@ class Clock:
     """Shows the same time until it is moved."""
 
     def __init__(self) -> None:
-        self.time = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
+        self.time = self.began = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 
     def __call__(self) -> datetime:
         return self.time
@@ -44,6 +44,10 @@ class Clock:
     def move(self, seconds: float) -> None:
         """So many seconds later."""
         self.time += timedelta(seconds=seconds)
+
+    def monotonic(self) -> float:
+        """The same in seconds, as a clock that nobody sets."""
+        return (self.time - self.began).total_seconds()
 
 
 class Killed(BaseException):
@@ -58,7 +62,7 @@ class Faulty(Database):
     """
 
     def __init__(self, url: str, *, clock: Clock, patience: float = 0.0, master: Faulty | None = None) -> None:
-        super().__init__(url, patience=patience, clock=clock)
+        super().__init__(url, patience=patience, clock=clock, monotonic=clock.monotonic)
         self.master = master or self
         self.away = False
         self.crash_at: int | None = None
@@ -71,17 +75,17 @@ class Faulty(Database):
         assert isinstance(self._clock, Clock)
         return Faulty(self.url, clock=self._clock, master=self.master)
 
-    def write(self, work: Callable[[Connection], _T], *, durable: bool = False) -> _T:
+    def write(self, work: Callable[[Connection], _T], *, durable: bool = False, slow: bool = False) -> _T:
         """One transaction, unless something is to go wrong."""
         self._reach()
         if self.master is not self:
-            return super().write(work, durable=durable)
+            return super().write(work, durable=durable, slow=slow)
         self.writes += 1
         self.on_write(self.writes)
         dies = self.crash_at is not None and self.writes == self.crash_at
         if dies and not self.after_commit:
             raise Killed
-        result = super().write(work, durable=durable)
+        result = super().write(work, durable=durable, slow=slow)
         if dies:
             raise Killed
         return result
@@ -230,9 +234,10 @@ class Inline:
         self.lose()
 
     def lose(self) -> None:
-        """Let every lease run out, and sweep."""
-        self.clock.move(self.settings.lease_seconds + 1)
-        self.sweep()
+        """Let every lease run out, and sweep, until the pause after a death is over."""
+        for seconds in (self.settings.lease_seconds + 1, retry.LONGEST_AFTER_DEATH):
+            self.clock.move(seconds)
+            self.sweep()
 
     # --- rows
 

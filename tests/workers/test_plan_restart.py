@@ -114,8 +114,8 @@ def test_death_of_the_next_one_as_well(site: Inline) -> None:
     with Bench() as bench:
         job_id = site.store(bench.address)
         for claims in range(1, 4):
-            # Claim, first batch, and dead before the second.
-            site.die(job_id, at=3)
+            # Claim, first batch, and dead before the second; after a death each file is written down before its turn.
+            site.die(job_id, at=3 if claims == 1 else 7)
             assert site.tally(job_id).total == 3 * claims
             assert site.ends(job_id, plan=True) == ["lost"] * claims
         assert site.drain(job_id) is JobState.INCOMPLETE

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models import governor
+from dicomferry.models import breaker
 from dicomferry.models.spec import StoreSpec
 from dicomferry.models.state import JobState, Tally
 from dicomferry.workers import turns
@@ -83,7 +83,7 @@ def test_a_new_chunk_waits_as_the_breaker_does(site: Inline) -> None:
     (new,) = site.chunks(second)
     assert (new.state, new.not_before, new.reason) == ("pending", waiting.not_before, "unreachable")
     remote = new.remote_id
-    site.database.write(lambda connection: governor.trusted(connection, remote))
+    site.database.write(lambda connection: breaker.trusted(connection, remote, site.clock()))
     third = site.store(f"BENCH@127.0.0.1:{port}")
     site.run_next()
     (due,) = site.chunks(third)

@@ -11,9 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import disks
+from dicomferry.models import disks, presence
 from dicomferry.models.database import AnyRow, Database, locking
-from dicomferry.models.presence import SILENT_AFTER
 from dicomferry.models.retry import Decision
 from dicomferry.models.state import ChunkState
 from dicomferry.models.tables import CallRow, ChunkRow, JobRow, WorkerRow
@@ -125,10 +124,11 @@ def _go_on(connection: Connection, reason: str, now: datetime) -> None:
     ids = connection.execute(locking(sa.select(ChunkRow.id).where(waiting).order_by(ChunkRow.id)))
     due = [row.id for row in ids]
     for first in range(0, len(due), 500):
-        connection.execute(sa.update(ChunkRow).where(ChunkRow.id.in_(due[first : first + 500])).values(not_before=now))
+        some = ChunkRow.id.in_(due[first : first + 500])
+        connection.execute(sa.update(ChunkRow).where(some).values(not_before=now, waits_from=now))
 
 
-def put_off(connection: Connection, decision: Decision) -> None:
+def put_off(connection: Connection, decision: Decision, now: datetime) -> None:
     """Moves that would come to us wait along: one of them has found out that there is no storage SCP; or that the disk
     is full, and then C-GETs as well.
     """
@@ -145,7 +145,7 @@ def put_off(connection: Connection, decision: Decision) -> None:
         connection.execute(
             sa.update(ChunkRow)
             .where(ChunkRow.id.in_(due[first : first + 500]))
-            .values(not_before=decision.at, reason=decision.reason, advice=decision.advice)
+            .values(not_before=decision.at, waits_from=now, reason=decision.reason, advice=decision.advice)
         )
 
 
@@ -153,10 +153,8 @@ def living_scps(database: Database, within: float | None = None) -> frozenset[in
     """The storage SCPs that gave a sign of life lately (`within` seconds); one that was restarted is another."""
 
     def work(connection: Connection) -> frozenset[int]:
-        since = database.now(connection) - timedelta(seconds=SILENT_AFTER if within is None else within)
-        query = sa.select(WorkerRow.id).where(
-            WorkerRow.role == "scp", WorkerRow.ended_at.is_(None), WorkerRow.seen_at >= since
-        )
+        living = presence.lives(database.now(connection), presence.SILENT_AFTER if within is None else within)
+        query = sa.select(WorkerRow.id).where(WorkerRow.role == "scp", living)
         return frozenset(connection.execute(query).scalars())
 
     return database.read(work)

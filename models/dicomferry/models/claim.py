@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models import governor, ledger, spec
-from dicomferry.models.database import Database, locking
+from dicomferry.models.database import Database, UTCDateTime, locking, past
 from dicomferry.models.governor import Gate
 from dicomferry.models.pacing import Limits
 from dicomferry.models.presence import Worker
@@ -42,7 +42,7 @@ _GROUPS = (
     .where(
         _DUE,
         ChunkRow.lane == sa.bindparam("lane"),
-        ChunkRow.not_before <= sa.bindparam("now"),
+        past(ChunkRow.not_before, ChunkRow.waits_from, sa.bindparam("now", type_=UTCDateTime)),
         sa.not_(JobRow.cancel_asked),
         sa.not_(JobRow.hold_asked),
     )
@@ -54,7 +54,9 @@ _RUNNING_OF_JOBS = (
     .group_by(ChunkRow.job_id)
 )
 _RUNNING_OF_WORKER = sa.select(sa.func.count()).where(
-    ChunkRow.state == ChunkState.RUNNING, ChunkRow.owner_id == sa.bindparam("worker"), ChunkRow.lane == "bulk"
+    ChunkRow.state == ChunkState.RUNNING,
+    ChunkRow.owner_id == sa.bindparam("worker"),
+    ChunkRow.lane == sa.bindparam("lane"),
 )
 _JOB = locking(
     sa.select(JobRow.id, JobRow.kind, JobRow.spec, JobRow.remote_id, JobRow.ignore_window).where(
@@ -93,8 +95,9 @@ class Claim:
 def claim(database: Database, lane: str, worker: Worker, *, lease_seconds: float, jitter: float = 0.0) -> Claim | None:
     """The best due chunk of a lane for this worker; None when nothing is due or every gate is closed.
 
-    Gates: the worker's slots for bulk, and what the governor says of each remote. A closed gate writes no attempt and
-    no event; what waits behind one that opens at a known time waits until then, with the reason. `jitter` is in 0..1.
+    Gates: the worker's slots for this lane, and what the governor says of each remote. A closed gate writes no attempt
+    and no event; what waits behind one that opens at a known time waits until then, with the reason. `jitter` is in
+    0..1.
     """
     while True:
         found = database.write(lambda connection: _claim(database, connection, lane, worker, lease_seconds))
@@ -118,7 +121,8 @@ def _claim(
     own = {"worker": worker.id}
     if connection.execute(_SLOTS, own).scalar():  # it drains
         return None
-    if lane == "bulk" and connection.execute(_RUNNING_OF_WORKER, own).scalar_one() >= worker.slots:
+    # The pool has one process more than slots: neither lane takes all of it.
+    if connection.execute(_RUNNING_OF_WORKER, {**own, "lane": lane}).scalar_one() >= worker.slots:
         return None
     full: set[tuple[int, bool]] = set()
     while True:
@@ -161,12 +165,13 @@ def _take(
             return None
     taken = connection.execute(
         sa.update(ChunkRow)
-        .where(ChunkRow.id == best.id, _DUE, ChunkRow.not_before <= now)
+        .where(ChunkRow.id == best.id, _DUE, past(ChunkRow.not_before, ChunkRow.waits_from, now))
         .values(
             state=ChunkState.RUNNING,
             fence=ChunkRow.fence + 1,
             owner_id=worker.id,
             lease_until=now + timedelta(seconds=lease_seconds),
+            leased_at=now,
             reason=None,
             advice=None,
             in_flight_item_id=None,

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import partial
+from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy import event, exc
+from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine, Row
 from sqlalchemy.types import TypeDecorator
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from dicomferry.models.errors import ConfigurationError, OutOfReach
+from dicomferry.models.connection_url import hide_password as hide_password
+from dicomferry.models.engine import create_engine
+from dicomferry.models.errors import ConfigurationError, Locked, OutOfReach
+from dicomferry.models.waits import StepWatch
 
 _T = TypeVar("_T")
 _Select = TypeVar("_Select", bound=sa.GenerativeSelect)
@@ -27,16 +30,12 @@ LOCK_SECONDS = 30.0
 """How long SQLite waits for another writer ..."""
 IMPATIENT_LOCK_SECONDS = 5.0
 """... and for a heartbeat, which has more to do than to wait."""
-_POSTGRESQL = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-_POSTGRESQL |= {"tcp_user_timeout": 30_000}
-_PLAIN_PARAMETERS = frozenset(
-    {"host", "hostaddr", "port", "db", "dbname", "user", "service", "application_name", "client_encoding"}
-    | {"connect_timeout", "target_session_attrs", "load_balance_hosts", "tcp_user_timeout", "virtual_host"}
-    | {"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "gssencmode", "channel_binding"}
-    | {"sslmode", "sslnegotiation", "sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile", "mode", "cache", "uri"}
-    | {"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "socket_timeout", "socket_connect_timeout"}
-)
-"""What may be shown of a URL's parameters: names, numbers, paths, of PostgreSQL, Redis and SQLite."""
+PERSONS_PATIENCE = 5.0
+"""Seconds for which a person's command goes on over a lost connection: what it writes is written once."""
+_DEEDS_KEPT = timedelta(days=1)
+
+
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -59,12 +58,16 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+_DEED = sa.table("deed", sa.column("token", sa.String), sa.column("at", UTCDateTime))
+
+
 class Database:
     """One database of one process.
 
     `patience` is how many seconds a call goes on over lost connections and locks before OutOfReach is raised,
     `lock_seconds` how long one try waits for another writer of an SQLite file.
-    `clock`, when given, replaces the clock of the system (SQLite) or of the server (PostgreSQL).
+    `clock`, when given, replaces the clock of the system (SQLite) or of the server (PostgreSQL), `monotonic` the one
+    that nobody sets.
     """
 
     def __init__(
@@ -74,17 +77,20 @@ class Database:
         patience: float = 0.0,
         lock_seconds: float = LOCK_SECONDS,
         clock: Callable[[], datetime] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url
         self.patience = patience
         self._lock_seconds = lock_seconds
         self._clock = clock
+        self._monotonic = monotonic
+        self.steps = StepWatch()
         self._engine: Engine | None = None
         self._pid = 0
 
     def impatient(self) -> Database:
         """The same record on a connection of its own, for calls that must fail within seconds."""
-        return Database(self.url, lock_seconds=IMPATIENT_LOCK_SECONDS, clock=self._clock)
+        return Database(self.url, lock_seconds=IMPATIENT_LOCK_SECONDS, clock=self._clock, monotonic=self._monotonic)
 
     @property
     def engine(self) -> Engine:
@@ -92,7 +98,7 @@ class Database:
         if self._engine is None or self._pid != os.getpid():
             if self._engine is not None:
                 self._engine.dispose(close=False)
-            self._engine = _create_engine(self.url, self._lock_seconds)
+            self._engine = create_engine(self.url, self._lock_seconds, impatient=self._lock_seconds < LOCK_SECONDS)
             self._pid = os.getpid()
         return self._engine
 
@@ -103,6 +109,12 @@ class Database:
 
     def now(self, connection: Connection) -> datetime:
         """Aware UTC now, by the server's clock on PostgreSQL so that the nodes' clocks do not matter."""
+        before = self._monotonic()
+        moment = self._now(connection)
+        self.steps.look(moment, before, self._monotonic())
+        return moment
+
+    def _now(self, connection: Connection) -> datetime:
         if self._clock:
             return self._clock()
         if connection.dialect.name == "sqlite":
@@ -110,13 +122,37 @@ class Database:
         moment: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
         return moment.astimezone(UTC)
 
-    def write(self, work: Callable[[Connection], _T], *, durable: bool = False) -> _T:
+    def write(self, work: Callable[[Connection], _T], *, durable: bool = False, slow: bool = False) -> _T:
         """`work(connection)` in one writing transaction.
 
         It may run again after a lost connection, so it must be harmless when run twice. `durable`: the commit is
-        on disk when this returns. Raises OutOfReach.
+        on disk when this returns. `slow`: it may take as long as it takes. Raises OutOfReach.
         """
-        return self._run(work, {"durable": durable})
+        return self._run(work, {"durable": durable, "slow": slow})
+
+    def write_at_once(self, work: Callable[[Connection], _T]) -> _T:
+        """The same, tried once, hardly waiting for what another transaction has locked. Raises Locked, OutOfReach."""
+        return self._run(work, {"at_once": True}, patience=0.0)
+
+    def write_once(self, work: Callable[[Connection], _T]) -> _T:
+        """What a person asks for, in one durable transaction that is done once, however often it has to be tried.
+
+        Where the connection was lost while the commit was answered, the next try finds a note that the transaction
+        left with it, and what the first one came to is the answer. Raises OutOfReach.
+        """
+        token = uuid.uuid4().hex
+        came_to: list[_T] = []
+
+        def once(connection: Connection) -> _T:
+            if came_to and connection.execute(sa.select(_DEED.c.token).where(_DEED.c.token == token)).first():
+                return came_to[-1]
+            now = self.now(connection)
+            connection.execute(sa.delete(_DEED).where(_DEED.c.at < now - _DEEDS_KEPT))
+            connection.execute(sa.insert(_DEED).values(token=token, at=now))
+            came_to.append(work(connection))
+            return came_to[-1]
+
+        return self.write(once, durable=True)
 
     def read(self, work: Callable[[Connection], _T]) -> _T:
         """`work(connection)` in one reading transaction, which no writer waits for. Raises OutOfReach."""
@@ -160,17 +196,19 @@ class Database:
             self._engine.dispose()
         self._engine = None
 
-    def _run(self, work: Callable[[Connection], _T], options: dict[str, Any]) -> _T:
+    def _run(self, work: Callable[[Connection], _T], options: dict[str, Any], patience: float | None = None) -> _T:
+        patience = self.patience if patience is None else patience
+
         def once() -> _T:
             with self.engine.connect().execution_options(**options) as connection, connection.begin():
                 return work(connection)
 
         with self._translated():
-            if not self.patience:
+            if not patience:
                 return once()
             retrying = Retrying(
                 retry=retry_if_exception(_is_passing),
-                stop=stop_after_delay(self.patience),
+                stop=stop_after_delay(patience),
                 wait=wait_random_exponential(multiplier=0.05, max=2.0),
                 reraise=True,
             )
@@ -183,7 +221,11 @@ class Database:
         except exc.OperationalError as error:
             if _is_missing_table(error):
                 raise ConfigurationError(_no_tables(self.url)) from error
-            raise OutOfReach(f"database {hide_password(self.url)}: {_first_line(error)}") from error
+            kind = Locked if getattr(error.orig, "sqlstate", "") == _LOCK_NOT_AVAILABLE else OutOfReach
+            raise kind(f"database {hide_password(self.url)}: {_first_line(error)}") from error
+        except exc.TimeoutError as error:
+            # SQLAlchemy's own: all connections of this process are in use, since the database is slow to answer.
+            raise OutOfReach(f"database {hide_password(self.url)}: no connection became free") from error
         except exc.ProgrammingError as error:
             if _is_missing_table(error):
                 raise ConfigurationError(_no_tables(self.url)) from error
@@ -191,20 +233,29 @@ class Database:
         except exc.InterfaceError as error:
             raise OutOfReach(f"database {hide_password(self.url)}: {_first_line(error)}") from error
         except exc.DatabaseError as error:
-            if type(error) is not exc.DatabaseError:
+            if type(error) is not exc.DatabaseError and not error.connection_invalidated:
                 raise
             # SQLite's word for a file that is damaged, or no database at all.
             raise OutOfReach(f"database {hide_password(self.url)}: {_first_line(error)}") from error
 
 
-def locking(statement: _Select) -> _Select:
+def past(
+    until: Any, written: Any, now: datetime | sa.BindParameter[datetime], *, strictly: bool = False
+) -> sa.ColumnElement[bool]:
+    """As `waits.is_past`, for two columns of a row whose wait has an end; `strictly`: it is not at the end itself."""
+    return sa.or_(until < now if strictly else until <= now, written > now)
+
+
+def locking(statement: _Select, *, skip: bool = False) -> _Select:
     """Lock the rows that a statement finds, but not against those who only refer to them.
+
+    `skip`: rows that somebody else has locked are not found.
 
     PostgreSQL checks a foreign key by a lock of its own on the row that is referred to, also where a row is written a
     second time in a transaction: whoever has a job and writes its chunk would wait for the worker that the chunk
     names, and whoever has claimed that worker for the job. SQLite has its one writer.
     """
-    return statement.with_for_update(key_share=True)
+    return statement.with_for_update(key_share=True, skip_locked=skip)
 
 
 def run_many(connection: Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -250,32 +301,14 @@ def insert_many(
     )
 
 
-def hide_password(url: str) -> str:
-    """The URL without its secrets, each as `***`; anything that is no URL unchanged.
-
-    The password in the address; every parameter but those known to hold none, for no list of secret ones is whole
-    (`sslpassword`, `token`, `sig`); and the path of a webhook, which for many services is the secret itself.
-    """
-    # Up to the last @: whoever forgets to quote the @ or / in a password must not see it printed.
-    hidden = re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:***@", url)
-    hidden = re.sub(r"(?i)^(https?://[^/?#]*)[/?#].+", r"\1/***", hidden)
-    head, mark, query = hidden.partition("?") if "://" in hidden else (hidden, "", "")
-    return head + mark + "&".join(map(_hide_value, re.split("[&;]", query)))
-
-
-def _hide_value(parameter: str) -> str:
-    name, equals, value = parameter.partition("=")
-    if not parameter or (equals and not value) or name.lower() in _PLAIN_PARAMETERS:
-        return parameter
-    return f"{name}=***" if equals else "***"
-
-
 def _first_line(error: exc.DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
 
 
 def _is_passing(error: BaseException) -> bool:
     """Whether trying again may help: connection lost, server starting, lock or deadlock."""
+    if isinstance(error, exc.TimeoutError):
+        return True
     if not isinstance(error, exc.DBAPIError):
         return False
     if isinstance(error.orig, sqlite3.Error):
@@ -292,48 +325,3 @@ def _is_missing_table(error: exc.DBAPIError) -> bool:
 
 def _no_tables(url: str) -> str:
     return f"database {hide_password(url)} is not of this version: run `dicomferry db upgrade`"
-
-
-def _create_engine(url: str, lock_seconds: float) -> Engine:
-    try:
-        parsed = sa.make_url(url)
-        if parsed.drivername == "postgresql":
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-            raise ConfigurationError(
-                f"database_url: {parsed.get_backend_name()} is not supported; use SQLite or PostgreSQL"
-            )
-        arguments = dict(_POSTGRESQL) if parsed.get_backend_name() == "postgresql" else {}
-        engine = sa.create_engine(parsed, connect_args=arguments, pool_pre_ping=not url.startswith("sqlite"))
-    except exc.ArgumentError:
-        raise ConfigurationError(f"database_url: {hide_password(url)!r} is not a database URL") from None
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"database_url needs the module {error.name}: pip install 'dicomferry[postgres]'"
-        ) from None
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", partial(_set_up_sqlite, lock_seconds))
-        event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _set_up_sqlite(lock_seconds: float, connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None
-    connection.executescript(
-        f"PRAGMA busy_timeout={lock_seconds * 1000:.0f}; PRAGMA journal_mode=WAL; "
-        "PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON"
-    )
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    """Writers take the lock at once: SQLite cannot wait when a read snapshot would have to be upgraded."""
-    options = connection.get_execution_options()
-    if options.get("reading"):
-        connection.exec_driver_sql("BEGIN")
-        return
-    # NORMAL keeps the file consistent over a power cut but may lose the last commits; FULL does not.
-    level = "FULL" if options.get("durable") else "NORMAL"
-    if connection.info.get("synchronous") != level:
-        connection.exec_driver_sql(f"PRAGMA synchronous={level}")
-        connection.info["synchronous"] = level
-    connection.exec_driver_sql("BEGIN IMMEDIATE")

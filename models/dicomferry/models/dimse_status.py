@@ -59,6 +59,13 @@ def for_error(error: errors.DimseError, own: Quirks = _NONE) -> Answer:
     return connections.CONNECTIONS[key]
 
 
+def reasons_of(*rules: Rule) -> frozenset[str]:
+    """The reasons of all ways in which a connection fails that have one of these rules."""
+    return frozenset(
+        answer.reason for answer in connections.CONNECTIONS.values() if answer.rule in rules and answer.reason
+    )
+
+
 def local(reason: str, advice: str | None = None) -> Answer:
     """An answer that no peer gave, by its reason; with `advice` in place of the row's where more is known."""
     answer = _OF_REASONS[reason]

@@ -31,6 +31,10 @@ class OutOfReach(DicomferryError):
     exit_code = 4
 
 
+class Locked(OutOfReach):
+    """Another transaction has locked what this one needs, and keeps it for long."""
+
+
 class OutputFailed(DicomferryError):
     """Standard output takes nothing: it is closed, or its disk is full."""
 

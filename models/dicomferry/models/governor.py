@@ -1,13 +1,13 @@
 """The governor: what keeps all processes together from hurting a remote.
 
 Its gates are asked inside the claim, with the remote's row locked; its places (see `pacing`) are taken by whoever is
-about to use the remote, a few at once; its breaker opens when the remote cannot be used, and then lets one attempt at a
-time look again. Its row is locked after the job's, the remote's and the own chunk's, before chunks that wait.
+about to use the remote, a few at once. Its breaker is in `breaker`. Its row is locked after the job's, the remote's and
+the own chunk's, before chunks that wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -20,10 +20,10 @@ from dicomferry.models import pacing, window
 from dicomferry.models.database import AnyRow, Database, locking
 from dicomferry.models.governor_tables import GovernorRow
 from dicomferry.models.pacing import Grant, Limits
-from dicomferry.models.retry import Decision
 from dicomferry.models.spec import RETRIEVES
 from dicomferry.models.state import ChunkState
-from dicomferry.models.tables import AttemptRow, ChunkRow, JobRow, RemoteRow
+from dicomferry.models.tables import ChunkRow, JobRow, RemoteRow
+from dicomferry.models.waits import ahead, is_past
 
 WINDOW = "window"
 """Why a chunk waits whose remote may not be used at this hour ..."""
@@ -31,19 +31,29 @@ LIMIT = "limit"
 """... and one whose remote was used as much as it may be."""
 CROWDED = "rejected for now"
 """What is said of a remote that has no room for one more association."""
-MAX_BROKEN = 5
-"""After so many attempts in a row that broke off without having achieved anything, the breaker opens."""
 JITTER_SECONDS = 10.0
 """Remotes that open at the same time are not all called in the same second."""
 DEBT_SECONDS = 1.0
 """A request that would have to wait longer than this is not begun."""
 _LEARN_EVERY = timedelta(seconds=1)
 _NEVER = timedelta(days=1)
-_LATELY = timedelta(days=1)
 
 What = Literal["requests", "instances", "size"]
 LIMITS = (RemoteRow.max_requests_per_minute, RemoteRow.max_instances_per_second, RemoteRow.max_bytes_per_second)
 """The columns that `limits` reads, beside those of the governor's row."""
+MENDED: Mapping[str, Any] = {
+    "failures": 0,
+    "broken_since": None,
+    "probe_at": None,
+    "probe_set_at": None,
+    "probe_chunk_id": None,
+    "reason": None,
+    "detail": None,
+    "advice": None,
+}
+"""A breaker that is closed."""
+FORGOTTEN: Mapping[str, Any] = {"learned_rate": None, "learned_associations": None}
+"""A remote of which nothing was learned."""
 # Built once: they are part of every claim.
 _ROW = (
     sa.select(
@@ -100,22 +110,22 @@ def limited(database: Database) -> dict[int, Limits]:
     return {row.id: Limits(instances=row.max_instances_per_second, size=row.max_bytes_per_second) for row in rows}
 
 
-def _row(connection: Connection, remote_id: int) -> AnyRow:
+def row_of(connection: Connection, remote_id: int) -> AnyRow:
     """The limits and state of a remote, where it has none yet all empty; nothing is locked."""
     return connection.execute(_ROW, {"remote": remote_id}).one()
 
 
-def _update(connection: Connection, remote_id: int, values: Mapping[str, Any]) -> None:
+def update(connection: Connection, remote_id: int, values: Mapping[str, Any]) -> None:
     """Write the governor's row, which is made where there is none."""
     make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     statement = make(GovernorRow).values({"failures": 0, **values, "remote_id": remote_id})
     connection.execute(statement.on_conflict_do_update(index_elements=["remote_id"], set_=dict(values)))
 
 
-def _locked(connection: Connection, remote_id: int) -> AnyRow:
-    """As `_row`, with the governor's row locked. SQLite has its one writer."""
-    _update(connection, remote_id, {"remote_id": remote_id})
-    return _row(connection, remote_id)
+def locked(connection: Connection, remote_id: int) -> AnyRow:
+    """As `row_of`, with the governor's row locked. SQLite has its one writer."""
+    update(connection, remote_id, {"remote_id": remote_id})
+    return row_of(connection, remote_id)
 
 
 def running(connection: Connection, remote_id: int, *conditions: sa.ColumnElement[bool]) -> int:
@@ -130,17 +140,17 @@ def running(connection: Connection, remote_id: int, *conditions: sa.ColumnElemen
 
 def gate(connection: Connection, remote_id: int, kind: str, now: datetime, *, ignore_window: bool) -> Gate:
     """Whether a chunk of this kind may be begun. Whoever begins it has the remote's row locked."""
-    row = _row(connection, remote_id)
+    row = row_of(connection, remote_id)
     hours = None if ignore_window else window.from_document(row.window)
     if hours is not None and not hours.is_open(now):
         opening = hours.opens_at(now)
         advice = "it starts by itself when the remote's window opens; `submit --ignore-window` is for what cannot wait"
         return Gate(until=opening or now + _NEVER, reason=WINDOW, advice=advice)
-    if row.broken_since is not None and now < row.probe_at:
+    if row.broken_since is not None and not is_past(row.probe_at, row.probe_set_at, now):
         return Gate(until=row.probe_at, reason=row.reason, advice=row.advice)
-    debts = [row.requests_until] if kind != "store" else []
-    debts += [row.instances_until, row.size_until] if kind in RETRIEVES else []
-    debt = max((moment for moment in debts if moment is not None), default=now)
+    debt = _taken(
+        row, now, ("requests",) if kind != "store" else (), ("instances", "size") if kind in RETRIEVES else ()
+    )
     known = limits(row, now)
     if known and debt - now > timedelta(seconds=DEBT_SECONDS):
         advice = "the remote's limits (see `dicomferry remote show`) leave no room for another request before that"
@@ -148,6 +158,13 @@ def gate(connection: Connection, remote_id: int, kind: str, now: datetime, *, ig
     if _is_full(connection, remote_id, kind, row, now):
         return Gate(full=True)
     return Gate(probe=row.broken_since is not None, failures=row.failures or 0, limits=known)
+
+
+def _taken(row: AnyRow, now: datetime, *kinds: Sequence[What]) -> datetime:
+    """Until when all places of these limits are taken."""
+    names = [name for some in kinds for name in some]
+    found = (ahead(getattr(row, f"{name}_until"), getattr(row, f"{name}_taken_at"), now) for name in names)
+    return max((moment for moment in found if moment is not None), default=now)
 
 
 def _is_full(connection: Connection, remote_id: int, kind: str, row: AnyRow, now: datetime) -> bool:
@@ -178,6 +195,8 @@ def put_off(database: Database, remote_id: int, kind: str, *, ignore_window: boo
         until = found.until + timedelta(seconds=JITTER_SECONDS * jitter if found.reason == WINDOW else 0.0)
         waiting = [ChunkRow.remote_id == remote_id, ChunkRow.not_before < until]
         values: dict[str, Any] = {"not_before": until, "reason": found.reason, "advice": found.advice}
+        # A window opens at its hour, whatever becomes of the clock; the other waits are ours.
+        values["waits_from"] = None if found.reason == WINDOW else now
         if found.reason == WINDOW:
             waiting.append(ChunkRow.job_id.not_in(sa.select(JobRow.id).where(JobRow.ignore_window)))
         elif found.reason == LIMIT:
@@ -208,10 +227,12 @@ def let_go(connection: Connection, remote_id: int, now: datetime, *, forget: boo
     """The remote's window or limits were changed: what waited for them is due. `forget`: it is another remote now."""
     reasons = [WINDOW, LIMIT]
     if forget:
-        reasons += [row for row in [_row(connection, remote_id).reason] if row]
-        _update(connection, remote_id, {**_MENDED, "learned_rate": None, "learned_associations": None})
+        reasons += [row for row in [row_of(connection, remote_id).reason] if row]
+        update(connection, remote_id, {**MENDED, **FORGOTTEN})
     waiting = in_order(connection, ChunkRow.remote_id == remote_id, ChunkRow.reason.in_(reasons))
-    connection.execute(sa.update(ChunkRow).where(waiting).values(not_before=now, reason=None, advice=None))
+    connection.execute(
+        sa.update(ChunkRow).where(waiting).values(not_before=now, waits_from=now, reason=None, advice=None)
+    )
 
 
 # --- places
@@ -221,7 +242,7 @@ def take(database: Database, remote_id: int, what: What, least: float) -> Grant 
     """The next places of a limit, at least so many; None where there is no such limit any more. Raises OutOfReach."""
 
     def work(connection: Connection) -> Grant | None:
-        row = _locked(connection, remote_id)
+        row = locked(connection, remote_id)
         now = database.now(connection)
         known = limits(row, now)
         rate: float | None = getattr(known, what) if known else None
@@ -230,8 +251,9 @@ def take(database: Database, remote_id: int, what: What, least: float) -> Grant 
         amount = least
         if what != "requests":
             amount = max(least, pacing.share(rate, running(connection, remote_id)))
-        grant, until = pacing.reserve(getattr(row, f"{what}_until"), now, rate, amount)
-        _update(connection, remote_id, {f"{what}_until": until})
+        taken, taken_at = getattr(row, f"{what}_until"), getattr(row, f"{what}_taken_at")
+        grant, until = pacing.reserve(taken, now, rate, amount, taken_at)
+        update(connection, remote_id, {f"{what}_until": until, f"{what}_taken_at": now})
         return grant
 
     return database.write(work)
@@ -241,10 +263,9 @@ def debt(database: Database, remote_id: int) -> float:
     """For how many seconds everything that came from a remote lately is more than it may send. Raises OutOfReach."""
 
     def work(connection: Connection) -> float:
-        row = _row(connection, remote_id)
+        row = row_of(connection, remote_id)
         now = database.now(connection)
-        taken = [moment for moment in (row.instances_until, row.size_until) if moment is not None]
-        return (max(taken, default=now) - now).total_seconds()
+        return (_taken(row, now, ("instances", "size")) - now).total_seconds()
 
     return database.read(work)
 
@@ -255,101 +276,14 @@ def slow_down(database: Database, remote_id: int, seen: float) -> Limits | None:
     """
 
     def work(connection: Connection) -> Limits | None:
-        row = _locked(connection, remote_id)
+        row = locked(connection, remote_id)
         now = database.now(connection)
         # Others are refused in the same moment: that is one finding, not several.
-        if row.rate_learned_at is None or now - row.rate_learned_at >= _LEARN_EVERY:
+        if row.rate_learned_at is None or not timedelta() <= now - row.rate_learned_at < _LEARN_EVERY:
             known = pacing.learned_rate(row.learned_rate, row.rate_learned_at, now)
             rate = pacing.slower(known, seen * max(running(connection, remote_id), 1))
-            _update(connection, remote_id, {"learned_rate": rate, "rate_learned_at": now})
-            row = _row(connection, remote_id)
+            update(connection, remote_id, {"learned_rate": rate, "rate_learned_at": now})
+            row = row_of(connection, remote_id)
         return limits(row, now)
 
     return database.write(work)
-
-
-# --- the breaker
-
-
-_MENDED = {
-    "failures": 0,
-    "broken_since": None,
-    "probe_at": None,
-    "probe_chunk_id": None,
-    "reason": None,
-    "detail": None,
-    "advice": None,
-}
-
-
-def failed(
-    connection: Connection, remote_id: int, chunk_id: int, decision: Decision, now: datetime, detail: str | None
-) -> None:
-    """An attempt has ended, and its remote took nothing: the breaker may open, or stays so until the next look."""
-    if decision.reason == CROWDED:
-        _crowded(connection, remote_id, chunk_id, now)
-        return
-    if decision.leave_until is None:
-        return
-    row = _locked(connection, remote_id)
-    if row.broken_since is not None and row.probe_chunk_id != chunk_id:
-        return  # it began before the breaker opened, and tells nothing new
-    values: dict[str, Any] = {"failures": (row.failures or 0) + 1}
-    if row.broken_since is not None or decision.away or values["failures"] >= MAX_BROKEN:
-        values |= {"broken_since": row.broken_since or now, "probe_at": decision.leave_until, "probe_chunk_id": None}
-        values |= {"reason": decision.reason, "detail": detail, "advice": decision.advice}
-    _update(connection, remote_id, values)
-
-
-def mended(connection: Connection, remote_id: int, chunk_id: int, fence: int) -> bool:
-    """The remote can be used, as an attempt found that began after it could not; whether that is news."""
-    began = sa.select(AttemptRow.started_at).where(AttemptRow.chunk_id == chunk_id, AttemptRow.fence == fence)
-    ill = sa.or_(
-        GovernorRow.broken_since <= began.scalar_subquery(),
-        sa.and_(GovernorRow.broken_since.is_(None), GovernorRow.failures > 0),
-    )
-    updated = connection.execute(
-        sa.update(GovernorRow).where(GovernorRow.remote_id == remote_id, ill).values(**_MENDED)
-    )
-    return bool(updated.rowcount)
-
-
-def broken_until(connection: Connection, remote_id: int | None, now: datetime) -> dict[str, Any]:
-    """What a chunk begins with that is made while the breaker is open, by its column; nothing while it is closed."""
-    if remote_id is None:
-        return {}
-    row = _row(connection, remote_id)
-    if row.broken_since is None or row.probe_at <= now:
-        return {}
-    return {"not_before": row.probe_at, "reason": row.reason, "advice": row.advice, "waiting_since": now}
-
-
-def has_served(database: Database, remote_id: int) -> bool:
-    """Whether an attempt of the last day got something done with the remote. Raises OutOfReach."""
-
-    def work(connection: Connection) -> bool:
-        query = (
-            sa.select(AttemptRow.id)
-            .join(ChunkRow, ChunkRow.id == AttemptRow.chunk_id)
-            .where(
-                ChunkRow.remote_id == remote_id,
-                ChunkRow.succeeded + ChunkRow.warning > 0,
-                AttemptRow.finished_items > 0,
-                AttemptRow.ended_at > database.now(connection) - _LATELY,
-            )
-            .limit(1)
-        )
-        return connection.execute(query).first() is not None
-
-    return database.read(work)
-
-
-def trusted(connection: Connection, remote_id: int) -> None:
-    """A person says that it goes on: the next attempt is made without a look."""
-    connection.execute(sa.update(GovernorRow).where(GovernorRow.remote_id == remote_id).values(**_MENDED))
-
-
-def _crowded(connection: Connection, remote_id: int, chunk_id: int, now: datetime) -> None:
-    """It has no room for one more association than those that are open now, without the one that was refused."""
-    others = running(connection, remote_id, ChunkRow.id != chunk_id)
-    _update(connection, remote_id, {"learned_associations": max(others, 1), "associations_learned_at": now})

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import governor, ledger, plan_store, spec
+from dicomferry.models import breaker, ledger, plan_store, spec
 from dicomferry.models.claim import PLAN
 from dicomferry.models.database import AnyRow, Database, locking
 from dicomferry.models.errors import NotFound, UsageError
@@ -93,6 +93,7 @@ def insert(
         priority=PRIORITIES[priority],
         remote_id=None if what.planned else remote_id,
         not_before=not_before or now,
+        waits_from=None if not_before else now,
         total=0 if what.planned else 1,
     )
     if not_before:
@@ -135,7 +136,7 @@ def cancel(database: Database, job_id: int) -> JobState:
             ledger.add_event(connection, job_id, now, "cancelled", "cancel asked for")
         return ledger.derive(connection, job_id, now)
 
-    return database.write(work, durable=True)
+    return database.write_once(work)
 
 
 def hold(database: Database, job_id: int) -> JobState:
@@ -151,26 +152,30 @@ def hold(database: Database, job_id: int) -> JobState:
             ledger.add_event(connection, job_id, now, "held", "hold asked for")
         return ledger.derive(connection, job_id, now)
 
-    return database.write(work, durable=True)
+    return database.write_once(work)
 
 
 def release(database: Database, job_id: int) -> JobState:
-    """Let a held job go on with a fresh budget; its state after that. Raises NotFound, UsageError."""
+    """Let a held job go on with a fresh budget, and one that waits for a time that we computed at once; its state
+    after that. Windows, limits and times that a person gave stay as they are. Raises NotFound, UsageError.
+    """
 
     def work(connection: Connection) -> JobState:
         job = _locked(connection, job_id)
         _refuse_ended(job, "release")
         now = database.now(connection)
         held = _chunks_in(connection, job_id, ChunkState.HELD)
-        if not held and not job.hold_asked:
-            raise UsageError(f"job {job_id} is not held ({job.state})")
+        woken = breaker.make_due(connection, now, ChunkRow.job_id == job_id)
+        if not held and not job.hold_asked and not woken:
+            raise UsageError(f"job {job_id} is not held, and waits for nothing that this would end ({job.state})")
         connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(hold_asked=False))
-        governor.trusted(connection, job.remote_id)
+        breaker.trusted(connection, job.remote_id, now)
         _set_chunks(connection, job_id, (ChunkState.HELD,), **_fresh(now))
-        ledger.add_event(connection, job_id, now, "released", "released")
+        waits = "" if held or job.hold_asked else ": what waits is tried now"
+        ledger.add_event(connection, job_id, now, "released", f"released{waits}")
         return ledger.derive(connection, job_id, now)
 
-    return database.write(work, durable=True)
+    return database.write_once(work)
 
 
 def retry(database: Database, job_id: int) -> int:
@@ -182,9 +187,12 @@ def retry(database: Database, job_id: int) -> int:
     def work(connection: Connection) -> int:
         job = _locked(connection, job_id)
         if job.state not in FINAL_JOB_STATES:
-            raise UsageError(f"job {job_id} has not ended ({job.state}); only ended jobs are retried")
+            raise UsageError(
+                f"job {job_id} has not ended ({job.state}); only ended jobs are retried. "
+                f"`dicomferry jobs release {job_id}` lets what is held or waits go on"
+            )
         now = database.now(connection)
-        governor.trusted(connection, job.remote_id)
+        breaker.trusted(connection, job.remote_id, now)
         unfinished = sa.and_(
             ItemRow.state.in_((ItemState.FAILED, ItemState.CANCELLED)),
             ItemRow.chunk_id.in_(
@@ -221,7 +229,7 @@ def retry(database: Database, job_id: int) -> int:
         ledger.derive(connection, job_id, now)
         return number
 
-    return database.write(work, durable=True)
+    return database.write_once(work)
 
 
 def _move_out_of_plan(connection: Connection, job: AnyRow, now: datetime) -> None:
@@ -251,6 +259,7 @@ def _move_out_of_plan(connection: Connection, job: AnyRow, now: datetime) -> Non
             priority=plan.priority,
             remote_id=job.remote_id,
             not_before=now,
+            waits_from=now,
             total=len(some),
             failed=len(some),
         )
@@ -268,6 +277,7 @@ def _fresh(now: datetime) -> dict[str, Any]:
     return {
         "state": ChunkState.PENDING,
         "not_before": now,
+        "waits_from": now,
         "reason": None,
         "advice": None,
         "barren": 0,

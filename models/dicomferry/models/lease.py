@@ -1,4 +1,4 @@
-"""Working on a chunk under a lease: renew, record, finish, and the end of leases whose holder died.
+"""Working on a chunk under a lease: renew, record, finish. The end of leases whose holder died is in `loss`.
 
 Every write about a running chunk is fenced: it names the fence of its claim and does nothing once somebody else holds
 the chunk. Locks are taken in one order everywhere: worker, job, remote, chunk, items.
@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import governor, ledger
+from dicomferry.models import breaker, ledger
 from dicomferry.models import signals as signals_of
+from dicomferry.models.chunk_end import leave, left
 from dicomferry.models.claim import PLAN, Claim
-from dicomferry.models.database import AnyRow, Database, locking, run_many
+from dicomferry.models.database import Database, locking, run_many
 from dicomferry.models.errors import LeaseLost
+from dicomferry.models.loss import MAX_DEATHS as MAX_DEATHS
+from dicomferry.models.loss import expire as expire
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.presence import Worker
 from dicomferry.models.retry import Decision, Next
 from dicomferry.models.signals import Signals as Signals
-from dicomferry.models.state import CHUNK_TRANSITIONS, ITEM_TRANSITIONS, AttemptEnd, ChunkState, ItemState, step
-from dicomferry.models.tables import AttemptRow, ChunkRow, ItemRow, JobRow
+from dicomferry.models.state import ITEM_TRANSITIONS, AttemptEnd, ChunkState, ItemState, step
+from dicomferry.models.tables import AttemptRow, ChunkRow, JobRow
 
 _T = TypeVar("_T")
-MAX_LOSSES = 2
-"""An item that was in flight this often when its worker died is failed."""
-MAX_DEATHS = 5
-"""A chunk whose workers died this often in a row without finishing an item is held."""
 # Statements of every flush are built once: building one costs as much as running it.
 _OUTCOME = """UPDATE item SET state = ?, status = ?, reason = ?, detail = ?, charges = ?,
 sent_bytes = sent_bytes + ?, sent_as = ?, tries = tries + ? WHERE id = ? AND state = 'pending'"""
@@ -43,18 +42,15 @@ _ASKED = locking(sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.
 _ATTEMPT = sa.update(AttemptRow.__table__).where(  # type: ignore[arg-type]
     AttemptRow.chunk_id == sa.bindparam("chunk"), AttemptRow.fence == sa.bindparam("held")
 )
-_LEFT = sa.select(sa.func.count()).where(ItemRow.chunk_id == sa.bindparam("chunk"), ItemRow.state == ItemState.PENDING)
-_CHUNK = sa.update(ChunkRow.__table__).where(ChunkRow.id == sa.bindparam("chunk"))  # type: ignore[arg-type]
 _FRUITFUL = {"barren": 0, "deaths": 0}
-_DIED = "a worker process died or froze; what it had not recorded is done again by another one"
-_DIED_AGAIN = "worker processes die or freeze on this again and again: see their log, then release"
 
 
 def renew(database: Database, held: Claim, worker: Worker, *, lease_seconds: float) -> Signals:
     """Make the lease last `lease_seconds` from now; raises LeaseLost when it is no longer ours."""
 
     def work(connection: Connection) -> Signals:
-        _fenced(connection, held, lease_until=database.now(connection) + timedelta(seconds=lease_seconds))
+        now = database.now(connection)
+        _fenced(connection, held, lease_until=now + timedelta(seconds=lease_seconds), leased_at=now)
         return _signals(database, connection, held, worker)
 
     return database.write(work)
@@ -67,7 +63,10 @@ def signals(database: Database, held: Claim, worker: Worker) -> Signals:
 
 def _signals(database: Database, connection: Connection, held: Claim, worker: Worker) -> Signals:
     now = database.now(connection)
-    return signals_of.read(connection, held.job_id, worker.id, now, plan=held.kind == PLAN)
+    found = signals_of.read(connection, held.job_id, worker.id, now, plan=held.kind == PLAN)
+    if found is None:
+        raise LeaseLost(f"chunk {held.chunk_id}: job {held.job_id} is not on record any more")
+    return found
 
 
 def record(database: Database, held: Claim, outcomes: Sequence[Outcome], *, in_flight: int | None = None) -> None:
@@ -130,8 +129,10 @@ def _fenced(connection: Connection, held: Claim, **values: object) -> None:
 
 
 def lock_job(connection: Connection, job_id: int) -> tuple[bool, bool]:
-    """Lock a job's row, then say whether cancel and hold are asked for."""
-    row = connection.execute(_ASKED, {"job": job_id}).one()
+    """Lock a job's row, then say whether cancel and hold are asked for. Raises LeaseLost when the job was pruned."""
+    row = connection.execute(_ASKED, {"job": job_id}).one_or_none()
+    if row is None:
+        raise LeaseLost(f"job {job_id} is not on record any more")
     return row.cancel_asked, row.hold_asked
 
 
@@ -171,9 +172,9 @@ def finish(
         cancel, hold = fence(connection, held, **(values or {}))
         now = database.now(connection)
         if decision and (decision.for_all or decision.leave_until):
-            governor.failed(connection, held.remote_id, held.chunk_id, decision, now, detail)
+            breaker.failed(connection, held.remote_id, held.chunk_id, decision, now, detail)
         elif held.kind != PLAN and (finished_items or end is AttemptEnd.COMPLETED):
-            governor.mended(connection, held.remote_id, held.chunk_id, held.fence)
+            breaker.mended(connection, held.remote_id, held.chunk_id, held.fence, now)
         write_outcomes(connection, held.chunk_id, outcomes)
         if last:
             last(connection)
@@ -187,7 +188,7 @@ def finish(
                 "planned",
                 f"{numbers.total:,} item{'s' if numbers.total != 1 else ''} found",
             )
-        complete = planned or (held.kind != PLAN and not _left(connection, held.chunk_id))
+        complete = planned or (held.kind != PLAN and not left(connection, held.chunk_id))
         asked = not complete and decision is None and (cancel or hold)
         connection.execute(
             _ATTEMPT,
@@ -201,7 +202,7 @@ def finish(
                 "finished_items": finished_items,
             },
         )
-        _leave(
+        leave(
             connection,
             held.job_id,
             held.chunk_id,
@@ -244,147 +245,3 @@ def ended_alike(database: Database, held: Claim, reason: str | None) -> int:
         return sum(1 for _ in itertools.takewhile(lambda found: found == reason, reasons))
 
     return database.read(work)
-
-
-def _left(connection: Connection, chunk_id: int) -> int:
-    """How many items of a chunk have no outcome yet."""
-    number: int = connection.execute(_LEFT, {"chunk": chunk_id}).scalar_one()
-    return number
-
-
-def _leave(
-    connection: Connection,
-    job_id: int,
-    chunk_id: int,
-    now: datetime,
-    *,
-    cancel: bool,
-    hold: bool,
-    complete: bool,
-    decision: Decision | None,
-    careful: bool = False,
-) -> None:
-    """Give a running chunk its next state."""
-    values: dict[str, Any] = {
-        "lease_until": None,
-        "owner_id": None,
-        "in_flight_item_id": None,
-        "careful": careful,
-    }
-    if complete:
-        values |= {"state": ChunkState.DONE, "reason": None, "advice": None}
-    elif cancel:
-        ledger.cancel_items(connection, [chunk_id])
-        values |= {"state": ChunkState.CANCELLED, "reason": None, "advice": None}
-    elif decision and decision.next is Next.HOLD:
-        values |= {"state": ChunkState.HELD, "reason": decision.reason, "advice": decision.advice}
-        values |= {"barren": decision.barren, "waiting_since": decision.waiting_since}
-        if not decision.alone:
-            ledger.hold_chunks(connection, job_id, reason=decision.reason, advice=decision.advice)
-        ledger.add_event(connection, job_id, now, "held", f"{decision.reason}: {decision.advice}")
-    elif hold:
-        values |= {"state": ChunkState.HELD, "reason": "held by a person", "advice": ledger.RELEASE}
-    elif decision:
-        at = decision.at or now
-        values |= {
-            "state": ChunkState.PENDING,
-            "not_before": at,
-            "reason": decision.reason,
-            "advice": decision.advice,
-        }
-        values |= {"barren": decision.barren, "waiting_since": decision.waiting_since}
-    else:
-        values |= {"state": ChunkState.PENDING, "not_before": now, "reason": None, "advice": None}
-    step(CHUNK_TRANSITIONS, ChunkState.RUNNING, values["state"])
-    connection.execute(_CHUNK, {"chunk": chunk_id, **values})
-
-
-def expire(database: Database, *, everything: bool = False) -> int:
-    """End the leases whose time is over (or `everything` that runs) and put their chunks back; how many there were.
-
-    This is the only place where a lease ends without its holder.
-    """
-
-    def overdue(connection: Connection) -> Sequence[AnyRow]:
-        condition = ChunkRow.state == ChunkState.RUNNING
-        if not everything:
-            condition = sa.and_(condition, ChunkRow.lease_until < database.now(connection))
-        return connection.execute(sa.select(ChunkRow.id, ChunkRow.job_id, ChunkRow.fence).where(condition)).all()
-
-    number = 0
-    for row in database.read(overdue):
-        number += database.write(
-            lambda connection, row=row: _expire(database, connection, row.id, row.job_id, row.fence, everything)  # type: ignore[misc]
-        )
-    return number
-
-
-def _expire(
-    database: Database, connection: Connection, chunk_id: int, job_id: int, fence: int, everything: bool
-) -> bool:
-    cancel, hold = lock_job(connection, job_id)
-    now = database.now(connection)
-    condition = sa.and_(ChunkRow.id == chunk_id, ChunkRow.fence == fence, ChunkRow.state == ChunkState.RUNNING)
-    if not everything:
-        condition = sa.and_(condition, ChunkRow.lease_until < now)
-    chunk = connection.execute(
-        sa.update(ChunkRow)
-        .where(condition)
-        .values(deaths=ChunkRow.deaths + 1)
-        .returning(ChunkRow.kind, ChunkRow.deaths, ChunkRow.barren, ChunkRow.waiting_since, ChunkRow.in_flight_item_id)
-    ).one_or_none()
-    if chunk is None:  # renewed or finished since we looked
-        return False
-    worker = connection.execute(
-        sa.update(AttemptRow)
-        .where(AttemptRow.chunk_id == chunk_id, AttemptRow.fence == fence)
-        .values(end=AttemptEnd.LOST, ended_at=now, reason="worker lost")
-        .returning(AttemptRow.worker, AttemptRow.pid)
-    ).one()
-    if chunk.in_flight_item_id is not None:
-        _blame(connection, chunk_id, chunk.in_flight_item_id)
-    left = _left(connection, chunk_id)
-    hopeless = chunk.deaths >= MAX_DEATHS
-    decision = Decision(
-        next=Next.HOLD if hopeless else Next.RETRY,
-        at=now,
-        reason="worker lost",
-        advice=_DIED_AGAIN if hopeless else _DIED,
-        barren=chunk.barren,
-        waiting_since=chunk.waiting_since,
-    )
-    _leave(
-        connection,
-        job_id,
-        chunk_id,
-        now,
-        cancel=cancel,
-        hold=hold,
-        complete=chunk.kind != PLAN and not left,
-        decision=decision,
-        careful=True,
-    )
-    ledger.add_event(
-        connection,
-        job_id,
-        now,
-        "retry",
-        f"chunk {chunk_id}: lost with {worker.worker}, process {worker.pid}; what it had not recorded is done again",
-    )
-    ledger.derive(connection, job_id, now)
-    return True
-
-
-def _blame(connection: Connection, chunk_id: int, item_id: int) -> None:
-    """A careful attempt died on this item: count it, and give the item up the second time."""
-    connection.execute(
-        sa.update(ItemRow)
-        .where(ItemRow.id == item_id, ItemRow.state == ItemState.PENDING)
-        .values(losses=ItemRow.losses + 1)
-    )
-    connection.execute(
-        sa.update(ItemRow)
-        .where(ItemRow.id == item_id, ItemRow.state == ItemState.PENDING, ItemRow.losses >= MAX_LOSSES)
-        .values(state=ItemState.FAILED, reason="worker died twice on it")
-    )
-    ledger.recount(connection, chunk_id)

@@ -72,6 +72,15 @@ def recount(connection: Connection, chunk_id: int, **values: object) -> None:
     connection.execute(_SET_NUMBERS, {"chunk": chunk_id, "sent_bytes": sent_bytes, **numbers, **values})
 
 
+def name_of(connection: Connection, chunk_id: int) -> str:
+    """A chunk as people may know it: of a retrieve or a find by its request."""
+    query = sa.select(ItemRow.row).where(
+        ItemRow.chunk_id == chunk_id, ItemRow.kind == "request", ItemRow.row.is_not(None)
+    )
+    row = connection.execute(query.limit(1)).scalar()
+    return f"chunk {chunk_id}" + (f", request {row}" if row is not None else "")
+
+
 def tally(connection: Connection, job_id: int) -> Tally:
     """The job's numbers of items: sums over its chunks."""
     return tallies(connection, [job_id]).get(job_id, Tally())
@@ -138,7 +147,7 @@ def _busy(job: AnyRow, runs: bool, now: datetime) -> dict[str, object]:
         return {}
     if runs:
         return {"busy_since": now}
-    ran = (now - job.busy_since).total_seconds()
+    ran = max((now - job.busy_since).total_seconds(), 0.0)
     return {"busy_since": None} | ({} if job.busy_seconds is None else {"busy_seconds": job.busy_seconds + ran})
 
 
@@ -247,6 +256,7 @@ def postpone(connection: Connection, chunk_id: int, decision: Decision, now: dat
         .where(governor.in_order(connection, ChunkRow.remote_id == remote_id, ChunkRow.not_before < decision.at))
         .values(
             not_before=decision.at,
+            waits_from=now,
             reason=decision.reason,
             advice=decision.advice,
             waiting_since=sa.func.coalesce(ChunkRow.waiting_since, sa.literal(now, ChunkRow.waiting_since.type)),

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models.database import AnyRow, Database, locking
+from dicomferry.models.database import AnyRow, Database, locking, past
 from dicomferry.models.schedule_tables import NotificationRow
 from dicomferry.models.tables import EventRow, JobRow
 
@@ -40,7 +40,7 @@ def run_came_to_nothing(connection: Connection, run_id: int, state: str, now: da
 
 
 def _add(connection: Connection, values: dict[str, Any], now: datetime) -> None:
-    common = {"at": now, "not_before": now, "outcome": PENDING, "tries": 0, **values}
+    common = {"at": now, "not_before": now, "waits_from": now, "outcome": PENDING, "tries": 0, **values}
     connection.execute(sa.insert(NotificationRow), [{**common, "channel": channel.value} for channel in Channel])
 
 
@@ -81,7 +81,10 @@ def take(database: Database, *, seconds: float) -> Notification | None:
     def work(connection: Connection) -> Sequence[AnyRow]:
         query = (
             sa.select(NotificationRow.__table__)
-            .where(NotificationRow.outcome == PENDING, NotificationRow.not_before <= database.now(connection))
+            .where(
+                NotificationRow.outcome == PENDING,
+                past(NotificationRow.not_before, NotificationRow.waits_from, database.now(connection)),
+            )
             .order_by(NotificationRow.not_before, NotificationRow.id)
             .limit(20)
         )
@@ -104,11 +107,11 @@ def take(database: Database, *, seconds: float) -> Notification | None:
 
 def _claim(database: Database, row: AnyRow, seconds: float) -> bool:
     def work(connection: Connection) -> int:
-        until = database.now(connection) + timedelta(seconds=seconds)
+        now = database.now(connection)
         return connection.execute(
             sa.update(NotificationRow)
             .where(NotificationRow.id == row.id, NotificationRow.tries == row.tries, NotificationRow.outcome == PENDING)
-            .values(tries=row.tries + 1, not_before=until)
+            .values(tries=row.tries + 1, not_before=now + timedelta(seconds=seconds), waits_from=now)
         ).rowcount
 
     return database.write(work) > 0
@@ -146,7 +149,7 @@ def _record(
         job = None
         if what.job_id is not None:
             job = connection.execute(locking(sa.select(JobRow.id).where(JobRow.id == what.job_id))).scalar_one_or_none()
-        values: dict[str, Any] = {"detail": detail, "not_before": now + timedelta(seconds=seconds)}
+        values: dict[str, Any] = {"detail": detail, "not_before": now + timedelta(seconds=seconds), "waits_from": now}
         if outcome:
             values["outcome"] = outcome
         ours = connection.execute(

@@ -54,11 +54,15 @@ def share(rate: float, takers: int) -> float:
     return max(1.0, rate * AHEAD_SECONDS / max(takers, 1))
 
 
-def reserve(taken_until: datetime | None, now: datetime, rate: float, amount: float) -> tuple[Grant, datetime]:
+def reserve(
+    taken_until: datetime | None, now: datetime, rate: float, amount: float, taken_at: datetime | None = None
+) -> tuple[Grant, datetime]:
     """The next places, and until when they are all taken from now on.
 
-    `taken_until` is where the last taker left off; what nobody took is lost but for `CARRY_SECONDS`.
+    `taken_until` is where the last taker left off, at `taken_at`; what nobody took is lost but for `CARRY_SECONDS`.
     """
+    if taken_at is not None and now < taken_at:
+        taken_until = None  # the clock was set back
     earliest = now - timedelta(seconds=CARRY_SECONDS)
     start = max(taken_until, earliest) if taken_until else now
     grant = Grant(amount=amount, starts_in=(start - now).total_seconds(), rate=rate)
@@ -72,16 +76,16 @@ def slower(rate: float | None, seen: float) -> float:
 
 def learned_rate(rate: float | None, since: datetime | None, now: datetime) -> float | None:
     """What a rate that was found at `since` has grown to; None where nothing is known any more."""
-    if rate is None or since is None or now - since >= FORGOTTEN_AFTER:
+    if rate is None or since is None or not now - FORGOTTEN_AFTER < since <= now:
         return None
-    return rate * (1.0 + FASTER_PER_SECOND * max((now - since).total_seconds(), 0.0))
+    return rate * (1.0 + FASTER_PER_SECOND * (now - since).total_seconds())
 
 
 def learned_associations(number: int | None, since: datetime | None, now: datetime) -> int | None:
     """The same for a number of associations at once."""
-    if number is None or since is None or now - since >= FORGOTTEN_AFTER:
+    if number is None or since is None or not now - FORGOTTEN_AFTER < since <= now:
         return None
-    return number + max(int((now - since) / ONE_MORE_AFTER), 0)
+    return number + int((now - since) / ONE_MORE_AFTER)
 
 
 def lowest(*rates: float | None) -> float | None:

@@ -261,9 +261,11 @@ def _settle_chunk(connection: Connection, chunk_id: int, job_id: int, now: datet
     due = sa.and_(ChunkRow.id == chunk_id, ChunkRow.state == ChunkState.PENDING, awaited)
     if waiting:
         later = now + timedelta(seconds=STRAGGLE_SECONDS)
-        connection.execute(sa.update(ChunkRow).where(due, ChunkRow.not_before < later).values(not_before=later))
+        connection.execute(
+            sa.update(ChunkRow).where(due, ChunkRow.not_before < later).values(not_before=later, waits_from=now)
+        )
     else:
-        connection.execute(sa.update(ChunkRow).where(due).values(not_before=now))
+        connection.execute(sa.update(ChunkRow).where(due).values(not_before=now, waits_from=now))
 
 
 def _parts(values: Sequence[object]) -> Iterator[Sequence[object]]:

@@ -9,9 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import governor, lease
+from dicomferry.models import breaker, lease
 from dicomferry.models.claim import Claim, waiting_chunks
 from dicomferry.models.database import AnyRow, Database, insert_many, read_many
+from dicomferry.models.loss import TWICE
 from dicomferry.models.state import ChunkState, ItemState
 from dicomferry.models.tables import ChunkRow, ItemRow, JobRow
 
@@ -67,7 +68,7 @@ def add_batch(
         )
         wait = _wait(connection, held, now) if chunks else {}
         for items in chunks:
-            chunk_id = _insert_chunk(connection, held, total=len(items), **wait)
+            chunk_id = _insert_chunk(connection, held, total=len(items), waits_from=now, **wait)
             _insert_items(connection, held.job_id, chunk_id, items)
         if decided:
             _insert_items(connection, held.job_id, held.chunk_id, decided)
@@ -86,16 +87,43 @@ def add_batch(
     return database.write(work)
 
 
+def died_on(database: Database, held: Claim) -> tuple[dict[bytes, int], frozenset[bytes]]:
+    """On what the last attempt at a plan died, if that is known, and how often; and what earlier ones died on twice,
+    which no plan opens again.
+    """
+
+    def work(connection: Connection) -> tuple[dict[bytes, int], frozenset[bytes]]:
+        suspects = connection.execute(
+            sa.select(ChunkRow.in_flight_path, ChunkRow.in_flight_losses).where(
+                ChunkRow.id == held.chunk_id, ChunkRow.in_flight_path.is_not(None)
+            )
+        )
+        deaths = {row.in_flight_path: row.in_flight_losses for row in suspects}
+        given_up = sa.select(ItemRow.path).where(
+            ItemRow.chunk_id == held.chunk_id, ItemRow.state == ItemState.FAILED, ItemRow.reason == TWICE
+        )
+        return deaths, frozenset(path for path in connection.execute(given_up).scalars() if path is not None)
+
+    return database.read(work)
+
+
+def about_to_open(database: Database, held: Claim, path: bytes | None, *, deaths: int = 0) -> None:
+    """Write down what a careful plan looks at next, None for nothing, to know on what a worker died; so often one
+    died on it before. Raises LeaseLost.
+    """
+    lease.fenced(database, held, lambda _: None, in_flight_path=path, in_flight_losses=deaths)
+
+
 def _wait(connection: Connection, held: Claim, now: datetime) -> dict[str, Any]:
     """How a new chunk begins: held as its job is, or waiting as the remote's breaker does."""
     of_job = sa.select(ChunkRow.reason, ChunkRow.advice).where(
-        ChunkRow.job_id == held.job_id, ChunkRow.state == ChunkState.HELD
+        ChunkRow.job_id == held.job_id, ChunkRow.state == ChunkState.HELD, ChunkRow.reason != "worker lost"
     )
     refused = connection.execute(of_job.limit(1)).one_or_none()
     if refused:
         return {"state": ChunkState.HELD, "not_before": now, "reason": refused.reason, "advice": refused.advice}
     # Whether the remote is away is the breaker's to say: a chunk that waits may do so for reasons of its own.
-    open_until = governor.broken_until(connection, held.remote_id, now)
+    open_until = breaker.broken_until(connection, held.remote_id, now)
     return {"not_before": now, **open_until}
 
 

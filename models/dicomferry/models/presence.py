@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.database import AnyRow, Database, past
 from dicomferry.models.tables import ChunkRow, TurnRow, WorkerRow
 
 BEAT_SECONDS = 5.0
@@ -88,11 +88,27 @@ def drain(database: Database, worker: Worker) -> None:
     )
 
 
+def remark(database: Database, worker: Worker, text: str) -> None:
+    """Say what is to be known of this role as long as it is there."""
+    database.write(
+        lambda connection: connection.execute(sa.update(WorkerRow).where(WorkerRow.id == worker.id).values(remark=text))
+    )
+
+
+def lives(now: datetime, within: float = SILENT_AFTER) -> sa.ColumnElement[bool]:
+    """Of a role: it gave a sign of life lately. One that is further ahead was given before the clock was set back."""
+    return sa.and_(
+        WorkerRow.ended_at.is_(None),
+        WorkerRow.seen_at >= now - timedelta(seconds=within),
+        WorkerRow.seen_at <= now + timedelta(seconds=SILENT_AFTER),
+    )
+
+
 def alive(database: Database) -> Sequence[AnyRow]:
-    """(role, host, pid, slots, started_at, seen_at, facts, disks) of every role that gave a sign of life lately."""
+    """(role, host, pid, slots, started_at, seen_at, facts, disks, remark) of every role that gave a sign of life lately."""
 
     def work(connection: Connection) -> Sequence[AnyRow]:
-        since = database.now(connection) - timedelta(seconds=SILENT_AFTER)
+        now = database.now(connection)
         return connection.execute(
             sa.select(
                 WorkerRow.role,
@@ -103,8 +119,9 @@ def alive(database: Database) -> Sequence[AnyRow]:
                 WorkerRow.seen_at,
                 WorkerRow.facts,
                 WorkerRow.disks,
+                WorkerRow.remark,
             )
-            .where(WorkerRow.ended_at.is_(None), WorkerRow.seen_at >= since)
+            .where(lives(now))
             .order_by(WorkerRow.id)
         ).all()
 
@@ -119,14 +136,17 @@ def take_turn(database: Database, name: str, worker: Worker, *, seconds: float) 
         until = now + timedelta(seconds=seconds)
         taken = connection.execute(
             sa.update(TurnRow)
-            .where(TurnRow.name == name, sa.or_(TurnRow.worker_id == worker.id, TurnRow.until < now))
-            .values(worker_id=worker.id, until=until)
+            .where(
+                TurnRow.name == name,
+                sa.or_(TurnRow.worker_id == worker.id, past(TurnRow.until, TurnRow.taken_at, now, strictly=True)),
+            )
+            .values(worker_id=worker.id, until=until, taken_at=now)
         )
         if taken.rowcount:
             return True
         if connection.execute(sa.select(TurnRow.name).where(TurnRow.name == name)).first():
             return False
-        connection.execute(sa.insert(TurnRow).values(name=name, worker_id=worker.id, until=until))
+        connection.execute(sa.insert(TurnRow).values(name=name, worker_id=worker.id, until=until, taken_at=now))
         return True
 
     try:

@@ -15,6 +15,12 @@ from dicomferry.models.state import ItemState
 
 MAX_CHARGES = 3
 """An item that was in flight this often when its association broke fails."""
+MAX_DEATHS = 5
+"""A chunk whose workers died this often in a row, nobody knows on what, is held."""
+LONGEST_AFTER_DEATH = 60.0
+"""Seconds that a chunk waits at most after a worker died on it."""
+_DIED = "a worker process died or froze; what it had not recorded is done again by another one"
+_DIED_AGAIN = "worker processes die or freeze on this again and again: see their log, then release"
 MAX_ROUNDS = 3
 """A retrieve asks for what is missing so often: as it was asked, by lists of instances, one by one."""
 MAX_ROUNDS_IN_VAIN = 2
@@ -83,6 +89,8 @@ class Decision:
     """Whether a hold is about this chunk only, and the rest of the job goes on."""
     away: bool = False
     """Whether this one attempt is enough to leave it alone."""
+    alone: bool = False
+    """Whether it is about this chunk only: what else waits of the job is not held along."""
 
 
 def decide_item(answer: Answer, *, charges: int, to_blame: bool = True, again: bool = True) -> tuple[ItemState, int]:
@@ -144,7 +152,8 @@ def decide_chunk(
         pause = delay(1, jitter=jitter, policy=policy) if fault and fault.rule is Rule.CONGESTED else 0.0
         return Decision(next=Next.RETRY, at=now + timedelta(seconds=pause), reason=reason, advice=advice)
     barren += 1
-    since = waiting_since or now
+    # A clock that was set back shows a time before the wait began: it begins anew.
+    since = min(waiting_since or now, now)
     tired = ((now - since).total_seconds() if waited is None else waited) >= policy.give_up_after
     pace = pace_of(fault)
     down = served and fault is not None and fault.rule is Rule.SUSPECT
@@ -159,6 +168,25 @@ def decide_chunk(
         barren=barren,
         waiting_since=since,
         for_all=fault is not None and fault.rule in (Rule.AWAY, Rule.SUSPECT),
+    )
+
+
+def decide_death(*, deaths: int, blamed: bool, barren: int, waiting_since: datetime | None, now: datetime) -> Decision:
+    """What becomes of a chunk whose worker died, for the `deaths`th time in a row without finishing or settling an item.
+
+    `blamed` tells whether it is known on what: then it goes on, since each is given up the second time. The pauses
+    double, so that what kills workers does not keep others from one.
+    """
+    hopeless = deaths >= MAX_DEATHS and not blamed
+    pause = min(2.0 ** (max(deaths, 1) - 1), LONGEST_AFTER_DEATH)
+    return Decision(
+        next=Next.HOLD if hopeless else Next.RETRY,
+        at=now + timedelta(seconds=pause),
+        reason="worker lost",
+        advice=_DIED_AGAIN if hopeless else _DIED,
+        barren=barren,
+        waiting_since=waiting_since,
+        alone=True,
     )
 
 
@@ -186,7 +214,7 @@ def decide_recall(
 
     `looks` counts the fruitless ones in a row before this one: `settle` seconds after the first, then ever longer.
     """
-    since = waiting_since or now
+    since = min(waiting_since or now, now)
     if is_tired(waiting_since, now=now, policy=policy):
         return Decision(
             next=Next.HOLD, reason=answer.reason, advice=answer.advice, barren=looks + 1, waiting_since=since

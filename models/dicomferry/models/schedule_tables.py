@@ -93,4 +93,5 @@ class NotificationRow(Base):
     outcome: Mapped[str] = mapped_column(sa.String(8), comment="pending, sent, failed or unwanted")
     tries: Mapped[int]
     not_before: Mapped[datetime]
+    waits_from: Mapped[datetime | None] = mapped_column(comment="when that was written")
     detail: Mapped[str | None] = mapped_column(sa.Text, comment="what came of the last try")

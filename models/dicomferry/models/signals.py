@@ -30,8 +30,8 @@ class Signals:
         return self.cancel or self.hold or self.drain or self.closed
 
 
-def read(connection: Connection, job_id: int, worker_id: int, now: datetime, *, plan: bool) -> Signals:
-    """What is so at this moment; a plan uses no remote."""
+def read(connection: Connection, job_id: int, worker_id: int, now: datetime, *, plan: bool) -> Signals | None:
+    """What is so at this moment; a plan uses no remote. None when the job was pruned."""
     row = connection.execute(
         sa.select(
             JobRow.cancel_asked,
@@ -48,7 +48,9 @@ def read(connection: Connection, job_id: int, worker_id: int, now: datetime, *, 
         .join(WorkerRow, WorkerRow.id == worker_id)
         .outerjoin(GovernorRow, GovernorRow.remote_id == JobRow.remote_id)
         .where(JobRow.id == job_id)
-    ).one()
+    ).one_or_none()
+    if row is None:
+        return None
     hours = None if plan or row.ignore_window else window.from_document(row.window)
     return Signals(
         cancel=row.cancel_asked,

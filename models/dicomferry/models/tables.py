@@ -140,7 +140,11 @@ class ChunkRow(Base):
     fence: Mapped[int] = mapped_column(default=0, comment="grows with each claim; writes of an older one are refused")
     owner_id: Mapped[int | None] = mapped_column(ForeignKey("worker.id"))
     lease_until: Mapped[datetime | None]
+    leased_at: Mapped[datetime | None] = mapped_column(comment="when the lease was written")
     not_before: Mapped[datetime]
+    waits_from: Mapped[datetime | None] = mapped_column(
+        comment="when not_before was written, if we computed it; null: a person, a window or a schedule gave it"
+    )
     reason: Mapped[str | None] = mapped_column(sa.String(80))
     advice: Mapped[str | None] = mapped_column(sa.Text)
     barren: Mapped[int] = mapped_column(default=0, comment="attempts in a row that finished no item")
@@ -152,6 +156,10 @@ class ChunkRow(Base):
     careful: Mapped[bool] = mapped_column(default=False, comment="a worker died on it: record item by item")
     in_flight_item_id: Mapped[int | None] = mapped_column(BigId, comment="kept by careful attempts only")
     cursor: Mapped[bytes | None] = mapped_column(sa.LargeBinary, comment="last path that the plan has recorded")
+    in_flight_path: Mapped[bytes | None] = mapped_column(sa.LargeBinary, comment="what a careful plan is about to open")
+    in_flight_losses: Mapped[int] = mapped_column(
+        default=0, server_default="0", comment="times that a worker died on that path"
+    )
     total: Mapped[int] = mapped_column(default=0)
     succeeded: Mapped[int] = mapped_column(default=0)
     warning: Mapped[int] = mapped_column(default=0)
@@ -272,6 +280,7 @@ class WorkerRow(Base):
     disks: Mapped[list[Any] | None] = mapped_column(
         sa.JSON(none_as_null=True), comment="free space of what it writes to, at its last sign of life"
     )
+    remark: Mapped[str | None] = mapped_column(sa.Text, comment="what is to be known of it")
 
 
 class MoveRow(Base):
@@ -364,3 +373,12 @@ class TurnRow(Base):
     name: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
     worker_id: Mapped[int | None]
     until: Mapped[datetime]
+    taken_at: Mapped[datetime | None] = mapped_column(comment="when the turn was taken")
+
+
+class DeedRow(Base):
+    """That a transaction was done which a person asked for: whoever does not hear of it tries again, and finds this."""
+
+    __tablename__ = "deed"
+    token: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    at: Mapped[datetime]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from dicomferry.models import governor, lease, remote_store, retry
+from dicomferry.models import breaker, governor, lease, remote_store, retry
 from dicomferry.models.answers.answer import Category
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import Database
@@ -77,7 +77,7 @@ def decide(
         jitter=jitter,
         policy=policy,
         waited=waited,
-        served=suspect and governor.has_served(environment.database, held.remote_id),
+        served=suspect and breaker.has_served(environment.database, held.remote_id),
     )
     away = suspect or (fault is not None and fault.rule is Rule.AWAY)
     if fault is None or progressed or well or not left or not (away or fault.rule is Rule.BROKEN):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,17 +47,25 @@ class Found:
 
 
 def inventory(
-    roots: Sequence[bytes], *, recursive: bool, after: bytes | None = None, hidden: bool = True
+    roots: Sequence[bytes],
+    *,
+    recursive: bool,
+    after: bytes | None = None,
+    hidden: bool = True,
+    leave_out: Container[bytes] = (),
+    before_opening: Callable[[bytes], bool] = lambda _: False,
 ) -> Iterator[Found]:
     """Every file that `roots` (absolute files or folders) name, in walk order, strictly behind `after`.
 
     Given files are always taken, of folders their files, and with `recursive` those of their subfolders. A root
     that another one covers adds nothing. Links are followed; a folder that is its own ancestor is reported once.
     Without `hidden`, what begins with a dot is left out, unless it is a root itself.
+    The files of `leave_out` are passed over. `before_opening` hears of each other one, and says whether nothing else
+    is to be open while it is looked into.
     Nothing here raises for what a file system does: what cannot be read is a Found of its own.
     """
     walk = _Walk(_sorted_roots(roots, recursive), recursive, _parts(after) if after is not None else None, hidden)
-    return _looked_into(iter(walk))
+    return _looked_into(iter(walk), leave_out, before_opening)
 
 
 class _Opened(NamedTuple):
@@ -70,13 +78,20 @@ class _Opened(NamedTuple):
     found: Found | None = None
 
 
-def _looked_into(walk: Iterator[Found | bytes]) -> Iterator[Found]:
+def _looked_into(
+    walk: Iterator[Found | bytes], leave_out: Container[bytes], before_opening: Callable[[bytes], bool]
+) -> Iterator[Found]:
     """What the walk finds, in its order, each path of a plain file looked into."""
     ahead: deque[_Opened] = deque()
     try:
         for found in walk:
+            alone = False
+            if isinstance(found, bytes):
+                if found in leave_out:
+                    continue
+                alone = before_opening(found)
             ahead.append(_open(found) if isinstance(found, bytes) else _Opened(found.path, -1, 0, 0, found))
-            if len(ahead) > AHEAD:
+            while len(ahead) > (0 if alone else AHEAD):
                 yield _read(ahead.popleft())
         while ahead:
             yield _read(ahead.popleft())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dicomferry.models import plan_store
+from dicomferry.models import lease, plan_store
 from dicomferry.models.claim import PLAN_STOPS_AT, Claim
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import UnusableFile
@@ -17,7 +17,7 @@ from dicomferry.models.spec import StoreSpec
 from dicomferry.models.state import ItemState
 from dicomferry.models.uid import MOST as MOST_OF_UID
 from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.inventory import Cut, Found, inventory, same_content
+from dicomferry.workers.inventory import AHEAD, Cut, Found, inventory, same_content
 
 BATCH_ITEMS = 1000
 BATCH_SECONDS = 2.0
@@ -48,26 +48,72 @@ def run(database: Database, held: Claim, heart: Heartbeat, ring: Callable[[], ob
     assert isinstance(held.spec, StoreSpec)
     began = time.monotonic()
     batch = _Batch()
-    for found in inventory(held.spec.roots, recursive=held.spec.recursive, after=held.cursor):
+    care = _Care(database, held)
+    for found in inventory(
+        held.spec.roots,
+        recursive=held.spec.recursive,
+        after=held.cursor,
+        leave_out=care.given_up,
+        before_opening=care.before_opening,
+    ):
         heart.progress(0)
         batch.found.append(found)
         if not batch.is_full:
             continue
-        stop, waiting = _write(database, held, batch, heart)
+        stop, waiting = _write(database, held, batch, heart, care)
         ring()
         if stop or heart.stop or waiting >= PLAN_STOPS_AT or time.monotonic() - began >= SLOT_SECONDS:
             return False
         batch = _Batch()
-    stop, _ = _write(database, held, batch, heart) if batch.found else (False, 0)
+    stop, _ = _write(database, held, batch, heart, care) if batch.found else (False, 0)
     return not stop
 
 
-def _write(database: Database, held: Claim, batch: _Batch, heart: Heartbeat) -> tuple[bool, int]:
+class _Care:
+    """What a plan does after a worker died on it: each file is written down before it is looked into.
+
+    So the next attempt knows on what it died, and what is died on twice is given up. It is done for as many files as
+    may have been on the way when the worker died; then the plan is fast again.
+    """
+
+    def __init__(self, database: Database, held: Claim) -> None:
+        self._database = database
+        self._held = held
+        self._left = BATCH_ITEMS + AHEAD if held.careful else 0
+        self._deaths, self.given_up = plan_store.died_on(database, held)
+        self._is_written = False
+
+    def before_opening(self, path: bytes) -> bool:
+        """This one is next; whether it is to be looked into alone. Raises LeaseLost."""
+        if self._left <= 0:
+            self.before_writing()
+            return False
+        self._left -= 1
+        self._write(path)
+        return True
+
+    def before_comparing(self, path: bytes) -> None:
+        """This one is read as a whole. Raises LeaseLost."""
+        if self._held.careful:
+            self._write(path)
+
+    def before_writing(self) -> None:
+        """Whatever happens now is not the fault of any file. Raises LeaseLost."""
+        if self._is_written:
+            self._write(None)
+
+    def _write(self, path: bytes | None) -> None:
+        deaths = self._deaths.get(path, 0) if path is not None else 0
+        plan_store.about_to_open(self._database, self._held, path, deaths=deaths)
+        self._is_written = path is not None
+
+
+def _write(database: Database, held: Claim, batch: _Batch, heart: Heartbeat, care: _Care) -> tuple[bool, int]:
     """Settle twins, cut chunks, write; whether to stop, and how many chunks wait."""
     heart.require_lease()
     cut = Cut()
     items: list[dict[str, Any]] = []
-    for found, values in _settled(database, held, batch.found):
+    for found, values in _settled(database, held, batch.found, care.before_comparing):
         if values["state"] is not ItemState.PENDING:
             batch.decided.append(values)
             continue
@@ -79,10 +125,13 @@ def _write(database: Database, held: Claim, batch: _Batch, heart: Heartbeat) -> 
         heart.progress(0)
     if items:
         batch.chunks.append(items)
+    care.before_writing()
     return plan_store.add_batch(database, held, cursor=batch.found[-1].path, chunks=batch.chunks, decided=batch.decided)
 
 
-def _settled(database: Database, held: Claim, batch: Sequence[Found]) -> Iterator[tuple[Found, dict[str, Any]]]:
+def _settled(
+    database: Database, held: Claim, batch: Sequence[Found], before_comparing: Callable[[bytes], object]
+) -> Iterator[tuple[Found, dict[str, Any]]]:
     """Each of these files with the values of its item's row; a second file of one UID is compared with the first."""
     uids = [found.header.sop_instance_uid for found in batch if found.header and found.state is ItemState.PENDING]
     firsts = plan_store.firsts_of(database, held.job_id, uids)
@@ -92,6 +141,7 @@ def _settled(database: Database, held: Claim, batch: Sequence[Found]) -> Iterato
         if values["state"] is ItemState.PENDING:
             uid = values["sop_instance_uid"]
             if uid in firsts:
+                before_comparing(found.path)
                 values |= _twin(found.path, firsts[uid])
             else:
                 firsts[uid] = found.path
@@ -173,7 +223,9 @@ def examine(database: Database, held: Claim, rows: Sequence[AnyRow]) -> tuple[li
         if row.is_first and row.sop_instance_uid:
             to_send.append(row)
             continue
-        (_, values), *_ = _settled(database, held, [_look(row.path)])
+        if held.careful:
+            lease.record(database, held, (), in_flight=row.id)
+        (_, values), *_ = _settled(database, held, [_look(row.path)], lambda _: None)
         if values["state"] is ItemState.PENDING:
             plan_store.identify_item(database, held, row.id, _identity(values))
             identified = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dicomferry.models import dimse_status, governor, lease, spec, telemetry
+from dicomferry.models import breaker, dimse_status, lease, spec, telemetry
 from dicomferry.models.claim import Claim
 from dicomferry.models.dimse_status import Answer, Rule
 from dicomferry.models.errors import DimseError
@@ -48,7 +48,9 @@ def finds_it_well(environment: Environment, held: Claim, heart: Heartbeat, remot
         return False
     heart.require_lease()
     database.write(
-        lambda connection: governor.mended(connection, held.remote_id, held.chunk_id, held.fence),
+        lambda connection: breaker.mended(
+            connection, held.remote_id, held.chunk_id, held.fence, database.now(connection)
+        ),
     )
     log.info("the remote answers again", remote=remote.name)
     for lane in spec.LANES:

@@ -143,7 +143,7 @@ class _Attempt:
                     missing_as=end.lost.outcome if end.lost else None,
                 )
             if end.decision and end.decision.reason in (call_store.NO_SCP, call_store.DISK_FULL):
-                call_store.put_off(connection, end.decision)
+                call_store.put_off(connection, end.decision, self.database.now(connection))
 
         pending = self.state.row.state is ItemState.PENDING
         lease.finish(
