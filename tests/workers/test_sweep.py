@@ -98,7 +98,7 @@ def test_it_does_not_ring_for_a_remote_at_its_limit(site: Inline, bell: Bell) ->
 
 
 def test_a_dead_lease_ends(site: Inline, bell: Bell) -> None:
-    """A lease that is over ends in a round, once: attempt lost, chunk due again a second later and rung for, with an event."""
+    """A lease that is over ends in a round, once: attempt lost, an event, and a second later the chunk is rung for."""
     job_id = site.echo("NOBODY@127.0.0.1:1")
     assert claim.claim(site.database, "quick", site.worker, lease_seconds=30)
     site.clock.move(29)
