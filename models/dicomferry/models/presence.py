@@ -105,7 +105,7 @@ def lives(now: datetime, within: float = SILENT_AFTER) -> sa.ColumnElement[bool]
 
 
 def alive(database: Database) -> Sequence[AnyRow]:
-    """(role, host, pid, slots, started_at, seen_at, facts, disks, remark) of every role that gave a sign of life lately."""
+    """(role, host, pid, slots, started_at, seen_at, facts, disks, remark) of roles that gave a sign of life lately."""
 
     def work(connection: Connection) -> Sequence[AnyRow]:
         now = database.now(connection)
