@@ -38,7 +38,7 @@ def test_every_time_on_record_says_what_it_is() -> None:
     """A new column that holds a time is declared: a wait of ours with the moment when it was written, a given time, or
     a moment that nothing waits for.
     """
-    assert archive_tables and governor_tables and schedule_tables
+    assert archive_tables and governor_tables and schedule_tables and trial_tables
     known = {*waits.WAITS, *waits.WAITS.values(), *waits.FOUND, *waits.GIVEN, *waits.MOMENTS}
     there = {
         f"{table.name}.{column.name}"

@@ -89,8 +89,6 @@ class Decision:
     """Whether a hold is about this chunk only, and the rest of the job goes on."""
     away: bool = False
     """Whether this one attempt is enough to leave it alone."""
-    alone: bool = False
-    """Whether it is about this chunk only: what else waits of the job is not held along."""
 
 
 def decide_item(answer: Answer, *, charges: int, to_blame: bool = True, again: bool = True) -> tuple[ItemState, int]:

@@ -22,7 +22,9 @@ WAITS: Mapping[str, str] = {
 }
 """The ends of waits that are kept on record, each with the column that says when it was written. Where that is empty,
 a person, a window or a schedule gave the time, and it stands."""
-FOUND = frozenset({"governor.rate_learned_at", "governor.associations_learned_at", "worker.seen_at"})
+FOUND = frozenset(
+    {"governor.rate_learned_at", "governor.associations_learned_at", "key_trial.tried_at", "worker.seen_at"}
+)
 """Moments that mean something for a fixed time after them, whose end is not kept: one in the future means nothing."""
 GIVEN = frozenset({"schedule.next_due", "schedule.counted_from", "schedule_run.due_at", "schedule_run.last_due_at"})
 """Times of a schedule: never moved, and each is settled once, since `counted_from` never goes back."""
