@@ -18,6 +18,7 @@ from dicomferry.models import (
     waits,
 )
 from dicomferry.models import schedule_tables as schedule_tables
+from dicomferry.models import trial_tables as trial_tables
 from dicomferry.models.database import UTCDateTime
 from dicomferry.models.retry import Decision, Next
 from dicomferry.models.schedule_tables import NotificationRow

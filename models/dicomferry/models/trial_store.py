@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -38,9 +38,7 @@ def matches_on(database: Database, remote_id: int, level: str, path: str) -> boo
     """Whether the remote was found to match on this key at this level within the last week."""
 
     def work(connection: Connection) -> bool:
-        query = sa.select(KeyTrialRow.path).where(
-            *_of(remote_id, level, path), KeyTrialRow.tried_at > database.now(connection) - KEPT
-        )
+        query = sa.select(KeyTrialRow.path).where(*_of(remote_id, level, path), _lately(database.now(connection)))
         return connection.execute(query).first() is not None
 
     return database.read(work)
@@ -71,3 +69,8 @@ def forget(connection: Connection, remote_id: int) -> None:
 
 def _of(remote_id: int, level: str, path: str) -> tuple[sa.ColumnElement[bool], ...]:
     return KeyTrialRow.remote_id == remote_id, KeyTrialRow.level == level, KeyTrialRow.path == path
+
+
+def _lately(now: datetime) -> sa.ColumnElement[bool]:
+    """It was tried not long ago; a trial in the future was made before the clock was set back, and says nothing."""
+    return sa.and_(KeyTrialRow.tried_at > now - KEPT, KeyTrialRow.tried_at <= now)
