@@ -45,7 +45,7 @@ def test_every_command_of_this_version_is_offered_and_no_other() -> None:
         "remote add", "remote set", "remote list", "remote show", "remote remove", "remote echo",
         "submit echo", "submit store", "submit find", "submit move", "submit get", "submit retrieve",
         "jobs list", "jobs show", "jobs items", "jobs events", "jobs wait", "jobs cancel", "jobs retry", "jobs hold",
-        "jobs release", "jobs report", "jobs prune", "jobs matches", "scu", "explain",
+        "jobs accept", "jobs release", "jobs report", "jobs prune", "jobs matches", "scu", "explain",
         "schedule add", "schedule list", "schedule show", "schedule run", "schedule pause", "schedule resume",
         "schedule remove",
     }  # fmt: skip

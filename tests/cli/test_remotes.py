@@ -27,14 +27,14 @@ from .desk import Desk
 REMOTE_KEYS = {
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
     "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "quirks",
-    "coerces",
+    "coerces", "numbers",
     "window", "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
 }  # fmt: skip
 STATE_KEYS = {"open", "opens_at", "closes_at", "learned", "breaker", "in_use", "waiting", "held", "recent"}
 OPTIONS = (
     "--calling", "US", "--store", "ST@10.0.0.6:105", "--also-from", "GATE", "--also-from", "10.0.0.0/24",
     "--charset", "ISO_IR 100", "--max-associations", "2", "--max-moves", "3", "--max-uids", "50",
-    "--find-cap", "500", "--relational",
+    "--find-cap", "500", "--relational", "--numbers", "ignored",
     "--prefer-syntax", "implicit", "--connect", "1", "--first-answer", "900.5",
     "--max-requests-per-minute", "30", "--max-instances-per-second", "200", "--max-bytes-per-second", "10M",
     "--window", "daily 22:00-6:00", "--window-tz", "Europe/Berlin", "--holiday", "2026-12-25",
@@ -53,6 +53,7 @@ def test_all_that_was_said_is_kept(desk: Desk) -> None:
         "name": "pacs1", "ae_title": "PACS1", "host": "10.0.0.5", "port": 104, "calling_ae_title": "US",
         "store_address": "ST@10.0.0.6:105", "also_from": ["GATE", "10.0.0.0/24"], "charset": "ISO_IR 100",
         "max_associations": 2, "max_moves": 3, "max_uids": 50, "find_cap": 500, "relational": True,
+        "numbers": "ignored",
         "prefer_syntax": "implicit", "timeouts": {"connect": 1.0, "first_answer": 900.5}, "quirks": [],
         "coerces": None,
         "max_requests_per_minute": 30, "max_instances_per_second": 200, "max_bytes_per_second": 10_000_000,

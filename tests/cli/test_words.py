@@ -136,7 +136,7 @@ def test_a_request_that_brought_nothing_is_in_the_sentence() -> None:
 
 def test_what_nobody_could_verify_is_not_called_proven() -> None:
     """It was confirmed, and looking for it was asked for."""
-    job = _job("succeeded", items={"total": 5, "succeeded": 2, "warning": 3}, expected=5, received=5)
+    job = _job("incomplete", items={"total": 5, "succeeded": 2, "warning": 1, "failed": 2}, expected=5, received=3)
     told = words.sentence(job, unverified=2)
     assert told.startswith("job 7: 3 of 5 proven at PACS1, 2 confirmed but not verified, 1 with a warning, ")
 

@@ -17,6 +17,7 @@ from dicomferry.models import (
     lease,
     move_store,
     pairing,
+    proof_store,
     remote_store,
     request_store,
     retrieve_report,
@@ -29,6 +30,7 @@ from dicomferry.models.claim import Claim
 from dicomferry.models.database import AnyRow
 from dicomferry.models.instance_store import Arrival, Received
 from dicomferry.models.outcome import Outcome
+from dicomferry.models.proof import Basis, Finding, Word
 from dicomferry.models.request_store import Listed
 from dicomferry.models.retry import Decision
 from dicomferry.models.rounds import Ask
@@ -154,6 +156,7 @@ class Desk:
             def lost(row: AnyRow) -> Outcome:
                 return Outcome(item_id=row.id, state=ItemState.FAILED, reason=pairing.NOT_DELIVERED)
 
+            proof_store.conclude(connection, request_id, Finding(word=Word.UIDS, basis=Basis.NUMBER))
             request_store.close(connection, held, request_id, missing_as=lost)
 
         lease.finish(self.database, held, end=AttemptEnd.COMPLETED, decision=None, last=last)

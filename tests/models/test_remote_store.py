@@ -36,6 +36,7 @@ def test_a_remote_as_it_was_added(database: Database) -> None:
         "max_uids": 100,
         "find_cap": None,
         "relational": False,
+        "numbers": "used",
         "prefer_syntax": None,
         "timeouts": {"connect": 3.0},
         "quirks": [],

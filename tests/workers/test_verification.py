@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
 from dicomferry.cli import wait
-from dicomferry.models import job_view, spec
+from dicomferry.models import job_store, job_view, spec
 from dicomferry.models.state import JobState, Tally
 from dicomferry.workers import attempt, verification
 from support.inline import Inline, Killed
@@ -26,19 +26,27 @@ STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 
 
 class Forgetful:
-    """An archive that confirms whatever it is sent and lists what `lists` says of it, `after` so many queries."""
+    """An archive that confirms what it is sent, if `status` says so, and lists what `lists` says of it, `after` so many
+    queries.
+    """
 
-    def __init__(self, lists: Callable[[str], bool], after: int = 0) -> None:
+    def __init__(
+        self, lists: Callable[[str], bool], after: int = 0, status: Callable[[str], int] = lambda _: 0
+    ) -> None:
         self.received: list[str] = []
         self.queries = 0
         self._lists = lists
         self._after = after
+        self._status = status
         self._lock = threading.Lock()
 
     def store(self, event: Any) -> int:
-        with self._lock:
-            self.received.append(str(event.request.AffectedSOPInstanceUID))
-        return 0
+        uid = str(event.request.AffectedSOPInstanceUID)
+        status = self._status(uid)
+        if status == 0:
+            with self._lock:
+                self.received.append(uid)
+        return status
 
     def find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
         asked = event.identifier
@@ -53,8 +61,8 @@ class Forgetful:
 
 
 @contextmanager
-def running(archive: Forgetful, *, finds: bool = True) -> Iterator[str]:
-    """Its address."""
+def running(archive: Forgetful, *, finds: bool = True, port: int = 0) -> Iterator[str]:
+    """Its address; at a free port unless it is given."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         entity = AE("FORGETFUL")
@@ -62,7 +70,7 @@ def running(archive: Forgetful, *, finds: bool = True) -> Iterator[str]:
         if finds:
             entity.add_supported_context(STUDY_ROOT_FIND)
         handlers: list[Any] = [(evt.EVT_C_STORE, archive.store), (evt.EVT_C_FIND, archive.find)]
-        port = free_port()
+        port = port or free_port()
         server = entity.start_server((LOOPBACK, port), block=False, evt_handlers=handlers)
         try:
             yield f"FORGETFUL@{LOOPBACK}:{port}"
@@ -118,19 +126,46 @@ def test_an_archive_that_indexes_late_is_waited_for(site: Inline, pauses: list[f
 
 
 def test_an_archive_that_answers_no_queries(site: Inline, pauses: list[float]) -> None:
-    """Confirmed, and marked as not verified: neither lost nor proven."""
+    """What was to be verified and could not be is not done: incomplete, `not verified`, exit code 1. `retry` looks
+    again, once the archive answers, and sends nothing.
+    """
     site.mr(3)
     archive = Forgetful(lambda _: True)
     with running(archive, finds=False) as address:
         job_id = submitted(site, address)
-        assert site.drain(job_id) is JobState.SUCCEEDED
-    assert site.tally(job_id) == Tally(total=3, warning=3)
-    assert {row.reason for row in site.items(job_id)} == {"not verified"}
+        assert site.drain(job_id) is JobState.INCOMPLETE
+    assert site.tally(job_id) == Tally(total=3, failed=3)
+    assert {(row.reason, row.status) for row in site.items(job_id)} == {("not verified", 0)}
     job = job_view.show(site.database, job_id)
-    assert job["verified"] == "none"
+    assert (job["verified"], job["reason"], wait.exit_code(job)) == ("none", "not verified", 1)
     assert "0 of 3 proven at FORGETFUL, 3 confirmed but not verified" in wait.end_sentence(site.database, job)
-    assert "nobody could be asked" in (wait.after_the_end(site.database, job) or "")
+    assert f"jobs retry {job_id}" in (wait.after_the_end(site.database, job) or "")
     assert len(archive.received) == 3 and pauses == []
+    with running(archive, port=int(address.rpartition(":")[2])):
+        assert job_store.retry(site.database, job_id) == 3
+        site.bell.ring("bulk")
+        assert site.drain(job_id) is JobState.SUCCEEDED
+    assert len(archive.received) == 3
+    assert job_view.show(site.database, job_id)["verified"] == "uids"
+
+
+def test_a_list_is_as_new_as_the_last_send(site: Inline, pauses: list[float]) -> None:
+    """One that was refused at first is sent later, and the series is listed again after that."""
+    refused: list[str] = []
+
+    def once(uid: str) -> int:
+        if refused or uid != made[1].sop_instance_uid:
+            return 0
+        refused.append(uid)
+        return 0xA700
+
+    made = site.mr(4)
+    archive = Forgetful(lambda _: True, status=once)
+    with running(archive) as address:
+        job_id = submitted(site, address)
+        assert site.drain(job_id) is JobState.SUCCEEDED
+    assert refused and site.tally(job_id) == Tally(total=4, succeeded=4)
+    assert not set(pauses) & set(verification.PAUSES), "nothing was waited for"
 
 
 def test_a_worker_that_dies_before_it_looked(

@@ -58,12 +58,23 @@ def _pairs(database: Database, job: Row) -> Iterator[tuple[str, str | None]]:
         yield "items", _items(job)
     yield "matches", words.number(job["matches"]) if job["matches"] is not None else None
     yield "received" if job["kind"] in RETRIEVES else "sent", words.size(job["bytes"]) if job["bytes"] else None
-    yield "proof", {"uids": "per instance", "counts": "numbers only", "none": "none"}.get(job["verified"] or "")
+    yield "proof", _proof(job)
+    yield "listed", words.when(job["listed_at"]) or None
+    yield "accepted", f"{words.when(job['accepted_at'])}: {job['accepted_reason']}" if job["accepted_at"] else None
     yield "priority", job["priority"] if job["priority"] != "normal" else None
     yield "window", "ignored: it runs outside of the remote's hours as well" if job["ignore_window"] else None
     for name in ("submitted", "started", "finished"):
         yield name, words.when(job[f"{name}_at"])
     yield "attempts", words.number(job["attempts"]) if job["attempts"] else None
+
+
+def _proof(job: Row) -> str | None:
+    found = {"uids": "per instance", "counts": "numbers only", "none": "none"}.get(job["verified"] or "")
+    if found and job["kind"] in RETRIEVES:
+        from dicomferry.cli import retrieve_words
+
+        return found + retrieve_words.basis(job)
+    return found
 
 
 def _items(job: Row) -> str | None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _JOB_COLUMNS = (
     "id", "kind", "remote", "remote_address", "destination", "label", "priority", "ignore_window", "state", "reason",
     "detail",
-    "reason_text", "planned", "verified", "expectation", "submitted_at", "started_at", "finished_at", "not_before",
+    "reason_text", "planned", "verified", "basis", "listed_at", "accepted_at",
+    "expectation", "submitted_at", "started_at", "finished_at", "not_before",
     "attempts", "items_total", "items_pending", "items_succeeded", "items_warning", "items_failed", "items_skipped",
     "items_cancelled", "matches", "expected", "received", "missing", "surplus", "conflicts", "bytes",
     "rate_instances_per_s", "waiting_for",
@@ -144,6 +145,27 @@ def wait(job: str, timeout: float | None, as_json: bool) -> None:
 
 for _verb in (job_verbs.cancel, job_verbs.retry, job_verbs.hold, job_verbs.release):
     jobs.add_command(_verb)
+
+
+@jobs.command()
+@options.job_argument
+@click.option("--reason", metavar="TEXT", required=True, type=options.Word(), help="Why it is good as it is.")
+@options.json_option
+def accept(job: str, reason: str, as_json: bool) -> None:
+    """Close a job that ended incomplete or failed as it is.
+
+    Who looks at it later sees when and why. It stays what it is: it is not called proven, and its exit code stays 1.
+    """
+    from dicomferry.models import job_store
+
+    _, database, job_id = _open(job)
+    state = job_store.accept(database, job_id, reason)
+    if as_json:
+        from dicomferry.models import job_view
+
+        render.document(job_view.show(database, job_id))
+    else:
+        render.line(f"job {job_id}: accepted as it is ({state.value})")
 
 
 @jobs.command()

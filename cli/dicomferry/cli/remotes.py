@@ -20,7 +20,8 @@ from dicomferry.models.errors import UsageError
 _F = TypeVar("_F", bound=Callable[..., Any])
 _COLUMNS = (
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
-    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "quirks",
+    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "numbers", "prefer_syntax",
+    "timeouts", "quirks",
     "coerces",
     "window", "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
 )  # fmt: skip
@@ -95,6 +96,11 @@ def _remote_options(function: _F) -> _F:
             help="Whether it takes one query over several levels (else: each level apart).",
         ),
         click.option(
+            "--numbers",
+            type=click.Choice(["used", "ignored"]),
+            help="Whether what it says of how many instances there are counts; ignored: its lists are the measure.",
+        ),
+        click.option(
             "--prefer-syntax",
             metavar="SYNTAX",
             type=Word(),
@@ -154,6 +160,8 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
         values["find_cap"] = given["find_cap"] or None
     if given["relational"] is not None:
         values["relational"] = given["relational"]
+    if given["numbers"] is not None:
+        values["numbers"] = given["numbers"]
     if given["quirk"]:
         values["quirks"] = [text for text in given["quirk"] if text]
     if given["coerces"] is not None:
@@ -314,6 +322,7 @@ def show(name: str, as_json: bool) -> None:
             ("UIDs in a request", str(found["max_uids"])),
             ("matches at most", str(found["find_cap"]) if found["find_cap"] else None),
             ("queries", "over several levels" if found["relational"] else None),
+            ("its numbers", "ignored: its lists are the measure" if found["numbers"] == "ignored" else None),
             ("preferred syntax", found["prefer_syntax"]),
             ("quirks", ", ".join(found["quirks"])),
             ("coerces", found["coerces"]),

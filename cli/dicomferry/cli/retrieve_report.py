@@ -34,7 +34,10 @@ _REQUEST = {
     "status": Column(heading="status", rank=3),
     "reason": Column(heading="reason", least=14),
 }
-_REQUEST_KEYS = ("expectation", "expected", "received", "missing", "state", "status", "reason", "detail")
+_REQUEST_KEYS = (
+    "expectation", "verified", "basis", "listed_at", "expected", "received", "missing", "state", "status", "reason",
+    "detail",
+)  # fmt: skip
 
 
 def show(database: Database, job_id: int, *, by: str | None, form: str | None, missing: bool) -> None:

@@ -30,6 +30,14 @@ def proof(job: Document) -> str:
     return PROOFS.get(job["verified"] or "", "here")
 
 
+_BASES = {"list": " by its list alone", "set aside": " by its list, its numbers set aside"}
+
+
+def basis(job: Document) -> str:
+    """What a proof rests on where that is less than a list that a number confirms."""
+    return _BASES.get(job.get("basis") or "", "") if job["verified"] == "uids" and job["received"] else ""
+
+
 def balance(job: Document) -> str:
     """`900 of 900 proven from PACS1`, in the sentence about a job's end."""
     received, expected = job["received"] or 0, job["expected"]
@@ -37,9 +45,11 @@ def balance(job: Document) -> str:
     source = words.title(job)
     if job["destination"]:
         proven = job["verified"] == "uids" and received
-        way = f"proven at {job['destination']}, from {source}" if proven else f"sent to {job['destination']}"
+        way = (
+            f"proven at {job['destination']}, from {source}{basis(job)}" if proven else f"sent to {job['destination']}"
+        )
         return f"{come} {way}" if proven or not received else f"{come} {way}, {source} says"
-    return f"{come} {proof(job)}, from {source}"
+    return f"{come} {proof(job)}, from {source}{basis(job)}"
 
 
 def parts(job: Document) -> Iterator[str]:

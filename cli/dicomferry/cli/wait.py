@@ -182,9 +182,8 @@ def after_the_end(database: Database, job: Document) -> str | None:
     """What to do about an ended job, if anything. A retry is offered where it may end otherwise."""
     if job["reason"] == "nothing to do":
         return words.nothing_found(job, inside=not job["recursive"] and any(map(_has_folders, job["paths"])))
-    if job["kind"] == "store" and job["state"] == "succeeded" and job["verified"] == "none":
-        why = dimse_status.local(UNVERIFIED).advice
-        return f"{UNVERIFIED}: {why}; see `dicomferry jobs items {job['id']} --state warning`"
+    if job["accepted_at"]:
+        return f"closed as it is by a person: {words.printable(job['accepted_reason'])}"
     if job["state"] not in ("failed", "incomplete", "cancelled"):
         return None
     retry = f"`dicomferry jobs retry {job['id']}`"
@@ -210,11 +209,13 @@ def _has_folders(path: str) -> bool:
 def end_sentence(database: Database, job: Document) -> str:
     """What came of a job; counted apart what the remote, or we, had before, and what nobody could verify."""
     found = job_view.reasons(database, job["id"], ItemState.WARNING) if job["items"]["warning"] else {}
+    store = job["kind"] == "store" and job["items"]["failed"]
+    lost = job_view.reasons(database, job["id"], ItemState.FAILED) if store else {}
     here = job_view.reasons(database, job["id"], ItemState.SUCCEEDED) if job["kind"] in RETRIEVES else {}
     return words.sentence(
         job,
         already_there=found.get("already there", 0),
-        unverified=found.get(UNVERIFIED, 0),
+        unverified=lost.get(UNVERIFIED, 0),
         already_here=here.get(ALREADY_HERE, 0),
         again=job_history.tried_again(database, job["id"]),
     )

@@ -148,10 +148,11 @@ def sentence(
         parts.append("nothing to send")
         parts += [f"{number(items['skipped'])} skipped"] * bool(items["skipped"])
     else:
-        parts += _proven(job, job["received"] - unverified)
+        parts += _proven(job, job["received"])
         parts += [f"{number(unverified)} confirmed but not verified"] * bool(unverified)
-        parts += [f"{number(items[state])} {state}" for state in ("failed", "cancelled", "skipped") if items[state]]
-        warned = items["warning"] - already_there - unverified
+        others = {**items, "failed": items["failed"] - unverified}
+        parts += [f"{number(others[state])} {state}" for state in ("failed", "cancelled", "skipped") if others[state]]
+        warned = items["warning"] - already_there
         parts += [f"{number(already_there)} already there"] * bool(already_there)
         parts += [f"{number(warned)} with a warning"] * bool(warned)
         parts += [f"{number(items['pending'])} left to do"] * bool(items["pending"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from dicomferry.models import errors
+from dicomferry.models import errors, proof
 from dicomferry.models.answers import connections, quirks, reasons, statuses
 from dicomferry.models.answers.answer import Answer as Answer
 from dicomferry.models.answers.answer import Rule as Rule
@@ -81,7 +81,7 @@ def for_local(reason: str) -> str | None:
 _OF_REASONS: dict[str | None, Answer] = {
     answer.reason: answer for answer in reversed((*reasons.REASONS.values(), *connections.CONNECTIONS.values()))
 }
-_MENDED = frozenset({"unreadable", "vanished", "no decoder", "worker died twice on it"})
+_MENDED = frozenset({"unreadable", "vanished", "no decoder", "worker died twice on it", proof.UNVERIFIED})
 """Reasons of ours that are gone once somebody has done what the advice says."""
 
 

@@ -10,13 +10,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import breaker, ledger, plan_store, spec
+from dicomferry.models import breaker, ledger, plan_store, proof, proof_store, spec
 from dicomferry.models.claim import PLAN
 from dicomferry.models.database import AnyRow, Database, locking
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.state import CHUNK_TRANSITIONS, FINAL_JOB_STATES, ChunkState, ItemState, JobState, step
 from dicomferry.models.tables import ChunkRow, ItemRow, JobRow
 
+TO_BE_VERIFIED = "to be verified"
+"""Of an item that was confirmed and not yet looked for at the remote."""
+MOST_WORDS = 500
+"""Characters of a person's reason."""
 PRIORITIES: Mapping[str, int] = {"low": 0, "normal": 1, "high": 2}
 
 
@@ -203,10 +207,24 @@ def retry(database: Database, job_id: int) -> int:
         )
         _move_out_of_plan(connection, job, now)
         touched = connection.execute(sa.select(ItemRow.chunk_id).where(unfinished).distinct()).scalars().all()
+        connection.execute(
+            sa.update(ItemRow)
+            .where(unfinished, ItemRow.kind == "request", ItemRow.expectation.is_not(None))
+            .values(relisted=proof_store.WAITS)
+        )
+        # What was confirmed and could not be looked for is looked for again; what was answered stays with it.
+        confirmed = sa.and_(ItemRow.reason == proof.UNVERIFIED, ItemRow.kind == "instance")
         number: int = connection.execute(
             sa.update(ItemRow)
             .where(unfinished)
-            .values(state=ItemState.PENDING, status=None, reason=None, detail=None, charges=0, losses=0)
+            .values(
+                state=ItemState.PENDING,
+                status=sa.case((confirmed, ItemRow.status), else_=sa.null()),
+                reason=sa.case((confirmed, TO_BE_VERIFIED), else_=sa.null()),
+                detail=None,
+                charges=0,
+                losses=0,
+            )
         ).rowcount
         for chunk_id in touched:
             ledger.recount(connection, chunk_id)
@@ -218,7 +236,8 @@ def retry(database: Database, job_id: int) -> int:
         ).rowcount
         if not revived:
             raise UsageError(f"job {job_id} has nothing to retry: every item is finished ({job.state})")
-        connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(cancel_asked=False, hold_asked=False))
+        fresh = {"cancel_asked": False, "hold_asked": False, "accepted_at": None, "accepted_reason": None}
+        connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(**fresh))
         ledger.add_event(
             connection,
             job_id,
@@ -228,6 +247,28 @@ def retry(database: Database, job_id: int) -> int:
         )
         ledger.derive(connection, job_id, now)
         return number
+
+    return database.write_once(work)
+
+
+def accept(database: Database, job_id: int, reason: str) -> JobState:
+    """Write down that a person takes a job as it ended, and why; its state, which stays what it is.
+
+    Raises NotFound, UsageError.
+    """
+    text = reason.strip()
+    if not text or len(text) > MOST_WORDS:
+        raise UsageError(f"--reason: 1 to {MOST_WORDS} characters that tell others why this is good as it is")
+
+    def work(connection: Connection) -> JobState:
+        job = _locked(connection, job_id)
+        if job.state not in (JobState.INCOMPLETE, JobState.FAILED):
+            raise UsageError(f"job {job_id} is {job.state}: only what ended incomplete or failed is accepted as it is")
+        now = database.now(connection)
+        connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(accepted_at=now, accepted_reason=text))
+        if job.accepted_reason != text:
+            ledger.add_event(connection, job_id, now, "accepted", f"accepted as it is: {text}")
+        return JobState(job.state)
 
     return database.write_once(work)
 

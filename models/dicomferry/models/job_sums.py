@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstrumentedAttribute
 
+from dicomferry.models import proof
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import AnyRow
 from dicomferry.models.state import ItemState, Tally
@@ -53,6 +55,10 @@ class Numbers:
     surplus: int
     conflicts: int
     requests: Tally
+    basis: str | None = None
+    """What the proof of the weakest of its requests rests on (`proof.Basis`)."""
+    listed_at: datetime | None = None
+    """When the oldest of the lists was made that its requests rest on."""
 
 
 def of(connection: Connection, ids: Sequence[int]) -> dict[int, Sums]:
@@ -84,11 +90,13 @@ def numbers(connection: Connection, jobs: Mapping[int, Tally]) -> dict[int, Numb
             ItemRow.job_id,
             ItemRow.expectation,
             ItemRow.state,
+            ItemRow.basis,
             sa.func.count().label("number"),
             sa.func.sum(ItemRow.expected).label("expected"),
+            sa.func.min(ItemRow.listed_at).label("listed_at"),
         )
         .where(ItemRow.job_id.in_(jobs), IS_REQUEST)
-        .group_by(ItemRow.job_id, ItemRow.expectation, ItemRow.state)
+        .group_by(ItemRow.job_id, ItemRow.expectation, ItemRow.state, ItemRow.basis)
     ):
         requests.setdefault(row.job_id, []).append(row)
     surplus = _count(connection, ArrivalRow.surplus_of, unnamed(jobs))
@@ -138,6 +146,8 @@ def _numbers(requests: Sequence[AnyRow], tally: Tally, surplus: int, conflicts: 
         missing=None if expected is None else max(0, expected - received),
         surplus=surplus,
         conflicts=conflicts,
+        basis=proof.weakest_basis(row.basis for row in requests),
+        listed_at=min((row.listed_at for row in requests if row.listed_at), default=None),
         requests=_requests(requests),
     )
 

@@ -270,6 +270,10 @@ def _document(connection: Connection, row: AnyRow, now: datetime, sums: Sums, to
         "reason_text": advice,
         "planned": row.planned,
         "verified": row.verified,
+        "basis": balance.basis,
+        "listed_at": moment(balance.listed_at),
+        "accepted_at": moment(row.accepted_at),
+        "accepted_reason": row.accepted_reason,
         "expectation": balance.expectation,
         "submitted_at": moment(row.submitted_at),
         "started_at": moment(row.started_at),
@@ -302,6 +306,8 @@ class _Balance:
     surplus: int | None = None
     conflicts: int | None = None
     requests: Tally = field(default_factory=Tally)
+    basis: str | None = None
+    listed_at: datetime | None = None
 
 
 def _numbers(tally: Tally) -> dict[str, int]:

@@ -11,7 +11,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import governor, notification_store
+from dicomferry.models import governor, notification_store, proof
 from dicomferry.models.database import AnyRow
 from dicomferry.models.retry import Decision
 from dicomferry.models.spec import RETRIEVES
@@ -29,7 +29,7 @@ from dicomferry.models.tables import ChunkRow, EventRow, ItemRow, JobRow
 
 RELEASE = "release it when it may go on"
 """Advice for what a person held."""
-UNVERIFIED = "not verified"
+UNVERIFIED = proof.UNVERIFIED
 """Of an instance that was sent elsewhere as the archive says, or confirmed, and nobody could be asked whether it is
 there."""
 _ARRIVED = (ItemState.SUCCEEDED, ItemState.WARNING)
@@ -110,7 +110,7 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
     started = job.started_at is not None or ChunkState.RUNNING in chunks
     active = any(chunks.get(state) for state in (ChunkState.PENDING, ChunkState.RUNNING, ChunkState.HELD))
     numbers = Tally() if active else tally(connection, job_id)
-    partial = job.kind == "find" and not active and matches(connection, job_id) > 0
+    partial = not active and _is_partial(connection, job_id, job.kind, numbers)
     new = derive_job(numbers, planned=job.planned, chunks=chunks, started=started, partial=partial)
     values = _busy(job, ChunkState.RUNNING in chunks, now)
     if started and job.started_at is None:
@@ -120,9 +120,10 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
         if new in FINAL_JOB_STATES:
             values |= {"finished_at": now, "reason": _reason(connection, job_id, job.kind, new, numbers)}
             if job.kind == "store":
-                unsure = not numbers.succeeded + numbers.warning
-                unsure = unsure or (numbers.warning > 0 and _is_unverified(connection, job_id))
-                values["verified"] = "none" if unsure else "uids"
+                values["verified"] = proof.of_store(
+                    delivered=numbers.succeeded + numbers.warning,
+                    unverified=numbers.failed > 0 and _is_unverified(connection, job_id),
+                )
             elif job.kind in RETRIEVES:
                 values["verified"] = _verified(connection, job_id)
             add_event(
@@ -151,6 +152,15 @@ def _busy(job: AnyRow, runs: bool, now: datetime) -> dict[str, object]:
     return {"busy_since": None} | ({} if job.busy_seconds is None else {"busy_seconds": job.busy_seconds + ran})
 
 
+def _is_partial(connection: Connection, job_id: int, kind: str, numbers: Tally) -> bool:
+    """Whether what failed left something: matches of a find that broke off, instances that were confirmed and could not
+    be looked for.
+    """
+    if kind == "find":
+        return matches(connection, job_id) > 0
+    return kind == "store" and numbers.failed > 0 and _is_unverified(connection, job_id)
+
+
 def _is_unverified(connection: Connection, job_id: int) -> bool:
     """Whether anything of a job was to be seen where it went, and nobody could be asked."""
     told = sa.select(ItemRow.id).where(ItemRow.job_id == job_id, ItemRow.reason == UNVERIFIED)
@@ -164,14 +174,12 @@ def _verified(connection: Connection, job_id: int) -> str:
     )
     if _is_unverified(connection, job_id):
         return "none"
-    depths = connection.execute(
-        sa.select(ItemRow.expectation)
+    found = connection.execute(
+        sa.select(ItemRow.verified)
         .where(ItemRow.job_id == job_id, ItemRow.kind == "request", ItemRow.id.in_(brought))
         .distinct()
     ).scalars()
-    words = {"images": "uids", "counts": "counts"}
-    found = {words.get(depth or "", "none") for depth in depths}
-    return next((word for word in ("none", "counts", "uids") if word in found), "none")
+    return proof.weakest(found)
 
 
 def _requests(connection: Connection, job_id: int) -> Tally:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import here, ledger
+from dicomferry.models import here, ledger, proof
 from dicomferry.models.database import AnyRow, locking
 from dicomferry.models.flaws import CAME_FLAWED
 from dicomferry.models.here import FILED_ELSEWHERE
@@ -250,6 +250,7 @@ def _settle_chunk(connection: Connection, chunk_id: int, job_id: int, now: datet
             ItemRow.kind == "request",
             ItemRow.state == ItemState.FAILED,
             ItemRow.expectation == "images",
+            sa.func.coalesce(ItemRow.reason, "").not_in(proof.WANTING),
             ItemRow.id.not_in(bad),
         )
         .values(state=ItemState.SUCCEEDED, reason="arrived late", detail=None, status=None)

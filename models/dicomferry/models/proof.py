@@ -25,6 +25,9 @@ NO_KEY = "no unique key"
 UNVERIFIED = "not verified"
 """What was to be seen where it went, and could not be looked for."""
 
+WANTING = (NOT_WHOLE, TRUNCATED, NO_KEY)
+"""What keeps a request from being called done though all that it names is here; no arrival makes it good."""
+
 
 class Word(StrEnum):
     """How sure it is that all is where it should be. Only `uids` is called proven."""
@@ -123,16 +126,17 @@ class Seen:
             unseen = min(unseen, self.refused)
         return max(0, unsaid, unseen)
 
+    def is_unlisted(self, ignored: bool) -> bool:
+        """Whether the archive says more than it lists, whatever is here."""
+        return (self.said(ignored) or 0) > self.part.listed
+
     def word(self, ignored: bool) -> Word:
         """How sure it is that all of it is there, where nothing is missing."""
         if self.part.depth == Depth.UNKNOWN:
             return Word.NONE
         if self.part.depth == Depth.COUNTS:
             return Word.COUNTS
-        said = self.said(ignored)
-        if self.short(ignored) or (said is not None and said > self.part.listed):
-            return Word.COUNTS
-        return Word.UIDS
+        return Word.COUNTS if self.short(ignored) or self.is_unlisted(ignored) else Word.UIDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +161,8 @@ class Facts:
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """What the rule says. `wanting` is the reason word where the request may not be called done, `detail` the sentence
-    for it; `short` is what is to be listed again, and asked for whole once; `notes` changed nothing.
+    for it; `short` is what is to be listed again, and asked for whole once; `is_short` tells that there is a sign of
+    more than is listed, even if as much is here. `notes` changed nothing.
     """
 
     word: Word
@@ -165,6 +170,7 @@ class Finding:
     wanting: str | None = None
     detail: str | None = None
     short: tuple[Part, ...] = ()
+    is_short: bool = False
     notes: tuple[str, ...] = field(default=())
 
 
@@ -173,7 +179,7 @@ def judge(facts: Facts) -> Finding:
     everything = (*facts.targets, *facts.inner)
     short = [one for one in everything if one.part.depth == Depth.IMAGES and one.short(facts.ignored)]
     # What is short of its series is asked for by series, the study around them not besides.
-    finest = tuple(one.part for one in short if not any(_is_inside(other.part, one.part) for other in short))
+    finest = _each_once(one.part for one in short if not any(_is_inside(other.part, one.part) for other in short))
     if not finest and facts.strangers:
         finest = tuple(one.part for one in facts.targets if one.part.depth == Depth.IMAGES)
     word = min((one.word(facts.ignored) for one in everything), key=list(Word).index, default=Word.NONE)
@@ -182,9 +188,20 @@ def judge(facts: Facts) -> Finding:
         word = Word.COUNTS if wanting == NOT_WHOLE else Word.NONE
     if facts.way is Way.BELIEVED:
         word = Word.NONE
+    unlisted = [one for one in everything if one.part.depth == Depth.IMAGES and one.is_unlisted(facts.ignored)]
     return Finding(
-        word=word, basis=_basis(facts), wanting=wanting, detail=detail, short=finest, notes=tuple(_notes(facts))
+        word=word,
+        basis=_basis(facts),
+        wanting=wanting,
+        detail=detail,
+        short=finest,
+        is_short=bool(finest or unlisted),
+        notes=tuple(_notes(facts)),
     )
+
+
+def _each_once(parts: Iterable[Part]) -> tuple[Part, ...]:
+    return tuple({(one.study, one.series): one for one in parts}.values())
 
 
 def _is_inside(inner: Part, outer: Part) -> bool:

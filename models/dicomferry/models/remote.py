@@ -63,7 +63,8 @@ class Remote:
     `charset` is the Specific Character Set that it is taken to speak. `find_cap` is how many matches it lists at most,
     `relational` whether it takes a query over several levels at once (PS3.4 C.4.1.2.2.2). `pace` keeps to its limits,
     where somebody has to. `quirks` are the answers that mean something else at this remote, `coerces` the
-    levels (`study`, `series`) of which its files may carry other UIDs than it lists.
+    levels (`study`, `series`) of which its files may carry other UIDs than it lists. `numbers` is `ignored` where what
+    it says of how many instances there are is wrong for good.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Remote:
     pace: Pace | None = field(default=None, compare=False, repr=False)
     quirks: Quirks = field(default_factory=dict, hash=False)
     trust_answers: frozenset[str] = frozenset()
+    numbers: str = "used"
     coerces: frozenset[str] = frozenset()
 
     @property

@@ -297,11 +297,15 @@ def arrived_within(database: Database, job_id: int, seconds: float) -> bool:
     return database.read(work)
 
 
-def came(database: Database, chunk_id: int) -> int:
-    """How many instances of the chunk's request are here, those of another request of the job included."""
+def came(database: Database, chunk_id: int, one: Target | None) -> int:
+    """How many instances of a target (None: of all) are here, those of another request of the job included."""
     query = sa.select(sa.func.count()).where(
         ItemRow.chunk_id == chunk_id, ItemRow.request_id.is_not(None), ItemRow.state.in_(list(GOOD_ITEM_STATES))
     )
+    if one and one.study:
+        query = query.where(ItemRow.study_instance_uid == one.study)
+    if one and one.series:
+        query = query.where(ItemRow.series_instance_uid == one.series)
     return int(database.read(lambda connection: connection.execute(query).scalar_one()))
 
 

@@ -126,7 +126,7 @@ def requests(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
             yield told
 
 
-_OUTCOME = ("expectation", "expected", "received", "state", "reason", "status")
+_OUTCOME = ("expectation", "verified", "basis", "listed_at", "expected", "received", "state", "reason", "status")
 
 
 def _request(row: AnyRow, lacking: Counter[tuple[ItemState, str | None]] | None) -> dict[str, Any]:
@@ -142,6 +142,9 @@ def _request(row: AnyRow, lacking: Counter[tuple[ItemState, str | None]] | None)
         "row": row.row,
         "identifier": [list(key) for key in row.identifier or ()],
         "expectation": row.expectation,
+        "verified": row.verified,
+        "basis": row.basis,
+        "listed_at": moment(row.listed_at),
         "expected": row.expected,
         "received": row.received,
         "state": state.value,

@@ -132,9 +132,9 @@ def blind(targets: Sequence[Target], *, fineness: int, max_uids: int, limits: Li
     found: list[Ask] = []
     for target in targets:
         if not target.images:
-            found.append(Ask(replace(target, count=None)))
+            found.append(Ask(target.bare))
             continue
         size = max_uids if fineness < SINGLY and limits.lists else 1
         for first in range(0, len(target.images), size):
-            found.append(Ask(replace(target, images=target.images[first : first + size], count=None)))
+            found.append(Ask(replace(target.bare, images=target.images[first : first + size])))
     return found

@@ -68,6 +68,9 @@ class RemoteRow(Base):
     relational: Mapped[bool] = mapped_column(
         server_default=sa.false(), comment="takes one query over several levels (PS3.4 C.4.1.2.2.2)"
     )
+    numbers: Mapped[str] = mapped_column(
+        sa.String(8), server_default="used", comment="ignored: what it says of how many there are is wrong for good"
+    )
     prefer_syntax: Mapped[str | None] = mapped_column(sa.String(64))
     timeouts: Mapped[dict[str, float]] = mapped_column(sa.JSON)
     window: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True), comment="when it may be used")
@@ -117,6 +120,8 @@ class JobRow(Base):
         sa.BigInteger, default=0, server_default="0", comment="of what came for a retrieve, each arrival counted"
     )
     pruned_at: Mapped[datetime | None] = mapped_column(comment="since when it is being removed")
+    accepted_at: Mapped[datetime | None] = mapped_column(comment="when a person closed it though it is not whole")
+    accepted_reason: Mapped[str | None] = mapped_column(sa.Text)
 
 
 class ChunkRow(Base):
@@ -227,6 +232,15 @@ class ItemRow(Base):
     filed_series_uid: Mapped[str | None] = mapped_column(UID)
     expectation: Mapped[str | None] = mapped_column(sa.String(8), comment="of a request: images, counts or unknown")
     expected: Mapped[int | None] = mapped_column(comment="of a request: instances, those that others have included")
+    listed_at: Mapped[datetime | None] = mapped_column(comment="of a request: when the list was made that it rests on")
+    relisted: Mapped[int | None] = mapped_column(
+        comment="of a request whose list is not whole: 1 waits to be listed again, 2 was, 3 was asked for whole"
+    )
+    verified: Mapped[str | None] = mapped_column(sa.String(8), comment="of a request: uids, counts or none")
+    basis: Mapped[str | None] = mapped_column(sa.String(16), comment="of a request: what its proof rests on")
+    noted: Mapped[dict[str, Any] | None] = mapped_column(
+        sa.JSON(none_as_null=True), comment="of a request: what was odd about the matches of its identifier"
+    )
 
 
 class AttemptRow(Base):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dicomferry.models import query
+from dicomferry.models.proof import Depth, Part
 from dicomferry.models.query import UNIQUE, Key, Level
 
 
@@ -14,7 +15,9 @@ from dicomferry.models.query import UNIQUE, Key, Level
 class Target:
     """One patient, study or series, or some images of a series; as deep as its lowest value that is there.
 
-    `count` is how many instances the peer says there are, None where it does not say.
+    `count` is how many instances the peer says there are, None where it does not say; `listed` is how many it lists,
+    `depth` how far it does that, None where it was not asked. `inner` are the studies and series below of which it says
+    more than it lists.
     """
 
     patient_id: str | None = None
@@ -22,6 +25,23 @@ class Target:
     series: str | None = None
     images: tuple[str, ...] = field(default=())
     count: int | None = None
+    listed: int = 0
+    depth: str | None = None
+    inner: tuple[Part, ...] = ()
+
+    @property
+    def bare(self) -> Target:
+        """What it names, and nothing of what the peer told of it."""
+        return replace(self, count=None, listed=0, depth=None, inner=())
+
+    @property
+    def part(self) -> Part:
+        """It as the rule of proof has it, where it was listed."""
+        return Part(self.study, self.series, self.count, self.listed, self.depth or Depth.UNKNOWN)
+
+    def holds(self, study: str | None, series: str | None) -> bool:
+        """Whether an instance of this study and series is part of it, as far as these tell."""
+        return self.study in (None, study) and self.series in (None, series)
 
     @property
     def level(self) -> Level:
@@ -44,13 +64,19 @@ class Target:
 
     def to_json(self) -> list[Any]:
         """A list that `from_json` reads."""
-        return [self.patient_id, self.study, self.series, list(self.images), self.count]
+        inner = [[one.study, one.series, one.said, one.listed] for one in self.inner]
+        told = [] if self.depth is None else [self.listed, str(self.depth), inner]
+        return [self.patient_id, self.study, self.series, list(self.images), self.count, *told]
 
 
 def from_json(values: Sequence[Any]) -> Target:
     """The target that `to_json` wrote."""
-    patient_id, study, series, images, count = values
-    return Target(patient_id=patient_id, study=study, series=series, images=tuple(images), count=count)
+    patient_id, study, series, images, count, *told = values
+    found = Target(patient_id=patient_id, study=study, series=series, images=tuple(images), count=count)
+    if told:
+        listed, depth, inner = told
+        found = replace(found, listed=listed, depth=depth, inner=tuple(Part(*one) for one in inner))
+    return found
 
 
 def says_more(root: str, level: str, keys: Iterable[Key]) -> bool:

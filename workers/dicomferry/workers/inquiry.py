@@ -11,7 +11,7 @@ from typing import Any
 from dicomferry.models import match_store, query, slices
 from dicomferry.models.database import AnyRow
 from dicomferry.models.errors import ContextNotAccepted, DimseFailure, UsageError
-from dicomferry.models.proof import is_pinned, looks_capped
+from dicomferry.models.proof import NO_KEY, is_pinned, looks_capped, nameless_sentence
 from dicomferry.models.query import UNIQUE, Key, Level
 from dicomferry.models.slices import Slice
 from dicomferry.models.spec import FindSpec
@@ -61,6 +61,7 @@ class Inquiry:
         self._flushed = time.monotonic()
         self._queries = 0
         self._capped = 0
+        self._nameless = 0
         self._stuck: list[Slice] = []
         self._ignored: Slice | None = None
         self._halved = False
@@ -101,7 +102,11 @@ class Inquiry:
             level,
             spec.keys,
             whole=self.work.remote.relational,
+            passing=self._passing,
         )
+
+    def _passing(self, level: Level, found: Found) -> None:
+        self._nameless += not found.unique(level)
 
     def _asked(self, ask: Ask, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
         """One query of the walk; what is too much for the remote is halved, if that was asked for."""
@@ -157,6 +162,7 @@ class Inquiry:
 
     def _keep(self, found: Found) -> None:
         self.number += 1
+        self._nameless += not (self.spec.worklist or found.unique(Level(self.spec.level)))
         row: dict[str, Any] = {
             "job_id": self.work.record.held.job_id,
             "item_id": self.row.id,
@@ -208,6 +214,8 @@ class Inquiry:
         if self._stuck:
             more = f" and {len(self._stuck) - 1:,} more" if len(self._stuck) > 1 else ""
             return local(self.row, "slice still capped", f"{told}; more than it lists: {self._stuck[0]}{more}")
+        if self._nameless:
+            return local(self.row, NO_KEY, f"{told}; {nameless_sentence(self._nameless)}")
         if self._capped:
             return local(self.row, "maybe truncated", told)
         return Answered(item_id=self.row.id, answer=self.work.status(self.spec.service, 0), status=0, detail=told)

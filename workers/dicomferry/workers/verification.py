@@ -7,17 +7,19 @@ sends nothing again, and an archive that indexes late has had a little time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
+from dicomferry.models import job_store, proof
 from dicomferry.models.database import AnyRow
 from dicomferry.models.dimse_status import Rule, local
 from dicomferry.models.errors import DimseError
-from dicomferry.models.ledger import UNVERIFIED
+from dicomferry.models.proof import UNVERIFIED, Facts, Seen
 from dicomferry.models.target import Target
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.operations import Answered, Work
 from dicomferry.workers.retrieval import expectation
 
-SENT = "to be verified"
+SENT = job_store.TO_BE_VERIFIED
 PAUSES = (1.0, 4.0, 10.0)
 """Seconds after which a series is asked for again where the remote does not list all of it."""
 
@@ -61,11 +63,21 @@ class _Run:
             yield row
 
 
+@dataclass(frozen=True)
+class _Listed:
+    """What the remote lists of a series; `more` says that it has more than that: what is not listed may be there."""
+
+    uids: frozenset[str]
+    more: str | None
+
+
 class _Check:
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._ignores = work.remote.numbers == "ignored"
         self._answers: dict[int, Answered] = {}
-        self._listed: dict[Target, frozenset[str] | str] = {}
+        self._listed: dict[Target, _Listed | str] = {}
+        self._rows = {row.id: row for row in work.rows}
 
     def was_sent(self, row: AnyRow) -> bool:
         """By this attempt, or by one before it."""
@@ -76,6 +88,9 @@ class _Check:
         if answered.answer.rule not in (Rule.DONE, Rule.WARNING):
             return answered
         self._answers[answered.item_id] = answered
+        # A list is as new as the last send that it speaks of.
+        row = self._rows[answered.item_id]
+        self._listed.pop(Target(study=row.study_instance_uid, series=row.series_instance_uid), None)
         return answered._replace(answer=_SENT)
 
     def settle(self, row: AnyRow) -> Answered:
@@ -94,14 +109,16 @@ class _Check:
         listed = self._look(series)
         if isinstance(listed, str):
             return self._unverified(answered, listed)
-        if row.sop_instance_uid in listed:
+        if row.sop_instance_uid in listed.uids:
             return answered
+        if listed.more:
+            return self._unverified(answered, listed.more)
         return answered._replace(answer=local("not found after success"))
 
     def _unverified(self, answered: Answered, why: str) -> Answered:
         return answered._replace(answer=local(UNVERIFIED), detail=why)
 
-    def _look(self, series: Target) -> frozenset[str] | str:
+    def _look(self, series: Target) -> _Listed | str:
         """What the remote lists of a series, or why it cannot be asked. Waits a little for what is not there yet."""
         if series not in self._listed:
             sent = {
@@ -111,14 +128,14 @@ class _Check:
             }
             found = self._ask(series)
             for pause in PAUSES:
-                if isinstance(found, str) or sent <= found:
+                if isinstance(found, str) or sent <= found.uids:
                     break
                 self._work.heart.pause(pause)
                 found = self._ask(series)
             self._listed[series] = found
         return self._listed[series]
 
-    def _ask(self, series: Target) -> frozenset[str] | str:
+    def _ask(self, series: Target) -> _Listed | str:
         heart = self._work.heart
         try:
             listing = expectation.again(self._work.remote, "study", [series], heart)
@@ -129,4 +146,6 @@ class _Check:
             return str(error)
         if listing.depth != "images":
             return listing.why or "the remote does not list single instances"
-        return frozenset(one.uid for one in listing.instances)
+        seen = proof.judge(Facts(targets=[Seen(one.part) for one in listing.targets], ignored=self._ignores))
+        more = "it says that it has more in the series than it lists" if seen.is_short else None
+        return _Listed(frozenset(one.uid for one in listing.instances), more)

@@ -14,6 +14,7 @@ from dicomferry.cli.scu.query import Query
 from dicomferry.cli.scu.record import Journal
 from dicomferry.models import dimse_status
 from dicomferry.models.errors import DimseError, DimseTimeout
+from dicomferry.models.proof import Word
 from dicomferry.models.state import ItemState
 from dicomferry.workers.dimse.retrieval import Report, Retrieval
 
@@ -139,5 +140,6 @@ def judge(
         detail=wrong,
         # A retry of the queue finds out for itself what there is.
         expectation=None if wrong else "counts",
+        verified=None if wrong else Word.COUNTS,
         expected=None if wrong else ended.sent,
     )

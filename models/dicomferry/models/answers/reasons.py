@@ -38,11 +38,14 @@ _FILES: Mapping[str, _Row] = {
 _QUERIES: Mapping[str, _Row] = {
     "query not offered": (Rule.FINAL, "they do not take this query model: try the other --root", "PS3.8 9.3.3.2"),
     "not encodable": (Rule.FINAL, "name a character set that they know (remote set --charset), or leave the key out", "PS3.5 6.1"),
-    "maybe truncated": (Rule.WARNING, "the number looks like a limit of theirs: submit again with --split, or with narrower keys", None),
+    "maybe truncated": (Rule.WARNING, "the number looks like a limit of theirs: submit again with narrower keys (a find also with --split)", None),
     "slice still capped": (Rule.FINAL, "they hold more in one minute than they list: narrow the keys, or ask for a higher limit", None),
     "split not possible": (Rule.FINAL, "they do not match on StudyDate: narrow the keys in another way", "PS3.4 C.2.2.2.5"),
 }
 _DELIVERIES: Mapping[str, _Row] = {
+    "listing not whole": (Rule.FINAL, "`dicomferry jobs retry` lists it again; where its numbers are wrong for good, `dicomferry remote set NAME --numbers ignored`; `dicomferry jobs accept` closes this job as it is", "PS3.4 C.3.4"),
+    "listing not whole yet": (Rule.LATER, "the archive says that it has more than it lists: it is listed again after timeouts.settle", "PS3.4 C.3.4"),
+    "no unique key": (Rule.FINAL, "the archive showed a match that it gives no unique key of, so nobody can ask for it: ask its administrator", "PS3.4 C.2.2.1.1"),
     "no match": (Rule.FINAL, "the archive has nothing of that: are the keys right, and is it the right archive?", "PS3.4 C.4.1"),
     "answers undecided": (Rule.HOLD, "see by `submit find` with the same keys what they list. Where that is right: `remote set NAME --trust-answers KEY`, then release; or submit it again with --trust-answers KEY", "PS3.4 C.2.2.2"),
     "not delivered": (Rule.FINAL, "the archive was asked more than once and did not send it: its log says why; then retry", "PS3.4 C.4.2"),
@@ -62,7 +65,7 @@ _DELIVERIES: Mapping[str, _Row] = {
     "arrived late": (Rule.DONE, "nothing to do", None),
     "grew at source": (Rule.DONE, "more came to the archive while it was retrieved; that was fetched as well", None),
     "to be verified": (Rule.LATER, "it was confirmed; it is looked for at the remote at the end of its chunk", "PS3.4 C.4.1"),
-    "not verified": (Rule.WARNING, "it was confirmed, but nobody could be asked whether it is there: the destination answers no such query, or is no remote of the address book", None),
+    "not verified": (Rule.FINAL, "it was confirmed, but nobody could be asked whether it is there: the destination answers no such query, or is no remote of the address book; `dicomferry jobs retry` looks again and sends nothing twice", None),
     "not at the destination": (Rule.FINAL, "the archive said that it was sent, and the destination does not list it: look there", None),
     "not found after success": (Rule.FINAL, "the archive took it and does not list it: look there, then retry", "PS3.4 B.2.3"),
 }

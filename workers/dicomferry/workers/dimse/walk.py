@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from dicomferry.models import query
 from dicomferry.models.errors import ContextNotAccepted, DimseFailure
+from dicomferry.models.proof import Depth, Part, depth_of, is_capped, nameless_sentence
 from dicomferry.models.query import UNIQUE, Key, Level
 from dicomferry.workers.dimse import find, identifier
 from dicomferry.workers.dimse.association import Association, Stop
@@ -17,6 +18,8 @@ from dicomferry.workers.dimse.find import Match, never
 from dicomferry.workers.dimse.identifier import Answer, Attributes
 
 _AVAILABILITY = f"{query.INSTANCE_AVAILABILITY:08X}"
+_Entity = tuple[str | None, str | None]
+"""A study, or a series of it."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,24 @@ def asker(association: Association, model_uid: str, *, stop: Stop = never) -> As
     return ask
 
 
-def walk(ask: Ask, root: str, level: Level, keys: Sequence[Key], *, whole: bool = False) -> Iterator[Found]:
+Passing = Callable[[Level, Found], object]
+"""Told of each match of a level that is walked through, with or without its unique key."""
+
+
+def walk(
+    ask: Ask, root: str, level: Level, keys: Sequence[Key], *, whole: bool = False, passing: Passing | None = None
+) -> Iterator[Found]:
     """What one query of a level would find, with the levels above walked where the keys leave them open.
 
-    `whole`: one relational query. Of the levels above, only what was asked for is held in memory.
+    `whole`: one relational query. Of the levels above, only what was asked for is held in memory; a match there without
+    its unique key leads nowhere, and only `passing` hears of it.
     """
     known = {
         upper: value
         for upper in query.levels(root)
         if (value := query.value_of(keys, UNIQUE[upper])) is not None and query.is_single(value)
     }
-    yield from _walk(ask, root, query.steps(level, root, keys, whole=whole), known, whole)
+    yield from _walk(ask, root, query.steps(level, root, keys, whole=whole), known, whole, passing=passing)
 
 
 def _walk(
@@ -85,6 +95,7 @@ def _walk(
     known: Mapping[Level, str],
     whole: bool = False,
     inherited: Mapping[str, Any] = MappingProxyType({}),
+    passing: Passing | None = None,
 ) -> Iterator[Found]:
     step, *rest = steps
     ordered = query.levels(root)
@@ -99,10 +110,13 @@ def _walk(
     uppers_found: dict[str, Attributes] = {}
     for found in answers:
         uid = found.unique(step.level)
+        if passing:
+            passing(step.level, found)
         if uid:
             uppers_found[uid] = {tag: element for tag, element in found.answer.attributes.items() if tag in asked}
     for uid, attributes in uppers_found.items():
-        yield from _walk(ask, root, rest, {**known, step.level: uid}, inherited={**inherited, **attributes})
+        below = {**known, step.level: uid}
+        yield from _walk(ask, root, rest, below, inherited={**inherited, **attributes}, passing=passing)
 
 
 @dataclass(frozen=True)
@@ -123,30 +137,45 @@ class Instance:
 class Expectation:
     """What a retrieve of `level` and `keys` is expected to bring, listed by the peer: iterate, then read the rest.
 
-    After the iteration `depth` is `images` (all that there is was listed), `counts` (the peer does not list images;
-    `count` is how many it says there are) or `unknown`; `why` is the reason for anything less than `images`,
-    `error` the refusal behind it. `count` is
-    None where the peer gave no numbers, `availabilities` holds every word of (0008,0056) that came.
+    After the iteration `depth` is how far it was listed (see `proof.depth_of`), `why` the reason for anything less than
+    `images`, `error` the refusal behind it. `count` is how many instances the peer says there are, None where it gives
+    no number; `listed` how many it lists, each once. `inner` are the studies and series below of which it says more
+    than it lists; `nameless` counts the matches below that came without their unique key, `capped` tells that a list
+    of studies may be cut, and no number confirms it. `availabilities` holds every word of (0008,0056) that came.
 
-    A peer that refuses the query, or a level of it, is told of in `depth` and `why`. Iterating raises FindStopped,
-    DimseTimeout, AssociationAborted and ProtocolViolation.
+    A peer that refuses the query, or a level of it, is told of in `depth` and `why`; what it listed before stands.
+    Iterating raises FindStopped, DimseTimeout, AssociationAborted and ProtocolViolation.
     """
 
-    depth: Literal["images", "counts", "unknown"] = "unknown"
+    depth: Depth = Depth.UNKNOWN
     why: str | None = None
     error: DimseFailure | ContextNotAccepted | None = None
     count: int | None = None
-    listed: int = 0
+    nameless: int = 0
+    capped: bool = False
+    inner: tuple[Part, ...] = ()
 
     def __init__(
         self, association: Association, root: str, level: Level | str, keys: Sequence[Key], *, stop: Stop = never
     ) -> None:
         self.availabilities: set[str] = set()
         self._ask_whole = association.remote.relational
-        self._ask = asker(association, query.find_model(root), stop=stop)
+        self._ask = heeding_caps(
+            asker(association, query.find_model(root), stop=stop), association.remote.find_cap, self._cut
+        )
         self._root = root
         self._level = Level(level)
         self._keys = keys
+        self._said: dict[_Entity, int | None] = {}
+        self._seen: dict[_Entity, set[str]] = {}
+
+    def _cut(self) -> None:
+        self.capped = True
+
+    @property
+    def listed(self) -> int:
+        """How many instances were listed."""
+        return sum(len(uids) for uids in self._seen.values())
 
     def __iter__(self) -> Iterator[Instance]:
         level, root = self._level, self._root
@@ -156,7 +185,7 @@ class Expectation:
             self.why, self.error = str(error), error
             return
         if level is Level.IMAGE:
-            self.depth = "images"
+            self.depth = Depth.IMAGES
             yield from self._instances(tops)
             self.count = self.listed
             return
@@ -168,19 +197,49 @@ class Expectation:
                 yield from self._below(top)
         except (DimseFailure, ContextNotAccepted) as error:
             self.why, self.error = str(error), error
-        else:
-            if self.listed or not self.count:
-                self.depth = "images"
-                return
-            self.why = f"{self.count} images are said to be there, none is listed"
-        self.depth = "unknown" if self.count is None else "counts"
+        self._judge()
+
+    def _judge(self) -> None:
+        """How far all of it was listed."""
+        counts = {entity: self._listed_of(entity) for entity in self._said}
+        if self.count is None and self._level is Level.STUDY and self._said and not self.nameless:
+            # Where the study has no number, those of its series are one.
+            self.count = _sum(None if said is None else str(said) for said in self._said.values())
+        self.inner = tuple(
+            Part(*entity, said, counts[entity])
+            for entity, said in self._said.items()
+            if said is not None and said > counts[entity]
+        )
+        mute = self.nameless > 0 or any(self._is_mute(entity, counts) for entity in counts)
+        self.capped = self.capped and self.count != self.listed
+        self.depth = depth_of(listed=self.listed, said=self.count, refused=self.error is not None, mute=mute)
+        if self.depth is not Depth.IMAGES and self.why is None:
+            if self.nameless:
+                self.why = nameless_sentence(self.nameless)
+            else:
+                said = "no number is given" if self.count is None else f"{self.count} images are said to be there"
+                self.why = f"{said}, {self.listed or 'none'} {'are' if self.listed else 'is'} listed"
+
+    def _is_mute(self, entity: _Entity, counts: Mapping[_Entity, int]) -> bool:
+        """Whether a study or series was shown, lists nothing, and no number says that this is all."""
+        said = self._said[entity]
+        if counts[entity] or said is not None:
+            return False
+        around = (entity[0], None)
+        whole = self._said.get(around)
+        return entity == around or whole is None or counts[around] < whole
+
+    def _listed_of(self, entity: _Entity) -> int:
+        study, series = entity
+        return sum(len(uids) for own, uids in self._seen.items() if own == entity or (own[0] == study and not series))
 
     def _below(self, top: Found) -> Iterator[Instance]:
         """The images of one match of the asked level."""
         ordered = query.levels(self._root)
         below = ordered[ordered.index(self._level) + 1 :]
-        known = {upper: uid for upper in ordered[: ordered.index(below[0])] if (uid := top.unique(upper))}
+        known = {upper: uid for upper in ordered[: ordered.index(below[0])] if (uid := self._unique(top, upper))}
         if self._level not in known:
+            self.nameless += 1
             return
         word = top.answer.attributes.get(_AVAILABILITY, {})
         inherited = {_AVAILABILITY: word} if len(word) > 1 else {}
@@ -189,20 +248,40 @@ class Expectation:
             steps = [query.Step(Level.IMAGE, tuple(self._with_returns(Level.IMAGE, inner)))]
         else:
             steps = [query.Step(level, tuple(self._with_returns(level, ()))) for level in below]
-        yield from self._instances(_walk(self._ask, self._root, steps, known, inherited=inherited))
+        walked = _walk(self._ask, self._root, steps, known, inherited=inherited, passing=self._pass)
+        yield from self._instances(walked)
+
+    def _unique(self, top: Found, level: Level) -> str | None:
+        """The unique key of a match; the one value that was asked for answers to itself, also where it is left out."""
+        asked = query.value_of(self._keys, UNIQUE[level])
+        return top.unique(level) or (asked if query.is_single(asked) else None)
+
+    def _pass(self, level: Level, found: Found) -> None:
+        """A study or series on the way down, and the number that the peer gives of it."""
+        uid = found.unique(level)
+        if not uid:
+            self.nameless += 1
+            return
+        entity = (found.unique(Level.STUDY), uid if level is Level.SERIES else None)
+        self._said[entity] = _sum([found.answer.first(query.RELATED_INSTANCES[level])])
 
     def _instances(self, images: Iterable[Found]) -> Iterator[Instance]:
         for found in images:
             uid = found.unique(Level.IMAGE)
-            if uid:
-                self.listed += 1
-                yield Instance(
-                    study_instance_uid=found.unique(Level.STUDY),
-                    series_instance_uid=found.unique(Level.SERIES),
-                    sop_instance_uid=uid,
-                    sop_class_uid=found.answer.first(query.SOP_CLASS_UID),
-                    availability=self._note(found),
-                )
+            entity = (found.unique(Level.STUDY), found.unique(Level.SERIES))
+            if not uid:
+                self.nameless += 1
+                continue
+            if uid in self._seen.setdefault(entity, set()):
+                continue
+            self._seen[entity].add(uid)
+            yield Instance(
+                study_instance_uid=entity[0],
+                series_instance_uid=entity[1],
+                sop_instance_uid=uid,
+                sop_class_uid=found.answer.first(query.SOP_CLASS_UID),
+                availability=self._note(found),
+            )
 
     def _note(self, found: Found) -> str | None:
         word = found.answer.first(query.INSTANCE_AVAILABILITY)
@@ -219,6 +298,20 @@ class Expectation:
         counted = query.RELATED_INSTANCES.get(level, query.SOP_CLASS_UID)
         wanted = {UNIQUE[level]: "", counted: "", query.INSTANCE_AVAILABILITY: ""}
         return list(({f"{tag:08X}": value for tag, value in wanted.items()} | dict(keys)).items())
+
+
+def heeding_caps(ask: Ask, cap: int | None, capped: Callable[[], object]) -> Ask:
+    """The same queries; `capped` is called after one whose answers count as cut (see `proof.is_capped`)."""
+
+    def counted(level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
+        count = 0
+        for pair in ask(level, keys):
+            count += 1
+            yield pair
+        if is_capped(count, cap, level, keys):
+            capped()
+
+    return counted
 
 
 def _each_once(found: Iterable[Found], level: Level) -> list[Found]:

@@ -17,6 +17,7 @@ from dicomferry.models.request_store import State
 from dicomferry.models.rounds import SINGLY, Ask, Limits
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import ItemState
+from dicomferry.models.target import Target
 from dicomferry.workers import admission
 from dicomferry.workers.dimse.retrieval import Report
 from dicomferry.workers.environment import STUCK, Environment
@@ -95,6 +96,17 @@ class Asking:
             else:
                 limits = finer
                 waiting = self.goal.asks(fineness, limits, self.put_off)
+
+    def ask_whole(self, target: Target) -> None:
+        """Ask for all of something, whatever of it is here. Raises Fault, DimseError, Stopped."""
+        if self.heart.stop:
+            raise Stopped
+        self._ask(Ask(target), self._limits())
+
+    def hang_up(self) -> None:
+        """Release the association: whoever asks next opens one of its own, and an attempt has room for one."""
+        if self.line:
+            self.line.release()
 
     def _limits(self) -> Limits:
         """What this archive was found not to do, by the answers to former requests of this chunk."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import dataclass, field
 
 from dicomferry.models import lease, remote_store, request_store, rounds, telemetry
 from dicomferry.models.claim import Claim
 from dicomferry.models.errors import DimseError
 from dicomferry.models.outcome import Outcome
+from dicomferry.models.proof import Way
 from dicomferry.models.remote import Remote
 from dicomferry.models.request_store import State
-from dicomferry.models.rounds import Ask, Limits
+from dicomferry.models.rounds import Ask
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import ItemState
 from dicomferry.models.target import Target
@@ -20,7 +20,7 @@ from dicomferry.workers.dimse.retrieval import Report
 from dicomferry.workers.environment import Environment
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.retrieval import expectation
-from dicomferry.workers.retrieval.goal import Blind, Goal, ItemByItem, Listed
+from dicomferry.workers.retrieval.goal import Blind, Goal, ItemByItem, Listed, Mixed, Unlisted
 from dicomferry.workers.sight import Sight
 
 UNVERIFIED = request_store.UNVERIFIED
@@ -35,6 +35,12 @@ def destination_of(environment: Environment, ae_title: str) -> Remote | None:
     if key is None:
         return None
     return remote_store.load(environment.database, key, ae_title=settings.ae_title, timeouts=settings.timeouts.value())
+
+
+def way_of(environment: Environment, spec: MoveSpec | GetSpec) -> Way:
+    """How it is known what comes to the destination of a move."""
+    ae_title = spec.destination if isinstance(spec, MoveSpec) else None
+    return Way.BELIEVED if destination_of(environment, ae_title or "") is None else Way.SHOWN
 
 
 @dataclass
@@ -84,23 +90,27 @@ class Elsewhere(ItemByItem):
         return frozenset(one.uid for one in listing.instances) if listing.depth == "images" else None
 
     def hear(self, ask: Ask, report: Report) -> None:
-        """What was asked for, but for what it names as failed, counts as sent where the answer is a success."""
+        """What was asked for, but for what it names as failed, counts as sent where the answer is a success.
+
+        An answer of which the numbers are fewer than what was asked for names nobody, and of a list of images also one
+        of which they are more: nothing tells which ones went.
+        """
         named = set(report.failed_uids)
-        if report.status not in (0x0000, 0xB000) or not (report.completed or report.warning):
+        sent = (report.completed or 0) + (report.warning or 0)
+        if report.status not in (0x0000, 0xB000) or not sent:
             return
         if report.failed and len(named) < report.failed:
             return
         asked = set(ask.items)
-        self.sent |= {one.item_id: one for one in self.missing if one.item_id in asked and one.uid not in named}
+        good = {one.item_id: one for one in self.missing if one.item_id in asked and one.uid not in named}
+        if sent < len(good) or (ask.target.images and sent > len(ask.target.images)):
+            return
+        self.sent |= good
 
 
 @dataclass
-class Believed:
-    """Nobody lists anything: the archive's own numbers are all there is. See `Goal`."""
-
-    state: State
-    max_uids: int
-    reports: dict[Ask, Report] = field(default_factory=dict)
+class Believed(Unlisted):
+    """Nobody lists anything: the archive's own numbers are all there is."""
 
     @property
     def came(self) -> int:
@@ -111,22 +121,10 @@ class Believed:
         """Nothing is seen here."""
         return 0
 
-    def is_reached(self) -> bool:
-        """Each request was answered with success, and something was sent."""
-        good = all(report.status == 0 and not report.failed for report in self.reports.values())
-        return bool(self.reports) and good and self.came > 0
-
-    def asks(self, fineness: int, limits: Limits, put_off: Container[str]) -> list[Ask]:
-        """Each target as it is."""
-        return rounds.blind(self.state.targets, fineness=fineness, max_uids=self.max_uids, limits=limits)
-
-    def has(self, ask: Ask) -> bool:
-        """Nobody can tell."""
-        return False
-
-    def hear(self, ask: Ask, report: Report) -> None:
-        """Its numbers."""
-        self.reports[ask] = report
+    def is_there(self, one: Target) -> bool:
+        """Each request was answered with success, and as many were sent as it says it has; at least one."""
+        sent = sum((report.completed or 0) + (report.warning or 0) for report in self.answers(one))
+        return sent >= max(1, one.count or 0)
 
 
 def goal_for(
@@ -141,20 +139,28 @@ def goal_for(
     after: int,
 ) -> Goal:
     """What a request is after; `away`: it goes to somebody else, `after`: the last arrival before this attempt."""
-    listed = state.row.expectation == "images"
     database, most = environment.database, remote.max_uids
-    if away and listed:
-        there = destination_of(environment, spec.destination or "")
-        return Elsewhere(database, held, state, most, heart, there)
+    items: ItemByItem
+    rest: Unlisted
     if away:
-        return Believed(state, most)
-    sight = Sight(
+        rest = Believed(database, held, state, most)
+        items = Elsewhere(database, held, state, most, heart, destination_of(environment, spec.destination or ""))
+    else:
+        sight = sight_of(environment, heart)
+        rest = Blind(database, held, state, most, spec.refetch, after, sight)
+        items = Listed(database, held, state, most, spec.refetch, after, sight)
+    if not rest.targets:
+        return items
+    unlisted = len(rest.targets) == len(state.targets) and not any(one.listed for one in state.targets)
+    return rest if unlisted else Mixed(database, held, state, most, items, rest)
+
+
+def sight_of(environment: Environment, heart: Heartbeat) -> Sight:
+    """A look at the archive's files, for as long as an attempt runs."""
+    return Sight(
         environment.settings.archive,
-        database,
+        environment.database,
         clock=environment.clock,
         sleep=environment.sleep,
         progress=heart.progress,
     )
-    if listed:
-        return Listed(database, held, state, most, spec.refetch, after, sight)
-    return Blind(database, held, state, spec.refetch, most, after, sight)

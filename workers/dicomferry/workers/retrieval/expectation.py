@@ -10,6 +10,7 @@ from dicomferry.models import dimse_status, query, target, telemetry
 from dicomferry.models.dimse_status import Rule
 from dicomferry.models.errors import ContextNotAccepted, DimseError, DimseFailure
 from dicomferry.models.job_sums import DEPTHS
+from dicomferry.models.proof import Depth
 from dicomferry.models.query import Key, Level
 from dicomferry.models.remote import Remote
 from dicomferry.models.request_store import Listed
@@ -19,7 +20,7 @@ from dicomferry.workers.dimse import find, storage_classes, walk
 from dicomferry.workers.dimse.association import Association, open_association
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.retrieval import resolution
-from dicomferry.workers.retrieval.resolution import Trials
+from dicomferry.workers.retrieval.resolution import Noted, Trials
 
 log = telemetry.logger(__name__)
 
@@ -40,15 +41,23 @@ class Listing:
     absent: list[Listed] = field(default_factory=list)
     availabilities: set[str] = field(default_factory=set)
     left_out: str | None = None
+    noted: Noted = field(default_factory=Noted)
 
-    @property
-    def expected(self) -> int | None:
-        """How many instances there are to be; None where nobody says."""
-        if self.depth == "images":
-            return len({one.key for one in (*self.instances, *self.absent)})
-        if self.depth == "counts":
-            return sum(one.count or 0 for one in self.targets)
-        return None
+    def expected(self, *, ignored: bool = False) -> int | None:
+        """How many instances there are to be, those included that the archive says it has and does not list; None
+        where nobody says. `ignored`: its numbers count only where it lists nothing.
+        """
+        if any(one.depth == Depth.UNKNOWN for one in self.targets):
+            return None
+        return len(self.absent) + sum(_expected(one, ignored) for one in self.targets)
+
+
+def _expected(one: Target, ignored: bool) -> int:
+    listed = one.depth == Depth.IMAGES
+    if one.images or (ignored and listed):
+        return one.listed
+    more = sum((part.said or 0) - part.listed for part in one.inner if part.series)
+    return max(one.listed + more, one.count or 0)
 
 
 @contextmanager
@@ -76,7 +85,7 @@ def ask(
     trusted = remote.trust_answers.union(spec.trust_answers)
     with inquiry(remote, root, heart) as association:
         targets = target.from_keys(level, keys)
-        left_out = None
+        left_out, noted = None, Noted()
         if targets is None or target.says_more(root, level, keys):
             asked = walk.asker(association, query.find_model(root), stop=lambda: heart.stop)
             try:
@@ -85,11 +94,12 @@ def ask(
                 if targets is None:
                     raise
             else:
-                left_out = found.sentence
+                left_out, noted = found.sentence, found.noted
                 # Images that are not listed are told of one by one.
                 targets = targets if targets and found.targets and level == Level.IMAGE else found.targets
         listing = _listing(association, root, targets or [], lambda: heart.stop, insist=insist)
-        return replace(listing, left_out=left_out)
+    listing.noted.add(noted)
+    return replace(listing, left_out=left_out)
 
 
 def again(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat) -> Listing:
@@ -120,7 +130,7 @@ def now(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat) 
 
 def gone(listing: Listing | None, uids: Sequence[str]) -> frozenset[str]:
     """Those of `uids` that the archive does not list any more; none where it does not say."""
-    if listing is None or (listing.depth != "images" and listing.expected != 0):
+    if listing is None or (listing.depth != "images" and listing.expected() != 0):
         return frozenset()
     return frozenset(uids) - {one.uid for one in listing.instances}
 
@@ -194,22 +204,25 @@ def _listing(
 ) -> Listing:
     listing = Listing()
     for one in targets:
-        parts = list(_parts(one, association.remote.max_uids))
         listed: list[Listed] = []
         count: int | None = 0
-        for part in parts:
+        depth, inner = str(Depth.IMAGES), one.inner[:0]
+        for part in _parts(one, association.remote.max_uids):
             found = walk.Expectation(association, root, part.level, part.keys(root), stop=stop)
             listed += _of(part, found)
             if found.error and insist and _may_pass(found.error, association.remote):
                 raise resolution.refusal(found.error, association.remote)
             listing.availabilities |= found.availabilities
-            listing.depth = min(listing.depth, found.depth, key=DEPTHS.index)
+            listing.noted.capped |= found.capped
+            depth, inner = min(depth, found.depth, key=DEPTHS.index), inner + found.inner
             listing.why = listing.why or found.why
             count = None if found.count is None or count is None else count + found.count
         uids = {image.uid for image in listed}
         listing.instances += listed
-        listing.absent += [Listed(uid, None, one.study, one.series) for uid in one.images if uid not in uids]
-        listing.targets.append(replace(one, count=count))
+        if depth == Depth.IMAGES:
+            listing.absent += [Listed(uid, None, one.study, one.series) for uid in one.images if uid not in uids]
+        listing.depth = min(listing.depth, depth, key=DEPTHS.index)
+        listing.targets.append(replace(one, count=count, listed=len(listed), depth=depth, inner=inner))
     return listing
 
 

@@ -15,6 +15,7 @@ from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.dimse_status import Answer, local
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import GONE, NOT_DELIVERED
+from dicomferry.models.proof import Finding
 from dicomferry.models.remote import Remote
 from dicomferry.models.retry import Decision
 from dicomferry.models.state import AttemptEnd, ItemState
@@ -69,6 +70,7 @@ class End:
     """How an attempt ends: by default with all that there was to do, so that the request can be closed.
 
     `failure` is the request's own; `lost` tells what its pending instances come to, `rounds` how many counted.
+    `finding` is what it is to be called, `is_open` tells that it goes on although all that is expected is there.
     """
 
     decision: Decision | None = None
@@ -78,6 +80,8 @@ class End:
     failure: Outcome | None = None
     lost: Lost | None = None
     rounds: int | None = None
+    finding: Finding | None = None
+    is_open: bool = False
 
 
 def callers_of(environment: Environment, held: Claim, remote: Remote) -> Callers:

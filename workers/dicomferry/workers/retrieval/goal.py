@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from dicomferry.models import blind_store, request_store, rounds
@@ -11,8 +11,10 @@ from dicomferry.models.archive_store import File
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import Database
 from dicomferry.models.here import Found
+from dicomferry.models.proof import Depth
 from dicomferry.models.request_store import State
 from dicomferry.models.rounds import Ask, Limits
+from dicomferry.models.target import Target
 from dicomferry.workers.dimse.retrieval import Report
 from dicomferry.workers.sight import Sight
 
@@ -45,6 +47,17 @@ class ItemByItem:
     state: State
     max_uids: int
     missing: list[rounds.Missing] = field(default_factory=list, kw_only=True)
+
+    def mark(self) -> int:
+        """Write down what has come; how much of it is new."""
+        raise NotImplementedError
+
+    def hear(self, ask: Ask, report: Report) -> None:
+        """The archive's final answer to a request."""
+        raise NotImplementedError
+
+    def judge_elsewhere(self) -> None:
+        """Fail the items whose instance came under another study or series; where that can be seen."""
 
     def is_reached(self) -> bool:
         """No item waits."""
@@ -104,51 +117,155 @@ class Listed(ItemByItem):
 
 
 @dataclass
-class Blind:
-    """The archive tells a number (`counts`), or nothing at all: what has come is counted."""
+class Unlisted:
+    """What goals have in common whose instances nobody lists: each target is asked for as it is."""
 
     database: Database
     held: Claim
     state: State
-    refetch: bool
     max_uids: int
-    after: int
-    """The last arrival of anybody before this attempt: what comes later and belongs to nobody may be ours."""
-    sight: Sight
-    came: int = 0
-    reports: dict[Ask, Report] = field(default_factory=dict)
+    reports: dict[Ask, Report] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def came(self) -> int:
+        """How many instances are known to have come, or are said to have been sent."""
+        raise NotImplementedError
+
+    @property
+    def targets(self) -> list[Target]:
+        """Those that were not listed down to their images."""
+        whole = self.state.row.expectation
+        return [one for one in self.state.targets if (one.depth or whole) != Depth.IMAGES]
 
     def mark(self) -> int:
-        """Make items of what has come."""
-        before = self.came
-        counted = self.state.row.expectation == "counts"
-        for one in self.state.targets:
-            after = None if counted else self.after
-            found = blind_store.archived(self.database, self.held, one, refetch=self.refetch, after=after)
-            new = blind_store.unnamed(self.database, self.held, self.state.row.id, found)
-            old = _seen(self.sight, [kept.file for kept in new if not kept.file.came_after(self.after)])
-            seen = {file.instance_id for file in old}
-            sure = [kept for kept in new if kept.file.came_after(self.after) or kept.file.instance_id in seen]
-            blind_store.add_archived(self.database, self.held, self.state.row.id, sure)
-        self.came = request_store.came(self.database, self.held.chunk_id)
-        return self.came - before
+        """Write down what has come; how much of it is new."""
+        raise NotImplementedError
+
+    def is_there(self, one: Target) -> bool:
+        """Whether all of a target is where it should be, as far as anybody can tell."""
+        raise NotImplementedError
 
     def is_reached(self) -> bool:
-        """The number that was told is here; where none was, each answer was a success and its number is here."""
-        if self.state.row.expectation == "counts":
-            return self.came >= (self.state.row.expected or 0)
-        told = self.reports.values()
-        good = all(report.status == 0 and not report.failed for report in told)
-        return bool(told) and good and 0 < self.came >= sum(report.completed or 0 for report in told)
+        """Whether all of each target is."""
+        return all(map(self.is_there, self.targets))
 
     def asks(self, fineness: int, limits: Limits, put_off: Container[str]) -> list[Ask]:
         """Each target as it is: none of its instances is known."""
-        return rounds.blind(self.state.targets, fineness=fineness, max_uids=self.max_uids, limits=limits)
+        wanted = [one for one in self.targets if not self.is_there(one)]
+        return rounds.blind(wanted, fineness=fineness, max_uids=self.max_uids, limits=limits)
 
     def has(self, ask: Ask) -> bool:
         """Nobody can tell before the answer."""
         return False
 
     def hear(self, ask: Ask, report: Report) -> None:
-        """Its number is what is to be here."""
+        """Its number is what is to be there."""
         self.reports[ask] = report
+
+    def is_depth(self, one: Target, depth: Depth) -> bool:
+        """How far a target was listed."""
+        return (one.depth or self.state.row.expectation) == depth
+
+    def answers(self, one: Target) -> list[Report]:
+        """The answers to the requests for a target."""
+        found = [report for ask, report in self.reports.items() if _same(ask.target, one)]
+        good = all(report.status == 0 and not report.failed for report in found)
+        return found if good else []
+
+
+def _same(asked: Target, one: Target) -> bool:
+    """Whether a request was for a target, or for a part of its list of images."""
+    return replace(asked, images=()) == replace(one.bare, images=()) and set(asked.images) <= set(one.images)
+
+
+@dataclass
+class Blind(Unlisted):
+    """The archive tells a number (`counts`), or nothing at all: what has come is counted."""
+
+    refetch: bool
+    after: int
+    """The last arrival of anybody before this attempt: what comes later and belongs to nobody may be ours."""
+    sight: Sight
+    here: dict[Target, int] = field(default_factory=dict)
+
+    def mark(self) -> int:
+        """Make items of what has come."""
+        before = self.came
+        for one in self.targets:
+            self.keep(one, after=None if self.is_depth(one, Depth.COUNTS) else self.after)
+            alone = len(self.state.targets) == 1
+            self.here[one.bare] = request_store.came(self.database, self.held.chunk_id, None if alone else one)
+        return self.came - before
+
+    def keep(self, one: Target, *, after: int | None) -> None:
+        """Make items of what lies here of a target, seen where it did not just come; `after` as in `blind_store`."""
+        found = blind_store.archived(self.database, self.held, one, refetch=self.refetch, after=after)
+        new = blind_store.unnamed(self.database, self.held, self.state.row.id, found)
+        old = _seen(self.sight, [kept.file for kept in new if not kept.file.came_after(self.after)])
+        seen = {file.instance_id for file in old}
+        sure = [kept for kept in new if kept.file.came_after(self.after) or kept.file.instance_id in seen]
+        blind_store.add_archived(self.database, self.held, self.state.row.id, sure)
+
+    @property
+    def came(self) -> int:
+        """How many instances of these targets are here."""
+        return sum(self.here.values())
+
+    def is_there(self, one: Target) -> bool:
+        """The number that was told is here; where none was, each answer was a success and its number is here."""
+        here = self.here.get(one.bare, 0)
+        if self.is_depth(one, Depth.COUNTS):
+            return here >= (one.count or 0)
+        told = self.answers(one)
+        return bool(told) and 0 < here >= sum(report.completed or 0 for report in told)
+
+
+@dataclass
+class Mixed(ItemByItem):
+    """Some of it was listed, and of the rest a number at most is known: `listed` and `rest` each to their end."""
+
+    listed: ItemByItem
+    rest: Unlisted
+
+    def mark(self) -> int:
+        """Of both."""
+        self.listed.missing = self.missing
+        moved = self.rest.mark() + self.listed.mark()
+        self.missing = self.listed.missing
+        return moved
+
+    def judge_elsewhere(self) -> None:
+        """Of those that were listed."""
+        self.listed.missing = self.missing
+        self.listed.judge_elsewhere()
+        self.missing = self.listed.missing
+
+    def is_reached(self) -> bool:
+        """No item waits, and the rest is there."""
+        return not self.missing and self.rest.is_reached()
+
+    def asks(self, fineness: int, limits: Limits, put_off: Container[str]) -> list[Ask]:
+        """At first whatever is not listed as it is, with what of it is; then what is missing of all that was listed."""
+        whole = self.rest.asks(fineness, limits, put_off)
+        covered: set[int] = set()
+        if fineness == rounds.WHOLE:
+            for place, ask in enumerate(whole):
+                mine = [one for one in self.missing if ask.target.holds(one.study, one.series)]
+                whole[place] = replace(ask, items=tuple(one.item_id for one in mine))
+                covered.update(whole[place].items)
+        self.listed.missing = [one for one in self.missing if one.item_id not in covered]
+        return whole + self.listed.asks(fineness, limits, put_off)
+
+    def has(self, ask: Ask) -> bool:
+        """None of its items waits, and nothing else was to come with it."""
+        return not self._is_of_rest(ask) and super().has(ask)
+
+    def _is_of_rest(self, ask: Ask) -> bool:
+        return any(_same(ask.target, one) for one in self.rest.targets)
+
+    def hear(self, ask: Ask, report: Report) -> None:
+        """Whoever it concerns."""
+        if self._is_of_rest(ask):
+            self.rest.hear(replace(ask, items=()), report)
+        if ask.items:
+            self.listed.hear(ask, report)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
 
 from dicomferry.models import dimse_status, matching, query
 from dicomferry.models.dimse_status import local
@@ -44,6 +44,33 @@ class Trials(Protocol):
 
 
 @dataclass
+class Noted:
+    """What was odd about the matches of an identifier: how many came without their unique key, whether the list of
+    them may be cut.
+    """
+
+    nameless: int = 0
+    capped: bool = False
+
+    def cut(self) -> None:
+        """As many came as are listed at most."""
+        self.capped = True
+
+    def passing(self, level: Level, match: walk.Found) -> None:
+        """A match that was walked through."""
+        self.nameless += not match.unique(level)
+
+    def add(self, other: Noted) -> None:
+        """What was odd elsewhere as well."""
+        self.nameless += other.nameless
+        self.capped |= other.capped
+
+    def to_json(self) -> dict[str, Any] | None:
+        """What the request keeps of it; None where nothing was odd."""
+        return {name: value for name, value in asdict(self).items() if value} or None
+
+
+@dataclass
 class Resolved:
     """The targets. `left_out` answers contradict the keys `ignored`, at `level`."""
 
@@ -51,6 +78,7 @@ class Resolved:
     left_out: int = 0
     ignored: list[str] = field(default_factory=list)
     level: Level = Level.STUDY
+    noted: Noted = field(default_factory=Noted)
 
     @property
     def sentence(self) -> str | None:
@@ -76,15 +104,17 @@ def resolve(
     Raises Fault where the archive refuses the query, or where its answers leave open whether they match and it does not
     match on that key, unless the key is in `trusted`; and what `walk` raises.
     """
-    judging = _Judging(ask, root, trials, trusted)
+    noted = Noted()
+    judging = _Judging(walk.heeding_caps(ask, remote.find_cap, noted.cut), root, trials, trusted)
     try:
-        found = list(walk.walk(judging.asked, root, level, keys, whole=False))
+        found = list(walk.walk(judging.asked, root, level, keys, whole=False, passing=noted.passing))
     except (DimseFailure, ContextNotAccepted) as error:
         raise refusal(error, remote) from error
     targets: dict[Target, list[str]] = {}
     for match in found:
         values = {one: match.unique(one) for one in query.levels(root)}
         if not values[level]:
+            noted.nameless += 1
             continue
         one = Target(
             patient_id=values.get(Level.PATIENT),
@@ -95,7 +125,7 @@ def resolve(
         if level is Level.IMAGE and values[level]:
             images.append(str(values[level]))
     listed = [replace(one, images=tuple(dict.fromkeys(images))) for one, images in targets.items()]
-    return Resolved(listed, judging.left_out, named(judging.against), judging.level)
+    return Resolved(listed, judging.left_out, named(judging.against), judging.level, noted)
 
 
 class Refused(Fault):

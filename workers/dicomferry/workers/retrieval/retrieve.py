@@ -15,8 +15,9 @@ from dicomferry.models import (
     call_store,
     dimse_status,
     lease,
-    ledger,
     move_store,
+    proof,
+    proof_store,
     request_store,
     telemetry,
 )
@@ -24,6 +25,7 @@ from dicomferry.models.callers import Callers
 from dicomferry.models.claim import Claim
 from dicomferry.models.dimse_status import local
 from dicomferry.models.errors import ConfigurationError, DimseError, LeaseLost, OutOfReach
+from dicomferry.models.proof import Way
 from dicomferry.models.remote import Remote
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import AttemptEnd, ItemState
@@ -36,7 +38,8 @@ from dicomferry.workers.retrieval import charge, elsewhere, expectation, get_pro
 from dicomferry.workers.retrieval.asking import Asking
 from dicomferry.workers.retrieval.fault import End, Fault, Stopped, callers_of
 from dicomferry.workers.retrieval.get_line import Store
-from dicomferry.workers.retrieval.goal import Listed
+from dicomferry.workers.retrieval.goal import ItemByItem
+from dicomferry.workers.retrieval.judgement import Judgement
 from dicomferry.workers.retrieval.line import Line
 from dicomferry.workers.retrieval.media import Media
 from dicomferry.workers.retrieval.watch import Watch
@@ -68,6 +71,8 @@ class _Attempt:
         self.scps: frozenset[int] = frozenset()
         self.absent: list[str] = []
         self.listing: expectation.Listing | None = None
+        way = elsewhere.way_of(environment, self.spec) if self.goes_elsewhere else Way.HERE
+        self.judgement = Judgement(environment, held, heart, remote, self.spec, way)
 
     @property
     def progressed(self) -> int:
@@ -121,9 +126,11 @@ class _Attempt:
 
     def _finish(self, end: End) -> None:
         self.heart.progress(0)
-        listed = self.state.row.expectation == "images"
+        known = self.state.row.expectation is not None
         away = self.goes_elsewhere
         whole = end.decision is None and end.end is AttemptEnd.COMPLETED
+        if whole and known and end.finding is None and self.state.row.state is ItemState.PENDING:
+            end = self.judgement.conclude(end, request_store.state(self.database, self.held.chunk_id))
 
         def last(connection: Connection) -> None:
             # What came since the last look: with the job locked, nobody else sees to it.
@@ -131,10 +138,12 @@ class _Attempt:
                 connection,
                 self.held.chunk_id,
                 request_store.arrived(connection, self.held, refetch=self.spec.refetch, after=self.arrival_mark)
-                if listed and not away
+                if known and not away
                 else (),
             )
-            if end.failure or listed or (whole and self.state.row.expectation):
+            if end.finding:
+                proof_store.conclude(connection, self.request_id, end.finding)
+            if end.failure or (known and whole):
                 request_store.close(
                     connection,
                     self.held,
@@ -175,12 +184,16 @@ class _Attempt:
             if not self.scps:
                 raise Fault(local(call_store.NO_SCP))
         self.call_mark = call_store.last_call(database)
-        self.arrival_mark = request_store.last_arrival(database)
+        self.arrival_mark = self.judgement.arrival_mark = request_store.last_arrival(database)
         fresh = self.state.row.expectation is None
+        again = self.state.row.relisted == proof_store.WAITS
         if fresh:
             end = self._expect()
             if end:
                 return end
+        elif again:
+            self.judgement.list_again(self.state)
+            proof_store.note_stage(self.database, self.held, self.request_id, proof_store.LISTED_AGAIN)
         self.asking = self._begin()
         if self.absent:
             self.asking.fail(self.absent, "no match", "the archive does not list it")
@@ -195,9 +208,11 @@ class _Attempt:
                 self._ask(asking, media)
             if not asking.goal.is_reached():
                 return shortfall.round_is_over(asking, media, self.scps)
-            just_listed = fresh and not asking.asked
-            if just_listed or self.state.row.reason == request_store.GREW or not self._has_grown():
-                return End()
+            just_listed = (fresh or again) and not asking.asked
+            grew = self.state.row.reason == request_store.GREW
+            if just_listed or grew or not self.judgement.has_more(self.state):
+                return self.judgement.end(asking, lambda: request_store.state(self.database, self.held.chunk_id))
+            self._begin()
 
     def _ask(self, asking: Asking, media: Media) -> None:
         """Ask for what is missing; where that fails because of slow media, for what does not lie there."""
@@ -214,10 +229,9 @@ class _Attempt:
                     raise
         if asking.asked and not asking.is_in_vain():
             asking.watch.settle()
-        if isinstance(asking.goal, Listed):
+        if isinstance(asking.goal, ItemByItem):
             asking.goal.judge_elsewhere()
-        # Whoever asks next opens an association of its own, and an attempt has room for one.
-        self._line_ends(lambda line: line.release())
+        asking.hang_up()
 
     def _begin(self) -> Asking:
         """The goal as the record has it now, and all that it takes to reach it."""
@@ -261,7 +275,7 @@ class _Attempt:
             )
         self.asking = asking
         asking.watch.look(now=True)
-        if isinstance(asking.goal, Listed):
+        if isinstance(asking.goal, ItemByItem):
             asking.goal.judge_elsewhere()
         return asking
 
@@ -277,31 +291,19 @@ class _Attempt:
         """Find out what there is; the end of the attempt where that is nothing."""
         keys = tuple((path, value) for path, value in self.state.row.identifier or ())
         insist, trials = self.held.barren == 0, Trials(self.database, self.held.remote_id)
+        listed_at = self.judgement.now()
         listing = expectation.ask(self.remote, self.spec, keys, self.heart, insist=insist, trials=trials)
         self.listing = listing
-        if listing.expected == 0 or not listing.targets:
+        if listing.expected() == 0 or not listing.targets:
+            if listing.noted.nameless:
+                told = proof.nameless_sentence(listing.noted.nameless)
+                return End(failure=charge.failure(self.state, proof.NO_KEY, told))
             return End(failure=charge.failure(self.state, "no match", listing.left_out))
         if listing.left_out:
-            self._event("left out", listing.left_out)
-        self._write(listing, reason=None)
-        if listing.depth == "images":
-            self.absent = [one.uid for one in listing.absent]
+            self.judgement.note(f"left out, {listing.left_out}")
+        self.judgement.write(self.state, listing, listed_at, reason=None)
+        self.absent = [one.uid for one in listing.absent]
         return None
-
-    def _write(self, listing: expectation.Listing, *, reason: str | None) -> int:
-        images = listing.depth == "images"
-        # Elsewhere nobody counts.
-        depth = "unknown" if self.goes_elsewhere and not images else listing.depth
-        return request_store.expect(
-            self.database,
-            self.held,
-            self.request_id,
-            [*listing.instances, *listing.absent] if images else [],
-            targets=listing.targets,
-            expectation=depth,
-            expected=None if depth == "unknown" else listing.expected,
-            reason=reason,
-        )
 
     def _let_former_end(self, watch: Watch) -> None:
         """What a former attempt asked for, and did not see answered, may still be on its way."""
@@ -310,26 +312,3 @@ class _Attempt:
             return
         if request_store.arrived_within(self.database, self.held.job_id, self.remote.timeouts.quiet):
             watch.settle()
-
-    def _has_grown(self) -> bool:
-        """Whether the archive has more now than it had; then that is expected as well. What it does not say is no."""
-        listing = expectation.changed(self.remote, self.spec.root, self.state.targets, self.heart)
-        if (
-            listing is None
-            or listing.depth != self.state.row.expectation
-            or (listing.expected or 0) <= (self.state.row.expected or 0)
-        ):
-            return False
-        self._write(listing, reason=request_store.GREW)
-        text = f"{listing.expected} instances where there were {self.state.row.expected}: those are fetched as well"
-        self._event(request_store.GREW, text)
-        self._begin()
-        return True
-
-    def _event(self, what: str, text: str) -> None:
-        told = f"chunk {self.held.chunk_id}: {what}, {text}"
-
-        def work(connection: Connection) -> None:
-            ledger.add_event(connection, self.held.job_id, self.database.now(connection), "expected", told)
-
-        lease.fenced(self.database, self.held, work)

@@ -10,9 +10,9 @@ from dicomferry.models.state import ItemState
 from dicomferry.workers.plan import printable
 from dicomferry.workers.retrieval import expectation, fault, refusals
 from dicomferry.workers.retrieval.asking import Asking, sentence_of
-from dicomferry.workers.retrieval.elsewhere import Believed, Elsewhere
+from dicomferry.workers.retrieval.elsewhere import Elsewhere
 from dicomferry.workers.retrieval.fault import End, Fault, Lost
-from dicomferry.workers.retrieval.goal import Blind
+from dicomferry.workers.retrieval.goal import Mixed, Unlisted
 from dicomferry.workers.retrieval.media import Media
 
 
@@ -55,15 +55,19 @@ def _given_up(asking: Asking, media: Media, counted: int) -> End:
     bad = [report for report in asking.reports if report.status or report.failed]
     detail = sentence_of((bad or asking.reports)[-1]) if asking.reports else None
     detail = "; ".join(filter(None, (detail, refusals.sentence(asking.refused())))) or None
-    if isinstance(asking.goal, Elsewhere | Believed) and not any(report.done for report in asking.reports):
+    if asking.spec.kind == "move" and not asking.comes_here and not any(report.done for report in asking.reports):
         # Archives answer Cxxx to an unknown destination as well.
         detail = f"{detail or 'no answer'}; does it know AE title {asking.spec.destination} as a destination?"
-    if isinstance(asking.goal, Blind | Believed):
-        return End(failure=_of_unlisted(asking, asking.goal.came, detail), rounds=counted)
+    goal = asking.goal
+    failure = None
+    if isinstance(goal, Mixed):
+        failure = None if goal.rest.is_reached() else _of_unlisted(asking, goal.rest.came, detail)
+        goal = goal.listed
+    if isinstance(goal, Unlisted):
+        return End(failure=_of_unlisted(asking, goal.came, detail), rounds=counted)
     uids = [one.uid for one in request_store.missing(asking.database, asking.held.chunk_id)]
     media.look()
     taken, _ = fault.seen_from(asking.database, asking.callers, asking.call_mark)
-    goal = asking.goal
     unseen: frozenset[str] = frozenset()
     if isinstance(goal, Elsewhere):
         unseen = frozenset(one.uid for one in goal.sent.values())
@@ -74,7 +78,7 @@ def _given_up(asking: Asking, media: Media, counted: int) -> End:
         refused=fault.refused_classes(taken) if asking.comes_here else frozenset(),
         unseen=unseen,
     )
-    return End(lost=lost, detail=detail, rounds=counted)
+    return End(lost=lost, failure=failure, detail=detail, rounds=counted)
 
 
 def _of_unlisted(asking: Asking, came: int, detail: str | None) -> Outcome:

@@ -1,0 +1,235 @@
+"""What comes after everything that is expected is here: is the list itself whole, and what is the request to be called?
+
+The rule is `proof`. An archive that gives a sign of more than it lists is listed again, at once where something changed
+meanwhile, else after `timeouts.settle`; what is short then is asked for whole, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy.engine import Connection
+
+from dicomferry.models import dimse_status, lease, ledger, proof, proof_store, request_store, retry
+from dicomferry.models.claim import Claim
+from dicomferry.models.dimse_status import Rule
+from dicomferry.models.job_sums import DEPTHS
+from dicomferry.models.outcome import Outcome
+from dicomferry.models.proof import Depth, Facts, Finding, Part, Way
+from dicomferry.models.remote import Remote
+from dicomferry.models.request_store import State
+from dicomferry.models.spec import GetSpec, MoveSpec
+from dicomferry.models.state import ItemState
+from dicomferry.models.target import Target
+from dicomferry.workers.environment import Environment
+from dicomferry.workers.heartbeat import Heartbeat
+from dicomferry.workers.plan import printable
+from dicomferry.workers.retrieval import elsewhere, expectation
+from dicomferry.workers.retrieval.asking import Asking
+from dicomferry.workers.retrieval.expectation import Listing
+from dicomferry.workers.retrieval.fault import End, Fault, Stopped
+from dicomferry.workers.retrieval.goal import Blind
+
+NOT_WHOLE_YET = "listing not whole yet"
+"""Why the chunk of a retrieve waits to be listed again."""
+_LOOK_SECONDS = 0.25
+
+
+@dataclass
+class Judgement:
+    """Of one attempt at a retrieve. `way` is how it is known what came."""
+
+    environment: Environment
+    held: Claim
+    heart: Heartbeat
+    remote: Remote
+    spec: MoveSpec | GetSpec
+    way: Way
+    arrival_mark: int = 0
+    """The last arrival of anybody before this attempt."""
+
+    def __post_init__(self) -> None:
+        self.database = self.environment.database
+
+    @property
+    def ignores_numbers(self) -> bool:
+        """Whether the address book says that this archive's numbers are wrong."""
+        return self.remote.numbers == "ignored"
+
+    def now(self) -> datetime:
+        """The record's clock."""
+        return self.database.read(self.database.now)
+
+    # --- the list
+
+    def write(self, state: State, listing: Listing, listed_at: datetime, *, reason: str | None) -> int:
+        """Write down what the archive lists; how many instances are new to the request."""
+        noted = {**(state.row.noted or {}), **(listing.noted.to_json() or {})}
+        proof_store.note_list(self.database, self.held, state.row.id, listed_at=listed_at, noted=noted or None)
+        expected = listing.expected(ignored=self.ignores_numbers)
+        before = state.row.expected
+        return request_store.expect(
+            self.database,
+            self.held,
+            state.row.id,
+            [*listing.instances, *listing.absent],
+            targets=listing.targets,
+            expectation=listing.depth,
+            expected=expected if expected is None or before is None else max(expected, before),
+            reason=reason,
+        )
+
+    def list_again(self, state: State) -> bool:
+        """Ask for the list anew; whether it tells of more than was known. Raises what the queries do."""
+        listed_at = self.now()
+        return self._take(state, expectation.again(self.remote, self.spec.root, state.targets, self.heart), listed_at)
+
+    def has_more(self, state: State) -> bool:
+        """Whether the archive lists more now than it did; it is asked where anything speaks for that. What it does not
+        say is no.
+        """
+        listed_at = self.now()
+        if self._is_as_before(state):
+            listing = expectation.changed(self.remote, self.spec.root, state.targets, self.heart)
+        else:
+            listing = expectation.now(self.remote, self.spec.root, state.targets, self.heart)
+        return listing is not None and self._take(state, listing, listed_at)
+
+    def _is_as_before(self, state: State) -> bool:
+        """Whether nothing came or was answered that the list does not explain, and the list is not old."""
+        if proof_store.is_stale(self.database, state, self.held.job_id, self.remote.timeouts.settle):
+            return False
+        if self.way is Way.HERE and proof_store.came_along(self.database, self.held.job_id):
+            return False
+        facts = self._facts(state)
+        return not (facts.strangers or any(one.told for one in (*facts.targets, *facts.inner)))
+
+    def _take(self, state: State, listing: Listing, listed_at: datetime) -> bool:
+        """Go on with a newer list; of a target that is listed less far than before the older one stays."""
+        targets = [_deeper(old, new) for old, new in zip(state.targets, listing.targets, strict=True)]
+        if targets != listing.targets and state.row.listed_at is not None:
+            listed_at = state.row.listed_at
+        depth = min((one.depth or Depth.UNKNOWN for one in targets), key=DEPTHS.index)
+        listing = replace(listing, targets=targets, depth=depth)
+        before = {one.bare: one.count or 0 for one in state.targets}
+        more = [one for one in targets if one.depth == Depth.COUNTS and (one.count or 0) > before.get(one.bare, 0)]
+        new = self.write(state, listing, listed_at, reason=state.row.reason)
+        if not new and not more:
+            return False
+        self._note_growth(state, new)
+        return True
+
+    def _note_growth(self, state: State, new: int) -> None:
+        told = f"{new} more instances" if new else "more instances"
+        proof_store.note_growth(self.database, self.held, state.row.id)
+        self.note(f"{request_store.GREW}, {told} than before: those are fetched as well")
+
+    def note(self, text: str) -> None:
+        """Write something into the job's history."""
+        told = f"chunk {self.held.chunk_id}: {text}"
+
+        def work(connection: Connection) -> None:
+            ledger.add_event(connection, self.held.job_id, self.database.now(connection), "expected", told)
+
+        lease.fenced(self.database, self.held, work)
+
+    # --- the verdict
+
+    def find(self, state: State) -> Finding:
+        """What the rule says now."""
+        self._keep_unlisted(state)
+        return proof.judge(self._facts(state))
+
+    def _facts(self, state: State) -> Facts:
+        return proof_store.facts(self.database, self.held, state, ignored=self.ignores_numbers, way=self.way)
+
+    def end(self, asking: Asking, read: Callable[[], State]) -> End:
+        """How an attempt ends that has all that is expected. Raises Fault, DimseError, Stopped."""
+        state = read()
+        finding = self._when_quiet(asking, state)
+        stage = state.row.relisted or 0
+        if finding.is_short and stage < proof_store.WAITS:
+            proof_store.note_stage(self.database, self.held, state.row.id, proof_store.WAITS)
+            return self._later(finding)
+        if finding.short and stage == proof_store.LISTED_AGAIN:
+            proof_store.note_stage(self.database, self.held, state.row.id, proof_store.ASKED_WHOLE)
+            self._ask_whole(asking, state, finding.short)
+            finding = self._when_quiet(asking, state)
+        return self.conclude(End(), state, finding)
+
+    def _later(self, finding: Finding) -> End:
+        times = self.remote.timeouts
+        decision = retry.decide_round(
+            dimse_status.local(NOT_WHOLE_YET),
+            rounds=retry.MAX_ROUNDS,
+            quiet=times.quiet,
+            settle=times.settle,
+            now=self.now(),
+            waiting_since=None,
+        )
+        return End(decision=decision, detail=finding.detail, is_open=True)
+
+    def _ask_whole(self, asking: Asking, state: State, short: Iterable[Part]) -> None:
+        """Ask once for all of what is short. A refusal is an answer too: then nothing new comes."""
+        patient = next((one.patient_id for one in state.targets), None)
+        for part in short:
+            target = Target(patient_id=patient, study=part.study, series=part.series)
+            try:
+                asking.ask_whole(target)
+            except Fault as fault:
+                if fault.answer.rule not in (Rule.FINAL, Rule.AGAIN):
+                    raise
+        asking.hang_up()
+
+    def _when_quiet(self, asking: Asking, state: State) -> Finding:
+        """What the rule says once nothing comes any more that could change it. Raises Stopped."""
+        finding = self.find(state)
+        clock, quiet = self.environment.clock, self.remote.timeouts.quiet
+        last = clock()
+        while asking.asked and finding.short and self.way is Way.HERE and clock() - last < quiet:
+            self.environment.sleep(min(_LOOK_SECONDS, quiet))
+            self.heart.progress(0)
+            self.heart.require_lease()
+            if self.heart.stop:
+                raise Stopped
+            if asking.watch.look():
+                last = clock()
+            finding = self.find(state)
+        return finding
+
+    def conclude(self, end: End, state: State, finding: Finding | None = None) -> End:
+        """An end with what the request is to be called; what is wanting fails it, unless it has failed already."""
+        finding = finding or self.find(state)
+        for note in finding.notes:
+            self.note(note)
+        failure = end.failure
+        if failure is None and finding.wanting:
+            failure = Outcome(
+                item_id=state.row.id,
+                state=ItemState.FAILED,
+                reason=finding.wanting,
+                detail=printable(finding.detail),
+                charges=state.row.charges,
+            )
+        return replace(end, finding=finding, failure=failure)
+
+    def _keep_unlisted(self, state: State) -> None:
+        """Make items of what lies here of a part of which the archive says more than it lists."""
+        if self.way is not Way.HERE:
+            return
+        facts = self._facts(state)
+        parts = [one.part for one in (*facts.targets, *facts.inner) if one.short(self.ignores_numbers)]
+        if not parts:
+            return
+        sight = elsewhere.sight_of(self.environment, self.heart)
+        goal = Blind(self.database, self.held, state, self.remote.max_uids, self.spec.refetch, self.arrival_mark, sight)
+        for part in parts:
+            goal.keep(Target(study=part.study, series=part.series), after=None)
+
+
+def _deeper(old: Target, new: Target) -> Target:
+    """The newer of two lists of a target, unless the archive tells less in it."""
+    known = DEPTHS.index(old.depth or Depth.UNKNOWN)
+    return new if DEPTHS.index(new.depth or Depth.UNKNOWN) >= known else old
