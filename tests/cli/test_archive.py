@@ -213,13 +213,15 @@ def test_remove_wants_one_thing(desk: Desk, arguments: list[str]) -> None:
 
 
 def test_what_counts_for_nothing_can_be_removed(shelf: Shelf) -> None:
-    """Damaged and unreadable files, and what names no study; `--paths` names the good one of an instance alone."""
+    """Damaged and unreadable files, and what should name a study; `--paths` names the good one of an instance alone."""
     good, bad, lost = shelf.put(number=1), shelf.put(number=2), shelf.put(number=3)
     with shelf.desk.database.engine.begin() as connection:
         uid = InstanceRow.sop_instance_uid
         connection.execute(sa.update(InstanceRow).where(uid == bad.sop_instance_uid).values(flaw="pixels: native"))
-        connection.execute(sa.update(InstanceRow).where(uid == lost.sop_instance_uid).values(study_instance_uid=None))
-    assert "2 instances of 2 studies" in shelf.desk.run("archive", "remove", "--flawed", code=2).stderr
+        connection.execute(
+            sa.update(InstanceRow).where(uid == lost.sop_instance_uid).values(flaw="no study: none is named")
+        )
+    assert "2 instances of 1 study" in shelf.desk.run("archive", "remove", "--flawed", code=2).stderr
     assert "removed 2 instances" in shelf.desk.run("archive", "remove", "--flawed", "--yes").stdout
     assert shelf.files == [good.path]
     assert shelf.desk.run("archive", "list", "--paths").stdout == f"{good.path}\n"

@@ -19,6 +19,7 @@ from dicomferry.cli.words import Document
 from dicomferry.models import dimse_status, job_history, job_view, presence
 from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach
+from dicomferry.models.flaws import TRUNCATED_AT_SOURCE
 from dicomferry.models.ledger import UNVERIFIED
 from dicomferry.models.request_store import ALREADY_HERE
 from dicomferry.models.spec import RETRIEVES
@@ -217,6 +218,7 @@ def end_sentence(database: Database, job: Document) -> str:
         already_there=found.get("already there", 0),
         unverified=lost.get(UNVERIFIED, 0),
         already_here=here.get(ALREADY_HERE, 0),
+        truncated=found.get(TRUNCATED_AT_SOURCE, 0),
         again=job_history.tried_again(database, job["id"]),
     )
 

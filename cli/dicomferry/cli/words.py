@@ -124,12 +124,14 @@ def sentence(
     already_there: int = 0,
     unverified: int = 0,
     already_here: int = 0,
+    truncated: int = 0,
     again: str | None = None,
 ) -> str:
     """What came of a job, in one sentence: `job 7: 9,997 of 10,000 proven at PACS1, 3 failed, 41 s, 244/s`.
 
     `unverified` were to be looked for after they were confirmed, and nobody could be asked; `already_here` lay in the
-    archive before; `again` is when the job was tried again last: the time is told from then on.
+    archive before; `truncated` are so at their source; `again` is when the job was tried again last: the time is told
+    from then on.
     """
     items = job["items"]
     parts = []
@@ -142,6 +144,7 @@ def sentence(
 
         parts += retrieve_words.parts(job)
         parts += [retrieve_words.here_before(already_here)] * bool(already_here)
+        parts += [f"{number(truncated)} truncated at source"] * bool(truncated)
     elif not items["total"] and not job["planned"]:
         parts.append(f"{job['state']} before anything was found")
     elif not job["expected"]:

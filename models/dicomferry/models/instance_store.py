@@ -278,7 +278,7 @@ def listing(database: Database, *, study: str | None = None, job_id: int | None 
 def _chosen(study: str | None, job_id: int | None, flawed: bool = False) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = [InstanceRow.removed_at.is_(None)]
     if flawed:
-        found.append(sa.or_(here.is_flawed(), InstanceRow.study_instance_uid.is_(None)))
+        found.append(here.is_flawed())
     if study is not None:
         found.append(InstanceRow.study_instance_uid == study)
     if job_id is not None:
@@ -342,7 +342,7 @@ def paths(
     database: Database, *, study: str | None = None, job_id: int | None = None, flawed: bool = False
 ) -> list[str]:
     """The paths of the instances of a study, of what a job brought, or of what counts for nothing: files that are
-    damaged or cannot be read, and those that name no study.
+    damaged or cannot be read, and those that should name a study and do not.
     """
 
     def work(connection: Connection) -> list[str]:

@@ -8,12 +8,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import lease
+from dicomferry.models import flaws, lease
+from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.call_store import Refusal
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.rounds import Ask
-from dicomferry.models.tables import ChunkRow, MoveRow
+from dicomferry.models.state import ItemState
+from dicomferry.models.tables import ChunkRow, ItemRow, MoveRow
 
 MESSAGE_IDS = 65_535
 """Message ids are 1 to this (PS3.7 E.1); each is used again after so many moves of the installation."""
@@ -88,6 +90,35 @@ def repairs() -> sa.ColumnElement[bool]:
     """
     lost = sa.select(MoveRow.id).where(MoveRow.chunk_id == ChunkRow.id, MoveRow.round == 0, MoveRow.failed > 0)
     return sa.and_(ChunkRow.round == 1, lost.exists())
+
+
+def is_ill_encoded() -> sa.ColumnElement[bool]:
+    """Of a chunk: it asks for the second time, and something came in another encoding than its transfer syntax says.
+
+    Then it is asked for in the uncompressed little endian syntaxes alone, which every application has.
+    """
+    flaw = sa.func.coalesce(InstanceRow.flaw, "")
+    came = (
+        sa.select(ItemRow.id)
+        .join(InstanceRow, InstanceRow.sop_instance_uid == ItemRow.sop_instance_uid)
+        .join(ArrivalRow, ArrivalRow.instance_id == InstanceRow.id)
+        .where(
+            ItemRow.chunk_id == ChunkRow.id,
+            ItemRow.request_id.is_not(None),
+            ItemRow.state == ItemState.PENDING,
+            ArrivalRow.job_id == ItemRow.job_id,
+            InstanceRow.removed_at.is_(None),
+            sa.or_(*(flaw.startswith(one, autoescape=True) for one in flaws.ENCODING)),
+        )
+        .correlate(ChunkRow)
+    )
+    return sa.and_(ChunkRow.round == 1, came.exists())
+
+
+def asks_plainly(database: Database, chunk_id: int) -> bool:
+    """The same of this chunk."""
+    query = sa.select(ChunkRow.id).where(ChunkRow.id == chunk_id, is_ill_encoded())
+    return database.read(lambda connection: connection.execute(query).first()) is not None
 
 
 def is_repair(database: Database, chunk_id: int) -> bool:

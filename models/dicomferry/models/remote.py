@@ -64,7 +64,8 @@ class Remote:
     `relational` whether it takes a query over several levels at once (PS3.4 C.4.1.2.2.2). `pace` keeps to its limits,
     where somebody has to. `quirks` are the answers that mean something else at this remote, `coerces` the
     levels (`study`, `series`) of which its files may carry other UIDs than it lists. `numbers` is `ignored` where what
-    it says of how many instances there are is wrong for good.
+    it says of how many instances there are is wrong for good. `prefer_syntax` is what to take of several transfer
+    syntaxes: explicit, implicit, compressed, or a UID.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Remote:
     trust_answers: frozenset[str] = frozenset()
     numbers: str = "used"
     coerces: frozenset[str] = frozenset()
+    prefer_syntax: str | None = None
 
     @property
     def address(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -188,6 +188,7 @@ def load(database: Database, remote_id: int, *, ae_title: str, timeouts: Timeout
             quirks=quirks.from_texts(row.quirks),
             trust_answers=frozenset(row.trust_answers),
             coerces=grammar.parse_coerces(row.coerces),
+            prefer_syntax=row.prefer_syntax,
         )
 
     return database.read(work)
@@ -223,6 +224,10 @@ def window_of(database: Database, remote_id: int) -> Window | None:
     """When a remote may be used; None is always."""
     query = sa.select(RemoteRow.window).where(RemoteRow.id == remote_id)
     return window.from_document(database.read(lambda connection: connection.execute(query).scalar_one()))
+
+
+PLAIN = "plain"
+"""What is preferred of a remote that has sent something ill encoded: Explicit and Implicit Little Endian alone."""
 
 
 @dataclass(frozen=True)
@@ -267,22 +272,31 @@ def senders(database: Database) -> list[Sender]:
 
 
 def repairing(database: Database) -> list[Sender]:
-    """The remotes of which a move to us is being repaired at this moment (see `move_store.repairs`)."""
+    """The remotes of which a move to us is being repaired at this moment (see `move_store.repairs`, `is_ill_encoded`).
 
-    def work(connection: Connection) -> Sequence[AnyRow]:
+    What they prefer is `plain` where something came ill encoded.
+    """
+
+    def work(connection: Connection) -> list[Sender]:
         running = (
-            sa.select(ChunkRow.remote_id)
+            sa.select(ChunkRow.remote_id, move_store.is_ill_encoded().label("plain"))
             .join(JobRow, JobRow.id == ChunkRow.job_id)
             .where(
                 ChunkRow.state == ChunkState.RUNNING,
                 ChunkRow.kind == "move",
                 JobRow.destination.is_(None),
-                move_store.repairs(),
+                sa.or_(move_store.repairs(), move_store.is_ill_encoded()),
             )
         )
-        return connection.execute(sa.select(RemoteRow.__table__).where(RemoteRow.id.in_(running))).all()
+        found: dict[int, bool] = {}
+        for remote_id, plain in connection.execute(running):
+            if remote_id is not None:
+                found[remote_id] = found.get(remote_id, False) or bool(plain)
+        rows = connection.execute(sa.select(RemoteRow.__table__).where(RemoteRow.id.in_(found))).all()
+        senders = [(_sender(row), found[row.id]) for row in rows]
+        return [replace(sender, prefer_syntax=PLAIN) if plain else sender for sender, plain in senders]
 
-    return [_sender(row) for row in database.read(work)]
+    return database.read(work)
 
 
 def _sender(row: AnyRow) -> Sender:

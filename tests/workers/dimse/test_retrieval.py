@@ -12,10 +12,12 @@ from dicomferry.models.errors import AssociationAborted, ContextNotAccepted, Pro
 from dicomferry.models.query import get_model
 from dicomferry.models.target import Target
 from dicomferry.workers.dimse import get, move, storage_classes
+from dicomferry.workers.dimse.acceptance import Asked, negotiate
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
-from dicomferry.workers.dimse.contexts import EXPLICIT_LE, MOST_PROPOSALS
+from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE, MOST_PROPOSALS, UNCOMPRESSED
 from dicomferry.workers.dimse.get import Gets
 from dicomferry.workers.dimse.retrieval import Report
+from dicomferry.workers.dimse.storage_classes import SYNTAXES
 from support import scripted_peer as peer
 from support.find_scp import identifier
 from support.scripted_peer import ScriptedPeer, Step, command_set, expect, opening, p_data, pdv, send
@@ -255,3 +257,37 @@ def test_what_there_is_no_room_for_is_proposed_in_the_next_round() -> None:
     assert all(found >= {(one, storage_classes.SYNTAXES[0]) for one in storage_classes.RARER} for found in pairs[1:])
     known = [get.proposals_for(get_model("study"), [MR], part) for part in range(3)]
     assert known[0] == known[1] == known[2]
+
+
+@pytest.mark.parametrize(
+    ("prefer", "proposed"),
+    [
+        ("explicit", {EXPLICIT_LE}),
+        ("implicit", {IMPLICIT_LE}),
+        ("plain", {EXPLICIT_LE, IMPLICIT_LE}),
+        ("1.2.840.10008.1.2.5", {"1.2.840.10008.1.2.5"}),
+        ("compressed", set(SYNTAXES) - set(UNCOMPRESSED)),
+        (None, set(SYNTAXES)),
+    ],
+)
+def test_what_is_preferred_of_a_remote_narrows_what_a_get_proposes(prefer: str | None, proposed: set[str]) -> None:
+    """Of each SOP class: an archive chooses among the contexts of a C-GET, so what is not wanted is not offered."""
+    model, ct, mr = "1.2.840.10008.5.1.4.1.2.2.3", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
+    found = get.proposals_for(model, [ct, mr], only=get.narrowed(prefer))
+    assert found[0].abstract_syntax == model and len(found) <= 128
+    for one in (ct, mr):
+        assert {
+            syntax for item in found if item.abstract_syntax == one for syntax in item.transfer_syntaxes
+        } == proposed
+
+
+def test_only_plain_syntaxes_are_accepted_of_what_came_ill_encoded() -> None:
+    """A context that has none of them is refused for its transfer syntaxes (PS3.8 9.3.3.2, result 4)."""
+    rle, mr = "1.2.840.10008.1.2.5", "1.2.840.10008.5.1.4.1.1.4"
+    asked = (Asked(1, mr, (rle,)), Asked(3, mr, (rle, IMPLICIT_LE)), Asked(5, mr, (EXPLICIT_LE,)))
+    answers = negotiate(asked, "plain")
+    assert [(one.result, one.transfer_syntax) for one in answers if one.accepted] == [
+        (0, IMPLICIT_LE),
+        (0, EXPLICIT_LE),
+    ]
+    assert answers[0].result == 4

@@ -135,7 +135,7 @@ class Admission:
 
     def prefer(self, ae_title: str, address: str) -> str | None:
         """What to take of several transfer syntaxes in one context: what the remote's entry says, and the opposite
-        while it is asked once more for what it could not send like that.
+        while it is asked once more for what it could not send like that, or `plain` for what came ill encoded.
         """
         callers = self.callers
         usual = callers.prefer(ae_title, address)
@@ -147,9 +147,14 @@ class Admission:
             self._blind_until = self._clock() + RELOAD_SECONDS
             return usual
         repairing = self._repairing
-        if repairing and gather(repairing, self._names.addresses, others=callers.ae_titles).knows(ae_title, address):
-            return acceptance.opposite(usual)
-        return usual
+        if not repairing:
+            return usual
+        known = gather(repairing, self._names.addresses, others=callers.ae_titles)
+        if not known.knows(ae_title, address):
+            return usual
+        if known.prefer(ae_title, address) == remote_store.PLAIN:
+            return remote_store.PLAIN
+        return acceptance.opposite(usual)
 
     def _ask(self, what: What, until: float) -> bool:
         """Whether that was read, from now on, before `until`."""

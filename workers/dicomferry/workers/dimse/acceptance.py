@@ -120,7 +120,8 @@ def _context(value: bytes) -> Asked:
 def negotiate(asked: tuple[Asked, ...], prefer: str | None = None) -> tuple[Context, ...]:
     """Our answer to each context: Verification and all that is storage, in any syntax that brings its pixels.
 
-    `prefer` is what to take of several syntaxes: explicit, implicit, compressed, or a UID.
+    `prefer` is what to take of several syntaxes: explicit, implicit, compressed, or a UID; `plain` takes no others than
+    the uncompressed little endian ones.
     """
     return tuple(_judge(context, prefer) for context in asked)
 
@@ -129,6 +130,8 @@ def _judge(asked: Asked, prefer: str | None) -> Context:
     if asked.abstract_syntax != VERIFICATION and not is_storage(asked.abstract_syntax):
         return Context(asked.context_id, asked.abstract_syntax, asked.transfer_syntaxes, NO_ABSTRACT_SYNTAX)
     usable = [syntax for syntax in asked.transfer_syntaxes if syntax and syntax not in JPIP_REFERENCED]
+    if prefer == "plain":
+        usable = [syntax for syntax in usable if syntax in (EXPLICIT_LE, IMPLICIT_LE)]
     if not usable:
         return Context(asked.context_id, asked.abstract_syntax, asked.transfer_syntaxes, NO_TRANSFER_SYNTAX)
     chosen = _choose(usable, prefer)

@@ -33,7 +33,7 @@ _UNRECOGNISED = 0x0211
 
 
 def proposals_for(
-    model: str, classes: Iterable[str], part: int = 0, *, compressed_first: bool = False
+    model: str, classes: Iterable[str], part: int = 0, *, compressed_first: bool = False, only: Sequence[str] = ()
 ) -> list[Proposal]:
     """The contexts of one association: the model, then one for each (SOP class, transfer syntax).
 
@@ -41,10 +41,14 @@ def proposals_for(
     there is no room for is proposed where `part` is 1, 2 and so on, each class in the first syntax besides. So are
     rarer classes, where nobody knows which there are.
 
-    `compressed_first`: for an archive that takes the first context of a class for all that it has of it.
+    `compressed_first`: for an archive that takes the first context of a class for all that it has of it. `only` are the
+    transfer syntaxes that are proposed, where not all of them are to be.
     """
     known = [one for one in dict.fromkeys(classes) if is_proposable((one, EXPLICIT_LE))]
-    chosen = _compressed_first(known) if compressed_first else _plain_first(known, part)
+    if only:
+        chosen = [(one, syntax) for syntax in only for one in known or CLASSES][:_ROOM]
+    else:
+        chosen = _compressed_first(known) if compressed_first else _plain_first(known, part)
     storage = [Proposal(one, (syntax,), as_scp=True) for one, syntax in chosen]
     return [Proposal(model, (EXPLICIT_LE, IMPLICIT_LE)), *storage]
 
@@ -84,12 +88,27 @@ def open_for(
     *,
     part: int = 0,
     compressed_first: bool = False,
+    only: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Association:
     """An association for C-GET that takes these classes. Raises what `open_association` raises, ContextNotAccepted."""
     model = query.get_model(root)
-    proposals = proposals_for(model, classes, part, compressed_first=compressed_first)
+    proposals = proposals_for(model, classes, part, compressed_first=compressed_first, only=only)
     return open_with(remote, proposals, model, progress=progress)
+
+
+def narrowed(prefer: str | None) -> tuple[str, ...]:
+    """The transfer syntaxes to propose to a remote of which this is preferred; none of them is all of them.
+
+    `prefer` is explicit, implicit, compressed, plain (both uncompressed little endian ones) or a UID.
+    """
+    named = {
+        "explicit": (EXPLICIT_LE,),
+        "implicit": (IMPLICIT_LE,),
+        "plain": (EXPLICIT_LE, IMPLICIT_LE),
+        "compressed": tuple(one for one in SYNTAXES if one not in UNCOMPRESSED),
+    }
+    return named.get(prefer, (prefer,)) if prefer else ()
 
 
 class Gets:

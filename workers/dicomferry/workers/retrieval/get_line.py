@@ -125,7 +125,7 @@ def _locked(path: Path) -> int:
 class GetLine:
     """C-GET: an association for each set of SOP classes. `classes` are those of the instances that are missing; `part`
     tells which transfer syntaxes are proposed where there is no room for all: others in each round. `compressed_first`:
-    the order in which they are proposed.
+    the order in which they are proposed. `only`: the transfer syntaxes that are proposed, where not all of them are.
     """
 
     def __init__(
@@ -139,10 +139,12 @@ class GetLine:
         *,
         part: int = 0,
         compressed_first: bool = False,
+        only: Sequence[str] = (),
     ) -> None:
         self._remote = remote
         self._part = part
         self._compressed_first = compressed_first
+        self._only = only
         self._root = root
         self._store = store
         self._held = held
@@ -165,6 +167,7 @@ class GetLine:
                 wanted,
                 part=self._part,
                 compressed_first=self._compressed_first,
+                only=self._only,
                 progress=self._heart.progress,
             )
             self._heart.on_abort(association.abort)

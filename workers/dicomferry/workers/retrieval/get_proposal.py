@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dicomferry.models import move_store, request_store
+from dicomferry.models import move_store, remote_store, request_store
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import Database
 from dicomferry.models.remote import Remote
 from dicomferry.models.request_store import State
 from dicomferry.models.spec import GetSpec, MoveSpec
-from dicomferry.workers.dimse import storage_classes
+from dicomferry.workers.dimse import get, storage_classes
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.retrieval import expectation
 from dicomferry.workers.retrieval.get_line import GetLine, Store
@@ -30,6 +30,9 @@ def line(database: Database, held: Claim, heart: Heartbeat, remote: Remote, stat
             told = expectation.classes(remote, root, state.targets, heart)
         return list(dict.fromkeys([*named, *(told or (storage_classes.CLASSES if named else ()))]))
 
+    # What was preferred brought not everything, or was ill encoded: then it is asked for otherwise.
+    plainly = move_store.asks_plainly(database, held.chunk_id)
+    prefer = remote_store.PLAIN if plainly else remote.prefer_syntax if not state.rounds else None
     return GetLine(
         remote,
         root,
@@ -39,4 +42,5 @@ def line(database: Database, held: Claim, heart: Heartbeat, remote: Remote, stat
         classes,
         part=state.rounds,
         compressed_first=move_store.is_repair(database, held.chunk_id),
+        only=get.narrowed(prefer),
     )
