@@ -27,7 +27,7 @@ from .desk import Desk
 REMOTE_KEYS = {
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
     "max_associations", "max_moves", "max_uids", "find_cap", "relational", "prefer_syntax", "timeouts", "quirks",
-    "coerces", "numbers",
+    "coerces", "numbers", "trust_answers",
     "window", "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
 }  # fmt: skip
 STATE_KEYS = {"open", "opens_at", "closes_at", "learned", "breaker", "in_use", "waiting", "held", "recent"}
@@ -35,6 +35,7 @@ OPTIONS = (
     "--calling", "US", "--store", "ST@10.0.0.6:105", "--also-from", "GATE", "--also-from", "10.0.0.0/24",
     "--charset", "ISO_IR 100", "--max-associations", "2", "--max-moves", "3", "--max-uids", "50",
     "--find-cap", "500", "--relational", "--numbers", "ignored",
+    "--trust-answers", "0008,0050,PatientID",
     "--prefer-syntax", "implicit", "--connect", "1", "--first-answer", "900.5",
     "--max-requests-per-minute", "30", "--max-instances-per-second", "200", "--max-bytes-per-second", "10M",
     "--window", "daily 22:00-6:00", "--window-tz", "Europe/Berlin", "--holiday", "2026-12-25",
@@ -56,6 +57,7 @@ def test_all_that_was_said_is_kept(desk: Desk) -> None:
         "numbers": "ignored",
         "prefer_syntax": "implicit", "timeouts": {"connect": 1.0, "first_answer": 900.5}, "quirks": [],
         "coerces": None,
+        "trust_answers": ["00080050", "00100020"],
         "max_requests_per_minute": 30, "max_instances_per_second": 200, "max_bytes_per_second": 10_000_000,
         "window": {
             "hours": "mon-sun 22:00-06:00", "tz": "Europe/Berlin", "holidays": ["2026-12-25"],

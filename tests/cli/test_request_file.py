@@ -87,9 +87,8 @@ def test_what_archives_only_tell_is_no_key(tmp_path: Path) -> None:
     ("heading", "meant"),
     [
         ("AccesionNumber", "AccessionNumber"),
-        ("accession number", "AccessionNumber"),
-        ("study_instance_uid", "StudyInstanceUID"),
-        ("PatientId", "PatientID"),
+        ("accession numbr", "AccessionNumber"),
+        ("studyinstance_uids", "StudyInstanceUID"),
     ],
 )
 def test_a_heading_that_is_nearly_a_keyword_is_no_remark(tmp_path: Path, heading: str, meant: str) -> None:
@@ -122,7 +121,14 @@ def test_a_heading_of_the_sites_own_is_no_mistake(tmp_path: Path, heading: str) 
         ("SeriesInstanceUID\n1.2\n", "row 1: SeriesInstanceUID names no study: choose a lower --level, or add a"),
         ("StudyDate\n@someday\n", "row 2, column StudyDate: '@someday' is no day"),
         ('AccessionNumber\n"A1\n', "row 2: "),
-        (b"AccessionNumber\nA1\nM\xfcller\n", "row 3 is not UTF-8 text"),
+        (b"AccessionNumber\nA1\nM\x81ller\n", "row 3 is neither UTF-8 nor Latin-1 text"),
+        ("StudyDate\n20241301\n", "row 2, column StudyDate: '20241301' is no such day"),
+        ("StudyDate\n20240301-20240201\n", "the range '20240301-20240201' ends before it begins"),
+        ("AccessionNumber;note\n1,23E+12;\n", "row 2, column AccessionNumber: 1,23E+12 was rounded by a spreadsheet"),
+        ("AccessionNumber\n1,23E+12\n", "row 2, column AccessionNumber: 1,23E+12 was rounded by a spreadsheet"),
+        ("AccessionNumber\nA1\n#N/A\n", "row 3, column AccessionNumber: #N/A is what a spreadsheet shows"),
+        ("PatientID\n123456.0\n", "row 2, column PatientID: 123456.0 was made a decimal number"),
+        ("PatientID\nP1\\#REF!\n", "row 2, column PatientID: #REF! is what a spreadsheet shows"),
     ],
 )
 def test_what_makes_no_sense_is_told_by_row_and_column(tmp_path: Path, content: str | bytes, told: str) -> None:
@@ -134,3 +140,27 @@ def test_some_wrong_rows_are_told_at_once(tmp_path: Path) -> None:
     """Three of them, and how many more."""
     told = refused(tmp_path, "AccessionNumber,x\n" + ",y\n" * 5)
     assert "row 2" in told and "row 4" in told and "row 5" not in told and "and 2 more rows" in told
+
+
+@pytest.mark.parametrize(
+    "heading", ["accession number", "ACCESSIONNUMBER", "Accession_Number", " accessionNumber ", "accession-number"]
+)
+def test_headings_in_any_case_and_with_blanks(tmp_path: Path, heading: str) -> None:
+    """People write a keyword as words; what is left without case, blanks, hyphens and underscores has to be one."""
+    (request,) = read(tmp_path, f"{heading},PatientId\nA1,P1\n").requests
+    assert request.keys == ((ACCESSION, "A1"), (PATIENT, "P1"))
+    assert "is there twice" in refused(tmp_path, f"{heading},AccessionNumber\nA1,A2\n")
+
+
+def test_latin_1_is_read_with_a_word(tmp_path: Path) -> None:
+    """What spreadsheets write in Western Europe, as they call it: read, and told with the row that shows it."""
+    found = read(tmp_path, b"PatientName\nDoe\nM\xfcller \x96 J\xf6rg\n")
+    assert found.requests[1].keys == (("00100010", "Müller \u2013 Jörg"),)
+    assert "is not UTF-8 (row 3): it was read as Latin-1" in str(found.guessed)
+    assert read(tmp_path, "PatientName\nMüller\n").guessed is None
+
+
+def test_what_is_protected_is_meant(tmp_path: Path) -> None:
+    """A cell that the spreadsheet was told to leave alone has what was typed."""
+    (request,) = read(tmp_path, 'AccessionNumber\n"=""4E12"""\n').requests
+    assert request.keys == ((ACCESSION, "4E12"),)

@@ -149,3 +149,41 @@ def test_a_store_sends_paths_or_what_a_job_brought(desk: Desk, tmp_path: Path) -
     assert "nothing that job 2 asked for is in the archive" in told
     desk.run("submit", "store", "pacs1", tmp_path)
     assert _spec(desk, 3) == spec.StoreSpec(paths=(str(tmp_path),))
+
+
+def test_lists_become_requests_of_their_own(desk: Desk, tmp_path: Path) -> None:
+    """Each value is asked for by itself, with the row that it stands in and what else stands there."""
+    assert desk.remote_id
+    desk.run("submit", "move", "pacs1", "-k", "AccessionNumber=A\\B")
+    found = _spec(desk)
+    assert isinstance(found, spec.MoveSpec)
+    assert found.identifiers == ((None, ((ACCESSION, "A"),)), (None, ((ACCESSION, "B"),)))
+    path = tmp_path / "a.csv"
+    path.write_text("StudyInstanceUID,note\n1.2\\1.3,x\n1.4,y\n")
+    desk.run("submit", "get", "pacs1", "--from-csv", path)
+    found = _spec(desk, 2)
+    assert isinstance(found, spec.GetSpec)
+    assert found.identifiers == ((2, ((STUDY, "1.2"),)), (2, ((STUDY, "1.3"),)), (3, ((STUDY, "1.4"),)))
+    assert found.remarks == (("x",), ("x",), ("y",))
+
+
+def test_what_is_trusted_and_what_may_be_empty(desk: Desk) -> None:
+    """Keys in every spelling; a misspelt one is refused."""
+    assert desk.remote_id
+    what = ("submit", "retrieve", "pacs1", "-k", "StudyDate=20260101", "--allow-empty")
+    desk.run(*what, "--trust-answers", "0008,0050,PatientID", "--trust-answers", "(0010,0010)")
+    found = _spec(desk)
+    assert isinstance(found, spec.MoveSpec)
+    assert (found.allow_empty, found.trust_answers) == (True, (ACCESSION, "00100020", "00100010"))
+    assert "did you mean PatientID" in desk.run(*what, "--trust-answers", "PatientIDs", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "key", ["StudyDate=20241301", "StudyDate=20240301-20240201", "StudyTime=2530", "StudyTime=10-09"]
+)
+def test_days_and_times_that_are_none(desk: Desk, key: str) -> None:
+    """They would match nothing, or be an error there: refused before anything is written."""
+    assert desk.remote_id
+    for command in (("move",), ("find",)):
+        told = desk.run("submit", *command, "pacs1", "-k", key, code=2).stderr
+        assert "is no such day" in told or "ends before it begins" in told or "is no time" in told

@@ -22,7 +22,7 @@ PURE = {
         "spec", "remote", "query", "slices", "state", "outcome", "manifest", "answers", "dimse_status", "explanation",
         "waits",
         "retry", "timetable", "pacing", "callers", "window", "uid", "errors", "proof",
-        "matching", "moments", "folding", "wildcards", "target", "rounds",
+        "matching", "lists", "spreadsheet", "moments", "folding", "wildcards", "target", "rounds",
     )
 }  # fmt: skip
 PURE_LIBRARIES = {"dicomferry.models.timetable": {"cronsim"}}

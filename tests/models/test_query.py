@@ -103,7 +103,7 @@ def test_days(value: str, meant: str) -> None:
     "value",
     [
         "@tomorrow", "@today-", "@today..@yesterday", "@", "@today-99999999", "x@today", "2026-01-31", "31.01.2026",
-        "202601", "20260101 - 20260131",
+        "202601", "20260101 - 20260131", "20241301", "20260229", "20260201-20260101", "20260101-20260231",
     ],
 )  # fmt: skip
 def test_what_is_no_day(value: str) -> None:

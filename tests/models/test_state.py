@@ -125,6 +125,14 @@ def test_a_store_with_nothing_to_send_failed() -> None:
         assert derive_job(tally, planned=True, chunks={ChunkState.DONE: 1}, started=True) is JobState.FAILED
 
 
+def test_a_store_that_may_be_empty_succeeded() -> None:
+    """Only where nothing failed, and nothing was left."""
+    done = {"planned": True, "chunks": {ChunkState.DONE: 1}, "started": True, "empty_is_well": True}
+    assert derive_job(Tally(), **done) is JobState.SUCCEEDED  # type: ignore[arg-type]
+    assert derive_job(Tally(total=2, skipped=2), **done) is JobState.SUCCEEDED  # type: ignore[arg-type]
+    assert derive_job(Tally(total=2, skipped=1, failed=1), **done) is JobState.FAILED  # type: ignore[arg-type]
+
+
 def test_a_find_that_broke_off_with_matches_is_incomplete() -> None:
     """What a failed item left and what is kept counts for something; with an item that arrived nothing changes."""
     failed, both = Tally(total=1, failed=1), Tally(total=2, failed=1, succeeded=1)

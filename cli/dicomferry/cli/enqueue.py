@@ -80,6 +80,7 @@ def echo(remote: str, **how: Unpack[JobOptions]) -> Asked:
 @click.option(
     "--from-job", metavar="ID", type=options.JobType(), help="Send what this retrieve asked for and the archive has."
 )
+@click.option("--allow-empty", is_flag=True, help="Nothing to send is no failure.")
 @click.option("--verify", is_flag=True, help="Afterwards look by C-FIND whether REMOTE lists each instance.")
 @click.option(
     "--strict-meta",
@@ -98,6 +99,7 @@ def store(
     recursive: bool,
     transcode: bool,
     from_job: str | None,
+    allow_empty: bool,
     verify: bool,
     strict_meta: bool,
     send_odd_uids: bool,
@@ -117,6 +119,7 @@ def store(
         paths=given,
         recursive=recursive,
         transcode=transcode,
+        allow_empty=allow_empty,
         verify=verify,
         strict_meta=strict_meta,
         send_odd_uids=send_odd_uids,

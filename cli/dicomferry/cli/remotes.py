@@ -22,7 +22,7 @@ _COLUMNS = (
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
     "max_associations", "max_moves", "max_uids", "find_cap", "relational", "numbers", "prefer_syntax",
     "timeouts", "quirks",
-    "coerces",
+    "coerces", "trust_answers",
     "window", "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
 )  # fmt: skip
 _TABLE = (
@@ -114,6 +114,12 @@ def _remote_options(function: _F) -> _F:
             help="What an answer means here, such as 'store 0xA700=final' or 'reject 1/1/7=away'; several times.",
         ),
         click.option(
+            "--trust-answers",
+            metavar="KEY[,KEY]",
+            type=Word(),
+            help="Keys whose answers are taken though they do not tell whether they have what was asked for.",
+        ),
+        click.option(
             "--coerces",
             metavar="LEVELS",
             type=Word(),
@@ -164,6 +170,10 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
         values["numbers"] = given["numbers"]
     if given["quirk"]:
         values["quirks"] = [text for text in given["quirk"] if text]
+    if given["trust_answers"] is not None:
+        from dicomferry.workers import keys
+
+        values["trust_answers"] = list(keys.paths([given["trust_answers"]]))
     if given["coerces"] is not None:
         values["coerces"] = given["coerces"]
     timeouts = {key: given[key] for key in _TIMEOUTS if given[key] is not None}
@@ -297,6 +307,7 @@ def show(name: str, as_json: bool) -> None:
     """Show all that is known of a remote: what was set, how it is treated now, and what came of it lately."""
     from dicomferry.cli import record
     from dicomferry.models import governor_view, remote_store
+    from dicomferry.workers import keys
 
     settings = record.settings()
     database = record.for_reading(settings)
@@ -326,6 +337,7 @@ def show(name: str, as_json: bool) -> None:
             ("preferred syntax", found["prefer_syntax"]),
             ("quirks", ", ".join(found["quirks"])),
             ("coerces", found["coerces"]),
+            ("trusted answers", ", ".join(map(keys.spelled, found["trust_answers"]))),
             *timeouts,
         ]
     )

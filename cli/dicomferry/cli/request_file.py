@@ -14,13 +14,12 @@ from pathlib import Path
 
 from dicomferry.cli import csv_cells
 from dicomferry.cli.words import printable
-from dicomferry.models import query
+from dicomferry.models import query, spreadsheet
 from dicomferry.models.errors import UsageError
 from dicomferry.models.query import UNIQUE, Key, Level
 from dicomferry.workers import keys as grammar
 
 _SEPARATORS = ",;\t"
-_ROUNDED = re.compile(r"\d(\.\d+)?E\+?\d+", re.IGNORECASE)
 _PROTECTED = re.compile(r'="(.*)"', re.DOTALL)
 _UIDS = frozenset(f"{UNIQUE[level]:08X}" for level in (Level.SERIES, Level.IMAGE))
 _OF_IMAGE = frozenset(("00080016", "00080018", "00200013"))
@@ -53,6 +52,8 @@ class RequestFile:
     requests: tuple[Request, ...]
     others: tuple[str, ...]
     unused: tuple[str, ...]
+    guessed: str | None = None
+    """What was assumed of its text, for whoever gave it."""
 
 
 def read(source: str, *, level: str, root: str, today: date, known: Sequence[Key] = ()) -> RequestFile:
@@ -62,7 +63,8 @@ def read(source: str, *, level: str, root: str, today: date, known: Sequence[Key
     column is kept as it is. Values are text: leading zeros stay. Raises UsageError with row and column.
     """
     name = "standard input" if source == "-" else source
-    rows = _rows(_text(source, name), name)
+    text, guessed = _text(source, name)
+    rows = _rows(text, name)
     heading = next(rows, None)
     if heading is None:
         raise UsageError(f"{name} is empty: its first row has to name the columns, such as AccessionNumber")
@@ -79,21 +81,30 @@ def read(source: str, *, level: str, root: str, today: date, known: Sequence[Key
         raise UsageError(f"{name}: {told}; nothing was submitted")
     if not requests:
         raise UsageError(f"{name} has a heading and no rows: nothing was submitted")
-    return RequestFile(tuple(requests), columns.others, columns.unused)
+    return RequestFile(tuple(requests), columns.others, columns.unused, guessed)
 
 
-def _text(source: str, name: str) -> str:
+def _text(source: str, name: str) -> tuple[str, str | None]:
+    """The text, and what was assumed to read it."""
     try:
         content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as error:
         raise UsageError(f"{name}: {(error.strerror or str(error)).lower()}") from None
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16", "replace")
+        return content.decode("utf-16", "replace"), None
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:
         row = content.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{name}: row {row} is not UTF-8 text: save the file as CSV UTF-8") from None
+    try:
+        # What spreadsheets write in Western Europe: Latin-1, with a few more characters.
+        text = content.decode("cp1252")
+    except UnicodeDecodeError:
+        raise UsageError(f"{name}: row {row} is neither UTF-8 nor Latin-1 text: save the file as CSV UTF-8") from None
+    return text, (
+        f"{name} is not UTF-8 (row {row}): it was read as Latin-1 (Windows-1252); if names with accents are wrong in "
+        "it, cancel the job and save the file as CSV UTF-8"
+    )
 
 
 def _rows(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
@@ -117,11 +128,17 @@ def _rows(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
             yield number, cells
 
 
+class _Protected(str):
+    """Text of a cell that a spreadsheet was told to leave alone."""
+
+    __slots__ = ()
+
+
 def _plain(cell: str) -> str:
     """A cell's text; `="007"` is how spreadsheets are told to leave 007 alone, `'=7` how our own CSV does it."""
     text = cell.strip()
     protected = _PROTECTED.fullmatch(text)
-    return protected[1].strip() if protected else csv_cells.read(text)
+    return _Protected(protected[1].strip()) if protected else csv_cells.read(text)
 
 
 @dataclass(frozen=True)
@@ -174,7 +191,9 @@ class _Columns:
     def request(self, number: int, cells: list[str], today: date) -> Request:
         """One row; raises UsageError that names the row and the column."""
         if len(cells) > len(self.headings) and any(cells[len(self.headings) :]):
-            raise UsageError(f"row {number}: {len(cells)} cells under {len(self.headings)} headings")
+            found = spreadsheet.damage(",".join(cells), "SH") if len(self.headings) == 1 else None
+            where = f"row {number}, column {self.headings[0]}: " if found else f"row {number}: "
+            raise UsageError(where + (found or f"{len(cells)} cells under {len(self.headings)} headings"))
         cells = [*cells, *[""] * (len(self.headings) - len(cells))]
         keys: list[Key] = []
         others = []
@@ -191,10 +210,12 @@ class _Columns:
 
     def _value(self, number: int, heading: str, path: str, cell: str, today: date) -> str:
         where = f"row {number}, column {heading}"
-        if _ROUNDED.fullmatch(cell):
-            raise UsageError(
-                f"{where}: {cell} was rounded by a spreadsheet: format the column as text and put it right"
-            )
+        if not isinstance(cell, _Protected):
+            vr = grammar.DICTIONARY.vr(query.steps_of(path)[-1][0])
+            for one in cell.split("\\"):
+                found = spreadsheet.damage(one.strip(), vr)
+                if found:
+                    raise UsageError(f"{where}: {found}")
         try:
             ((_, value),) = grammar.parse((f"{path}={cell}",), today=today)
         except UsageError as error:
@@ -213,6 +234,8 @@ def _path(heading: str, name: str, number: int) -> str | None:
         pass
     plain = {keyword.lower(): keyword for keyword in known}
     bare = re.sub(r"[\s_-]", "", heading.lower())
+    if bare in plain:
+        return known[plain[bare]]
     near = difflib.get_close_matches(bare, plain, n=1, cutoff=_NEAR)
     if near:
         raise UsageError(

@@ -59,7 +59,8 @@ def parts(job: Document) -> Iterator[str]:
         return
     ended = "cancelled, " if job["state"] == "cancelled" else ""
     failed = job["requests"]["failed"]
-    if job["expected"] == 0 and job["reason"] == "no match":
+    empty = job["reason"] == "no match" or (job["state"] == "succeeded" and not job["received"])
+    if job["expected"] == 0 and empty:
         yield f"nothing was found at {words.title(job)}"
     else:
         yield ended + balance(job).replace(" proven, from ", " proven from ")

@@ -30,6 +30,8 @@ class Wanted(TypedDict):
     key: Sequence[str]
     from_csv: str | None
     refetch: bool
+    allow_empty: bool
+    trust_answers: Sequence[str]
 
 
 def _wanted_options(function: _F) -> _F:
@@ -63,6 +65,15 @@ def _wanted_options(function: _F) -> _F:
                 help="One request a row, columns named by DICOM keywords; - is standard input.",
             ),
             click.option("--refetch", is_flag=True, help="Fetch again also what lies in the archive already."),
+            click.option("--allow-empty", is_flag=True, help="Nothing that matches is an answer, and no failure."),
+            click.option(
+                "--trust-answers",
+                metavar="KEY[,KEY]",
+                multiple=True,
+                type=options.Word(),
+                help="Take answers that do not tell whether they have what was asked for of KEY; never those that "
+                "have something else.",
+            ),
         )
     ):
         function = option(function)
@@ -125,6 +136,8 @@ def _retrieve(method: str, remote: str, destination: str | None, given: dict[str
     wanted: Wanted = {name: given.pop(name) for name in Wanted.__annotations__}  # type: ignore[assignment]
     how: JobOptions = given  # type: ignore[assignment]
     identifiers, file = identifiers_of(**wanted)
+    if file is not None and file.guessed:
+        note(file.guessed)
     if file is not None and file.unused:
         note(f"not used at level {wanted['level']}: {', '.join(file.unused)}")
     _note_odd_uids(identifiers)
@@ -153,15 +166,21 @@ def _spec(
 ) -> Retrieve:
     from dicomferry.models.remote import check_ae_title
     from dicomferry.models.spec import GetSpec, MoveSpec
+    from dicomferry.workers import keys as grammar
 
     others = () if file is None else file.others
+    noted: dict[int | None, tuple[str, ...]] = (
+        {request.row: request.others for request in file.requests} if file is not None else {}
+    )
     common: dict[str, Any] = {
         "identifiers": identifiers,
         "level": wanted["level"],
         "root": _root(wanted),
         "refetch": wanted["refetch"],
         "columns": others,
-        "remarks": tuple(request.others for request in file.requests) if file is not None and others else (),
+        "remarks": tuple(noted[row] for row, _ in identifiers) if others else (),
+        "allow_empty": wanted["allow_empty"],
+        "trust_answers": grammar.paths(wanted["trust_answers"]),
         "csv": wanted["from_csv"],
     }
     if method == "get":
@@ -192,21 +211,29 @@ def identifiers_of(**wanted: Unpack[Wanted]) -> tuple[tuple[Identifier, ...], Re
         if not given:
             raise UsageError(f"what is to be retrieved? Give -k, such as -k {_example(level)}=..., or --from-csv FILE")
         check_narrow(level, root, given)
-        return ((None, given),), None
+        return _each(None, given, level, root), None
     source = wanted["from_csv"]
     if source == "-" and meant.recurring:
         raise UsageError("--from-csv -: a schedule has no standard input; name a file, which is read each time")
     source = meant.path(source) if meant.recurring else source
     file = request_file.read(source, level=level, root=root, today=today, known=given)
-    found = []
+    found: list[Identifier] = []
     for request in file.requests:
         keys = (*given, *request.keys)
         try:
             check_narrow(level, root, keys)
+            found += _each(request.row, keys, level, root)
         except UsageError as error:
             raise UsageError(f"{source}: row {request.row}: {error}") from None
-        found.append((request.row, keys))
     return tuple(found), file
+
+
+def _each(row: int | None, keys: tuple[Key, ...], level: str, root: str) -> tuple[Identifier, ...]:
+    """A request for each value of a list, so that one that is not there has an answer of its own."""
+    from dicomferry.models import lists
+    from dicomferry.workers import keys as grammar
+
+    return tuple((row, one) for one in lists.alternatives(keys, level, root, grammar.DICTIONARY.vr))
 
 
 def check_narrow(level: str, root: str, keys: Sequence[Key]) -> None:

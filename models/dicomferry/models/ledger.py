@@ -11,7 +11,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import governor, notification_store, proof
+from dicomferry.models import governor, notification_store, proof, spec
 from dicomferry.models.database import AnyRow
 from dicomferry.models.retry import Decision
 from dicomferry.models.spec import RETRIEVES
@@ -111,7 +111,16 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
     active = any(chunks.get(state) for state in (ChunkState.PENDING, ChunkState.RUNNING, ChunkState.HELD))
     numbers = Tally() if active else tally(connection, job_id)
     partial = not active and _is_partial(connection, job_id, job.kind, numbers)
-    new = derive_job(numbers, planned=job.planned, chunks=chunks, started=started, partial=partial)
+    # Looked up where it may matter only: what a job asks for may be long.
+    idle = job.kind == "store" and not active and numbers.skipped == numbers.total
+    new = derive_job(
+        numbers,
+        planned=job.planned,
+        chunks=chunks,
+        started=started,
+        partial=partial,
+        empty_is_well=idle and _allows_empty(connection, job_id),
+    )
     values = _busy(job, ChunkState.RUNNING in chunks, now)
     if started and job.started_at is None:
         values["started_at"] = now
@@ -140,6 +149,13 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
     if values:
         connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(**values))
     return new
+
+
+def _allows_empty(connection: Connection, job_id: int) -> bool:
+    """Whether a store with nothing to send is no failure."""
+    asked = connection.execute(sa.select(JobRow.kind, JobRow.spec).where(JobRow.id == job_id)).one()
+    found = spec.from_json(asked.kind, asked.spec)
+    return isinstance(found, spec.StoreSpec) and found.allow_empty
 
 
 def _busy(job: AnyRow, runs: bool, now: datetime) -> dict[str, object]:

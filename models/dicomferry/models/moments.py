@@ -7,10 +7,12 @@ a TM since midnight, those of the others since 1 January of the year 1.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal
+
+from dicomferry.models.errors import UsageError
 
 _SECOND = 1_000_000
 _MINUTE = 60 * _SECOND
@@ -19,6 +21,13 @@ _DAY = 24 * _HOUR
 _EARLIEST, _LATEST = -(10**24), 10**24
 _WIDEST = 26 * _HOUR
 """How far two clocks may be apart of which one names no zone: zones reach from -12 to +14 hours (PS3.5 6.2)."""
+_DATES = re.compile(r'|\*|""|\d{8}|\d{8}-|-\d{8}|\d{8}-\d{8}|[\d?]*[*?][\d*?]*|\d{4}\.\d\d\.\d\d', re.ASCII)
+"""A date, a range of them (PS3.4 C.2.2.2.5), universal or empty matching, wildcards, a date as ACR-NEMA wrote it."""
+_WRITTEN: Mapping[str, tuple[str, str]] = {
+    "DA": ("date", "20260131, or 20260101-20260131 for a range"),
+    "TM": ("time", "0830 or 083015, or 0800-1730 for a range"),
+    "DT": ("date and time", "20260131, 20260131083000 or 20260131083000+0100, with a hyphen between for a range"),
+}
 _DA = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})[.-](\d\d)[.-](\d\d)", re.ASCII)
 _TM = re.compile(r"(\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,6}))?)?)?", re.ASCII)
 _DT = re.compile(
@@ -173,3 +182,19 @@ def minute_of(text: str) -> float | None:
     """The minutes since midnight of a TM; None where there is none."""
     span = _time(text.strip(" \0"))
     return None if span is None else span.first / _MINUTE
+
+
+def check(name: str, vr: str, value: str) -> None:
+    """Raise UsageError for a DA, TM or DT that is none, and for a range that ends before it begins."""
+    what, example = _WRITTEN[vr]
+    for one in value.strip().split("\\"):
+        if not one.strip('*" ') or ("*" in one or "?" in one):
+            if vr == "DA" and not _DATES.fullmatch(one):
+                raise UsageError(f"key {name}: {value!r} is no {what} as DICOM writes it: {example}")
+            continue
+        span = asked(vr, one) if vr != "DA" or _DATES.fullmatch(one) else None
+        if span is None:
+            wrong = "is no such day" if vr == "DA" and _DATES.fullmatch(one) else f"is no {what} as DICOM writes it"
+            raise UsageError(f"key {name}: {value!r} {wrong}: {example}")
+        if is_backward(span):
+            raise UsageError(f"key {name}: the range {one!r} ends before it begins: put it right, then submit again")

@@ -13,6 +13,7 @@ from datetime import date, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from dicomferry.models import moments
 from dicomferry.models.errors import UsageError
 from dicomferry.models.uid import is_numeric
 
@@ -193,15 +194,13 @@ def parse_key(text: str, dictionary: Dictionary, *, today: date) -> Key:
         return path, _uids(name.strip(), value)
     if vr in ("DA", "DT"):
         value = resolve_days(value, today)
-    if vr == "DA":
-        _check_dates(name.strip(), value)
+    if value and vr in ("DA", "TM", "DT"):
+        moments.check(name.strip(), vr, value)
     return path, value
 
 
 _UID = re.compile(r"[0-9A-Za-z.*?-]+")
 """What the storage SCP takes for a UID, and wildcards, which some archives match."""
-_DATES = re.compile(r'|\*|""|\d{8}|\d{8}-|-\d{8}|\d{8}-\d{8}|[\d?]*[*?][\d*?]*|\d{4}\.\d\d\.\d\d')
-"""A date, a range of them (PS3.4 C.2.2.2.5), universal or empty matching, wildcards, a date as ACR-NEMA wrote it."""
 
 
 def _uids(name: str, value: str) -> str:
@@ -215,13 +214,6 @@ def _uids(name: str, value: str) -> str:
                 "then submit again"
             )
     return "\\".join(found)
-
-
-def _check_dates(name: str, value: str) -> None:
-    if not all(_DATES.fullmatch(one) for one in value.strip().split("\\")):
-        raise UsageError(
-            f"key {name}: {value!r} is no date as DICOM writes it: 20260131, or 20260101-20260131 for a range"
-        )
 
 
 def odd_uids(keys: Iterable[Key]) -> list[str]:

@@ -26,7 +26,8 @@ class StoreSpec:
 
     `transcode`: a peer that takes a compressed file only uncompressed gets a decompressed copy.
     `verify` asks for each instance at the remote afterwards, by C-FIND. `strict_meta` refuses files whose meta group
-    names another class or instance than their data set, `send_odd_uids` sends UIDs longer than PS3.5 9.1 allows.
+    names another class or instance than their data set, `send_odd_uids` sends UIDs longer than PS3.5 9.1 allows; with
+    `allow_empty` nothing to send is no failure.
     """
 
     kind: ClassVar[str] = "store"
@@ -37,6 +38,7 @@ class StoreSpec:
     transcode: bool = False
     verify: bool = False
     strict_meta: bool = False
+    allow_empty: bool = False
     send_odd_uids: bool = False
 
     @property
@@ -76,9 +78,9 @@ class MoveSpec:
     """C-MOVE of what each of `identifiers` matches at `level`, to the AE title `destination`; None is ourselves.
 
     Keys are resolved by C-FIND, unless they are the unique key of the level. `refetch` asks also for what lies in the
-    archive. `trust_answers` are the paths of keys whose answers are taken though they do not tell. `columns` are those
-    of the CSV file that are no keys, `remarks` what stands there for each identifier, `csv` is its name; None: there is
-    none.
+    archive; with `allow_empty` nothing that matches is no failure. `trust_answers` are the paths of keys whose answers
+    are taken though they do not tell. `columns` are those of the CSV file that are no keys, `remarks` what stands there
+    for each identifier, `csv` is its name; None: there is none.
     """
 
     kind: ClassVar[str] = "move"
@@ -90,6 +92,7 @@ class MoveSpec:
     destination: str | None = None
     refetch: bool = False
     trust_answers: tuple[str, ...] = ()
+    allow_empty: bool = False
     columns: tuple[str, ...] = ()
     remarks: tuple[tuple[str, ...], ...] = ()
     csv: str | None = None
@@ -107,6 +110,7 @@ class GetSpec:
     root: str = "study"
     refetch: bool = False
     trust_answers: tuple[str, ...] = ()
+    allow_empty: bool = False
     columns: tuple[str, ...] = ()
     remarks: tuple[tuple[str, ...], ...] = ()
     csv: str | None = None

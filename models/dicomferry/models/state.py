@@ -122,12 +122,19 @@ class Tally:
 
 
 def derive_job(
-    tally: Tally, *, planned: bool, chunks: Mapping[ChunkState, int], started: bool, partial: bool = False
+    tally: Tally,
+    *,
+    planned: bool,
+    chunks: Mapping[ChunkState, int],
+    started: bool,
+    partial: bool = False,
+    empty_is_well: bool = False,
 ) -> JobState:
     """The job's state as its items and chunks have it.
 
     `chunks` counts the job's chunks by state. `planned` is False while a plan is still to be finished.
     `partial` says that a failed item left something that is kept, as the matches of a find that broke off.
+    `empty_is_well` says that a job with nothing to do has done it.
     A job ends only when nothing is pending, running or held; what was skipped never counts against it.
     """
     if chunks.get(ChunkState.RUNNING):
@@ -139,6 +146,8 @@ def derive_job(
     if tally.cancelled or not planned:
         return JobState.CANCELLED
     arrived = tally.succeeded + tally.warning
+    if not arrived and empty_is_well and tally.skipped == tally.total:
+        return JobState.SUCCEEDED
     if not arrived:
         return JobState.INCOMPLETE if partial else JobState.FAILED
     return JobState.INCOMPLETE if tally.failed or tally.pending else JobState.SUCCEEDED

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
-from dicomferry.models import job_store, job_view, remote_store, spec, trial_store
+from dicomferry.cli import retrieve_words
+from dicomferry.models import job_store, job_view, lists, remote_store, spec, trial_store
 from dicomferry.models.dimse_status import local
 from dicomferry.models.errors import DimseFailure
 from dicomferry.models.query import Key, Level
@@ -280,3 +281,46 @@ def test_an_archive_that_matches_without_telling(here: Site, tmp_path: Path) -> 
         job = here.drive(here.move(peer.address, (PATIENT, "S1")))
         assert (job["state"], job["received"]) == ("succeeded", 1)
         assert trial_store.matches_on(here.database, remote_id, "study", PATIENT)
+
+
+def test_nothing_there_may_be_well(here: Site, tmp_path: Path) -> None:
+    """With `allow_empty` no match is an answer, but not where the archive lists what contradicts; a store likewise."""
+    made = [samples.instance(tmp_path / "a.dcm", study=("quiet", 1), patient_id="Q1", size=8)]
+    with QrPeer(Catalogue(made), destinations={TITLE: here.scp.port}) as peer:
+        job = here.drive(here.move(peer.address, (PATIENT, "NOBODY"), allow_empty=True))
+        assert (job["state"], job["reason"], job["received"]) == ("succeeded", None, 0)
+        assert retrieve_words.balance(job) and "nothing was found" in ", ".join(retrieve_words.parts(job))
+        assert here.drive(here.move(peer.address, (PATIENT, "NOBODY")))["state"] == "failed"
+    with QrPeer(Careless(made), destinations={TITLE: here.scp.port}) as peer:
+        job_id = here.move(peer.address, (PATIENT, "NOBODY"), allow_empty=True)
+        assert (here.drive(job_id)["state"], here.request(job_id)["reason"]) == ("failed", "no match")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for allow, state in ((True, "succeeded"), (False, "failed")):
+        what = spec.StoreSpec(paths=(str(empty),), allow_empty=allow)
+        assert here.drive(here.submit(peer.address, what))["state"] == state
+
+
+class Careless(Catalogue):
+    """Matches on unique keys of studies and below only."""
+
+    def find(self, identifier: Dataset, levels: tuple[str, ...]) -> list[Dataset]:
+        asked = Dataset()
+        for element in identifier:
+            asked.add_new(element.tag, element.VR, "" if element.keyword == "PatientID" else element.value)
+        return super().find(asked, levels)
+
+
+def test_what_is_absent_of_a_list(here: Site, tmp_path: Path) -> None:
+    """It has a row of its own, the rest is fetched, and the job is incomplete."""
+    made = [samples.instance(tmp_path / "a.dcm", study=("list", 1), size=8)]
+    absent = samples.uid("study", "absent")
+    keys = lists.alternatives(((STUDY, f"{made[0].study_instance_uid}\\{absent}"),), "study", "study", identifier.vr_of)
+    with QrPeer(Catalogue(made), destinations={TITLE: here.scp.port}) as peer:
+        job_id = here.submit(peer.address, spec.MoveSpec(identifiers=tuple((None, one) for one in keys)))
+        job = here.drive(job_id)
+    assert (job["state"], job["received"]) == ("incomplete", 1)
+    failed = [item for item in here.items(job_id) if item["state"] == "failed"]
+    assert [(item["kind"], item["reason"], item["identifier"]) for item in failed] == [
+        ("request", "no match", [[STUDY, absent]])
+    ]

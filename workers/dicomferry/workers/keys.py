@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from datetime import date
 
@@ -49,6 +50,15 @@ def parse(texts: Iterable[str], *, today: date, charset: str | None = None) -> t
     keys = tuple(query.parse_key(text, DICTIONARY, today=today) for text in texts)
     identifier.encode(keys, identifier.EXPLICIT_LE, charset=charset)
     return keys
+
+
+_LISTED = re.compile(r"\(?[0-9A-Fa-f]{4},\s*[0-9A-Fa-f]{4}\)?[^,]*|[^,]+")
+
+
+def paths(texts: Iterable[str]) -> tuple[str, ...]:
+    """The paths of keys without values, several in a text with commas between; raises UsageError."""
+    words = [word.strip() for text in texts for word in _LISTED.findall(text)]
+    return tuple(dict.fromkeys(query.parse_path(word, DICTIONARY) for word in words if word))
 
 
 def spelled(path: str) -> str:

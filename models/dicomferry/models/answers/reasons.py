@@ -47,6 +47,7 @@ _DELIVERIES: Mapping[str, _Row] = {
     "listing not whole yet": (Rule.LATER, "the archive says that it has more than it lists: it is listed again after timeouts.settle", "PS3.4 C.3.4"),
     "no unique key": (Rule.FINAL, "the archive showed a match that it gives no unique key of, so nobody can ask for it: ask its administrator", "PS3.4 C.2.2.1.1"),
     "no match": (Rule.FINAL, "the archive has nothing of that: are the keys right, and is it the right archive?", "PS3.4 C.4.1"),
+    "nothing there": (Rule.DONE, "nothing matched, and that was to be allowed (--allow-empty)", "PS3.4 C.4.1"),
     "answers undecided": (Rule.HOLD, "see by `submit find` with the same keys what they list. Where that is right: `remote set NAME --trust-answers KEY`, then release; or submit it again with --trust-answers KEY", "PS3.4 C.2.2.2"),
     "not delivered": (Rule.FINAL, "the archive was asked more than once and did not send it: its log says why; then retry", "PS3.4 C.4.2"),
     "not delivered yet": (Rule.LATER, "the archive gets time before it is asked once more for what is missing", "PS3.4 C.4.2"),

@@ -11,6 +11,7 @@ from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NOT_DELIVERED
 from dicomferry.models.request_store import State
 from dicomferry.models.retry import Decision, Next
+from dicomferry.models.spec import Retrieve
 from dicomferry.models.state import AttemptEnd, ItemState
 from dicomferry.workers.environment import STUCK, Environment, decide
 from dicomferry.workers.plan import printable
@@ -35,6 +36,13 @@ def end_of(environment: Environment, held: Claim, state: State, asking: Asking |
     """How the attempt ends. What our own side refused explains a fault before anything else does. Raises OutOfReach."""
     ours = asking.refused_here() if asking and found.answer.reason not in OURS else None
     return _Charge(environment, held, state, asking, ours or found).end()
+
+
+def nothing_found(state: State, spec: Retrieve, left_out: str | None) -> End:
+    """Nothing matches. Answers that contradict are no sign that nothing is there, whatever is allowed."""
+    if spec.allow_empty and not left_out:
+        return End(failure=Outcome(item_id=state.row.id, state=ItemState.SUCCEEDED, reason="nothing there"))
+    return End(failure=failure(state, "no match", left_out))
 
 
 def failure(state: State, reason: str | None, detail: str | None, status: int | None = None) -> Outcome:

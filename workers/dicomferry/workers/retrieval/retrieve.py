@@ -298,7 +298,7 @@ class _Attempt:
             if listing.noted.nameless:
                 told = proof.nameless_sentence(listing.noted.nameless)
                 return End(failure=charge.failure(self.state, proof.NO_KEY, told))
-            return End(failure=charge.failure(self.state, "no match", listing.left_out))
+            return charge.nothing_found(self.state, self.spec, listing.left_out)
         if listing.left_out:
             self.judgement.note(f"left out, {listing.left_out}")
         self.judgement.write(self.state, listing, listed_at, reason=None)
