@@ -175,7 +175,8 @@ class Child:
     def last_lines(self, number: int = 15) -> str:
         """The end of what it wrote since it was started."""
         with contextlib.suppress(OSError), self._log_file.open("rb") as log:
-            log.seek(self._log_start)
+            # Of a log that was begun anew meanwhile, all.
+            log.seek(self._log_start if log.seek(0, os.SEEK_END) >= self._log_start else 0)
             lines = log.read()[-20_000:].decode(errors="replace").splitlines()
             return "\n".join(f"  {line}" for line in lines[-number:])
         return ""

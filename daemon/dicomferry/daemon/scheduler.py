@@ -20,7 +20,7 @@ from dicomferry.models.errors import DicomferryError, OutOfReach, UsageError
 from dicomferry.models.run_store import Order, Refusal
 from dicomferry.models.schedule import Schedule
 from dicomferry.models.settings import Settings
-from dicomferry.workers import notify, parent
+from dicomferry.workers import log_file, notify, parent
 
 INTERVAL_SECONDS = 1.0
 
@@ -33,7 +33,7 @@ log = telemetry.logger(__name__)
 def run(settings: Settings, interpret: Interpret) -> int:
     """Be a scheduler until TERM; the exit code. Raises ConfigurationError, OutOfReach before it has begun."""
     parent.end_with_parent()
-    telemetry.configure("scheduler")
+    log_file.configure("scheduler", settings)
     stop = StopSignal()
     settings_module.prepare_home(settings.home)
     database = Database(settings.database, patience=settings.lease_seconds)
@@ -42,6 +42,7 @@ def run(settings: Settings, interpret: Interpret) -> int:
     courier = Courier(settings)
     courier.start()
     parent.tell_ready()
+    log.info("scheduler is ready", home=str(settings.home))
     try:
         beaten = 0.0
         scan = Scan(database, interpret)

@@ -21,7 +21,7 @@ from dicomferry.models import settings as settings_module
 from dicomferry.models.database import Database
 from dicomferry.models.errors import DicomferryError, DimseError
 from dicomferry.models.settings import Settings
-from dicomferry.workers import archive_check, archive_mark, parent
+from dicomferry.workers import archive_check, archive_mark, log_file, parent
 from dicomferry.workers.admission import Admission
 from dicomferry.workers.archive import OWN, Archive, Draft
 from dicomferry.workers.call_log import CallLog, Entry, Heard
@@ -222,7 +222,7 @@ class _Connection:
 def run(settings: Settings) -> int:
     """Be the storage SCP until TERM; the exit code. Raises ConfigurationError, OutOfReach before it has begun."""
     parent.end_with_parent()
-    telemetry.configure("scp")
+    log_file.configure("scp", settings)
     os.umask(0o077)
     _take_descriptors()
     settings_module.prepare_home(settings.home)

@@ -15,7 +15,7 @@ from dicomferry.models import lease, schema
 from dicomferry.models import settings as settings_module
 from dicomferry.models.database import Database, hide_password
 from dicomferry.models.settings import Settings
-from dicomferry.workers import admission, lanes
+from dicomferry.workers import admission, lanes, log_file
 
 WORKER_READY_SECONDS = 90.0
 SCHEDULER_READY_SECONDS = 60.0
@@ -144,6 +144,7 @@ class _Up:
 
     def _stand(self) -> None:
         while not self._stop.wait(TICK_SECONDS):
+            log_file.rotate(self._settings)
             for child in self._children:
                 change = child.keep_up()
                 if change:

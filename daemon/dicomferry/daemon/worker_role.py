@@ -14,10 +14,12 @@ from dicomferry.daemon.home_lock import share_home
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import facts, presence, schema, telemetry
 from dicomferry.models import settings as settings_module
-from dicomferry.models.database import Database
+from dicomferry.models.database import Database, hide_password
 from dicomferry.models.errors import ConfigurationError, DicomferryError
 from dicomferry.models.settings import Settings
-from dicomferry.workers import lanes, parent, sweep, tasks
+from dicomferry.workers import lanes, log_file, parent, sweep, tasks
+from dicomferry.workers.chronicle import Chronicle
+from dicomferry.workers.lanes import Doorbell
 
 START_SECONDS = 60.0
 
@@ -30,7 +32,7 @@ def run(settings: Settings) -> int:
     The embedded broker of an `up` that is started again listens at another place: then the role begins anew there.
     """
     parent.end_with_parent()
-    telemetry.configure("worker")
+    log_file.configure("worker", settings)
     stop = StopSignal()
     while (code := _serve(settings, stop)) is None:
         log.warning("the embedded broker has moved; starting again with it", broker=lanes.broker_url(settings))
@@ -69,6 +71,7 @@ def _serve(settings: Settings, stop: StopSignal) -> int | None:
         child.start()
         if child.wait_ready(START_SECONDS, stop.is_set):
             parent.tell_ready()
+            log.info("worker is ready", slots=settings.workers, broker=hide_password(url), process=child.pid)
         moved = _stand(settings, url, database, worker, child, bell, stop)
         _drain(settings, database, worker, child, stop)
         presence.leave(database, worker)
@@ -93,6 +96,7 @@ def _stand(
 ) -> bool:
     """Until a stop is asked for: keep the child up, give signs of life, sweep. True when the broker has moved."""
     beaten = 0.0
+    ring, chronicle = _Ring(bell), Chronicle(database, worker)
     while not stop.wait(sweep.INTERVAL_SECONDS):
         change = child.keep_up()
         if change:
@@ -101,12 +105,31 @@ def _stand(
             if time.monotonic() - beaten >= presence.BEAT_SECONDS:
                 presence.beat(database, worker)
                 beaten = time.monotonic()
-            sweep.sweep(database, worker, bell.ring)
+            sweep.sweep(database, worker, ring)
+            chronicle.look()
         except DicomferryError as error:
             log.warning("sweep put off", error=str(error))
+        if not parent.is_watched():
+            log_file.rotate(settings)
         if lanes.broker_url(settings) not in (None, url):
             return True
     return False
+
+
+class _Ring:
+    """Rings, and says in the log when that begins to fail, and when it works again."""
+
+    def __init__(self, bell: Doorbell) -> None:
+        self._bell = bell
+        self._trouble: str | None = None
+
+    def __call__(self, lane: str) -> None:
+        """Ring for this lane."""
+        before, self._trouble = self._trouble, self._bell.ring(lane)
+        if self._trouble and not before:
+            log.error("workers cannot be rung, nothing new is begun until they can", error=self._trouble)
+        elif before and not self._trouble:
+            log.info("workers can be rung again")
 
 
 def _drain(settings: Settings, database: Database, worker: presence.Worker, child: Child, stop: StopSignal) -> None:

@@ -138,6 +138,19 @@ class ScpSettings(_Section):
     flush: bool = True
 
 
+class LogSettings(_Section):
+    """What the roles write down, and where; JSON lines, ids and UIDs only.
+
+    `file` is that of `up`, and of a role started alone, which without it writes to standard error. Of `max_bytes` (0:
+    any number) at most, `keep` former ones beside it.
+    """
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    file: Path | None = None
+    max_bytes: Annotated[int, Field(ge=0)] = 50 * 1024**2
+    keep: Annotated[int, Field(ge=1, le=100)] = 5
+
+
 Told = Literal["succeeded", "incomplete", "failed", "cancelled", "held", "missed", "skipped", "refused"]
 """What may be told of: what a job became, and what became of a due time that came to no job."""
 
@@ -185,6 +198,7 @@ class Settings(BaseSettings):
     retry: RetrySettings = RetrySettings()
     scp: ScpSettings = ScpSettings()
     notify: NotifySettings = NotifySettings()
+    log: LogSettings = LogSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -220,8 +234,8 @@ class Settings(BaseSettings):
 
     @property
     def log_file(self) -> Path:
-        """Where the roles write their log."""
-        return self.home / "log" / "dicomferry.log"
+        """Where the roles of `up` write their log."""
+        return self.home / (self.log.file.expanduser() if self.log.file else Path("log", "dicomferry.log"))
 
 
 def default_home() -> Path:

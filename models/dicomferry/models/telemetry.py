@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 
 import structlog
 
 
-def configure(role: str, *, level: int = logging.INFO, quiet: Iterable[str] = ()) -> None:
-    """Send structlog's and the standard library's records as JSON lines to standard error.
+def configure(role: str, *, level: str = "info", file: Path | None = None, quiet: Iterable[str] = ()) -> None:
+    """Send structlog's and the standard library's records from this level on as JSON lines to a file, or to standard
+    error.
 
-    Of the loggers in `quiet` only warnings and worse are let through.
+    The file is opened anew where it was moved away, by us or by logrotate. Of the loggers in `quiet` only warnings and
+    worse are let through.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -26,7 +30,9 @@ def configure(role: str, *, level: int = logging.INFO, quiet: Iterable[str] = ()
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if file is not None:
+        handler = WatchedFileHandler(file, encoding="utf-8", errors="backslashreplace")
     # pydicom's warnings quote values, whoever they name; what matters of them is said in our own words.
     handler.addFilter(lambda record: record.name.partition(".")[0] != "pydicom")
     handler.setFormatter(
@@ -41,7 +47,7 @@ def configure(role: str, *, level: int = logging.INFO, quiet: Iterable[str] = ()
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(level.upper())
     for name in quiet:
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(role=role)

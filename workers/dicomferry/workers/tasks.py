@@ -23,7 +23,7 @@ from dicomferry.models.database import Database, hide_password
 from dicomferry.models.errors import DicomferryError, OutOfReach
 from dicomferry.models.presence import Worker
 from dicomferry.models.settings import Settings
-from dicomferry.workers import lanes, parent
+from dicomferry.workers import lanes, log_file, parent
 from dicomferry.workers.celery_app import create, transport_options
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def main() -> None:
 
     parent.end_with_parent()
     loaded = settings_module.load()
-    telemetry.configure("worker", quiet=("celery.worker.strategy", "celery.app.trace"))
+    log_file.configure("worker", loaded, quiet=("celery.worker.strategy", "celery.app.trace"))
     logging.captureWarnings(True)
     signals.setup_logging.connect(lambda **_: None, weak=False)
     pid = os.getpid()
