@@ -20,6 +20,8 @@ def configure(role: str, *, level: str = "info", file: Path | None = None, quiet
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        # Not by a context variable: a thread does not have those of the one that began it.
+        lambda _logger, _method, event: {"role": role, **event},
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -50,7 +52,6 @@ def configure(role: str, *, level: str = "info", file: Path | None = None, quiet
     root.setLevel(level.upper())
     for name in quiet:
         logging.getLogger(name).setLevel(logging.WARNING)
-    structlog.contextvars.bind_contextvars(role=role)
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
