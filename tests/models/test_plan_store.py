@@ -75,21 +75,37 @@ def test_a_stop_writes_nothing(site: Site, verb: str) -> None:
 
 
 def test_a_batch_is_whole_or_not_there(site: Site) -> None:
-    """Two first files of one UID cannot be; the batch that tries leaves nothing, its cursor included."""
+    """A batch that cannot be written leaves nothing, its cursor included."""
     job = site.submit_store()
     held = site.claim_plan(job)
     site.batch(held, 1)
-    taken = site.items(job)[0].sop_instance_uid
     before = site.everything()
-    with pytest.raises(sa.exc.IntegrityError):
+    with pytest.raises(sa.exc.StatementError):
         plan_store.add_batch(
             site.database,
             held,
             cursor=b"/data/z",
-            chunks=[site.files(1), site.files(1, sop_instance_uid=taken)],
+            chunks=[site.files(1), [{**site.files(1)[0], "state": None}]],
             decided=[],
         )
     assert site.everything() == before
+
+
+def test_a_uid_that_was_taken_meanwhile(site: Site) -> None:
+    """Two first files of one UID cannot be: whoever comes second waits without that claim, to be compared when it is
+    tried.
+    """
+    job = site.submit_store()
+    held = site.claim_plan(job)
+    site.batch(held, 1)
+    taken = site.items(job)[0].sop_instance_uid
+    chunks = [site.files(1), site.files(1, sop_instance_uid=taken)]
+    plan_store.add_batch(site.database, held, cursor=b"/data/z", chunks=chunks, decided=[])
+    assert [(row.sop_instance_uid == taken, row.is_first, row.state) for row in site.items(job)] == [
+        (True, True, "pending"),
+        (False, True, "pending"),
+        (True, False, "pending"),
+    ]
 
 
 def test_one_file_speaks_for_a_uid(site: Site) -> None:

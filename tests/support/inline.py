@@ -259,8 +259,9 @@ class Inline:
         return self.rows(sa.select(ItemRow.__table__).where(ItemRow.job_id == job_id).order_by(ItemRow.id))
 
     def item(self, job_id: int, uid: str) -> AnyRow:
-        """The item that speaks for an instance."""
-        (row,) = (row for row in self.items(job_id) if row.sop_instance_uid == uid and row.is_first)
+        """The item that speaks for an instance, or the only one that names it."""
+        rows = [row for row in self.items(job_id) if row.sop_instance_uid == uid]
+        (row,) = [row for row in rows if row.is_first] or rows
         return row
 
     def endings(self, job_id: int) -> dict[str, tuple[str, str | None]]:

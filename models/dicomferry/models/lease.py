@@ -14,7 +14,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import breaker, ledger
+from dicomferry.models import breaker, ledger, twin_store
 from dicomferry.models import signals as signals_of
 from dicomferry.models.chunk_end import leave, left
 from dicomferry.models.claim import PLAN, Claim
@@ -75,9 +75,15 @@ def record(database: Database, held: Claim, outcomes: Sequence[Outcome], *, in_f
     `in_flight` is the item that is about to be tried; careful attempts say so, to know on what a worker died.
     """
 
+    frees = any(map(twin_store.gives_up, outcomes))
+
     def work(connection: Connection) -> None:
+        if frees:
+            lock_job(connection, held.job_id)
         _fenced(connection, held, in_flight_item_id=in_flight)
         write_outcomes(connection, held.chunk_id, outcomes)
+        if frees:
+            twin_store.come_back(connection, held.job_id, held.chunk_id, outcomes)
 
     database.write(work)
 
@@ -176,6 +182,7 @@ def finish(
         elif held.kind != PLAN and (finished_items or end is AttemptEnd.COMPLETED):
             breaker.mended(connection, held.remote_id, held.chunk_id, held.fence, now)
         write_outcomes(connection, held.chunk_id, outcomes)
+        twin_store.come_back(connection, held.job_id, held.chunk_id, outcomes)
         if last:
             last(connection)
         if planned:

@@ -8,10 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
 
-from dicomferry.models import breaker, lease
+from dicomferry.models import breaker, lease, twin_store
 from dicomferry.models.claim import Claim, waiting_chunks
-from dicomferry.models.database import AnyRow, Database, insert_many, read_many
+from dicomferry.models.database import AnyRow, Database, insert_many
 from dicomferry.models.loss import TWICE
 from dicomferry.models.state import ChunkState, ItemState
 from dicomferry.models.tables import ChunkRow, ItemRow, JobRow
@@ -26,10 +27,6 @@ _PENDING = (
     )
     .where(ItemRow.chunk_id == sa.bindparam("chunk"), ItemRow.state == ItemState.PENDING)
     .order_by(ItemRow.charges, ItemRow.losses, ItemRow.tries, ItemRow.id)
-)
-_FIRSTS = (
-    "SELECT sop_instance_uid, path FROM item "
-    "WHERE job_id = ? AND is_first AND request_id IS NULL AND sop_instance_uid IN ({})"
 )
 MAX_INSTANCES = 500
 """Instances in a chunk, at most."""
@@ -55,7 +52,7 @@ def add_batch(
     and how many chunks of the job wait now. Raises LeaseLost.
     """
 
-    def work(connection: Connection) -> tuple[bool, int]:
+    def work(connection: Connection, *, claimed: bool = False) -> tuple[bool, int]:
         cancel, hold = lease.fence(connection, held)
         if cancel or hold:
             return True, 0
@@ -66,25 +63,38 @@ def add_batch(
         connection.execute(
             sa.update(ChunkRow).where(ChunkRow.id == held.chunk_id).values(cursor=cursor, barren=0, deaths=0)
         )
-        wait = _wait(connection, held, now) if chunks else {}
-        for items in chunks:
-            chunk_id = _insert_chunk(connection, held, total=len(items), waits_from=now, **wait)
-            _insert_items(connection, held.job_id, chunk_id, items)
-        if decided:
-            _insert_items(connection, held.job_id, held.chunk_id, decided)
-            failed = sum(item["state"] is ItemState.FAILED for item in decided)
+        new = twin_store.demoted(connection, held.job_id, chunks) if claimed else chunks
+        _insert_chunks(connection, held, now, new)
+        settled, orphans = twin_store.orphans(connection, held.job_id, decided)
+        if orphans:
+            _insert_chunks(connection, held, now, [orphans])
+        if settled:
+            _insert_items(connection, held.job_id, held.chunk_id, settled)
+            failed = sum(item["state"] is ItemState.FAILED for item in settled)
             connection.execute(
                 sa.update(ChunkRow)
                 .where(ChunkRow.id == held.chunk_id)
                 .values(
-                    total=ChunkRow.total + len(decided),
+                    total=ChunkRow.total + len(settled),
                     failed=ChunkRow.failed + failed,
-                    skipped=ChunkRow.skipped + len(decided) - failed,
+                    skipped=ChunkRow.skipped + len(settled) - failed,
                 )
             )
         return False, waiting_chunks(connection, held.job_id)
 
-    return database.write(work)
+    try:
+        return database.write(work)
+    except IntegrityError:  # a twin that came back has taken a UID since the batch was settled
+        return database.write(lambda connection: work(connection, claimed=True))
+
+
+def _insert_chunks(
+    connection: Connection, held: Claim, now: datetime, chunks: Sequence[Sequence[Mapping[str, Any]]]
+) -> None:
+    wait = _wait(connection, held, now) if chunks else {}
+    for items in chunks:
+        chunk_id = _insert_chunk(connection, held, total=len(items), waits_from=now, **wait)
+        _insert_items(connection, held.job_id, chunk_id, items)
 
 
 def died_on(database: Database, held: Claim) -> tuple[dict[bytes, int], frozenset[bytes]]:
@@ -147,16 +157,7 @@ def _insert_items(connection: Connection, job_id: int, chunk_id: int, items: Seq
 
 def firsts_of(database: Database, job_id: int, uids: Iterable[str]) -> dict[str, bytes]:
     """Of these SOP Instance UIDs those that the job has already: UID to path."""
-    wanted = sorted(set(uids))
-
-    def work(connection: Connection) -> dict[str, bytes]:
-        paths: dict[str, bytes] = {}
-        for start in range(0, len(wanted), 500):
-            some = wanted[start : start + 500]
-            paths |= read_many(connection, _FIRSTS.format(", ".join("?" * len(some))), (job_id, *some))
-        return paths
-
-    return database.read(work)
+    return database.read(lambda connection: twin_store.firsts(connection, job_id, uids))
 
 
 def pending_items(database: Database, chunk_id: int) -> Sequence[AnyRow]:
@@ -170,11 +171,18 @@ def pending_items(database: Database, chunk_id: int) -> Sequence[AnyRow]:
     return database.read(work)
 
 
-def identify_item(database: Database, held: Claim, item_id: int, values: Mapping[str, Any]) -> None:
-    """Write down what a file turned out to hold that the plan could not read. Raises LeaseLost."""
+def identify_item(database: Database, held: Claim, item_id: int, values: Mapping[str, Any]) -> bool:
+    """Write down what a file turned out to hold, and that it speaks for its SOP Instance UID; False where another one
+    does meanwhile. Raises LeaseLost.
+    """
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> bool:
         lease.fence(connection, held)
+        own = sa.select(ItemRow.path).where(ItemRow.id == item_id)
+        known = twin_store.firsts(connection, held.job_id, [values["sop_instance_uid"]])
+        if known and connection.execute(own).scalar_one() not in known.values():
+            return False
         connection.execute(sa.update(ItemRow).where(ItemRow.id == item_id).values(**values))
+        return True
 
-    database.write(work)
+    return database.write(work)

@@ -187,6 +187,9 @@ class ItemRow(Base):
         index_of_some(
             "uq_item_job_id_sop_instance_uid", "job_id sop_instance_uid", "is_first AND request_id IS NULL", unique=True
         ),
+        index_of_some(  # files of a store that name a UID for which another one speaks; see twin_store
+            "ix_item_twins", "job_id sop_instance_uid", "reason IN ('duplicate', 'conflict') AND request_id IS NULL"
+        ),
         # What a retrieve expects is an instance of a series of a study: archives list one UID in several.
         index_of_some(
             "uq_item_expected",
@@ -194,8 +197,7 @@ class ItemRow(Base):
             "is_first AND request_id IS NOT NULL",
             unique=True,
         ),
-        # What a retrieve expects, by the UID that arrives.
-        index_of_some("ix_item_expected", "sop_instance_uid", "request_id IS NOT NULL"),
+        index_of_some("ix_item_expected", "sop_instance_uid", "request_id IS NOT NULL"),  # by the UID that arrives
         Index("ix_item_job_id_kind", "job_id", "kind"),
     )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)

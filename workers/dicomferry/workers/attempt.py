@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from dicomferry.models import dimse_status, lease, plan_store, retry, telemetry
+from dicomferry.models import dimse_status, lease, plan_store, retry, telemetry, twin_store
 from dicomferry.models.answers.quirks import Quirks
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import AnyRow
@@ -260,6 +260,7 @@ class _Attempt:
                 tried=answered.tried,
             )
         )
+        self.turns.returned |= twin_store.gives_up(self.buffered[-1])
         return state
 
     def _lacked_resources(self, row: AnyRow) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dicomferry.models import lease, plan_store
+from dicomferry.models import lease, plan_store, twin_store
 from dicomferry.models.claim import PLAN_STOPS_AT, Claim
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import UnusableFile
@@ -16,6 +16,7 @@ from dicomferry.models.outcome import Outcome
 from dicomferry.models.spec import StoreSpec
 from dicomferry.models.state import ItemState
 from dicomferry.models.uid import MOST as MOST_OF_UID
+from dicomferry.workers.dimse.local_instance import LocalInstance, open_instance
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.inventory import AHEAD, Cut, Found, inventory, same_content
 
@@ -142,7 +143,7 @@ def _settled(
             uid = values["sop_instance_uid"]
             if uid in firsts:
                 before_comparing(found.path)
-                values |= _twin(found.path, firsts[uid])
+                values |= _twin(found, firsts[uid])
             else:
                 firsts[uid] = found.path
         yield found, values
@@ -194,21 +195,30 @@ def _values(found: Found, *, long_uids: bool = False) -> dict[str, Any]:
     return values
 
 
-def _twin(path: bytes, first: bytes) -> dict[str, Any]:
-    """What a second file of one SOP Instance UID comes to."""
-    try:
-        same = same_content(first, path)
-    except (OSError, UnusableFile) as error:
-        return {
-            "state": ItemState.FAILED,
-            "reason": "unreadable",
-            "detail": printable(f"cannot be compared with {path_text(first)}: {error}"),
-            "is_first": False,
-        }
+def _twin(found: Found, first: bytes) -> dict[str, Any]:
+    """What a second file of one SOP Instance UID comes to. One that is broken is called so, not a conflict."""
     text = path_text(first)
-    if same:
-        return {"state": ItemState.SKIPPED, "reason": "duplicate", "detail": f"duplicate of {text}", "is_first": False}
-    return {"state": ItemState.FAILED, "reason": "conflict", "detail": f"differs from {text}", "is_first": False}
+    state, reason, detail = ItemState.FAILED, twin_store.CONFLICT, f"differs from {text}"
+    try:
+        if same_content(first, found.path):
+            state, reason, detail = ItemState.SKIPPED, twin_store.DUPLICATE, f"duplicate of {text}"
+    except (OSError, UnusableFile) as error:
+        # If that one cannot be sent either, this one takes its place.
+        detail = f"cannot be compared with {text}: {error}"
+    if reason == twin_store.CONFLICT:
+        try:
+            _check(found)
+        except UnusableFile as error:
+            reason, detail = error.reason, str(error)
+    told = {"state": state, "reason": reason, "detail": printable(detail), "is_first": False}
+    return {**told, "twin_of": first} if reason in (twin_store.DUPLICATE, twin_store.CONFLICT) else told
+
+
+def _check(found: Found) -> None:
+    """Raises UnusableFile for a file that cannot be sent as it is."""
+    assert found.header is not None
+    uids = found.header.sop_class_uid, found.header.sop_instance_uid, found.header.transfer_syntax_uid
+    open_instance(LocalInstance(0, found.path, found.size, found.mtime_ns, *uids)).close()
 
 
 def examine(database: Database, held: Claim, rows: Sequence[AnyRow]) -> tuple[list[AnyRow], list[Outcome]]:
@@ -225,14 +235,16 @@ def examine(database: Database, held: Claim, rows: Sequence[AnyRow]) -> tuple[li
             continue
         if held.careful:
             lease.record(database, held, (), in_flight=row.id)
-        (_, values), *_ = _settled(database, held, [_look(row.path)], lambda _: None)
-        if values["state"] is ItemState.PENDING:
-            plan_store.identify_item(database, held, row.id, _identity(values))
-            identified = True
-        else:
-            decided.append(
-                Outcome(item_id=row.id, state=values["state"], reason=values["reason"], detail=values["detail"])
-            )
+        while True:
+            (_, values), *_ = _settled(database, held, [_look(row.path)], lambda _: None)
+            if values["state"] is not ItemState.PENDING:
+                decided.append(
+                    Outcome(item_id=row.id, state=values["state"], reason=values["reason"], detail=values["detail"])
+                )
+                break
+            if plan_store.identify_item(database, held, row.id, _identity(values)):
+                identified = True
+                break
     if identified:
         known = {outcome.item_id for outcome in decided}
         to_send = [row for row in plan_store.pending_items(database, held.chunk_id) if row.id not in known]
