@@ -60,6 +60,14 @@ def test_a_list_of_jobs_that_are_alike(words: str, ids: list[int], several: Desk
     assert [job["id"] for job in several.json("jobs", "list", *words.split())] == ids
 
 
+def test_what_waits_is_counted_as_it_is_called(several: Desk) -> None:
+    """The filter, the documents and the status agree on it."""
+    listed = several.json("jobs", "list", "--state", "waiting")
+    assert [job["id"] for job in listed] == [job["id"] for job in several.json("jobs") if job["waiting_for"]] == [6]
+    assert several.json("status")["waiting"] == 1 and "1 running (1 of these wait)" in several.run("status").stdout
+    assert len(several.json("jobs", "list", "--state", "waiting", "--limit", "1")) == 1
+
+
 def test_nonsense_is_refused(several: Desk) -> None:
     """An unknown remote with the nearest name, a time that is none; nothing that is like that is said."""
     assert "did you mean other?" in several.run("jobs", "--remote", "othr", code=2).stderr

@@ -286,9 +286,9 @@ def test_a_screen_says_what_was_asked_for(desk: Desk, tmp_path: Path) -> None:
     desk.run("submit", "move", "pacs1", "--from-csv", path, "--refetch")
     desk.run("submit", "get", "pacs1", "-k", "StudyInstanceUID=1.2")
     store, find, move, get = (desk.run("jobs", "show", number).stdout for number in (1, 2, 3, 4))
-    assert f"{tmp_path} and the folders inside" in store and "verify" in store
+    assert f"{tmp_path} and the folders inside" in store and "--verify" in store
     assert "PatientID=17, StudyDate; at study level, study root" in find
-    assert f"30 requests of {path} at study level, also what is here: AccessionNumber=A0; " in move
+    assert f"30 requests of {path} at study level: AccessionNumber=A0; " in move and "--refetch" in move
     assert "27 more" in move and "StudyInstanceUID=1.2; at study level" in get
     asked = desk.json("jobs", "show", "3")["asked"]
     assert (asked["csv"], asked["requests"], len(asked["first"])) == (str(path), 30, 20)

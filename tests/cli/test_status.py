@@ -15,7 +15,7 @@ from support.process import free_port
 
 from .desk import SUCCEEDED, Desk
 
-STATUS_KEYS = {"roles", "broker", "database", "scp", "lanes", "jobs", "remotes", "disks", "differs"}
+STATUS_KEYS = {"waiting", "roles", "broker", "database", "scp", "lanes", "jobs", "remotes", "disks", "differs"}
 
 
 @pytest.mark.parametrize(

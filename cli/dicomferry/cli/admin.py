@@ -52,7 +52,7 @@ def config_show(as_json: bool) -> None:
         render.document(found)
         return
     in_use = {"database_url": hide_password(settings.database), "broker_url": "embedded"}
-    cells = [(row["setting"], row["value"] or in_use.get(row["setting"]), row["source"]) for row in found]
+    cells = [(row["setting"], _value(row["value"]) or in_use.get(row["setting"]), row["source"]) for row in found]
     render.table(
         (
             Column(heading="setting"),
@@ -62,6 +62,13 @@ def config_show(as_json: bool) -> None:
         cells,
     )
     render.line(f"settings file: {origin.describe_file(settings.home)}")
+
+
+def _value(value: object) -> str:
+    """As the settings file has it, a list without its brackets."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @click.group(cls=Group)

@@ -66,10 +66,16 @@ def filter_options(function: _F) -> _F:
         (
             click.option(
                 "--state",
+                metavar="STATE",
                 type=click.Choice(_STATES),
-                help="Only jobs in this state; waiting: for more than their turn.",
+                help=f"Only jobs in this state: {', '.join(_STATES)} (for more than their turn).",
             ),
-            click.option("--kind", type=click.Choice(_KINDS), help="Only jobs of this kind."),
+            click.option(
+                "--kind",
+                metavar="KIND",
+                type=click.Choice(_KINDS),
+                help=f"Only jobs of this kind: {', '.join(_KINDS)}.",
+            ),
             click.option("--remote", metavar="REMOTE", type=options.RemoteType(), help="Only jobs with this remote."),
             click.option(
                 "--since",

@@ -98,18 +98,26 @@ def _asked(job: Row) -> Iterator[tuple[str, str | None]]:
     if kind == "store":
         more = len(job["paths"]) - _KEYS_SHOWN
         named = [*job["paths"][:_KEYS_SHOWN], *([f"{words.number(more)} more"] if more > 0 else [])]
-        wants = [text for text in ("verify", "transcode") if asked[text]]
         yield "files", ", ".join(named) + (" and the folders inside" if job["recursive"] else "")
-        yield "options", ", ".join(wants) or None
     elif kind == "find":
-        level = "worklist" if asked["worklist"] else f"at {asked['level']} level, {asked['root']} root"
-        yield "asked", f"{_spelled(asked['keys']) or 'all there is'}; {level}{', split' if asked['split'] else ''}"
+        level = f"at {asked['level']} level, {asked['root']} root" if asked["level"] else "of the worklist"
+        yield "asked", f"{_spelled(asked['keys']) or 'all there is'}; {level}"
     elif kind in RETRIEVES:
         yield "asked", _requests(asked)
+    yield "options", ", ".join(_option(name, value) for name, value in asked["options"].items()) or None
+
+
+def _option(name: str, value: object) -> str:
+    """As it was given on the command line: `--verify`, `--trust-answers StudyDate`."""
+    if isinstance(value, (list, tuple)):
+        from dicomferry.workers import keys
+
+        value = ",".join(keys.spelled(str(one)) for one in value)
+    return f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
 
 
 def _requests(asked: dict[str, Any]) -> str:
-    level = f"at {asked['level']} level" + (", also what is here" if asked["refetch"] else "")
+    level = f"at {asked['level']} level"
     first = [_spelled(one["keys"]) for one in asked["first"][:_KEYS_SHOWN]]
     more = asked["requests"] - len(first)
     named = "; ".join([*first, *([f"{words.number(more)} more"] if more else [])])

@@ -63,7 +63,7 @@ def retry(jobs: tuple[str, ...], yes: bool, as_json: bool, **given: Unpack[Chose
 
     \b
     dicomferry jobs retry 12 13
-    dicomferry jobs retry --state failed --reason timeout --since yesterday --remote pacs1
+    dicomferry jobs retry --state failed --since yesterday --remote pacs1
 
     Where jobs are chosen by what they are like, their number is shown, and asked about (where nobody can be: --yes).
     """

@@ -51,7 +51,7 @@ def jobs() -> None:
 
 @jobs.command("list")
 @chosen.filter_options
-@click.option("--limit", type=options.Number(), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", metavar="N", type=options.Number(), default=50, show_default=True, help="At most so many.")
 @options.form_options
 def list_(limit: int, form: str | None, **given: Unpack[Chosen]) -> None:
     """List jobs, the newest first."""
@@ -94,7 +94,7 @@ def show(job: str, as_json: bool) -> None:
 @jobs.command()
 @options.job_argument
 @click.option("--state", type=click.Choice([state.value for state in ItemState]), help="Only items in this state.")
-@click.option("--limit", type=options.Number(), help="At most so many.")
+@click.option("--limit", metavar="N", type=options.Number(), help="At most so many.")
 @options.form_options
 def items(job: str, state: str | None, limit: int | None, form: str | None) -> None:
     """List a job's items: one for each instance or request, with reason and advice."""

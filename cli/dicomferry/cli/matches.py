@@ -21,7 +21,7 @@ _HIDDEN = (f"{query.LEVEL:08X}",)
 
 @click.command(cls=Command)
 @options.job_argument
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@click.option("--limit", metavar="N", type=options.Number(), help="At most so many.")
 @click.option("--dicom-json", "dicom_json", is_flag=True, help="Print the DICOM JSON model (PS3.18 F).")
 @options.form_options
 def matches(job: str, limit: int | None, dicom_json: bool, form: str | None) -> None:

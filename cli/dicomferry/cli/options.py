@@ -61,12 +61,20 @@ class Number(click.IntRange):
     def __init__(self, least: int = 1) -> None:
         super().__init__(min=least, max=MOST)
 
+    def _describe_range(self) -> str:
+        """Nothing in the help: the least is what anybody expects, and the most is ours."""
+        return ""
+
 
 class Seconds(click.FloatRange):
     """How long to wait; a year is for ever."""
 
     def __init__(self) -> None:
         super().__init__(min=0, max=LONGEST)
+
+    def _describe_range(self) -> str:
+        """Nothing in the help: nobody waits for longer than a year."""
+        return ""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number; NaN lies in every range, but it is none."""

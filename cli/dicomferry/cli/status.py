@@ -40,6 +40,7 @@ def _collect(found: Settings) -> tuple[dict[str, Any], int, DicomferryError | No
         "scp": None,
         "lanes": {lane: {"pending": 0, "running": 0, "held": 0} for lane in ("quick", "bulk")},
         "jobs": {state.value: 0 for state in JobState},
+        "waiting": 0,
         "remotes": [],
         "disks": _own_disks(found),
         "differs": [],
@@ -57,9 +58,9 @@ def _collect(found: Settings) -> tuple[dict[str, Any], int, DicomferryError | No
         return document, len(remote_store.names(database)), None
     except OutOfReach as error:
         document["database"]["reachable"] = False
-        return document | {"roles": None, "lanes": None, "jobs": None, "remotes": None}, 0, error
+        return document | {"roles": None, "lanes": None, "jobs": None, "waiting": None, "remotes": None}, 0, error
     except ConfigurationError as error:
-        return document | {"roles": None, "lanes": None, "jobs": None, "remotes": None}, 0, error
+        return document | {"roles": None, "lanes": None, "jobs": None, "waiting": None, "remotes": None}, 0, error
 
 
 def _rows(found: Settings, database: Database) -> dict[str, Any]:
@@ -84,6 +85,7 @@ def _rows(found: Settings, database: Database) -> dict[str, Any]:
         "differs": _differences(found, roles),
         "lanes": job_view.lanes(database),
         "jobs": job_view.counts(database),
+        "waiting": job_view.waiting(database),
         "remotes": governor_view.exceptions(database),
     }
 
@@ -148,7 +150,11 @@ def _text(document: dict[str, Any]) -> None:
     rows += [("note", _difference(one)) for one in document["differs"]]
     if document["lanes"] is not None:
         rows += [(f"{lane} lane", _counts(numbers, "empty")) for lane, numbers in document["lanes"].items()]
-        rows.append(("jobs", _counts(document["jobs"], "none yet")))
+        waits = f" ({words.number(document['waiting'])} of these wait)" if document["waiting"] else ""
+        active = {state: number for state, number in document["jobs"].items() if state in ("pending", "running")}
+        others = {state: number for state, number in document["jobs"].items() if state not in active}
+        told = [_counts(active, "") + waits, _counts(others, "")]
+        rows.append(("jobs", ", ".join(filter(None, told)) or "none yet"))
         rows += [(f"remote {one['name']}", remote_state.sentence(one)) for one in document["remotes"]]
     render.pairs(rows, indent="")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from typing import Any
 
 from dicomferry.models.query import Key
@@ -10,32 +11,50 @@ from dicomferry.models.spec import EchoSpec, FindSpec, Spec, StoreSpec
 
 MOST = 20
 """Requests of a retrieve that are named; a list may hold many thousands."""
+_SHOWN = {
+    "paths",
+    "recursive",
+    "level",
+    "root",
+    "worklist",
+    "keys",
+    "identifiers",
+    "destination",
+    "columns",
+    "remarks",
+    "csv",
+}
+"""Fields of a spec that are told by themselves, or with the job."""
 
 
 def document(what: Spec) -> dict[str, Any]:
-    """Keys as (path, value); of a retrieve the first requests with their rows, how many there are, and the CSV file."""
+    """Keys as (path, value); of a retrieve the first requests with their rows, how many there are, and the CSV file.
+
+    `options` are all others that are not as they would be without.
+    """
+    options = {
+        one.name: getattr(what, one.name)
+        for one in fields(what)
+        if one.name not in _SHOWN and one.default is not MISSING and getattr(what, one.name) != one.default
+    }
     match what:
-        case EchoSpec():
-            return {}
-        case StoreSpec():
-            return {"transcode": what.transcode, "verify": what.verify}
+        case EchoSpec() | StoreSpec():
+            found: dict[str, Any] = {}
         case FindSpec():
-            return {
+            found = {
                 "level": None if what.worklist else what.level,
                 "root": None if what.worklist else what.root,
-                "worklist": what.worklist,
-                "split": what.split,
                 "keys": _keys(what.keys),
             }
         case _:
-            return {
+            found = {
                 "level": what.level,
                 "root": what.root,
-                "refetch": what.refetch,
                 "csv": what.csv,
                 "requests": len(what.identifiers),
                 "first": [{"row": row, "keys": _keys(keys)} for row, keys in what.identifiers[:MOST]],
             }
+    return found | {"options": options}
 
 
 def _keys(keys: Sequence[Key]) -> list[list[str]]:

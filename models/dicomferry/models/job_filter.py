@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from dicomferry.models.answers.connections import CONNECTIONS
-from dicomferry.models.state import ChunkState, ItemState
+from dicomferry.models.state import ChunkState, ItemState, JobState
 from dicomferry.models.tables import ChunkRow, ItemRow, JobRow, RemoteRow
 
 WAITING = "waiting"
@@ -35,9 +35,9 @@ class Filter:
         return any(value is not None for value in astuple(self))
 
     def conditions(self) -> Iterator[sa.ColumnElement[bool]]:
-        """For a query over jobs joined with their remotes. `waiting` is in the documents alone: see `job_view`."""
+        """For a query over jobs joined with their remotes."""
         if self.state == WAITING:
-            yield JobRow.state.in_(("pending", "running"))
+            yield is_waiting()
         elif self.state is not None:
             yield JobRow.state == self.state
         if self.kind is not None:
@@ -50,6 +50,28 @@ class Filter:
             yield _like(JobRow.label, self.label)
         if self.reason is not None:
             yield _has_reason(self.reason)
+
+
+def is_waiting() -> sa.ColumnElement[bool]:
+    """As documents have it in `waiting_for`: nothing runs or is held, and the chunk that is due first has a reason."""
+    first, other = ChunkRow.__table__.alias("first"), ChunkRow.__table__.alias("other")
+    sooner = sa.or_(
+        other.c.not_before < first.c.not_before,
+        sa.and_(other.c.not_before == first.c.not_before, other.c.id < first.c.id),
+    )
+    waits = (
+        sa.select(first.c.id)
+        .where(first.c.job_id == JobRow.id, first.c.state == ChunkState.PENDING, first.c.reason.is_not(None))
+        .where(
+            ~sa.select(other.c.id)
+            .where(other.c.job_id == first.c.job_id, other.c.state == ChunkState.PENDING, sooner)
+            .exists()
+        )
+    )
+    moves = sa.select(ChunkRow.id).where(
+        ChunkRow.job_id == JobRow.id, ChunkRow.state.in_((ChunkState.RUNNING, ChunkState.HELD))
+    )
+    return sa.and_(JobRow.state.in_((JobState.PENDING, JobState.RUNNING)), waits.exists(), ~moves.exists())
 
 
 def _like(

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import dimse_status, job_asked, job_sums, spec
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound, UsageError
-from dicomferry.models.job_filter import WAITING, Filter
+from dicomferry.models.job_filter import Filter, is_waiting
 from dicomferry.models.job_sums import Numbers, Sums
 from dicomferry.models.remote import MOST, host_and_port
 from dicomferry.models.spec import RETRIEVES
@@ -81,13 +81,10 @@ def show(database: Database, job_id: int) -> dict[str, Any]:
 
 def listing(database: Database, *, chosen: Filter | None = None, limit: int | None = 50) -> list[dict[str, Any]]:
     """Jobs, newest first, without events."""
-    like = chosen or Filter()
-    waiting = like.state == WAITING
 
     def work(connection: Connection) -> list[dict[str, Any]]:
-        query = _jobs().where(*like.conditions()).order_by(JobRow.id.desc()).limit(None if waiting else limit)
-        found = _documents(database, connection, connection.execute(query).all())
-        return [job for job in found if job["waiting_for"]][:limit] if waiting else found
+        query = _jobs().where(*(chosen or Filter()).conditions()).order_by(JobRow.id.desc()).limit(limit)
+        return _documents(database, connection, connection.execute(query).all())
 
     return database.read(work)
 
@@ -102,6 +99,12 @@ def counts(database: Database) -> dict[str, int]:
         return {state.value: found.get(state, 0) for state in JobState}
 
     return database.read(work)
+
+
+def waiting(database: Database) -> int:
+    """How many of the pending and running jobs wait for more than their turn."""
+    query = sa.select(sa.func.count()).select_from(JobRow).where(JobRow.pruned_at.is_(None), is_waiting())
+    return int(database.read(lambda connection: connection.execute(query).scalar_one()))
 
 
 def lanes(database: Database) -> dict[str, dict[str, int]]:
