@@ -90,7 +90,7 @@ def test_the_screen_says_what_is_missing_and_what_was_done_about_it(told: Told) 
     assert "1 failed, 1 succeeded" in lines["requests"]
     assert "10 expected, 9 here, 1 missing, 1 surplus" in lines["instances"]
     assert "each instance, as C-FIND lists them" in lines["known"]
-    assert "C-MOVE 2 at first, 1 in lists, 1 one by one" in lines["asked"]
+    assert "C-MOVE 2 as a whole, 2 singly" in lines["asked"]
     assert "0x0000 1 time" in lines["answers"] and "0xB000 1 time" in lines["answers"]
     assert told.missing in lines["missing"] and "not delivered" in lines["missing"]
     assert f"job {told.job_id}: 9 of 10 proven from PACS1, 1 missing, 1 surplus" in shown

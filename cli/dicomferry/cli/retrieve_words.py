@@ -19,7 +19,7 @@ _EXPECTATIONS = {
     "counts": "numbers only: the remote lists no instances",
     "unknown": "nothing: the remote answers no query",
 }
-_ROUNDS = ("at first", "in lists", "one by one")
+_SIZES = ("as a whole", "in lists", "singly")
 MISSING_SHOWN = 5
 
 
@@ -108,19 +108,24 @@ def _instances(job: Document, before: int) -> str | None:
 
 
 def _asked(moves: Sequence[Document]) -> str | None:
-    """How often, how, and in which round: `C-MOVE 6 at first, 2 in lists`."""
-    rounds = Counter((move["method"], min(move["round"], len(_ROUNDS) - 1)) for move in moves)
-    methods = dict.fromkeys(method for method, _ in rounds)
+    """How often, how, and for how much at once: `C-MOVE 6 as a whole, 2 in lists`, studies and series being wholes."""
+    sizes = Counter((move["method"], _size(move["asked"])) for move in moves)
+    methods = dict.fromkeys(method for method, _ in sizes)
     return (
         "; ".join(
             f"C-{method.upper()} "
             + ", ".join(
-                f"{number(rounds[method, place])} {name}" for place, name in enumerate(_ROUNDS) if rounds[method, place]
+                f"{number(sizes[method, size])} {name}" for size, name in enumerate(_SIZES) if sizes[method, size]
             )
             for method in methods
         )
         or None
     )
+
+
+def _size(instances: int | None) -> int:
+    """Which of the sizes a request has that names so many instances; None for one that names none."""
+    return 0 if instances is None else 1 if instances > 1 else 2
 
 
 def _answers(moves: Sequence[Document]) -> str | None:

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import call_store, job_answers, retrieve_store
+from dicomferry.cli import retrieve_words
+from dicomferry.models import call_store, job_answers, remote_store, retrieve_store
 from dicomferry.models.tables import ChunkRow, ItemRow
 from dicomferry.workers import runner
 from dicomferry.workers.retrieval import refusals, watch
 from support import samples
+from support.caller import association
 from support.misbehaviour import NAMED
 from support.qr_catalogue import Catalogue
 from support.qr_peer import Manners, QrPeer
+from support.qr_retrieval import Retrieval
 from support.retrieving import IMPATIENT, STUDY, TITLE, Site, flat, site
 from support.samples import Sample
 from support.scp import StorageScp
@@ -147,5 +150,30 @@ def test_an_archive_that_is_mute_is_asked_three_times(
             job_id = submit(here, peer, held, "move")
             job = here.drive(job_id)
             assert (job["state"], job["reason"], len(peer.retrieves)) == ("held", "no progress", 3), here.story(job_id)
+        asked = dict(retrieve_words.screen(here.database, job))["asked"]
+        assert asked == ("C-MOVE 1 as a whole, 1 in lists, 1 singly" if count == 3 else "C-MOVE 1 as a whole, 2 singly")
         instances = [item for item in here.items(job_id) if item["kind"] == "instance"]
         assert {(item["state"], item["attempts"]) for item in instances} <= {("pending", 0)}, here.story(job_id)
+
+
+@pytest.mark.parametrize(("title", "reason"), [("OTHER", "archive cannot reach us"), ("UNHEARD OF", "not delivered")])
+def test_another_archives_call_is_not_this_ones(here: Site, held: list[Sample], title: str, reason: str) -> None:
+    """Two archives on one host: one calls us while the other cannot. What calls under a title that belongs to another
+    remote is that one; under a title that nobody has, it may be this one.
+    """
+    if title == "OTHER":
+        remote_store.add(here.database, "other", "OTHER@127.0.0.1:1")
+
+    def retrieve(retrieval: Retrieval) -> None:
+        with association(here.scp.port, calling=title) as there:
+            there.release()
+        retrieval.final(0xC000, completed=None, failed=None, warning=None)
+
+    with archive(here, held, retrieve=retrieve) as peer:
+        job_id = submit(here, peer, held, "move")
+        job = here.drive(job_id)
+    reasons = {job["reason"]} if job["state"] == "held" else here.reasons(job_id)
+    assert reasons == {reason}, here.story(job_id)
+    if title == "OTHER":
+        events = " ".join(event["text"] for event in job["events"])
+        assert "OTHER called from its address" in events and "--also-from OTHER" in events
