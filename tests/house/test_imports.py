@@ -21,7 +21,7 @@ PURE = {
     for name in (
         "spec", "remote", "query", "slices", "state", "outcome", "manifest", "answers", "dimse_status", "explanation",
         "waits",
-        "retry", "timetable", "pacing", "callers", "window", "uid", "errors", "proof",
+        "retry", "timetable", "pacing", "callers", "window", "uid", "errors", "peer_text", "proof",
         "matching", "lists", "spreadsheet", "moments", "folding", "wildcards", "target", "rounds",
     )
 }  # fmt: skip

@@ -120,6 +120,12 @@ def test_a_uid_that_is_none(site: Site, uid: str) -> None:
     assert site.files == []
 
 
+def test_a_transfer_syntax_that_no_row_could_name(site: Site) -> None:
+    """0117 for a UID of more than 128 characters, wherever it stands."""
+    assert site.receive(encoded(), UID, "1.2." + "3" * 125).status == 0x0117
+    assert site.files == []
+
+
 @pytest.mark.parametrize("uid", ["1.02.3", "1.2.A-b", "1" * 65, "2.25." + "9" * 100, "-1", ".1.2"])
 def test_an_odd_uid_is_kept_and_flagged(site: Site, uid: str) -> None:
     """Leading zeros, letters, over 64 characters: in use, so they are taken; never repaired."""

@@ -8,7 +8,16 @@ from typing import Any
 from dicomferry.cli import remote_state, render, words
 from dicomferry.cli.broker_probe import broker
 from dicomferry.cli.record import connect, is_absent, settings
-from dicomferry.models import disks, governor_view, instance_store, job_view, presence, remote_store, schema
+from dicomferry.models import (
+    disks,
+    governor_view,
+    instance_store,
+    job_view,
+    presence,
+    remote_store,
+    schema,
+    unindexed_store,
+)
 from dicomferry.models import facts as role_facts
 from dicomferry.models.database import Database, hide_password
 from dicomferry.models.errors import ConfigurationError, DicomferryError, OutOfReach
@@ -100,6 +109,7 @@ def _scp(found: Settings, database: Database, running: dict[str, Any] | None) ->
         "archive": facts["archive"],
         "instances": instances,
         "bytes": size,
+        "unindexed": unindexed_store.count(database),
     }
 
 
@@ -146,6 +156,9 @@ def _text(document: dict[str, Any]) -> None:
         rows.append(
             ("storage SCP", f"{scp['ae_title']}, port {scp['port']}: {state}; archive {scp['archive']}: {kept}")
         )
+        if scp["unindexed"]:
+            left = words.plural(scp["unindexed"], "file")
+            rows.append(("without a row", f"{left} of the archive: `dicomferry archive verify --repair` says why"))
     rows += [(f"disk of {disk['what']}", _disk(disk)) for disk in document["disks"]]
     rows += [("note", _difference(one)) for one in document["differs"]]
     if document["lanes"] is not None:

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy import ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from dicomferry.models.tables import UID, Base, BigId, index_of_some
+from dicomferry.models.tables import Base, BigId, index_of_some
+from dicomferry.models.text_columns import TITLE, UID, PeerText
 
 
 class InstanceRow(Base):
@@ -31,7 +32,7 @@ class InstanceRow(Base):
     series_instance_uid: Mapped[str | None] = mapped_column(UID)
     relation: Mapped[str] = mapped_column(sa.String(16), comment="first, alternate or conflict")
     is_current: Mapped[bool] = mapped_column(comment="the file that counts for its SOP Instance UID")
-    flaw: Mapped[str | None] = mapped_column(sa.String(200), comment="what is odd about it, though it is kept")
+    flaw: Mapped[str | None] = mapped_column(PeerText(200), comment="what is odd about it, though it is kept")
     stored_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]
 
@@ -54,17 +55,28 @@ class ArrivalRow(Base):
     association: Mapped[str] = mapped_column(sa.String(32))
     number: Mapped[int] = mapped_column(comment="which C-STORE of its association")
     outcome: Mapped[str] = mapped_column(sa.String(16), comment="stored, duplicate, alternate or conflict")
-    calling_ae_title: Mapped[str] = mapped_column(sa.String(16))
-    called_ae_title: Mapped[str] = mapped_column(sa.String(16))
-    address: Mapped[str] = mapped_column(sa.String(64))
+    calling_ae_title: Mapped[str] = mapped_column(TITLE)
+    called_ae_title: Mapped[str] = mapped_column(TITLE)
+    address: Mapped[str] = mapped_column(PeerText(64))
     message_id: Mapped[int]
-    originator_ae_title: Mapped[str | None] = mapped_column(sa.String(16))
+    originator_ae_title: Mapped[str | None] = mapped_column(TITLE)
     originator_message_id: Mapped[int | None]
     at: Mapped[datetime]
     move_id: Mapped[int | None] = mapped_column(comment="the C-MOVE or C-GET that brought it, where that is known")
     surplus_of: Mapped[int | None] = mapped_column(
         comment="the retrieve that it came along with, if no item of that named it when it came"
     )
+
+
+class UnindexedRow(Base):
+    """A file of the archive that has no row, since it cannot be read or its row is refused; it keeps its folder on the
+    journal.
+    """
+
+    __tablename__ = "unindexed"
+    path: Mapped[str] = mapped_column(sa.String(255), primary_key=True, comment="below the archive's root")
+    why: Mapped[str] = mapped_column(PeerText(200))
+    at: Mapped[datetime]
 
 
 class ArchiveRow(Base):

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import disks, presence
+from dicomferry.models import disks, peer_text, presence
 from dicomferry.models.database import AnyRow, Database, locking
 from dicomferry.models.retry import Decision
 from dicomferry.models.state import ChunkState
@@ -76,13 +76,13 @@ def record(database: Database, calls: Sequence[Call]) -> None:
         for call in calls:
             values = {
                 "association": call.association,
-                "calling_ae_title": call.calling_ae_title[:16],
-                "called_ae_title": call.called_ae_title[:16],
-                "address": call.address[:64],
+                "calling_ae_title": call.calling_ae_title,
+                "called_ae_title": call.called_ae_title,
+                "address": call.address,
                 "at": call.at,
                 "accepted": call.accepted,
                 "why": call.why,
-                "refused": list(call.refused),
+                "refused": [peer_text.short(one, peer_text.MOST_UID) for one in call.refused],
             }
             later = {
                 "moved_at": call.moved_at,

@@ -9,6 +9,7 @@ from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
 from dicomferry.models.tables import Base
+from dicomferry.models.text_columns import PeerWords
 
 
 class GovernorRow(Base):
@@ -32,5 +33,5 @@ class GovernorRow(Base):
     probe_set_at: Mapped[datetime | None] = mapped_column(comment="when probe_at was written")
     probe_chunk_id: Mapped[int | None] = mapped_column(comment="the chunk whose attempt looks")
     reason: Mapped[str | None] = mapped_column(sa.String(80))
-    detail: Mapped[str | None] = mapped_column(sa.Text)
+    detail: Mapped[str | None] = mapped_column(PeerWords)
     advice: Mapped[str | None] = mapped_column(sa.Text)

@@ -123,7 +123,6 @@ def _record(
         for row in arrivals:
             if row["outcome"] == "stored" and row["instance_id"] in conflicts:
                 row["outcome"] = "conflict"
-            row["originator_ae_title"] = (row["originator_ae_title"] or "")[:16] or None
         sizes = {known[received.path]: received.size for received in batch if received.path in known}
         _count_bytes(connection, arrivals, sizes)
         connection.execute(insert_unless_there(connection, ArrivalRow), arrivals)

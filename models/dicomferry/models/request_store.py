@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import flaws, here, lease, ledger, target
+from dicomferry.models import flaws, here, lease, ledger, peer_text, target
 from dicomferry.models.archive_tables import ArrivalRow
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import AnyRow, Database
@@ -34,6 +34,11 @@ _MOST_KEYS = 500
 _BATCH = 1000
 ALREADY_HERE = here.ALREADY_HERE
 DUPLICATE = "duplicate"
+BAD_UID = "bad uid"
+_TOO_LONG = (
+    f"its SOP Instance UID, as it is listed, has more than {peer_text.MOST_UID} characters, or some that no UID has: "
+    "it would be refused here with 0x0117, so it is not asked for; PS3.5 9.1 allows 64"
+)
 GREW = "grew at source"
 UNVERIFIED = ledger.UNVERIFIED
 
@@ -52,6 +57,12 @@ class Listed:
     def key(self) -> Key:
         """What tells it from all others."""
         return self.study, self.series, self.uid
+
+    @property
+    def kept_key(self) -> Key:
+        """The same as rows have it."""
+        study, series = (peer_text.short(one, peer_text.MOST_UID) if one else one for one in (self.study, self.series))
+        return study, series, peer_text.short(self.uid, peer_text.MOST_UID)
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,7 @@ def write_expected(
     """Write items for what is expected; how many are new. `known_here`: the reason of each that is here already."""
     known: set[Key] = set()
     mine: set[Key] = set()
-    uids = sorted({one.uid for one in batch})
+    uids = sorted({peer_text.short(one.uid, peer_text.MOST_UID) for one in batch})
     for first in range(0, len(uids), _MOST_KEYS):
         rows = connection.execute(
             sa.select(*KEY, ItemRow.request_id, ItemRow.is_first).where(
@@ -144,14 +155,18 @@ def write_expected(
                 known.add(key)
     values: list[dict[str, Any]] = []
     for one in batch:
-        if one.key in mine:
+        key = one.kept_key
+        if key in mine:
             continue
-        mine.add(one.key)
-        found: dict[str, Any] = {"state": ItemState.PENDING, "reason": None, "is_first": True}
-        if one.key in known:
-            found = {"state": ItemState.SKIPPED, "reason": DUPLICATE, "is_first": False}
+        mine.add(key)
+        found: dict[str, Any] = {"state": ItemState.PENDING, "reason": None, "detail": None, "is_first": True}
+        if key in known:
+            found |= {"state": ItemState.SKIPPED, "reason": DUPLICATE, "is_first": False}
         elif one.key in known_here:
             found |= {"state": ItemState.SUCCEEDED, "reason": known_here[one.key]}
+        elif key[2] != one.uid:
+            # It can neither be kept under its UID nor be told from others by what is kept of that.
+            found |= {"state": ItemState.FAILED, "reason": BAD_UID, "detail": _TOO_LONG}
         values.append(
             {
                 "job_id": held.job_id,
@@ -159,9 +174,9 @@ def write_expected(
                 "kind": "instance",
                 "request_id": request_id,
                 "sop_class_uid": one.sop_class_uid,
-                "sop_instance_uid": one.uid,
-                "study_instance_uid": one.study,
-                "series_instance_uid": one.series,
+                "study_instance_uid": key[0],
+                "series_instance_uid": key[1],
+                "sop_instance_uid": key[2],
                 **found,
             }
         )

@@ -9,6 +9,7 @@ from sqlalchemy import ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from dicomferry.models.tables import Base, BigId
+from dicomferry.models.text_columns import PeerWords
 
 
 class ScheduleRow(Base):
@@ -67,7 +68,7 @@ class RunRow(Base):
     by_hand: Mapped[bool]
     state: Mapped[str] = mapped_column(sa.String(16), comment="submitted, waiting, skipped, missed or refused")
     reason: Mapped[str | None] = mapped_column(sa.String(80))
-    detail: Mapped[str | None] = mapped_column(sa.Text)
+    detail: Mapped[str | None] = mapped_column(PeerWords)
     at: Mapped[datetime] = mapped_column(comment="when it became so")
     job_id: Mapped[int | None] = mapped_column(comment="may be pruned before the run is")
 
@@ -94,4 +95,4 @@ class NotificationRow(Base):
     tries: Mapped[int]
     not_before: Mapped[datetime]
     waits_from: Mapped[datetime | None] = mapped_column(comment="when that was written")
-    detail: Mapped[str | None] = mapped_column(sa.Text, comment="what came of the last try")
+    detail: Mapped[str | None] = mapped_column(PeerWords, comment="what came of the last try")

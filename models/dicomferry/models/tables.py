@@ -11,8 +11,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dicomferry.models.database import UTCDateTime
 from dicomferry.models.state import AttemptEnd, ChunkState, ItemState, JobState
+from dicomferry.models.text_columns import TITLE, UID, PeerText, PeerWords
 
-UID = sa.String(128)
 BigId = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
@@ -217,7 +217,7 @@ class ItemRow(Base):
     state: Mapped[ItemState]
     status: Mapped[int | None]
     reason: Mapped[str | None] = mapped_column(sa.String(80))
-    detail: Mapped[str | None] = mapped_column(sa.Text)
+    detail: Mapped[str | None] = mapped_column(PeerWords)
     sent_as: Mapped[str | None] = mapped_column(UID)
     sent_bytes: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     tries: Mapped[int] = mapped_column(default=0)
@@ -260,7 +260,7 @@ class AttemptRow(Base):
     ended_at: Mapped[datetime | None]
     end: Mapped[AttemptEnd | None]
     reason: Mapped[str | None] = mapped_column(sa.String(80))
-    detail: Mapped[str | None] = mapped_column(sa.Text)
+    detail: Mapped[str | None] = mapped_column(PeerWords)
     finished_items: Mapped[int] = mapped_column(default=0)
 
 
@@ -273,7 +273,7 @@ class EventRow(Base):
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
     at: Mapped[datetime]
     kind: Mapped[str] = mapped_column(sa.String(16))
-    text: Mapped[str] = mapped_column(sa.Text)
+    text: Mapped[str] = mapped_column(PeerWords)
 
 
 class WorkerRow(Base):
@@ -332,7 +332,7 @@ class MoveRow(Base):
     failed: Mapped[int | None]
     warning: Mapped[int | None]
     failed_uids: Mapped[list[str] | None] = mapped_column(sa.JSON(none_as_null=True))
-    comment: Mapped[str | None] = mapped_column(sa.Text)
+    comment: Mapped[str | None] = mapped_column(PeerWords)
     reason: Mapped[str | None] = mapped_column(sa.String(80), comment="why it has no final answer")
     refused_here: Mapped[list[Any] | None] = mapped_column(
         sa.JSON(none_as_null=True), comment="what our side refused of what it brought"
@@ -346,12 +346,12 @@ class CallRow(Base):
     __table_args__ = (UniqueConstraint("association"), Index("ix_call_at", "at"))
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     association: Mapped[str] = mapped_column(sa.String(32))
-    calling_ae_title: Mapped[str] = mapped_column(sa.String(16))
-    called_ae_title: Mapped[str] = mapped_column(sa.String(16))
-    address: Mapped[str] = mapped_column(sa.String(64))
+    calling_ae_title: Mapped[str] = mapped_column(TITLE)
+    called_ae_title: Mapped[str] = mapped_column(TITLE)
+    address: Mapped[str] = mapped_column(PeerText(64))
     at: Mapped[datetime]
     accepted: Mapped[bool]
-    why: Mapped[str | None] = mapped_column(sa.Text, comment="why it was rejected")
+    why: Mapped[str | None] = mapped_column(PeerWords, comment="why it was rejected")
     refused: Mapped[list[str]] = mapped_column(sa.JSON, comment="SOP classes of the contexts that were refused")
     moved_at: Mapped[datetime | None] = mapped_column(comment="when it carried data last, to a few seconds")
     ended_at: Mapped[datetime | None]
@@ -375,8 +375,8 @@ class MatchRow(Base):
     series_instance_uid: Mapped[str | None] = mapped_column(UID)
     sop_instance_uid: Mapped[str | None] = mapped_column(UID)
     attributes: Mapped[str] = mapped_column(sa.Text, comment="DICOM JSON model (PS3.18 F.2), ASCII")
-    character_set: Mapped[str] = mapped_column(sa.String(128), comment="in which its text was read")
-    flaw: Mapped[str | None] = mapped_column(sa.String(200), comment="what of it could not be read")
+    character_set: Mapped[str] = mapped_column(PeerText(128), comment="in which its text was read")
+    flaw: Mapped[str | None] = mapped_column(PeerText(200), comment="what of it could not be read")
     transfer_syntax_uid: Mapped[str] = mapped_column(UID)
     data: Mapped[bytes] = mapped_column(sa.LargeBinary, comment="the identifier as received")
     repeats: Mapped[bool] = mapped_column(server_default=sa.false(), comment="its unique key came before")

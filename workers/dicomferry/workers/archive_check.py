@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from dicomferry.models import archive_store, instance_store, telemetry
+from dicomferry.models import archive_store, instance_store, telemetry, unindexed_store
 from dicomferry.models.archive_store import File
 from dicomferry.models.database import Database
 from dicomferry.models.errors import ConfigurationError, UnusableFile
@@ -137,6 +137,8 @@ def index(archive: Archive, database: Database, paths: Iterable[str]) -> Indexed
         refused = write_rows(instance_store.record, database, batch)
         left += [(received.path, why) for received, why in refused]
         number += len(batch) - len(refused)
+        unindexed_store.forget(database, part)
+    unindexed_store.note(database, left)
     return Indexed(number, left)
 
 

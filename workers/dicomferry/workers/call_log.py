@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from dicomferry.models import call_store, telemetry
 from dicomferry.models.call_store import MOST_UIDS, Call, Refusal
 from dicomferry.models.database import Database
-from dicomferry.models.errors import DicomferryError
+from dicomferry.models.errors import OutOfReach
 from dicomferry.workers.dimse.acceptor import Answer, Incoming, Sink
 
 log = telemetry.logger(__name__)
@@ -188,23 +188,14 @@ class CallLog:
                 return
 
     def _write(self, calls: list[Call]) -> bool:
+        """False when the database is out of reach. A call that is refused keeps no other from the record."""
         try:
             call_store.record(self._database, calls)
-        except DicomferryError as error:
+        except OutOfReach as error:
             log.warning("calls could not be written down yet", error=str(error), waiting=len(calls))
             return False
         except Exception:
-            # What the database refuses of one call is no reason to lose the others.
-            log.exception("a batch of calls was refused")
-            return all([self._write_alone(call) for call in calls])
-        return True
-
-    def _write_alone(self, call: Call) -> bool:
-        """False when the database is out of reach."""
-        try:
-            call_store.record(self._database, [call])
-        except DicomferryError:
-            return False
-        except Exception:
-            log.exception("a call was refused", association=call.association, address=call.address)
+            if len(calls) > 1:
+                return all([self._write([call]) for call in calls])
+            log.exception("a call was refused", association=calls[0].association, address=calls[0].address)
         return True

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from dicomferry.models import instance_store, telemetry
+from dicomferry.models import instance_store, telemetry, unindexed_store
 from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach
 from dicomferry.models.instance_store import Received
@@ -165,6 +165,7 @@ class Indexer:
         here = [entry for entry in batch if self._see(entry)]
         try:
             refused = write_rows(self._record, self._database, [entry.received for entry in here])
+            self._note(refused)
         except OutOfReach as error:
             if not self._late:
                 log.warning("index put off, files are taken all the same", error=str(error), waiting=len(self._waiting))
@@ -181,6 +182,15 @@ class Indexer:
         for folder, files in Counter(entry.folder for entry in batch if id(entry.received) not in kept).items():
             self._journal.leave(folder, files)
         return True
+
+    def _note(self, refused: Sequence[tuple[Received, str]]) -> None:
+        """Put on the record, for `status`, what has no row. Raises OutOfReach."""
+        try:
+            unindexed_store.note(self._database, [(received.path, why) for received, why in refused])
+        except OutOfReach:
+            raise
+        except Exception:
+            log.exception("files without a row could not be put on the record", files=len(refused))
 
     def _see(self, entry: Entry) -> bool:
         """Look at a file before its row is written, once; False where it is gone."""

@@ -169,15 +169,13 @@ class Inquiry:
             "fence": self.work.record.held.fence,
             "number": self.number,
             "attributes": json.dumps(found.attributes(), separators=(",", ":")),
-            "character_set": found.answer.character_set[:128],
+            "character_set": found.answer.character_set,
             "flaw": found.answer.flaw,
             "transfer_syntax_uid": found.match.transfer_syntax,
             "data": found.match.data,
         }
         for level, column in _COLUMNS.items():
-            # PostgreSQL has no NUL in a text.
-            value = found.unique(level)
-            row[column] = value.replace("\0", "")[:128] if value else None
+            row[column] = found.unique(level) or None
         self._rows.append(row)
         if len(self._rows) >= RECORD_MATCHES or time.monotonic() - self._flushed >= RECORD_SECONDS:
             self._flush()

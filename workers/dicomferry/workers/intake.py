@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from dicomferry.models.errors import UnusableFile
+from dicomferry.models.peer_text import MOST_UID
 from dicomferry.workers import file_meta
 from dicomferry.workers.archive import Draft
 from dicomferry.workers.data_set import NeedMore, Uids, instance_uids
@@ -47,6 +48,8 @@ class Intake(ABC):
             self._refuse(INVALID_UID, "SOP Instance UID has a character that no UID has")
         elif not _UID.fullmatch(incoming.sop_class_uid):
             self._refuse(INVALID_UID, "SOP Class UID has a character that no UID has")
+        elif len(incoming.context.transfer_syntax) > MOST_UID:
+            self._refuse(INVALID_UID, f"Transfer Syntax UID has more than {MOST_UID} characters")
 
     @abstractmethod
     def _new_draft(self) -> Draft:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from dicomferry.models.errors import ProtocolViolation
+from dicomferry.models.peer_text import title
 from dicomferry.workers.dimse import associate
 from dicomferry.workers.dimse.associate import APPLICATION_CONTEXT, ASSUMED_MAX_PDU, OUR_MAX_PDU, items, text
 from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE, UNCOMPRESSED, Context
@@ -94,8 +95,8 @@ def decode_request(body: bytes) -> Request:
                     name = text(content)
     return Request(
         protocol_version=version,
-        called_ae_title=text(called),
-        calling_ae_title=text(calling),
+        called_ae_title=title(called),
+        calling_ae_title=title(calling),
         application_context=application,
         contexts=tuple(contexts.values()),
         peer_max_pdu=maximum,

@@ -234,7 +234,7 @@ class Acceptor:
                 sop_class_uid=command.text(message.AFFECTED_SOP_CLASS_UID) or "",
                 sop_instance_uid=command.text(message.AFFECTED_SOP_INSTANCE_UID) or "",
                 message_id=message_id,
-                originator_ae_title=command.text(_MOVE_ORIGINATOR_AE_TITLE),
+                originator_ae_title=command.title(_MOVE_ORIGINATOR_AE_TITLE),
                 originator_message_id=command.number(_MOVE_ORIGINATOR_MESSAGE_ID),
             )
         )

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dicomferry.models import peer_text
 from dicomferry.models.errors import ProtocolViolation
 
 # Element numbers in group 0000 (PS3.7 E.1).
@@ -135,6 +136,10 @@ class Command:
         """A text or UID value without padding, None where it is absent or empty."""
         value = self.values.get(element, b"").strip(b" \0")
         return value.decode("utf-8", "replace") if value else None
+
+    def title(self, element: int) -> str | None:
+        """An AE title, None where it is absent or empty."""
+        return peer_text.title(self.values.get(element, b"")) or None
 
     def response(self, field: int, message_id: int, status: int, comment: str = "") -> Command:
         """The response to this request, whose field and message id these are: no data set, the UIDs that it names

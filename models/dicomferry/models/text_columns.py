@@ -1,0 +1,39 @@
+"""Columns for text that may come from a peer: what goes into them is made fit for any database (`peer_text`)."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeDecorator
+
+from dicomferry.models import peer_text
+
+
+class PeerText(TypeDecorator[str]):
+    """A title, a UID or the like of `length` characters at most, in comparisons too."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self._length = length
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        """To its first NUL, no longer than the column."""
+        return None if value is None else peer_text.short(value, self._length)
+
+
+class PeerWords(TypeDecorator[str]):
+    """Sentences of any length."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        """Without what no database takes."""
+        return None if value is None else peer_text.words(value)
+
+
+UID = PeerText(peer_text.MOST_UID)
+TITLE = PeerText(16)
+"""An AE title."""
