@@ -1,0 +1,213 @@
+"""What becomes of an ingest of which one system call fails: run as a module, `FOLDER KIND FIRST STEP`.
+
+One process, which makes a child for each case: in the child the n-th call of those that ingest, journal, index and
+removal make goes wrong in one manner (an error, a write that is cut short, or the end of the process). What the child
+had answered with 0x0000 has to be whole on disk, and indexed, after a restart. Prints a JSON document: how many calls
+there are, how many cases were tried, and what was lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dicomferry.models import instance_store, schema
+from dicomferry.models.database import Database
+from dicomferry.workers import archive_check
+from dicomferry.workers.archive import OWN, Archive
+from dicomferry.workers.indexer import Indexer
+from dicomferry.workers.journal import Journal
+from support import samples
+from support.receiving import EXPLICIT, IMPLICIT, Site, data_of, encoded
+
+CALLS = (
+    "open", "close", "write", "writev", "pread", "fsync", "fdatasync", "link", "mkdir", "unlink", "rmdir", "stat",
+    "lstat", "fstat", "replace", "ftruncate", "statvfs", "access", "scandir",
+)  # fmt: skip
+ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EDQUOT": errno.EDQUOT}
+KINDS = (*ERRORS, "short", "kill")
+DIED = 77
+REMOVED = f"{samples.uid('study')}/1.3/1.3.1.dcm"
+Answered = tuple[str, bytes, str]
+"""SOP Instance UID, data set, transfer syntax."""
+
+
+class Faults:
+    """Counts the calls, in this process, and makes the `at`-th one go wrong; `at` 0 is none."""
+
+    def __init__(self, kind: str, at: int) -> None:
+        self.kind = kind
+        self.at = at
+        self.count = 0
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        """While this lasts."""
+        real = {name: getattr(os, name) for name in CALLS}
+        try:
+            for name, call in real.items():
+                setattr(os, name, self._wrapped(name, call))
+            yield
+        finally:
+            for name, call in real.items():
+                setattr(os, name, call)
+
+    def _wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            with self._lock:
+                self.count += 1
+                mine = self.count == self.at
+            if not mine:
+                return real(*arguments, **options)
+            if self.kind == "kill":
+                os._exit(DIED)
+            if self.kind == "short":
+                return _short(name, real, *arguments, **options)
+            if name == "close":
+                real(*arguments, **options)  # the descriptor is gone all the same
+            raise OSError(ERRORS[self.kind], os.strerror(ERRORS[self.kind]))
+
+        return call
+
+
+def _short(name: str, real: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Half of what was to be written; of other calls it is an interrupted disk."""
+    if name == "write":
+        return real(arguments[0], arguments[1][: len(arguments[1]) // 2])
+    if name == "writev":
+        first = memoryview(arguments[1][0])
+        return real(arguments[0], [first[: len(first) // 2]])
+    return real(*arguments, **options)
+
+
+def things() -> list[Answered]:
+    """What is sent: two folders, the same again, in another encoding, another content, what cannot be read."""
+    uids = [f"1.2.{number}" for number in range(1, 4)]
+    found = [(uid, encoded(SOPInstanceUID=uid), EXPLICIT) for uid in uids]
+    found.append(("1.3.1", encoded(SOPInstanceUID="1.3.1", SeriesInstanceUID="1.3"), EXPLICIT))
+    found.append(found[0])
+    found.append((uids[1], encoded(IMPLICIT, SOPInstanceUID=uids[1]), IMPLICIT))
+    found.append((uids[2], encoded(SOPInstanceUID=uids[2], PatientName="Other"), EXPLICIT))
+    found.append(("1.2.9", b"junk that is no data set", EXPLICIT))
+    return found
+
+
+def child(folder: Path, faults: Faults, report: Callable[[int], object]) -> None:
+    """Receive all of it, index half of it under way, take one away again; `report` hears what was answered 0x0000."""
+    database = Database(f"sqlite:///{folder / 'rows.db'}")
+    site = Site(folder)
+    sent = list(enumerate(things()))
+    with faults.on():
+        for part in (sent[:5], sent[5:]):
+            journal = Journal(site.archive.root / OWN / "journal")
+            # A restart: what the one before could not finish is tried first.
+            journal.keep(archive_check.recover(site.archive, database, journal.read())[1])
+            look = partial(archive_check.look, site.archive)
+            site.indexer = Indexer(database, journal, look=look, pause=0.01)
+            for number, (uid, data, syntax) in part:
+                if site.receive(data, uid, syntax, size=700).status == 0:
+                    report(number)
+            site.indexer.start()
+            site.indexer.close(20)
+            journal.close()
+        archive_check.remove(site.archive, database, [REMOVED])
+    database.close()
+
+
+def lost(folder: Path, answered: list[Answered]) -> list[str]:
+    """What was answered and is not whole, or not indexed, after a restart."""
+    archive = Archive(folder / "archive")
+    archive.prepare()
+    archive.remove_drafts()
+    database = Database(f"sqlite:///{folder / 'rows.db'}")
+    try:
+        archive_check.recover(archive, database, Journal(archive.root / OWN / "journal").read())
+        rows = {str(row["path"]): row for row in instance_store.listing(database)}
+    finally:
+        database.close()
+    wrong = [f"a row without its file: {path}" for path in rows if not (archive.root / path).is_file()]
+    wrong += [
+        f"a row of another size: {path}"
+        for path, row in rows.items()
+        if (archive.root / path).is_file() and (archive.root / path).stat().st_size != row["size"]
+    ]
+    wrong += [f"left over: {path}" for path in archive.drafts()]
+    for uid, data, syntax in answered:
+        if uid == "1.3.1":
+            continue  # it was taken away, or that ended between its row and its file; no row is without a file, above
+        paths = [path for path, row in rows.items() if row["sop_instance_uid"] == uid]
+        kept = [data_of(archive.root / path) for path in paths if (archive.root / path).is_file()]
+        # The same in another encoding is kept once.
+        if data not in kept and not (syntax == IMPLICIT and encoded(SOPInstanceUID=uid) in kept):
+            wrong.append(f"{uid} is not there, of {len(paths)} rows")
+    return wrong
+
+
+def case(folder: Path, kind: str, at: int) -> tuple[int, list[str]]:
+    """(calls that were made, what was lost) of one case; `folder` is its own."""
+    reader, writer = os.pipe()
+    process = os.fork()
+    if not process:
+        code = 1
+        write = os.write  # not the one that fails
+        try:
+            faults = Faults(kind, at)
+            with contextlib.suppress(OSError):  # whoever removes a file is told, and ends
+                child(folder, faults, lambda number: write(writer, b"%d\n" % number))
+            write(writer, b"calls %d\n" % faults.count)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as lines:
+        told = lines.read().split("\n")
+    _, status = os.waitpid(process, 0)
+    code = os.waitstatus_to_exitcode(status)
+    sent = things()
+    wrong = lost(folder, [sent[int(line)] for line in told if line.isdigit()])
+    if code not in (0, DIED):
+        wrong.append(f"the process ended with {code}")
+    return next((int(line.split()[1]) for line in told if line.startswith("calls")), 0), wrong
+
+
+def main() -> None:
+    """Try the first case and each `step`-th after it."""
+    folder, kind, first, step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    template = folder / "template"
+    Archive(template / "archive").prepare()
+    database = Database(f"sqlite:///{template / 'rows.db'}")
+    schema.upgrade(database)
+    database.close()
+
+    def fresh(name: str) -> Path:
+        return Path(shutil.copytree(template, folder / name))
+
+    # Once here, so that everything is loaded before the children are made.
+    child(fresh("warm"), Faults(kind, 0), lambda _: None)
+    calls, wrong = case(fresh("whole"), kind, 0)
+    found = {"none": wrong} if wrong else {}
+    tried = range(first, calls + 1, step)
+    for at in tried:
+        own = fresh(f"{at}")
+        _, wrong = case(own, kind, at)
+        if wrong:
+            found[str(at)] = wrong
+        shutil.rmtree(own)
+    print(json.dumps({"calls": calls, "tried": len(tried), "lost": found}))
+
+
+if __name__ == "__main__":
+    main()
