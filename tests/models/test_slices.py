@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dicomferry.models import slices
 from dicomferry.models.errors import UsageError
 from dicomferry.models.query import Key
-from dicomferry.models.slices import Slice
+from dicomferry.models.slices import Halving, Slice
 
 TODAY = date(2026, 11, 22)
 DATE, TIME = "00080020", "00080030"
@@ -43,7 +43,7 @@ def test_halves_are_the_whole(day: date, clock: str, data: st.DataObject) -> Non
         inside = [half for half in halves if matches(half.keys, *held)]
         assert inside, (part, halves)
         part = data.draw(st.sampled_from(inside))
-        assert part.holds(held[0])
+        assert part.outside(*held) is None and part.unplaced(*held) is None
 
 
 def test_the_number_of_halvings_is_bounded() -> None:
@@ -100,10 +100,46 @@ def test_a_time_of_ones_own() -> None:
 def test_an_answer_outside_of_its_slice_is_seen() -> None:
     """So an archive that does not match on StudyDate is found out."""
     part = Slice(date(2026, 1, 1), date(2026, 1, 31))
-    assert part.holds("20260101") and part.holds("2026.01.31")
-    assert not part.holds("20251231") and not part.holds(None) and not part.holds("")
-    assert slices.whole((), TODAY).holds(None)
-    assert Slice(date(1900, 1, 1), date(1950, 1, 1), open_start=True).holds("18800101")
+    assert part.outside("20260101", None) is None and part.outside("2026.01.31", "1200") is None
+    assert part.outside("20251231", None) == "StudyDate" == part.outside("20260201", None)
+    assert part.outside(None, None) is None and part.unplaced(None, None) == "StudyDate" == part.unplaced("x", "12")
+    assert slices.whole((), TODAY).unplaced(None, None) is None
+    assert Slice(date(1900, 1, 1), date(1950, 1, 1), open_start=True).outside("18800101", None) is None
+    half = Slice(TODAY, TODAY, begin=720, end=721)
+    assert half.outside("20261122", "120030") is None and half.outside("20261122", "115959") == "StudyTime"
+    assert half.outside("20261122", "1300") == "StudyTime" and half.outside("20261121", "1200") == "StudyDate"
+    assert half.unplaced("20261122", None) == "StudyTime" and half.unplaced("20261122", "12") is None
+
+
+def test_what_no_range_covers() -> None:
+    """Studies without a time on a day that was halved, and without a date where no bound was asked for."""
+    halving = Halving()
+    assert halving.gaps is None
+    halving.of(Slice(date(2026, 1, 1), date(2026, 1, 31)))
+    assert halving.halved and halving.gaps is None
+    halving.of(Slice(TODAY, TODAY))
+    halving.of(Slice(TODAY, TODAY, begin=0, end=720))
+    assert halving.gaps == "not covered: studies without a StudyTime on 2026-11-22"
+    halving.of(slices.whole((), TODAY))
+    assert str(halving.gaps).startswith("not covered: studies without a StudyDate and studies without a StudyTime on ")
+
+
+def test_when_halving_is_in_vain() -> None:
+    """At the first answer of another day or time, and where no answer shows that the remote keeps to the slice."""
+    day = Slice(TODAY, TODAY, begin=0, end=720)
+    halving = Halving()
+    look = halving.look(day)
+    look.at("20261122", None, False)
+    look.at("20261122", "0830", False)
+    assert look.may_be_halved()
+    look.at("20261122", "1830", True)
+    assert look.may_be_halved(), "it is in a zone of its own"
+    look.at("20261122", "1830", False)
+    assert not look.may_be_halved() and "does not match on StudyTime" in str(halving.ignored)
+    mute = Halving()
+    look = mute.look(day)
+    look.at("20261122", None, False)
+    assert not look.may_be_halved() and "without a StudyTime alone" in str(mute.ignored)
 
 
 def test_a_slice_in_words() -> None:

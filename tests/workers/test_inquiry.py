@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
 from dicomferry.models import job_store, job_view, match_store, remote_store
 from dicomferry.models.dimse_status import advice_for
 from dicomferry.models.spec import FindSpec
 from dicomferry.models.state import ItemState, JobState
+from dicomferry.models.tables import MatchRow
 from dicomferry.workers import inquiry
 from support import scripted_peer as peer
 from support.find_scp import Asked, FindScp, Reply, final, identifier, pending
@@ -315,12 +317,119 @@ def test_halves_until_it_fits(site: Inline, status: int) -> None:
     with FindScp(archive_of(held, 40, status)) as scp:
         capped_at(site, scp, 40)
         job_id = split(site)
-        assert run(site, job_id) is JobState.SUCCEEDED
+        assert run(site, job_id) is JobState.INCOMPLETE
     found = uids(site, job_id)
     assert sorted(found) == sorted({f"1.2.{number}" for number, _, _ in held})
     state, reason, detail = answered(site, job_id)
-    assert (state, reason) == ("succeeded", None)
-    assert "300 matches in" in detail and "without a date or time are not covered" in detail
+    assert (state, reason) == ("failed", "split leaves gaps")
+    assert "300 matches in" in detail
+    assert "not covered: studies without a StudyDate and studies without a StudyTime on 2018-09-27" in detail
+    assert advice_for("find", None, reason)
+
+
+def test_days_are_covered_by_their_range(site: Inline) -> None:
+    """Who asks for days that each fit into a list has all of them, also those without a time."""
+    held = [(number, f"202001{1 + number % 20:02}", "" if number % 7 == 0 else "1200") for number in range(60)]
+    with FindScp(archive_of(held, 40)) as scp:
+        capped_at(site, scp, 40)
+        job_id = split(site, (DATE, "20200101-20200131"))
+        assert run(site, job_id) is JobState.SUCCEEDED
+    assert answered(site, job_id)[:2] == ("succeeded", None) and len(uids(site, job_id)) == 60
+
+
+@pytest.mark.parametrize("clock", ["0830", ""])
+def test_an_archive_that_does_not_match_on_times(site: Inline, clock: str) -> None:
+    """It lists the same for each part of a day, with times of other parts or with none: that ends at the first."""
+    held = [(number, "20200101", clock) for number in range(50)]
+
+    def reply(asked: Asked) -> Reply:
+        asked.query.StudyTime = ""
+        return archive_of(held, 40)(asked)
+
+    with FindScp(reply) as scp:
+        capped_at(site, scp, 40)
+        job_id = split(site, (DATE, "20200101"))
+        assert run(site, job_id) is JobState.INCOMPLETE
+    _, reason, detail = answered(site, job_id)
+    assert reason == "split not possible" and "StudyTime" in detail
+    assert len(scp.queries) < 5
+
+
+def test_studies_without_a_time_in_a_day_that_was_halved(site: Inline) -> None:
+    """They are in no range of times: what was not listed by chance is told as not covered, by its day."""
+    held = [(number, "20200101", "" if number % 10 == 0 else f"{number % 24:02}30") for number in range(100)]
+    with FindScp(archive_of(held, 40)) as scp:
+        capped_at(site, scp, 40)
+        job_id = split(site, (DATE, "20200101"))
+        assert run(site, job_id) is JobState.INCOMPLETE
+    assert {f"1.2.{number}" for number, _, clock in held if clock} <= set(uids(site, job_id))
+    assert answered(site, job_id)[1] == "split leaves gaps"
+    assert "studies without a StudyTime on 2020-01-01" in answered(site, job_id)[2]
+
+
+def test_a_match_is_shown_once(site: Inline) -> None:
+    """An archive that lists a study once for each image: all answers stay in the record, and the surplus is told."""
+    with FindScp(lambda _: [*(study(number % 3) for number in range(12)), study(7), final()]) as scp:
+        job_id = submit(site, scp)
+        assert run(site, job_id) is JobState.SUCCEEDED
+    assert uids(site, job_id) == ["1.2.0", "1.2.1", "1.2.2", "1.2.7"]
+    assert job_view.show(site.database, job_id)["matches"] == 4
+    told = "4 matches; 13 answers came, 9 of them repeat another"
+    assert answered(site, job_id) == ("warning", "listed more than once", told)
+    count = sa.select(sa.func.count()).select_from(MatchRow)
+    assert site.database.read(lambda connection: connection.execute(count).scalar()) == 13
+
+
+def test_patients_of_several_issuers_are_several(site: Inline) -> None:
+    """PatientID is unique within what issued it (PS3.3 C.7.1.1)."""
+    answers = [identifier(PatientID="P1", IssuerOfPatientID=one) for one in ("A", "B", "B")]
+    with FindScp(lambda _: [*map(pending, answers), final()]) as scp:
+        job_id = submit(site, scp, ("00100021", ""), level="patient", root="patient")
+        assert run(site, job_id) is JobState.SUCCEEDED
+    assert job_view.show(site.database, job_id)["matches"] == 2
+
+
+def test_matches_that_contradict_their_keys_are_told(site: Inline) -> None:
+    """Listed as they came, with their number and the key, and without a value of theirs."""
+    found = [study(number, AccessionNumber=f"ACC-{number}") for number in range(4)]
+    with FindScp(lambda _: [*found, final()]) as scp:
+        job_id = submit(site, scp, ("00080050", "ACC-2"))
+        assert run(site, job_id) is JobState.SUCCEEDED
+    told = "4 matches; 3 of 4 matches contradict their keys: this archive does not match on AccessionNumber"
+    assert answered(site, job_id) == ("warning", "keys not kept to", told)
+    assert len(uids(site, job_id)) == 4
+
+
+def test_what_contradicts_above_is_not_walked_down(site: Inline) -> None:
+    """An archive that ignores a key of a study is not asked for the series of all its studies."""
+
+    def reply(asked: Asked) -> Reply:
+        if asked.query.QueryRetrieveLevel == "STUDY":
+            return [*(study(number, AccessionNumber=f"ACC-{number}") for number in range(9)), final()]
+        uid = str(asked.query.StudyInstanceUID)
+        return [pending(identifier(StudyInstanceUID=uid, SeriesInstanceUID=f"{uid}.1")), final()]
+
+    with FindScp(reply) as scp:
+        job_id = submit(site, scp, ("00080050", "ACC-2"), level="series")
+        assert run(site, job_id) is JobState.SUCCEEDED
+    assert len(scp.queries) == 2 and uids(site, job_id) == ["1.2.2"]
+    assert "8 above them contradict the keys and were not looked into" in answered(site, job_id)[2]
+
+
+def test_lists_are_for_uids(site: Inline) -> None:
+    """Values of other keys are asked for one by one (PS3.4 C.2.2.2.2), and what both bring is there once."""
+
+    def reply(asked: Asked) -> Reply:
+        kind = str(asked.query.ModalitiesInStudy)
+        numbers = {"CT": (1, 2), "MR": (2, 3)}[kind]
+        return [*(study(number, ModalitiesInStudy=kind) for number in numbers), final()]
+
+    with FindScp(reply) as scp:
+        job_id = submit(site, scp, ("00080061", "CT\\MR"), (STUDY, "1.2.1\\1.2.2\\1.2.3"))
+        assert run(site, job_id) is JobState.SUCCEEDED
+    assert [str(one.ModalitiesInStudy) for one in scp.queries] == ["CT", "MR"]
+    assert all(len(one.StudyInstanceUID) == 3 for one in scp.queries)
+    assert uids(site, job_id) == ["1.2.1", "1.2.2", "1.2.3"]
 
 
 def test_what_fits_is_asked_once(site: Inline) -> None:
@@ -368,7 +477,7 @@ def test_studies_are_halved_on_the_way_down(site: Inline) -> None:
     held = many(12)
     with FindScp(reply) as scp:
         capped_at(site, scp, 5)
-        job_id = split(site, ("00080060", "CT"), level="series")
+        job_id = split(site, (DATE, "20160101-20261231"), ("00080060", "CT"), level="series")
         assert run(site, job_id) is JobState.SUCCEEDED
     assert sorted(uids(site, job_id)) == sorted(f"1.2.{number}" for number, _, _ in held)
 
@@ -378,11 +487,11 @@ def test_a_hundred_thousand_matches_in_flat_memory(site: Inline) -> None:
     """What is held is a batch, whatever the number."""
     import tracemalloc
 
-    answers = [*[study(7)] * 1000]
+    answer = study(7_000_000)
 
     def reply(_: Asked) -> Reply:
-        for _round in range(100):
-            yield from answers
+        for number in range(100_000):
+            yield answer.replace(b"1.2.7000000", b"1.2.%07d" % (number + 1_000_000))
         yield final()
 
     with FindScp(reply) as scp:

@@ -16,14 +16,14 @@ _WHOLE = frozenset(("LT", "ST", "UT", "UR"))
 
 
 def alternatives(
-    keys: Sequence[Key], level: Level | str, root: str, vr_of: Callable[[int], str]
+    keys: Sequence[Key], level: Level | str, root: str, vr_of: Callable[[int], str], *, uids: bool = True
 ) -> list[tuple[Key, ...]]:
     """The requests that these keys come to: one for each value of a list, so that each has an answer of its own.
 
     Lists are for UIDs alone (PS3.4 C.2.2.2.2): of those, SOP Instance UIDs stay together, and so do the UIDs above a
-    unique key that is given. Raises UsageError where they are too many.
+    unique key that is given; without `uids` all UIDs. Raises UsageError where they are too many.
     """
-    parts = [_parts(path, value, keys, Level(level), root, vr_of) for path, value in keys]
+    parts = [_parts(path, value, keys, Level(level), root, vr_of, uids) for path, value in keys]
     number = math.prod(map(len, parts))
     if number > MOST_ALTERNATIVES:
         raise UsageError(f"these lists come to {number:,} requests; {MOST_ALTERNATIVES:,} are the most at a time")
@@ -34,14 +34,16 @@ def alternatives(
 
 
 def _parts(
-    path: str, value: str, keys: Sequence[Key], level: Level, root: str, vr_of: Callable[[int], str]
+    path: str, value: str, keys: Sequence[Key], level: Level, root: str, vr_of: Callable[[int], str], uids: bool
 ) -> list[str]:
     if "\\" not in value:
         return [value]
     tag = steps_of(path)[-1][0]
     vr = vr_of(tag)
     unique = next((one for one in levels(root) if path == f"{UNIQUE[one]:08X}"), None)
-    if vr in _WHOLE or (vr == "UI" and (unique in (None, Level.IMAGE) or _names_below(keys, unique, level))):
+    if vr in _WHOLE or (
+        vr == "UI" and (not uids or unique in (None, Level.IMAGE) or _names_below(keys, unique, level))
+    ):
         return [value]
     return list(dict.fromkeys(one for part in value.split("\\") if (one := part.strip()))) or [""]
 

@@ -67,7 +67,10 @@ def listing(database: Database, job_id: int, *, limit: int | None = None) -> Ite
         left = limit
         for item_id, fence in items:
             # While a new attempt has not begun to ask, the rows are those of the one before.
-            query = sa.select(*_COLUMNS).where(MatchRow.item_id == item_id, MatchRow.fence == fence)
+            # What repeats another stays in the record, and is shown once.
+            query = sa.select(*_COLUMNS).where(
+                MatchRow.item_id == item_id, MatchRow.fence == fence, MatchRow.repeats.is_(False)
+            )
             for row in connection.execute(query.order_by(MatchRow.number).limit(left)):
                 yield row
                 left = None if left is None else left - 1

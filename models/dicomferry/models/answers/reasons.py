@@ -40,7 +40,10 @@ _QUERIES: Mapping[str, _Row] = {
     "not encodable": (Rule.FINAL, "name a character set that they know (remote set --charset), or leave the key out", "PS3.5 6.1"),
     "maybe truncated": (Rule.WARNING, "the number looks like a limit of theirs: submit again with narrower keys (a find also with --split)", None),
     "slice still capped": (Rule.FINAL, "they hold more in one minute than they list: narrow the keys, or ask for a higher limit", None),
-    "split not possible": (Rule.FINAL, "they do not match on StudyDate: narrow the keys in another way", "PS3.4 C.2.2.2.5"),
+    "split not possible": (Rule.FINAL, "they do not match on that key: narrow the keys in another way", "PS3.4 C.2.2.2.5"),
+    "split leaves gaps": (Rule.FINAL, "studies without a date or time are in no range: ask for those days in parts of another kind, such as PatientID=1*, or for a higher limit there", "PS3.4 C.2.2.2.5"),
+    "keys not kept to": (Rule.WARNING, "they list what does not have what was asked for: a retrieve with these keys leaves that out", "PS3.4 C.2.2.2"),
+    "listed more than once": (Rule.WARNING, "nothing to do: each is shown and counted once, all answers stay in the record", "PS3.4 C.4.1.1.4"),
 }
 _DELIVERIES: Mapping[str, _Row] = {
     "listing not whole": (Rule.FINAL, "`dicomferry jobs retry` lists it again; where its numbers are wrong for good, `dicomferry remote set NAME --numbers ignored`; `dicomferry jobs accept` closes this job as it is", "PS3.4 C.3.4"),
