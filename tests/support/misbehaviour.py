@@ -5,6 +5,7 @@ The names are those of docs/misbehaviour.md, where the ending of each stands.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -210,6 +211,31 @@ def _again_and_again(held: QrPeer, level: str, answers: list[Dataset]) -> list[D
     return answers * 5
 
 
+def _hides_one(held: QrPeer, level: str, answers: list[Dataset]) -> list[Dataset] | int:
+    """Of each series the instance with the greatest UID is not listed; the numbers are right."""
+    return sorted(answers, key=lambda one: str(one.SOPInstanceUID))[:-1] if level == "IMAGE" else answers
+
+
+def _sends_what_it_lists(one: Retrieval) -> None:
+    last: dict[str, str] = {}
+    for sample in one.peer.catalogue.samples:
+        series, uid = sample.series_instance_uid, sample.sop_instance_uid
+        last[series] = max(uid, last.get(series, ""))
+    one.store([sample for sample in one.wanted if sample.sop_instance_uid not in last.values()])
+    one.hang_up()
+    one.final()
+
+
+def _mute_below(held: QrPeer, level: str, answers: list[Dataset]) -> list[Dataset] | int:
+    """The study is shown, without a number, and nothing below it."""
+    answers = copy.deepcopy(answers) if level == "STUDY" else []
+    for one in answers:
+        one.NumberOfStudyRelatedInstances = None
+    return answers
+
+
+NAMED["says that it has more than it lists"] = Manners(find=_hides_one, retrieve=_sends_what_it_lists)
+NAMED["lists nothing below the study, and no number"] = Manners(find=_mute_below)
 NAMED["lists a study once for each of its images"] = Manners(find=_again_and_again)
 NAMED["IMAGE level of C-FIND refused"] = Manners(find=_no_find_at_image)
 NAMED["C-FIND refused, C-MOVE accepted"] = Manners(find=_no_find)

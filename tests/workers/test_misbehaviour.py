@@ -73,6 +73,10 @@ ENDINGS: dict[str, Ending] = {
     "all failed, no association made": UNREACHED,
     "IMAGE level of C-MOVE refused": GOOD,
     "lists of UIDs refused": GOOD,
+    "says that it has more than it lists": Ending(
+        state="incomplete", reason="listing not whole", received=COUNT - 2, verified="counts"
+    ),
+    "lists nothing below the study, and no number": Ending(expectation="unknown", verified="none", expected=None),
     "lists a study once for each of its images": GOOD,
     "IMAGE level of C-FIND refused": Ending(expectation="counts", verified="counts"),
     "C-FIND refused, C-MOVE accepted": Ending(expectation="unknown", verified="none", expected=None),

@@ -13,7 +13,16 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
 from dicomferry.cli import retrieve_words
-from dicomferry.models import call_store, job_store, lease, remote_store, retrieve_report, retrieve_store, spec
+from dicomferry.models import (
+    call_store,
+    job_store,
+    lease,
+    presence,
+    remote_store,
+    retrieve_report,
+    retrieve_store,
+    spec,
+)
 from dicomferry.models.archive_tables import ArrivalRow
 from dicomferry.models.state import JobState
 from dicomferry.models.tables import ChunkRow, ItemRow
@@ -221,7 +230,7 @@ def test_without_a_storage_scp_nothing_is_asked(
     with archive(here, held) as peer:
         job_id = here.move(peer.address, study_of(held))
         with monkeypatch.context() as away:
-            away.setattr(call_store, "SILENT_AFTER", -1e6)
+            away.setattr(presence, "SILENT_AFTER", -1e6)
             while runner.run_next(here.environment, "bulk"):
                 pass
             job = here.show(job_id)

@@ -1,0 +1,163 @@
+"""Archives of all kinds, made up: what is called proven is here, and what is here is called proven where nobody lies.
+
+`DICOMFERRY_TRUTH_EXAMPLES` is how many archives are made up, other ones each time; without it the same hundred.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from datetime import datetime
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from support.fabled_archive import FOREVER, Fable, FabledArchive, FabledSite, Image
+
+GIVEN = os.environ.get("DICOMFERRY_TRUTH_EXAMPLES")
+EXAMPLES = int(GIVEN or "100")
+_STUDIES = itertools.count(1)
+_MANY = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=not GIVEN,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+_FEWER = settings(_MANY, max_examples=max(1, EXAMPLES // 4))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FabledSite]:
+    with pytest.MonkeyPatch.context() as patch:
+        made = FabledSite(tmp_path_factory.mktemp("fables"), patch)
+        yield made
+        made.inline.database.close()
+
+
+def images(**more: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[Image, ...]]:
+    """One to six instances in up to three series, as `more` says of each."""
+    one = st.builds(Image, series=st.integers(0, 2), **more)
+    return st.lists(one, min_size=1, max_size=6).map(tuple)
+
+
+MANNERS = st.sampled_from(["refused", "lost"])
+NUMBERS = st.sampled_from(["right", "right", "low", "high", "as listed", None])
+LYING = st.builds(
+    Fable,
+    images=images(
+        listed=st.booleans(),
+        silent=st.booleans(),
+        fails=st.sampled_from([0, 0, 0, 1, 2, FOREVER]),
+        manner=MANNERS,
+        twice=st.booleans(),
+        appears=st.sampled_from([0, 0, 0, 1, 2]),
+        vanishes=st.sampled_from([0, 0, 0, 1, 2, 3]),
+        here=st.booleans(),
+        gone=st.booleans(),
+    ),
+    study_number=NUMBERS,
+    series_number=NUMBERS,
+    cap=st.sampled_from([None, None, 1, 2, 3]),
+    names_failed=st.booleans(),
+    counted=st.booleans(),
+)
+HONEST = st.builds(
+    Fable,
+    images=images(
+        fails=st.sampled_from([0, 0, 1]), manner=MANNERS, twice=st.booleans(), here=st.booleans(), gone=st.booleans()
+    ),
+    study_number=st.sampled_from(["right", "low", None]),
+    series_number=st.sampled_from(["right", "low", None]),
+    names_failed=st.booleans(),
+    counted=st.booleans(),
+)
+SILENT = st.builds(
+    Fable,
+    images=st.lists(
+        st.one_of(
+            st.builds(Image, series=st.integers(0, 2)),
+            st.builds(Image, series=st.integers(0, 2), listed=st.just(False), silent=st.just(True)),
+        ),
+        min_size=1,
+        max_size=6,
+    ).map(lambda found: (Image(series=0), *found)),
+    study_number=st.none(),
+    series_number=st.none(),
+)
+
+
+def run(site: FabledSite, fable: Fable) -> tuple[FabledArchive, dict[str, object], dict[str, object]]:
+    return site.retrieve(fable, f"1.2.826.0.1.3680043.8.498.{next(_STUDIES)}")
+
+
+@_MANY
+@given(fable=LYING)
+def test_what_is_proven_is_here(site: FabledSite, fable: Fable) -> None:
+    """`uids` only if each instance that the archive held when it was listed, and gave any sign of, lies here with its
+    bytes. A sign is a place in a list, a number above the list, or a sub-operation that an answer counts or names.
+    """
+    archive, job, request = run(site, fable)
+    if job["verified"] != "uids" or job["state"] != "succeeded":
+        return
+    held = archive.at(datetime.fromisoformat(str(request["listed_at"])))
+    missing = {place for place in held if not site.has(archive, place)}
+    told = {place for place in missing if fable.images[place].listed and fable.cap is None}
+    assert not told, f"listed, and not here: {sorted(map(archive.uid, told))}"
+    assert not missing & _counted(archive), "an answer told of it"
+    assert not (missing and _says_more(archive, held)), "a number told of it"
+
+
+def _counted(archive: FabledArchive) -> set[int]:
+    """What a sub-operation was for that an answer counts or names."""
+    fable = archive.fable
+    if fable.counted:
+        return archive.attempted
+    return {
+        place
+        for place in archive.attempted
+        if fable.names_failed and fable.images[place].manner == "refused" and fable.images[place].fails
+    }
+
+
+def _says_more(archive: FabledArchive, held: frozenset[int]) -> bool:
+    """Whether a number of the study or of one of its series is above what is listed of it."""
+    fable = archive.fable
+    for how, groups in (
+        (fable.study_number, [set(held)]),
+        (
+            fable.series_number,
+            [{place for place in held if fable.images[place].series == number} for number in range(3)],
+        ),
+    ):
+        for group in groups:
+            listed = sum(fable.images[place].listed for place in group)
+            if fable.cap is not None:
+                listed = min(listed, fable.cap)
+            number = archive._number(how, sorted(group))
+            if group and number is not None and int(number) > listed:
+                return True
+    return False
+
+
+@_FEWER
+@given(fable=HONEST)
+def test_where_nobody_lies_all_is_proven(site: FabledSite, fable: Fable) -> None:
+    """All is listed, every number is right, low or not said, and what fails at first comes: never less than `uids`."""
+    archive, job, _ = run(site, fable)
+    assert (job["state"], job["verified"], job["reason"]) == ("succeeded", "uids", None), site.inline.events(job["id"])  # type: ignore[arg-type]
+    assert all(site.has(archive, place) for place in range(len(fable.images)))
+
+
+@_FEWER
+@given(fable=SILENT)
+def test_what_hides_without_any_sign_is_not_known(site: FabledSite, fable: Fable) -> None:
+    """No list, number or answer tells of it: proven, and said to be so by its list alone; where a series lists nothing,
+    by nothing at all.
+    """
+    archive, job, _ = run(site, fable)
+    assert job["state"] == "succeeded"
+    assert job["basis"] == "list" or job["verified"] != "uids"
+    assert all(site.has(archive, place) for place, one in enumerate(fable.images) if one.listed)
