@@ -228,6 +228,8 @@ class FabledSite:
         self.inline = Inline(folder, monkeypatch, ae_title="FERRY", timeouts={"quiet": 5.0, "settle": 60.0})
         self.root = self.inline.settings.archive
         archive_mark.prepare(Archive(self.root), self.inline.database)
+        # It looks at every job that there is, and there are to be thousands.
+        monkeypatch.setattr(self.inline, "check", lambda: None)
         self.scp = presence.register(self.inline.database, "scp", slots=0)
         self.archive: FabledArchive | None = None
         self.number = 0

@@ -152,7 +152,9 @@ def _retrieved(job: str) -> tuple[str, ...]:
     from dicomferry.cli import record
     from dicomferry.cli.occasion import occasion
     from dicomferry.models import job_view, retrieve_store
+    from dicomferry.models.proof import Word
     from dicomferry.models.spec import RETRIEVES
+    from dicomferry.models.state import GOOD_ITEM_STATES
 
     if job == "last" and occasion().recurring:
         raise UsageError("--from-job last: a schedule needs the job's number")
@@ -162,10 +164,15 @@ def _retrieved(job: str) -> tuple[str, ...]:
     found = job_view.show(database, job_id)
     if found["kind"] not in RETRIEVES:
         raise UsageError(f"job {job_id} is no retrieve, but {found['kind']}: --from-job sends what a retrieve brought")
-    names = {row["path"] for row in retrieve_store.instances(database, job_id) if row["path"]}
+    rows = retrieve_store.instances(database, job_id)
+    names = {row["path"] for row in rows if row["path"] and row["state"] in GOOD_ITEM_STATES}
     if not names:
         raise UsageError(f"nothing that job {job_id} asked for is in the archive; nothing was submitted")
-    if found["state"] != "succeeded":
+    if found["state"] == "succeeded" and found["verified"] != Word.UIDS:
+        from dicomferry.cli import retrieve_words
+
+        note(f"job {job_id} is not proven: {words.plural(len(names), 'instance')} {retrieve_words.proof(found)}")
+    elif found["state"] != "succeeded":
         note(f"job {job_id} is {found['state']}: {words.plural(len(names), 'instance')} of it so far")
     return tuple(str(settings.archive / name) for name in sorted(names))
 

@@ -17,8 +17,10 @@ from dicomferry.models import here, retrieve_store, target
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import Database
 from dicomferry.models.job_view import moment
+from dicomferry.models.proof import Basis, Depth
 from dicomferry.models.state import GOOD_ITEM_STATES
 from dicomferry.models.tables import ItemRow, MoveRow
+from dicomferry.models.target import Target
 
 Row = dict[str, Any]
 _Of = Callable[[str | None], Row]
@@ -77,17 +79,26 @@ def _count_items(connection: Connection, job_id: int, of: _Of) -> None:
         _note_rows(row, (found.row, *again.get(found.row, ())))
         if found.expectation == "images":
             row["expected"] += int(found.total)
-    asked = sa.select(ItemRow.targets, ItemRow.expectation, ItemRow.row)
+    asked = sa.select(ItemRow.targets, ItemRow.expectation, ItemRow.basis, ItemRow.row)
     for request_row in connection.execute(
-        asked.where(ItemRow.job_id == job_id, ItemRow.kind == "request", ItemRow.expectation != "images")
+        asked.where(ItemRow.job_id == job_id, ItemRow.kind == "request", ItemRow.expectation.is_not(None))
     ):
         for one in map(target.from_json, request_row.targets or ()):
             row = of(one.study)
             _note_rows(row, (request_row.row, *again.get(request_row.row, ())))
-            if one.count is None or request_row.expectation == "unknown" or row["expected"] is None:
-                row["expected"] = None
-            else:
-                row["expected"] += one.count
+            more = _not_listed(one, request_row.expectation, ignored=request_row.basis == Basis.SET_ASIDE)
+            row["expected"] = None if more is None or row["expected"] is None else row["expected"] + more
+
+
+def _not_listed(one: Target, expectation: str, *, ignored: bool) -> int | None:
+    """How many instances of a target are to be besides those that are counted as items; None where nobody says."""
+    depth = one.depth or expectation
+    if expectation != Depth.IMAGES:  # then no item was counted
+        return None if depth == Depth.UNKNOWN else max(one.count or 0, one.listed)
+    if depth != Depth.IMAGES or ignored or one.images:
+        return 0
+    inside = sum((part.said or 0) - part.listed for part in one.inner if part.series)
+    return max(0, inside, (one.count or 0) - one.listed) if one.depth else 0
 
 
 def _said_again(connection: Connection, job_id: int) -> dict[int | None, list[int | None]]:

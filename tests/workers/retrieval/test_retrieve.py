@@ -546,3 +546,44 @@ def test_what_was_begun_elsewhere_is_waited_for(here: Site, held: list[Sample]) 
         assert set(here.rounds(job_id)) == {0, 1, 2}
         assert retrieve_store.moves(here.database, job_id)[0]["completed"] == 2
         here.check(job_id)
+
+
+def test_fewer_completed_than_asked_for_names_nobody(here: Site, held: list[Sample], storescp: StoreScp) -> None:
+    """To somebody else: an answer of success that counts five of ten tells of none of them that it went. They are asked
+    for again, one by one in the end, and those that never went are not delivered.
+    """
+    mine = samples.uids(held[:5])
+
+    def five(retrieval: Retrieval) -> None:
+        retrieval.store([one for one in retrieval.wanted if one.sop_instance_uid in mine])
+        retrieval.hang_up()
+        retrieval.final()
+
+    with archive(here, held, manners=Manners(retrieve=five)) as peer:
+        peer.destinations[storescp.aet] = storescp.port
+        job_id = here.move(peer.address, study_of(held), destination=storescp.aet)
+        job = here.drive(job_id)
+    good = {item["sop_instance_uid"] for item in here.items(job_id) if item["state"] == "succeeded"}
+    assert good == mine
+    assert (job["state"], job["verified"], job["received"], job["expected"]) == ("incomplete", "none", 5, 10)
+    assert here.reasons(job_id) == {"not delivered"}
+    assert here.rounds(job_id) == [0, 1, 1, *[2] * 6], "a list of four was counted whole, one of six was not"
+
+
+def test_a_number_that_is_known_has_to_be_sent(here: Site, held: list[Sample], storescp: StoreScp) -> None:
+    """An archive that lists no images says how many there are, and that is kept: five of ten are not all."""
+
+    def find(_: QrPeer, level: str, answers: list[Dataset]) -> list[Dataset] | int:
+        return 0xC000 if level == "IMAGE" else answers
+
+    def five(retrieval: Retrieval) -> None:
+        retrieval.store(retrieval.wanted[:5])
+        retrieval.hang_up()
+        retrieval.final()
+
+    with archive(here, held, manners=Manners(find=find, retrieve=five)) as peer:
+        peer.destinations[storescp.aet] = storescp.port
+        job_id = here.move(peer.address, study_of(held), destination=storescp.aet)
+        job = here.drive(job_id)
+    assert (job["state"], job["verified"], job["expectation"], job["expected"]) == ("failed", "none", "counts", 10)
+    assert "5 of 10" in (here.request(job_id)["detail"] or "")

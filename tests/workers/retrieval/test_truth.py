@@ -1,6 +1,6 @@
 """Archives of all kinds, made up: what is called proven is here, and what is here is called proven where nobody lies.
 
-`DICOMFERRY_TRUTH_EXAMPLES` is how many archives are made up, other ones each time; without it the same hundred.
+`TRUTH_EXAMPLES` is how many archives are made up, other ones each time; without it the same hundred.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from support.fabled_archive import FOREVER, Fable, FabledArchive, FabledSite, Image
 
-GIVEN = os.environ.get("DICOMFERRY_TRUTH_EXAMPLES")
+GIVEN = os.environ.get("TRUTH_EXAMPLES")
 EXAMPLES = int(GIVEN or "100")
+pytestmark = pytest.mark.timeout(max(300, 5 * EXAMPLES))
 _STUDIES = itertools.count(1)
 _MANY = settings(
     max_examples=EXAMPLES,

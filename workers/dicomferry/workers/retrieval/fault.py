@@ -70,7 +70,7 @@ class End:
     """How an attempt ends: by default with all that there was to do, so that the request can be closed.
 
     `failure` is the request's own; `lost` tells what its pending instances come to, `rounds` how many counted.
-    `finding` is what it is to be called, `is_open` tells that it goes on although all that is expected is there.
+    `finding` is what it is to be called.
     """
 
     decision: Decision | None = None
@@ -81,7 +81,6 @@ class End:
     lost: Lost | None = None
     rounds: int | None = None
     finding: Finding | None = None
-    is_open: bool = False
 
 
 def callers_of(environment: Environment, held: Claim, remote: Remote) -> Callers:

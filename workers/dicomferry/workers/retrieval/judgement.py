@@ -169,7 +169,7 @@ class Judgement:
             now=self.now(),
             waiting_since=None,
         )
-        return End(decision=decision, detail=finding.detail, is_open=True)
+        return End(decision=decision, detail=finding.detail)
 
     def _ask_whole(self, asking: Asking, state: State, short: Iterable[Part]) -> None:
         """Ask once for all of what is short. A refusal is an answer too: then nothing new comes."""
@@ -201,7 +201,7 @@ class Judgement:
 
     def conclude(self, end: End, state: State, finding: Finding | None = None) -> End:
         """An end with what the request is to be called; what is wanting fails it, unless it has failed already."""
-        finding = finding or self.find(state)
+        finding = finding or proof.judge(self._facts(state))
         for note in finding.notes:
             self.note(note)
         failure = end.failure
