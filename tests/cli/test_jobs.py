@@ -321,3 +321,10 @@ def test_a_job_that_waits_is_called_so(desk: Desk) -> None:
     assert "  waiting  " in desk.run("jobs").stdout and "unreachable: 10.0.0.5:104" in desk.run("jobs").stdout
     told = desk.run("jobs", "show", job_id).stdout
     assert told.splitlines()[0].endswith(", waiting") and "  waits for  unreachable: 10.0.0.5:104" in told
+
+
+def test_a_list_without_items_says_so(desk: Desk) -> None:
+    """Nothing at all would look like a mistake."""
+    desk.store_job([SUCCEEDED])
+    told = desk.run("jobs", "items", "1", "--state", "failed")
+    assert (told.stdout, told.stderr) == ("", "no item of it is failed\n")

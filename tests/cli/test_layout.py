@@ -99,7 +99,13 @@ def many(desk: Desk) -> Desk:
 
 def test_a_narrow_terminal_gets_lines_that_fit(many: Desk) -> None:
     """No line is longer than the terminal, whatever the table; `--wide` and a pipe get all of it."""
-    for words in (("jobs",), ("jobs", "show", "1"), ("jobs", "items", "1"), ("remote", "list"), ("status",)):
+    for words in (
+        ("jobs",),
+        ("jobs", "show", "1"),
+        ("jobs", "items", "1"),
+        ("jobs", "report", "1"),
+        ("remote", "list"),
+    ):
         for columns in (60, 80, 132):
             told = ESCAPE.sub("", _on_a_terminal(many, *words, columns=columns))
             assert told and all(len(line) <= columns for line in told.splitlines() if "/" not in line), (words, told)

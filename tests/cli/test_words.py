@@ -197,7 +197,9 @@ def test_requests_and_instances_are_counted_apart() -> None:
     job = _job("held", "move", expected=9, received=4, finished_at=None, verified=None)
     job |= {"missing": 5, "surplus": 0, "conflicts": 0, "destination": None}
     job |= {"requests": {"failed": 0, "pending": 1}, "instances": {"failed": 0, "pending": 5}}
-    assert words.sentence(job).endswith("5 missing, 5 instances and 1 request left to do")
+    assert words.sentence(job).endswith("5 missing, 1 request left to do")
+    job |= {"missing": 0}
+    assert words.sentence(job).endswith("5 instances and 1 request left to do")
 
 
 def test_what_waits_is_called_so() -> None:

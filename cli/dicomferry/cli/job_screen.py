@@ -101,9 +101,9 @@ def _asked(job: Row) -> Iterator[tuple[str, str | None]]:
         yield "files", ", ".join(named) + (" and the folders inside" if job["recursive"] else "")
     elif kind == "find":
         level = f"at {asked['level']} level, {asked['root']} root" if asked["level"] else "of the worklist"
-        yield "asked", f"{_spelled(asked['keys']) or 'all there is'}; {level}"
+        yield "asks for", f"{_spelled(asked['keys']) or 'all there is'}; {level}"
     elif kind in RETRIEVES:
-        yield "asked", _requests(asked)
+        yield "asks for", _requests(asked)
     yield "options", ", ".join(_option(name, value) for name, value in asked["options"].items()) or None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Unpack
 
 import click
@@ -102,7 +104,16 @@ def items(job: str, state: str | None, limit: int | None, form: str | None) -> N
 
     _, database, job_id = _open(job)
     found = job_view.items(database, job_id, state=ItemState(state) if state else None, limit=limit)
-    render.rows(found, form, columns=_ITEM_COLUMNS, text=_item_lines)
+    render.rows(found, form, columns=_ITEM_COLUMNS, text=lambda rows: _told_items(rows, state))
+
+
+def _told_items(found: Iterable[Row], state: str | None) -> None:
+    rows = iter(found)
+    first = next(rows, None)
+    if first is None:
+        note(f"no item of it is {state}" if state else "it has no items yet")
+    else:
+        _item_lines(chain((first,), rows))
 
 
 def _item_lines(found: Iterable[Row]) -> None:
@@ -179,7 +190,7 @@ def report(job: str, by: str | None, missing: bool, form: str | None) -> None:
     """Account for a job: what was asked for, what came of it and why.
 
     Of a retrieve: a table by study, or all of it with --json. Its CSV may be given back to --from-csv. Of any other
-    job: CSV, one row for each item.
+    job: a row for each item, as CSV where nobody reads it on a terminal.
     """
     from dicomferry.models import job_view
 
@@ -195,7 +206,11 @@ def report(job: str, by: str | None, missing: bool, form: str | None) -> None:
         {column: item["size" if column == "bytes" else column] for column in _REPORT_COLUMNS}
         for item in job_view.items(database, job_id)
     )
-    render.rows(found, form or "csv", columns=_REPORT_COLUMNS, text=_item_lines)
+    render.rows(found, form or (None if sys.stdout.isatty() else "csv"), columns=_REPORT_COLUMNS, text=_report_lines)
+
+
+def _report_lines(found: Iterable[Row]) -> None:
+    _item_lines({**row, "identifier": None, "row": None} for row in found)
 
 
 jobs.add_command(prune)

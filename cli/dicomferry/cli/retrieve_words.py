@@ -70,7 +70,9 @@ def parts(job: Document) -> Iterator[str]:
     if failed and not job["missing"]:
         # Where instances are missing those say it; a request that matched nothing has none.
         yield f"{plural(failed, 'request')} failed"
-    left = [(job["instances"]["pending"], "instance"), (job["requests"]["pending"], "request")]
+    # Instances that are missing were told as such.
+    instances = 0 if job["missing"] else job["instances"]["pending"]
+    left = [(instances, "instance"), (job["requests"]["pending"], "request")]
     if any(count for count, _ in left):
         yield " and ".join(plural(count, noun) for count, noun in left if count) + " left to do"
 
