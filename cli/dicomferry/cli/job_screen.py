@@ -49,7 +49,8 @@ def _pairs(database: Database, job: Row) -> Iterator[tuple[str, str | None]]:
     yield "waits for" if waits else "reason", several or words.reason(job)
     # One advice is not for several reasons; what to do where nothing was found is said at the end.
     yield "advice", None if several or job["reason"] == "nothing to do" else job["reason_text"]
-    yield "starts" if job["waiting_for"] == "not before" else "next try", _due(job["not_before"])
+    if job["state"] != "held":
+        yield "starts" if job["waiting_for"] == "not before" else "next try", _due(job["not_before"])
     if job["kind"] in RETRIEVES:
         from dicomferry.cli import retrieve_words
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from dicomferry.cli import words
+from dicomferry.cli import layout, words
 from dicomferry.cli.commands import note
 from dicomferry.cli.words import Document
 from dicomferry.models.spec import RETRIEVES
@@ -144,7 +144,9 @@ class Bar:
 
     def say(self, text: str) -> None:
         """One line above the bar."""
-        self._progress.console.print(words.printable(text), markup=False, highlight=False, soft_wrap=True)
+        console = self._progress.console
+        for line in layout.wrapped(words.printable(text), console.width):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, job: Document) -> None:
         """The bar as it is now; without an end as long as nobody knows how much there is."""
