@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -262,12 +264,19 @@ def test_the_port_and_the_folder_are_tried_first(
     assert ran.code == 1 and str(images[0].path) in ran.err[0] and len(ran.err) == 1
 
 
-def test_an_echo_on_that_port_is_answered(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """Archives test the destination."""
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_an_echo_on_that_port_is_answered(
+    tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    """Archives test the destination; over IPv6 as well, where this machine has it."""
     told: list[int] = []
+    with socket.socket(socket.AF_INET6) as probe:
+        if ":" in address and probe.connect_ex((address, port)) == errno.EADDRNOTAVAIL:
+            pytest.skip("this machine has no IPv6")
 
     def echoes(_conversation: peer.Conversation) -> None:
-        with caller.association(port, [(caller.VERIFICATION, (caller.IMPLICIT,))]) as line:
+        with caller.Caller(port, address) as line:
+            line.associate([(caller.VERIFICATION, (caller.IMPLICIT,))])
             told.append(line.echo(1))
             line.release()
 

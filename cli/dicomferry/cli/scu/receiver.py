@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -43,7 +44,7 @@ class Receiver:
     def __enter__(self) -> Self:
         """Raises Refused where the port cannot be had."""
         try:
-            listener = socket.create_server(("", self._port), backlog=256)
+            listener = _listen(self._port)
         except OSError as error:
             why = os.strerror(error.errno or 0).lower()
             raise Refused(f"port {self._port} cannot be listened on (--port-scp): {why}") from None
@@ -78,6 +79,17 @@ class Receiver:
     def receive(self, incoming: Incoming) -> ReceivedFile:
         """The place for an instance."""
         return self._output.receive(incoming)
+
+
+def _listen(port: int) -> socket.socket:
+    """Every address of this machine, over IPv6 as well where there is one. Raises OSError."""
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("", port), family=socket.AF_INET6, backlog=256, dualstack_ipv6=True)
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+    return socket.create_server(("", port), backlog=256)
 
 
 class _Connection:

@@ -11,7 +11,6 @@ import logging
 import time
 from collections import deque
 
-from dicomferry.models import dimse_status
 from dicomferry.models.errors import AssociationAborted, DimseError, DimseTimeout, ProtocolViolation, ReleasedEarly
 from dicomferry.workers.dimse import upper_layer
 from dicomferry.workers.dimse.message import STATUS, Assembler, Command, Message
@@ -100,6 +99,9 @@ class Inbox:
         command = self._assembler.awaits_data
         if command is None or not command.is_response:
             return False
+        # Only here: who sends an echo needs nothing of the table of answers.
+        from dicomferry.models import dimse_status
+
         status = command.number(STATUS)
         return status is not None and not dimse_status.is_pending(status)
 
