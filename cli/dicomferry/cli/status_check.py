@@ -65,9 +65,8 @@ def _problems(found: Settings, alive: Sequence[AnyRow], wanted: Sequence[str], *
             yield f"no {role} runs{where}: none gave a sign of life within {presence.SILENT_AFTER:.0f} s"
     # One that stands still says so itself, where it can.
     for row in alive:
-        remark = getattr(row, "remark", None)
-        if remark:
-            yield f"the {row.role} on {row.host}, process {row.pid}: {remark}"
+        if row.remark:
+            yield f"the {row.role} on {row.host}, process {row.pid}: {row.remark}"
     if "worker" in wanted or "worker" in running:
         asked = broker(found)
         if asked["reachable"] is False:
