@@ -10,7 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicomferry.cli import retrieve_words
-from dicomferry.models import job_store, job_view, lists, remote_store, spec, trial_store
+from dicomferry.models import job_store, job_view, remote_store, spec, trial_store
 from dicomferry.models.dimse_status import local
 from dicomferry.models.errors import DimseFailure
 from dicomferry.models.query import Key, Level
@@ -315,9 +315,9 @@ def test_what_is_absent_of_a_list(here: Site, tmp_path: Path) -> None:
     """It has a row of its own, the rest is fetched, and the job is incomplete."""
     made = [samples.instance(tmp_path / "a.dcm", study=("list", 1), size=8)]
     absent = samples.uid("study", "absent")
-    keys = lists.alternatives(((STUDY, f"{made[0].study_instance_uid}\\{absent}"),), "study", "study", identifier.vr_of)
+    keys = ((STUDY, f"{made[0].study_instance_uid}\\{absent}"),)
     with QrPeer(Catalogue(made), destinations={TITLE: here.scp.port}) as peer:
-        job_id = here.submit(peer.address, spec.MoveSpec(identifiers=tuple((None, one) for one in keys)))
+        job_id = here.move(peer.address, *keys)
         job = here.drive(job_id)
     assert (job["state"], job["received"]) == ("incomplete", 1)
     failed = [item for item in here.items(job_id) if item["state"] == "failed"]

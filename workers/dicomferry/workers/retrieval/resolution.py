@@ -194,8 +194,13 @@ class _Judging:
                 why = "they have no value, and it lists the same when it is asked for a value that nobody has"
         (key,) = named({path: 1})
         more = f" and {len(listed) - _TOLD:,} more" if len(listed) > _TOLD else ""
+        trust = f"--trust-answers {key}"
         raise Fault(
-            local(UNDECIDED),
+            local(
+                UNDECIDED,
+                "see by `submit find` with the same keys what it lists; where that is right: "
+                f"`dicomferry remote set NAME {trust}`, then release, or submit it again with {trust}",
+            ),
             f"the archive's answers do not tell whether they have {key} as asked: {why}; "
             f"{_number(len(listed), level)} would be fetched: {', '.join(listed[:_TOLD])}{more}",
         )

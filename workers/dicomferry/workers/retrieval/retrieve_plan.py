@@ -1,19 +1,22 @@
-"""The plan of a retrieve: each identifier becomes a request item, and a chunk of its own.
+"""The plan of a retrieve: each identifier becomes a request item, and a chunk of its own; a list of values several.
 
 One that stands in the list a second time is skipped: reports by instance name a study once for each of its instances.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from dicomferry.models import plan_store
+from dicomferry.models import lists, plan_store
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import Database
+from dicomferry.models.errors import UsageError
+from dicomferry.models.query import Key
 from dicomferry.models.request_store import DUPLICATE
-from dicomferry.models.spec import GetSpec, Identifier, MoveSpec
+from dicomferry.models.spec import GetSpec, Identifier, MoveSpec, Retrieve
 from dicomferry.models.state import ItemState
+from dicomferry.workers.dimse.identifier import vr_of
 from dicomferry.workers.heartbeat import Heartbeat
 
 BATCH = 500
@@ -21,12 +24,12 @@ BATCH = 500
 
 
 def run(database: Database, held: Claim, heart: Heartbeat, ring: Callable[[], object]) -> bool:
-    """Plan until everything is planned (True), or a stop is asked for (False). The cursor counts identifiers.
+    """Plan until everything is planned (True), or a stop is asked for (False). The cursor counts requests.
 
     `ring` is called after each batch. Raises LeaseLost.
     """
     assert isinstance(held.spec, MoveSpec | GetSpec)
-    identifiers = held.spec.identifiers
+    identifiers = [(row, one) for row, keys in held.spec.identifiers for one in _each(keys, held.spec)]
     rows = {keys: row for row, keys in reversed(identifiers)}
     for first in range(int(held.cursor or b"0"), len(identifiers), BATCH):
         heart.require_lease()
@@ -40,6 +43,14 @@ def run(database: Database, held: Claim, heart: Heartbeat, ring: Callable[[], ob
         if stop or heart.stop:
             return not stop and first + len(batch) == len(identifiers)
     return True
+
+
+def _each(keys: tuple[Key, ...], spec: Retrieve) -> Sequence[tuple[Key, ...]]:
+    """A request for each value of a list, whichever door it came by: what is absent has an answer of its own."""
+    try:
+        return lists.alternatives(keys, spec.level, spec.root, vr_of)
+    except UsageError:  # more than anybody asks for; the doors refuse that
+        return [keys]
 
 
 def _item(one: Identifier) -> dict[str, Any]:
