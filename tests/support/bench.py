@@ -80,13 +80,17 @@ class Bench:
         early: Callable[[Store], Sequence[Step] | None] = never,
         choose: Choose = take_first,
         port: int = 0,
+        max_pdu: int = 16384,
     ) -> None:
         self.answer, self.greet, self.early, self.choose = answer, greet, early, choose
+        self._max_pdu = max_pdu
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self.requests: list[bytes] = []
         self.stores: list[str] = []
         """SOP Instance UID of each C-STORE in order, those that broke off in the data set included."""
+        self.data: dict[int, tuple[str, bytes]] = {}
+        """SOP class in the command, and data set, of each C-STORE that was read to its end, by its number."""
         self.echoes = 0
         """C-ECHOs that were answered; each of ours comes on an association of its own."""
         self.failure: BaseException | None = None
@@ -144,7 +148,7 @@ class Bench:
         if steps is not None:
             play(line, steps)
             return
-        peer.accept(self.choose)(line)
+        peer.accept(self.choose, self._max_pdu)(line)
         place = 0
         while (pdu := line.read_pdu())[0] == peer.DATA:
             place += 1
@@ -181,8 +185,10 @@ class Bench:
         early = self.early(store)
         if early is not None:
             play(line, early)
-        while not data_pdu(line)[11] & 2:
-            pass
+        parts = [data_pdu(line)]
+        while not parts[-1][11] & 2:
+            parts.append(data_pdu(line))
+        self.data[store.number] = str(values.AffectedSOPClassUID), b"".join(part[12:] for part in parts)
         if early is None:
             reply = self.answer(store)
             play(line, [peer.send(peer.store_rsp(store.message_id, reply))] if isinstance(reply, int) else reply)
