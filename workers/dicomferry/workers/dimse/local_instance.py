@@ -14,6 +14,9 @@ from dicomferry.workers.data_set import NeedMore, is_instance
 # As much of a file is read at once for its check: nearly always all that comes before its pixels.
 _FIRST_READ = 16384
 
+_HEAD = 512
+"""So many bytes of a data set are compared with those that go out: its SOP UIDs are among them."""
+
 _TICK = 0.01
 """Seconds by which file systems' clocks move on, at most: of two changes within one, the second leaves no trace."""
 
@@ -33,7 +36,8 @@ class LocalInstance(NamedTuple):
 class OpenInstance(NamedTuple):
     """A file that is open and may be sent, until `close`.
 
-    `length` is that of its data set in bytes. `pad` tells whether a NUL is to follow it. A file that is changed from
+    `length` is that of its data set in bytes, `head` are its first ones, which name class and instance, as they were
+    looked at. `pad` tells whether a NUL is to follow it. A file that is changed from
     there on, which `is_unchanged` tells, is of no use any more.
     """
 
@@ -43,6 +47,7 @@ class OpenInstance(NamedTuple):
     length: int
     pad: bool
     seen: os.stat_result
+    head: bytes
 
     def is_as_seen(self) -> bool:
         """Whether the file has been left alone since, and is still what its path leads to."""
@@ -101,7 +106,8 @@ def _look_into(item: LocalInstance, fd: int, strict_meta: bool) -> OpenInstance:
     if pad and header.transfer_syntax_uid not in part10.DEFLATED:
         # Only the deflated byte stream is padded, with a single NUL (PS3.5 A.5).
         raise UnusableFile("odd length", f"its data set has {length} bytes; PS3.5 7.1.1 makes every value even")
-    return OpenInstance(item, fd, header, length, pad, now)
+    head = first[header.data_offset : header.data_offset + _HEAD]
+    return OpenInstance(item, fd, header, length, pad, now, head)
 
 
 def _settled(fd: int) -> os.stat_result:
@@ -141,5 +147,13 @@ def _as_planned(item: LocalInstance, first: bytes, now: os.stat_result) -> part1
         series_instance_uid=None,
         data_offset=start,
         has_meta=True,
-        meta_differs=part10.stale(values, *uids),
+        meta_differs=part10.stale(values, *uids) if _differs(values, *uids) else None,
+    )
+
+
+def _differs(values: dict[int, bytes], sop_class: str, sop_instance: str) -> bool:
+    """Whether the meta group may name another class or instance: a look that costs next to nothing."""
+    return (
+        values.get(meta_group.MEDIA_STORAGE_CLASS, b"").rstrip(b"\0 ") != sop_class.encode()
+        or values.get(meta_group.MEDIA_STORAGE_INSTANCE, b"").rstrip(b"\0 ") != sop_instance.encode()
     )

@@ -40,15 +40,17 @@ class Source(Protocol):
 
 
 class FileSource:
-    """An open descriptor, read from `offset` on; `check` is shown the first bytes as they go out."""
+    """An open descriptor, read from `offset` on; as they go out the first bytes have to be `head`, as they were looked
+    at.
+    """
 
-    def __init__(self, fd: int, offset: int, check: Callable[[memoryview], object] | None = None) -> None:
+    def __init__(self, fd: int, offset: int, head: bytes = b"") -> None:
         self._fd = fd
         self._at = offset
-        self._check = check
+        self._head = head
 
     def fill(self, views: list[memoryview]) -> int:
-        """One preadv, and more only where it came back short."""
+        """One preadv, and more only where it came back short. Raises SourceFailed "changing"."""
         wanted = sum(map(len, views))
         got = os.preadv(self._fd, views, self._at)
         while 0 < got < wanted:
@@ -57,9 +59,11 @@ class FileSource:
                 break
             got += more
         self._at += got
-        if self._check is not None:
-            check, self._check = self._check, None
-            check(views[0][:got])
+        if self._head:
+            head, self._head = self._head, b""
+            first = bytes(views[0][: min(got, len(head))])
+            if not head.startswith(first):
+                raise SourceFailed("changing", "the file was changed while it was being sent")
         return got
 
 

@@ -215,7 +215,7 @@ class _Sender:
             self._next = None
 
     def _send_open(self, opened: OpenInstance) -> StoreAnswer:
-        item, fd, header, length, pad, _ = opened
+        item, fd, header, length, pad, _, head = opened
         pair = (header.sop_class_uid, header.transfer_syntax_uid)
         if not contexts.is_proposable(pair):
             raise UnusableFile("context refused", f"{pair[0]!r} in {pair[1]!r} cannot be proposed to any peer")
@@ -232,7 +232,7 @@ class _Sender:
         if sent_as is not None:
             (copy, length), pad = _reencoded(item.path, header, sent_as), False
         with copy or _NO_COPY:
-            source: Source = StreamSource(copy) if copy else FileSource(fd, header.data_offset, _checks(header))
+            source: Source = StreamSource(copy) if copy else FileSource(fd, header.data_offset, head)
             try:
                 sent = path.send(
                     context.context_id, command, source, length, pad=pad, seconds=seconds, is_same=opened.is_unchanged
@@ -260,19 +260,6 @@ class _Sender:
 
 def _unsent(item: LocalInstance, reason: str, detail: str) -> StoreAnswer:
     return StoreAnswer(item, None, reason, detail)
-
-
-def _checks(header: part10.Header) -> Callable[[memoryview], None]:
-    """A look at the first bytes of a data set as they go out: they still have to be of the class and the instance that
-    the command names. Raises SourceFailed.
-    """
-
-    def check(first: memoryview) -> None:
-        told = is_instance(first, 0, header.transfer_syntax_uid, header.sop_class_uid, header.sop_instance_uid)
-        if told is False:
-            raise SourceFailed("changing", "the file was changed while it was being sent: it holds another instance")
-
-    return check
 
 
 def _reencoded(path: bytes, header: part10.Header, syntax: str) -> tuple[BinaryIO, int]:
