@@ -83,7 +83,9 @@ def outcome(
     wanted = _wanted(vr, asked)
     if not wanted:
         return AGREES
-    found = {compare(value) for compare in wanted for value in values}
+    found: set[Outcome] = set()
+    for value in values:
+        found |= _compared(vr, asked, value) if isinstance(value, str) else {compare(value) for compare in wanted}
     if AGREES in found:
         return AGREES
     if UNDECIDED in found or not readable or (zoned and vr in _TIMES):
@@ -194,6 +196,12 @@ def _wanted(vr: str, asked: str) -> tuple[_Compare, ...]:
     """What each of the asked values is compared by."""
     parts = [asked] if vr in WHOLE else asked.split("\\")
     return tuple(_comparison(vr, part.strip(" \0")) for part in parts if part.strip(" \0"))
+
+
+@lru_cache(maxsize=4096)
+def _compared(vr: str, asked: str, value: str) -> frozenset[Outcome]:
+    """What a value came to; the answers to one query repeat their days and modalities."""
+    return frozenset(compare(value) for compare in _wanted(vr, asked))
 
 
 def _comparison(vr: str, asked: str) -> _Compare:
