@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from dicomferry.models import instance_store, schema
+from dicomferry.models import instance_store, schema, unindexed_store
 from dicomferry.models.database import Database
+from dicomferry.models.errors import ConfigurationError, IllegalTransition
 from dicomferry.workers import archive_check
+from dicomferry.workers.archive import OWN
+from dicomferry.workers.journal import Journal
 from support.receiving import Site, encoded
 
 
@@ -79,6 +82,30 @@ def test_a_row_that_is_refused_keeps_no_other_back(
     folder = os.path.dirname(site.files[0])
     assert archive_check.recover(site.archive, database, [folder]) == (2, [folder])
     assert len(known(database)) == 2
+
+
+@pytest.mark.parametrize("error", [IllegalTransition("item", "a", "b"), ConfigurationError("not like this")])
+def test_a_rule_that_refuses_a_row_is_not_tried_for_ever(site: Site, database: Database, error: Exception) -> None:
+    """Only a database out of reach is waited for: what a rule refuses is put aside, named, and its folder kept."""
+    for uid in ("1.2.1", "1.2.2"):
+        assert site.receive(encoded(SOPInstanceUID=uid), uid).status == 0
+    done: list[str] = []
+
+    def record(_: Database, batch: Sequence[instance_store.Received]) -> None:
+        if any(received.sop_instance_uid == "1.2.1" for received in batch):
+            raise error
+        done.extend(received.sop_instance_uid for received in batch)
+
+    site.indexer._record, site.indexer._database = record, database
+    site.indexer.start()
+    assert site.indexer.close(30)
+    assert done == ["1.2.2"] and site.indexer.refused == 1
+    assert unindexed_store.count(database) == 1
+    folder = os.path.dirname(site.files[0])
+    assert Journal(site.archive.root / OWN / "journal").read() == [folder]
+    # A restart tries again, and then it is no more among them.
+    assert archive_check.recover(site.archive, database, [folder]) == (2, [])
+    assert unindexed_store.count(database) == 0
 
 
 def test_rows_come_after_their_files_are_on_disk(

@@ -23,6 +23,13 @@ def short(text: str, length: int) -> str:
     return _CONTROL.sub(_escaped, text.partition("\0")[0])[:length]
 
 
+def uid(text: str) -> str:
+    """A UID that is listed: itself, or, where that is nothing that can be kept, what is no UID and like no other."""
+    if short(text, MOST_UID) == text:
+        return text
+    return _CONTROL.sub(_escaped, text)[: MOST_UID - 1] + "~"
+
+
 def words(text: str) -> str:
     """Sentences that a peer's words may stand in: only what no database takes is escaped."""
     return _UNFIT.sub(_escaped, text)

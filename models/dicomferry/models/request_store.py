@@ -62,7 +62,7 @@ class Listed:
     def kept_key(self) -> Key:
         """The same as rows have it."""
         study, series = (peer_text.short(one, peer_text.MOST_UID) if one else one for one in (self.study, self.series))
-        return study, series, peer_text.short(self.uid, peer_text.MOST_UID)
+        return study, series, peer_text.uid(self.uid)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def write_expected(
     """Write items for what is expected; how many are new. `known_here`: the reason of each that is here already."""
     known: set[Key] = set()
     mine: set[Key] = set()
-    uids = sorted({peer_text.short(one.uid, peer_text.MOST_UID) for one in batch})
+    uids = sorted({peer_text.uid(one.uid) for one in batch})
     for first in range(0, len(uids), _MOST_KEYS):
         rows = connection.execute(
             sa.select(*KEY, ItemRow.request_id, ItemRow.is_first).where(

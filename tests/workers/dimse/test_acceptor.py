@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -169,6 +170,25 @@ def test_ae_titles_are_stripped_and_echoed(bay: Bay) -> None:
         caller.store("1.2.3", DATA)
     asked = bay.sinks[0].incoming.request
     assert (asked.calling_ae_title, asked.called_ae_title) == ("Me", "You")
+
+
+def test_an_ae_title_ends_at_its_first_nul(bay: Bay) -> None:
+    """What a C program left behind it is no part of it, in the request and in a move originator (PS3.5 6.2: AE)."""
+    request = calls.raw_request(
+        calls.item(0x10, b"1.2.840.10008.3.1.1.1"),
+        calls.item(0x20, b"\1\0\0\0" + calls.item(0x30, MR.encode()) + calls.item(0x40, EXPLICIT.encode())),
+        calling=b"ARCHIVE\0ABPACS\0\0",
+        called=b"FERRY\0\1",
+    )
+    with Caller(bay.port) as caller:
+        caller.send(request)
+        assert caller.expect(peer.AC)[10:42] == request[10:42]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            caller.store("1.2.3", DATA, MoveOriginatorApplicationEntityTitle="MOVER\0X")
+    incoming = bay.sinks[0].incoming
+    assert (incoming.request.calling_ae_title, incoming.request.called_ae_title) == ("ARCHIVE", "FERRY")
+    assert incoming.originator_ae_title == "MOVER"
 
 
 # --- messages -----------------------------------------------------------------------------------------------

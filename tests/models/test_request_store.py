@@ -1,0 +1,34 @@
+"""What a retrieve expects, as rows have it: nothing that an archive lists keeps the rest from being asked for."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from dicomferry.models import request_store
+from dicomferry.models.state import ItemState
+from dicomferry.models.tables import ItemRow
+
+from .site import Site
+from .test_pairing import Desk
+
+LONG = "1.2." + "3" * 130
+
+
+@pytest.mark.parametrize("odd", [LONG, "1.2\0003", "1.2\x1b[31m"])
+def test_a_uid_that_cannot_be_kept_is_an_item_of_its_own(site: Site, odd: str) -> None:
+    """Of over 128 characters, or with one that no UID has: `bad uid`; the others of the list are asked for, and however
+    often the list is written, each is there once.
+    """
+    desk = Desk(site)
+    desk.submit("1")
+    held = desk.claim()
+    for _ in range(2):
+        desk.expect(held, "1.1", odd, "1.2")
+    query = sa.select(ItemRow.__table__)
+    rows = site.rows(query.where(ItemRow.request_id.is_not(None)).order_by(ItemRow.id))
+    assert [(row.state, row.reason) for row in rows] == [
+        (ItemState.PENDING, None), (ItemState.FAILED, request_store.BAD_UID), (ItemState.PENDING, None)
+    ]  # fmt: skip
+    assert len(rows[1].sop_instance_uid) <= 128 and "0x0117" in rows[1].detail
+    assert [one.uid for one in request_store.missing(site.database, held.chunk_id)] == ["1.1", "1.2"]
