@@ -125,6 +125,18 @@ def test_left_over_drafts_are_removed(archive: Archive) -> None:
     assert archive.drafts() == []
 
 
+def test_a_file_system_without_locks(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is received into all the same; what is left there is removed."""
+
+    def flock(fd: int, how: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    archive._nameless = False
+    archive.draft()
+    assert archive.remove_drafts() == 1 and archive.drafts() == []
+
+
 def test_the_files_of_one_instance_come_in_the_order_of_their_numbers(archive: Archive) -> None:
     """The tenth is behind the second: of several contents the last one is the newest, which counts."""
     for number in (10, 2, 1, 11):

@@ -65,6 +65,7 @@ def out_of_order(data: bytes) -> bytes:
     [
         (encoded(), EXPLICIT), (encoded(IMPLICIT), IMPLICIT), (encoded(BIG_ENDIAN), BIG_ENDIAN), (fragments(), JPEG),
         (fragments(), RLE), (deflate(encoded()), DEFLATED), (encoded() + bytes(64), EXPLICIT), (encoded(), PRIVATE),
+        (deflate(encoded() + bytes(900_000)), DEFLATED),
     ],
 )  # fmt: skip
 def test_a_sound_one_has_no_flaw(site: Site, data: bytes, syntax: str) -> None:

@@ -131,7 +131,12 @@ class Archive:
             with contextlib.suppress(OSError):
                 fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
                 try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    try:
+                        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        continue
+                    except OSError:
+                        pass  # no locks there: nobody is told apart
                     path.unlink()
                     removed += 1
                 finally:
@@ -162,8 +167,9 @@ class Archive:
         while True:
             path = str(self._incoming / uuid.uuid4().hex)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            # Locked as long as it is open, which tells it from what a dead process left.
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            # Locked as long as it is open, which tells it from what a dead process left, where there are locks.
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_EX)
             if os.path.exists(path):
                 return Draft(fd, path)
             # Taken for a dead one's before it was locked.

@@ -72,6 +72,11 @@ class Inflated:
         """Whether the stream has come to its own end."""
         return self._inflater.eof
 
+    @property
+    def size(self) -> int:
+        """How many bytes it holds, as far as it was inflated."""
+        return self._base + len(self._window)
+
     def read(self, pos: int, size: int) -> bytes:
         """As in `Source`. Raises TooLong beyond the bound."""
         while self._base + len(self._window) < pos + size:

@@ -124,7 +124,7 @@ def _walk_inflated(source: Inflated, syntax: str) -> str:
         while token := tokens.next():
             last = token
         # A value that ends beyond the end of the stream.
-        if last is not None and last.length and not source.read(last.start + last.length - 1, 1):
+        if last is not None and source.size < last.start + last.length:
             return f"{TRUNCATED} the data set ends inside of an element"
     except TooLong as error:
         return f"not walked to its end: {error}"
