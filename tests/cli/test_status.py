@@ -58,7 +58,7 @@ def test_status_has_its_keys(desk: Desk) -> None:
     document = desk.json("status")
     assert set(document) == STATUS_KEYS
     (role,) = document["roles"]
-    assert set(role) == {"role", "host", "pid", "slots", "started_at", "seen_at", "facts", "disks"}
+    assert set(role) == {"role", "host", "pid", "slots", "started_at", "seen_at", "remark", "facts", "disks"}
     assert role["role"] == "worker" and role["started_at"].endswith("Z")
     assert document["database"]["reachable"] is True and document["database"]["version"]
     assert document["broker"] == {"url": "embedded", "reachable": None, "why": None}

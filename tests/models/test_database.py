@@ -43,6 +43,28 @@ def _numbers(database: Database) -> dict[str, int | None]:
     return {row.name: row.worker_id for row in rows}
 
 
+# --- long lists
+
+
+def test_pages_hold_nothing_while_somebody_reads(own: Database) -> None:
+    """A long list is read page by page: each row once, in order, and what is written meanwhile is neither held up nor
+    kept from being forgotten. Rows of one key stay together, however small a page is.
+    """
+    names = [f"{number:03d}" for number in range(25)]
+    for name in names:
+        own.write(lambda connection, name=name: _put(connection, name, int(name) // 4))  # type: ignore[misc]
+    query = sa.select(TurnRow.name)
+    assert [row.name for row in own.pages(query, TurnRow.name, size=3)] == names
+    assert [row.name for row in own.pages(query, TurnRow.name, size=3, limit=7)] == names[:7]
+    twice = [row.name for row in own.pages(query, sa.func.coalesce(TurnRow.worker_id, 0), size=3)]
+    assert sorted(twice) == names
+    reader = own.pages(query, TurnRow.name, size=3)
+    assert next(reader).name == "000"
+    assert own.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    own.write(lambda connection: connection.execute(sa.delete(TurnRow).where(TurnRow.name == "020")))
+    assert [row.name for row in reader] == [name for name in names[1:] if name != "020"]
+
+
 # --- transactions
 
 
@@ -282,8 +304,8 @@ def test_a_server_that_is_not_there_is_out_of_reach(patience: float) -> None:
     with pytest.raises(OutOfReach, match=r"somebody:\*\*\*@127\.0\.0\.1") as raised:
         schema.current(database)
     assert "s3cret" not in str(raised.value) and "\n" not in str(raised.value)
-    with pytest.raises(OutOfReach), database.stream():
-        pass
+    with pytest.raises(OutOfReach):
+        list(database.pages(sa.select(TurnRow.name), TurnRow.name))
     database.close()
 
 

@@ -75,17 +75,17 @@ class Faulty(Database):
         assert isinstance(self._clock, Clock)
         return Faulty(self.url, clock=self._clock, master=self.master)
 
-    def write(self, work: Callable[[Connection], _T], *, durable: bool = False, slow: bool = False) -> _T:
+    def write(self, work: Callable[[Connection], _T], **options: Any) -> _T:
         """One transaction, unless something is to go wrong."""
         self._reach()
         if self.master is not self:
-            return super().write(work, durable=durable, slow=slow)
+            return super().write(work, **options)
         self.writes += 1
         self.on_write(self.writes)
         dies = self.crash_at is not None and self.writes == self.crash_at
         if dies and not self.after_commit:
             raise Killed
-        result = super().write(work, durable=durable, slow=slow)
+        result = super().write(work, **options)
         if dies:
             raise Killed
         return result

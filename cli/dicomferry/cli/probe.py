@@ -61,6 +61,15 @@ def probe(text: str) -> dict[str, Any]:
     }
 
 
+def tell_the_record(found: dict[str, Any]) -> bool:
+    """The remote answers: whoever waited for that goes on; whether its breaker was open. Raises OutOfReach."""
+    from dicomferry.models import breaker
+
+    name = found["address"] if grammar.looks_like_address(found["remote"]) else found["remote"]
+    database = record.for_reading(record.settings()) if found["ok"] else None
+    return database is not None and breaker.answers(database, name)
+
+
 def tell(found: dict[str, Any]) -> None:
     """One line for each step, the failed one with its advice."""
     render.line(f"{found['address']}, called as {found['calling_ae_title']}")

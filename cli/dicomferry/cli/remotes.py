@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dicomferry.cli import options, remote_state, render
+from dicomferry.cli import options, remote_state, render, words
 from dicomferry.cli.commands import Group, note
 from dicomferry.cli.layout import Column
 from dicomferry.cli.options import Word
@@ -370,7 +370,26 @@ def echo(remote: str, as_json: bool) -> None:
         render.document(found)
     else:
         probe.tell(found)
+    if probe.tell_the_record(found):
+        note(f"what waited for {remote} goes on")
     click.get_current_context().exit(0 if found["ok"] else 1)
+
+
+@remote.command()
+@click.argument("name", metavar="NAME", type=options.RemoteType())
+def resume(name: str) -> None:
+    """Go on with a remote now: what waits for it to answer again is tried, and what was learned of it is forgotten.
+
+    Windows, limits, --not-before and holds stay as they are.
+    """
+    from dicomferry.cli import record
+    from dicomferry.models import breaker, remote_store
+
+    database = record.for_reading(record.settings())
+    if database is None:
+        raise record.no_remote(name)
+    number = breaker.resume(database, remote_store.resolve_id(database, name))
+    render.line(f"{name}: {words.plural(number, 'chunk')} that waited {'is' if number == 1 else 'are'} tried now")
 
 
 def _probe_saved(name: str) -> None:

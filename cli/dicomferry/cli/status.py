@@ -83,6 +83,7 @@ def _rows(found: Settings, database: Database) -> dict[str, Any]:
             "seen_at": job_view.moment(role.seen_at),
             "facts": role.facts,
             "disks": role.disks,
+            "remark": role.remark,
         }
         for role in presence.alive(database)
     ]
@@ -189,7 +190,8 @@ def _difference(one: dict[str, Any]) -> str:
 def _role(role: dict[str, Any]) -> str:
     silent = (datetime.now(UTC) - datetime.fromisoformat(role["seen_at"])).total_seconds()
     slots = f"{words.plural(role['slots'], 'slot')}, " if role["slots"] else ""
-    return f"on {role['host']}, process {role['pid']}, {slots}last seen {words.duration(max(silent, 0))} ago"
+    remark = f"; {role['remark']}" if role["remark"] else ""
+    return f"on {role['host']}, process {role['pid']}, {slots}last seen {words.duration(max(silent, 0))} ago{remark}"
 
 
 def _counts(numbers: dict[str, int], none: str) -> str:

@@ -6,12 +6,13 @@ It rings no bell: the sweep of the workers finds new jobs within seconds. So it 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import TypeAlias
 
+from dicomferry.daemon.sign_of_life import SignOfLife
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import facts, presence, run_store, schedule_store, schema, telemetry, timetable
 from dicomferry.models import settings as settings_module
@@ -43,14 +44,12 @@ def run(settings: Settings, interpret: Interpret) -> int:
     courier.start()
     parent.tell_ready()
     log.info("scheduler is ready", home=str(settings.home))
+    life = SignOfLife(partial(presence.beat, database.impatient(), worker))
+    life.start()
     try:
-        beaten = 0.0
         scan = Scan(database, interpret)
         while not stop.wait(INTERVAL_SECONDS):
             try:
-                if time.monotonic() - beaten >= presence.BEAT_SECONDS:
-                    presence.beat(database, worker)
-                    beaten = time.monotonic()
                 scan()
             except DicomferryError as error:
                 log.warning("schedules put off", error=str(error))
@@ -59,6 +58,7 @@ def run(settings: Settings, interpret: Interpret) -> int:
             courier.join(0.2)
         presence.leave(database, worker)
     finally:
+        life.stop()
         database.close()
     return 0
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-import time
+from functools import partial
 
 from dicomferry.daemon.child import CannotKeepUp, Child, python
 from dicomferry.daemon.home_lock import share_home
+from dicomferry.daemon.pool_watch import PoolWatch
+from dicomferry.daemon.sign_of_life import SignOfLife
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import facts, presence, schema, telemetry
 from dicomferry.models import settings as settings_module
@@ -22,6 +24,8 @@ from dicomferry.workers.chronicle import Chronicle
 from dicomferry.workers.lanes import Doorbell
 
 START_SECONDS = 60.0
+MOVED = "the embedded broker has moved"
+STOOD_STILL = "the pool of worker processes stood still, and was ended and made anew"
 
 log = telemetry.logger(__name__)
 
@@ -29,18 +33,25 @@ log = telemetry.logger(__name__)
 def run(settings: Settings) -> int:
     """Be the worker role until TERM; the exit code. Raises ConfigurationError, OutOfReach before it has begun.
 
-    The embedded broker of an `up` that is started again listens at another place: then the role begins anew there.
+    The embedded broker of an `up` that is started again listens at another place: then the role begins anew there. So
+    it does where its pool claims nothing that it could.
     """
     parent.end_with_parent()
     log_file.configure("worker", settings)
     stop = StopSignal()
-    while (code := _serve(settings, stop)) is None:
-        log.warning("the embedded broker has moved; starting again with it", broker=lanes.broker_url(settings))
-    return code
+    remark = ""
+    while True:
+        why = _serve(settings, stop, remark=remark)
+        if isinstance(why, int):
+            return why
+        log.warning(f"{why}; starting again", broker=lanes.broker_url(settings))
+        remark = why
 
 
-def _serve(settings: Settings, stop: StopSignal) -> int | None:
-    """Be the worker role of one broker until TERM; the exit code, None when the broker is another one now."""
+def _serve(settings: Settings, stop: StopSignal, *, remark: str) -> int | str:
+    """Be the worker role of one broker and one pool until TERM; the exit code, or why it has to begin anew. `remark` is
+    why it began.
+    """
     url = lanes.broker_url(settings)
     if url is None:
         raise ConfigurationError("no broker: set broker_url, or let `dicomferry up` run one with its worker")
@@ -67,22 +78,28 @@ def _serve(settings: Settings, stop: StopSignal) -> int | None:
     )
     bell = tasks.doorbell(settings)
     assert bell is not None
+    if remark == STOOD_STILL:
+        presence.remark(database, worker, remark)
+    life = SignOfLife(partial(presence.beat, database.impatient(), worker))
+    life.start()
     try:
         child.start()
         if child.wait_ready(START_SECONDS, stop.is_set):
             parent.tell_ready()
             log.info("worker is ready", slots=settings.workers, broker=hide_password(url), process=child.pid)
-        moved = _stand(settings, url, database, worker, child, bell, stop)
-        _drain(settings, database, worker, child, stop)
+        why = _stand(settings, url, database, worker, child, bell, stop)
+        seconds = settings.timeouts.store_answer + settings.timeouts.progress
+        _drain(settings.lease_seconds if why == STOOD_STILL else seconds, database, worker, child, stop)
         presence.leave(database, worker)
     except CannotKeepUp as error:
         log.error("worker cannot be kept up", error=str(error))
         return 1
     finally:
+        life.stop()
         child.kill()
         os.close(share)
         database.close()
-    return None if moved else 0
+    return why or 0
 
 
 def _stand(
@@ -93,27 +110,26 @@ def _stand(
     child: Child,
     bell: tasks.CeleryDoorbell,
     stop: StopSignal,
-) -> bool:
-    """Until a stop is asked for: keep the child up, give signs of life, sweep. True when the broker has moved."""
-    beaten = 0.0
+) -> str | None:
+    """Until a stop is asked for: keep the child up, sweep. Why it has to begin anew, if it has to."""
+    watch = PoolWatch(database, worker, bell.ring, lease_seconds=settings.lease_seconds)
     ring, chronicle = _Ring(bell), Chronicle(database, worker)
     while not stop.wait(sweep.INTERVAL_SECONDS):
         change = child.keep_up()
         if change:
             log.warning(f"worker process {change}")
         try:
-            if time.monotonic() - beaten >= presence.BEAT_SECONDS:
-                presence.beat(database, worker)
-                beaten = time.monotonic()
             sweep.sweep(database, worker, ring)
             chronicle.look()
+            if watch.stands_still():
+                return STOOD_STILL
         except DicomferryError as error:
             log.warning("sweep put off", error=str(error))
         if not parent.is_watched():
             log_file.rotate(settings)
         if lanes.broker_url(settings) not in (None, url):
-            return True
-    return False
+            return MOVED
+    return None
 
 
 class _Ring:
@@ -132,14 +148,14 @@ class _Ring:
             log.info("workers can be rung again")
 
 
-def _drain(settings: Settings, database: Database, worker: presence.Worker, child: Child, stop: StopSignal) -> None:
-    """Let running items finish; what is left of their chunks goes back to pending."""
+def _drain(seconds: float, database: Database, worker: presence.Worker, child: Child, stop: StopSignal) -> None:
+    """Let running items finish, for so long; what is left of their chunks goes back to pending."""
     try:
         presence.drain(database, worker)
     except DicomferryError as error:
         log.warning("cannot tell running attempts to stop; their leases will run out", error=str(error))
     child.terminate()
-    child.wait_end(settings.timeouts.store_answer + settings.timeouts.progress, stop.is_urgent)
+    child.wait_end(seconds, stop.is_urgent)
 
 
 def main() -> None:

@@ -225,9 +225,8 @@ def _is_damaged() -> sa.ColumnElement[bool]:
 def sizes(database: Database) -> Iterator[tuple[str, int]]:
     """(path, size) of every instance that is kept, by path."""
     query = sa.select(InstanceRow.path, InstanceRow.size).where(InstanceRow.removed_at.is_(None))
-    with database.stream() as connection:
-        for row in connection.execute(query.order_by(InstanceRow.path)):
-            yield row.path, row.size
+    for row in database.pages(query, InstanceRow.path):
+        yield row.path, row.size
 
 
 def _files(database: Database, *conditions: sa.ColumnElement[bool]) -> list[File]:

@@ -112,14 +112,25 @@ def make_due(connection: Connection, now: datetime, *conditions: sa.ColumnElemen
     ).rowcount
 
 
-def answers(database: Database, remote_id: int) -> None:
-    """A person's look found the remote well: the breaker closes, and what waited for it is due. Raises OutOfReach."""
+def answers(database: Database, name: str) -> bool:
+    """A person's look found the remote of this name well: its breaker closes, and what waited for it is due; whether
+    it was open. Raises OutOfReach.
+    """
+    found = sa.select(RemoteRow.id).where(RemoteRow.name == name, RemoteRow.removed_at.is_(None))
+    ill = sa.select(GovernorRow.remote_id).where(
+        GovernorRow.remote_id.in_(found), sa.or_(GovernorRow.broken_since.is_not(None), GovernorRow.failures > 0)
+    )
+    remote_id = database.read(lambda connection: connection.execute(ill).scalar_one_or_none())
+    if remote_id is None:
+        return False
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> bool:
         connection.execute(locking(sa.select(RemoteRow.id).where(RemoteRow.id == remote_id)))
+        was_open = governor.row_of(connection, remote_id).broken_since is not None
         trusted(connection, remote_id, database.now(connection))
+        return was_open
 
-    database.write_once(work)
+    return database.write_once(work)
 
 
 def broken_until(connection: Connection, remote_id: int | None, now: datetime) -> dict[str, Any]:

@@ -267,6 +267,28 @@ def any_due(database: Database, lane: str) -> bool:
     return database.read(work)
 
 
+def idle_lanes(database: Database, worker: Worker, *, since: int | None) -> tuple[list[str], int]:
+    """The lanes in which this worker has a free process and a chunk to claim, and has claimed none since the attempt
+    of this number; with the number of the newest attempt.
+    """
+
+    def work(connection: Connection) -> tuple[list[str], int]:
+        newest = int(connection.execute(sa.select(sa.func.max(AttemptRow.id))).scalar() or 0)
+        own = sa.select(AttemptRow.id).where(AttemptRow.id > (newest if since is None else since))
+        claimed = connection.execute(own.where(AttemptRow.worker == worker.name).limit(1)).first()
+        runs = {
+            lane: connection.execute(_RUNNING_OF_WORKER, {"worker": worker.id, "lane": lane}).scalar_one()
+            for lane in spec.LANES
+        }
+        # The pool has one process more than slots.
+        if claimed or since is None or sum(runs.values()) > worker.slots:
+            return [], newest
+        return [lane for lane in spec.LANES if runs[lane] < worker.slots], newest
+
+    free, newest = database.read(work)
+    return [lane for lane in free if any_due(database, lane)], newest
+
+
 def _is_full(connection: Connection, candidate: _Candidate, now: datetime) -> bool:
     """A gate that opens at a known time is another matter: whoever comes to it puts off what waits there."""
     assert candidate.remote_id is not None

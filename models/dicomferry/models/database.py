@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from operator import itemgetter
 from typing import Any, TypeAlias, TypeVar
 
@@ -32,6 +34,8 @@ IMPATIENT_LOCK_SECONDS = 5.0
 """... and for a heartbeat, which has more to do than to wait."""
 PERSONS_PATIENCE = 5.0
 """Seconds for which a person's command goes on over a lost connection: what it writes is written once."""
+PAGE = 1000
+"""Rows of a long list that are read at once."""
 _DEEDS_KEPT = timedelta(days=1)
 
 
@@ -122,13 +126,21 @@ class Database:
         moment: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
         return moment.astimezone(UTC)
 
-    def write(self, work: Callable[[Connection], _T], *, durable: bool = False, slow: bool = False) -> _T:
+    def write(
+        self,
+        work: Callable[[Connection], _T],
+        *,
+        durable: bool = False,
+        slow: bool = False,
+        patience: float | None = None,
+    ) -> _T:
         """`work(connection)` in one writing transaction.
 
         It may run again after a lost connection, so it must be harmless when run twice. `durable`: the commit is
-        on disk when this returns. `slow`: it may take as long as it takes. Raises OutOfReach.
+        on disk when this returns. `slow`: it may take as long as it takes. `patience`: another one than
+        this database's. Raises OutOfReach.
         """
-        return self._run(work, {"durable": durable, "slow": slow})
+        return self._run(work, {"durable": durable, "slow": slow}, patience)
 
     def write_at_once(self, work: Callable[[Connection], _T]) -> _T:
         """The same, tried once, hardly waiting for what another transaction has locked. Raises Locked, OutOfReach."""
@@ -137,8 +149,9 @@ class Database:
     def write_once(self, work: Callable[[Connection], _T]) -> _T:
         """What a person asks for, in one durable transaction that is done once, however often it has to be tried.
 
-        Where the connection was lost while the commit was answered, the next try finds a note that the transaction
-        left with it, and what the first one came to is the answer. Raises OutOfReach.
+        It has some seconds' patience at least. Where the connection was lost while the commit was answered, the next
+        try finds a note that the transaction left with it, and what the first one came to is the answer.
+        Raises OutOfReach.
         """
         token = uuid.uuid4().hex
         came_to: list[_T] = []
@@ -152,20 +165,42 @@ class Database:
             came_to.append(work(connection))
             return came_to[-1]
 
-        return self.write(once, durable=True)
+        return self.write(once, durable=True, patience=max(self.patience, PERSONS_PATIENCE))
 
     def read(self, work: Callable[[Connection], _T]) -> _T:
         """`work(connection)` in one reading transaction, which no writer waits for. Raises OutOfReach."""
         return self._run(work, {"reading": True})
 
-    @contextmanager
-    def stream(self) -> Iterator[Connection]:
-        """A connection for reading long lists row by row. Raises OutOfReach."""
-        with (
-            self._translated(),
-            self.engine.connect().execution_options(reading=True, yield_per=500) as connection,
-        ):
-            yield connection
+    def pages(
+        self,
+        query: sa.Select[*tuple[Any, ...]],
+        *keys: Any,
+        limit: int | None = None,
+        size: int = PAGE,
+    ) -> Iterator[AnyRow]:
+        """The rows of a query in the order of these keys, which are never null, for readers who take their time.
+
+        They are read page by page, each by the keys of the last row in a transaction of its own: whoever lists a
+        million rows into a pager keeps no old version of anything alive. Where rows have the same keys, they come on
+        one page. Raises OutOfReach.
+        """
+        after: tuple[Any, ...] | None = None
+        left = limit
+        while left is None or left > 0:
+            rows = self.read(partial(_page, query=query, keys=keys, after=after, size=size))
+            number = len(keys)
+            full = len(rows) > size
+            if full:
+                whole = [row for row in rows if tuple(row[-number:]) != tuple(rows[-1][-number:])]
+                if not whole:
+                    size *= 2
+                    continue
+                rows = whole
+            yield from rows[:left]
+            if not full:
+                return
+            left = None if left is None else left - len(rows)
+            after = tuple(rows[-1][-number:])
 
     def free_bytes(self) -> int:
         """What of an SQLite file is free for new rows, which it keeps for them; 0 elsewhere. Raises OutOfReach."""
@@ -237,6 +272,23 @@ class Database:
                 raise
             # SQLite's word for a file that is damaged, or no database at all.
             raise OutOfReach(f"database {hide_password(self.url)}: {_first_line(error)}") from error
+
+
+def in_groups(rows: Iterable[_T], size: int = 500) -> Iterator[list[_T]]:
+    """The same rows, some at once."""
+    rest = iter(rows)
+    while some := list(itertools.islice(rest, size)):
+        yield some
+
+
+def _page(
+    connection: Connection, *, query: sa.Select[*tuple[Any, ...]], keys: Sequence[Any], after: Any, size: int
+) -> Sequence[AnyRow]:
+    """One row more than a page, with the keys behind the columns that were asked for."""
+    if after is not None:
+        query = query.where(sa.tuple_(*keys) > sa.tuple_(*after))
+    columns = [sa.label(f"_key{number}", key) for number, key in enumerate(keys)]
+    return connection.execute(query.add_columns(*columns).order_by(*keys).limit(size + 1)).all()
 
 
 def past(

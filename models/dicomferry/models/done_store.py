@@ -48,7 +48,7 @@ def write(database: Database, done: Done) -> int:
         present = connection.execute(sa.select(JobRow.id).where(JobRow.token == token)).scalar_one_or_none()
         return _write(connection, done, token) if present is None else present
 
-    return database.write(work, durable=True)
+    return database.write_once(work)
 
 
 def _write(connection: Connection, done: Done, token: str) -> int:

@@ -48,7 +48,9 @@ def exceptions(database: Database) -> list[dict[str, Any]]:
         for row in connection.execute(_remotes().where(RemoteRow.in_book).order_by(RemoteRow.name)):
             state = _state(row, now, probing=_is_probing(connection, row))
             learned = any(value is not None for value in state["learned"].values())
-            if not state["open"] or state["breaker"]["state"] != "closed" or learned:
+            # A breaker that nothing waits for is nobody's matter: it is looked at when something does.
+            broken = state["breaker"]["state"] != "closed" and _is_waited_for(connection, row.id)
+            if not state["open"] or broken or learned:
                 found.append({"name": row.name, "window": row.window, **state})
         return found
 
@@ -94,6 +96,12 @@ def _is_probing(connection: Connection, row: AnyRow) -> bool:
     if row.probe_chunk_id is None:
         return False
     return governor.running(connection, row.id, ChunkRow.id == row.probe_chunk_id) > 0
+
+
+def _is_waited_for(connection: Connection, remote_id: int) -> bool:
+    live = (ChunkState.PENDING, ChunkState.RUNNING, ChunkState.HELD)
+    query = sa.select(ChunkRow.id).where(ChunkRow.remote_id == remote_id, ChunkRow.state.in_(live))
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def _counts(connection: Connection, remote_id: int) -> dict[ChunkState, int]:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models import flaws, here, pairing
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
-from dicomferry.models.database import AnyRow, Database
+from dicomferry.models.database import AnyRow, Database, in_groups
 from dicomferry.models.job_view import moment
 from dicomferry.models.tables import ItemRow, JobRow
 
@@ -239,24 +239,11 @@ def _update(connection: Connection, key: int, **values: Any) -> None:
 def listing(database: Database, *, study: str | None = None, job_id: int | None = None) -> Iterator[dict[str, Any]]:
     """Every instance that is kept, by path, as stable JSON objects. Raises OutOfReach."""
     table = InstanceRow.__table__
-    arrived = (
-        sa.select(
-            ArrivalRow.instance_id,
-            sa.func.count().label("arrivals"),
-            sa.func.max(ArrivalRow.id).label("last"),
-        )
-        .group_by(ArrivalRow.instance_id)
-        .subquery()
-    )
-    query = (
-        sa.select(table, arrived.c.arrivals, ArrivalRow.calling_ae_title)
-        .outerjoin(arrived, arrived.c.instance_id == InstanceRow.id)
-        .outerjoin(ArrivalRow, ArrivalRow.id == arrived.c.last)
-        .where(*_chosen(study, job_id))
-        .order_by(InstanceRow.path)
-    )
-    with database.stream() as connection:
-        for row in connection.execute(query):
+    query = sa.select(table).where(*_chosen(study, job_id))
+    for rows in in_groups(database.pages(query, InstanceRow.path)):
+        arrived = _arrived(database, [row.id for row in rows])
+        for row in rows:
+            came = arrived.get(row.id)
             yield {
                 "sop_instance_uid": row.sop_instance_uid,
                 "sop_class_uid": row.sop_class_uid,
@@ -269,9 +256,22 @@ def listing(database: Database, *, study: str | None = None, job_id: int | None 
                 "current": row.is_current,
                 "flaw": row.flaw,
                 "stored_at": moment(row.stored_at),
-                "arrivals": row.arrivals or 0,
-                "calling_ae_title": row.calling_ae_title,
+                "arrivals": came.arrivals if came else 0,
+                "calling_ae_title": came.calling_ae_title if came else None,
             }
+
+
+def _arrived(database: Database, instances: Sequence[int]) -> dict[int, AnyRow]:
+    """How often each of these files came, and from whom the last time."""
+    arrived = (
+        sa.select(ArrivalRow.instance_id, sa.func.count().label("arrivals"), sa.func.max(ArrivalRow.id).label("last"))
+        .where(ArrivalRow.instance_id.in_(instances))
+        .group_by(ArrivalRow.instance_id)
+        .subquery()
+    )
+    query = sa.select(arrived, ArrivalRow.calling_ae_title).join(ArrivalRow, ArrivalRow.id == arrived.c.last)
+    rows = database.read(lambda connection: connection.execute(query).all())
+    return {row.instance_id: row for row in rows}
 
 
 def _chosen(study: str | None, job_id: int | None, flawed: bool = False) -> list[sa.ColumnElement[bool]]:

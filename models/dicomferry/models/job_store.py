@@ -54,7 +54,7 @@ def submit(
             ignore_window=ignore_window,
         )
 
-    return database.write(work, durable=True)
+    return database.write_once(work)
 
 
 def insert(

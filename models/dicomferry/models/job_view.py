@@ -127,25 +127,24 @@ def items(
     database: Database, job_id: int, *, state: ItemState | None = None, limit: int | None = None
 ) -> Iterator[dict[str, Any]]:
     """The items of a job one by one, chunk by chunk; raises NotFound."""
-    with database.stream() as connection:
-        job = connection.execute(_jobs().where(JobRow.id == job_id)).one_or_none()
-        if job is None:
-            raise _no_job(job_id)
-        service = service_of(job.kind, job.spec)
-        chunks = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id).order_by(ChunkRow.id)
-        if state and state is not ItemState.PENDING:
-            # Chunks know their numbers, so those without such an item are not even looked at.
-            chunks = chunks.where(getattr(ChunkRow, state.value) > 0)
-        left = limit
-        for chunk_id in connection.execute(chunks).scalars().all():
-            query = sa.select(*_ITEM_COLUMNS).where(ItemRow.chunk_id == chunk_id).order_by(ItemRow.id)
-            if state:
-                query = query.where(ItemRow.state == state)
-            for row in connection.execute(query.limit(left)):
-                yield _item(service, row)
-                left = None if left is None else left - 1
-            if left is not None and left <= 0:
-                return
+    job = database.read(lambda connection: connection.execute(_jobs().where(JobRow.id == job_id)).one_or_none())
+    if job is None:
+        raise _no_job(job_id)
+    service = service_of(job.kind, job.spec)
+    chunks = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id).order_by(ChunkRow.id)
+    if state and state is not ItemState.PENDING:
+        # Chunks know their numbers, so those without such an item are not even looked at.
+        chunks = chunks.where(getattr(ChunkRow, state.value) > 0)
+    left = limit
+    for chunk_id in database.read(lambda connection: connection.execute(chunks).scalars().all()):
+        query = sa.select(*_ITEM_COLUMNS).where(ItemRow.chunk_id == chunk_id)
+        if state:
+            query = query.where(ItemRow.state == state)
+        for row in database.pages(query, ItemRow.id, limit=left):
+            yield _item(service, row)
+            left = None if left is None else left - 1
+        if left is not None and left <= 0:
+            return
 
 
 def reasons(database: Database, job_id: int, state: ItemState) -> dict[str, int]:

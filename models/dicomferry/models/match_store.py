@@ -57,22 +57,21 @@ def spec_of(database: Database, job_id: int) -> FindSpec:
 
 def listing(database: Database, job_id: int, *, limit: int | None = None) -> Iterator[AnyRow]:
     """The matches of a job in order, one by one: those of the last attempt."""
-    with database.stream() as connection:
-        items = connection.execute(
-            sa.select(ItemRow.id, ChunkRow.fence)
-            .join(ChunkRow, ChunkRow.id == ItemRow.chunk_id)
-            .where(ChunkRow.job_id == job_id)
-            .order_by(ItemRow.id)
-        ).all()
-        left = limit
-        for item_id, fence in items:
-            # While a new attempt has not begun to ask, the rows are those of the one before.
-            # What repeats another stays in the record, and is shown once.
-            query = sa.select(*_COLUMNS).where(
-                MatchRow.item_id == item_id, MatchRow.fence == fence, MatchRow.repeats.is_(False)
-            )
-            for row in connection.execute(query.order_by(MatchRow.number).limit(left)):
-                yield row
-                left = None if left is None else left - 1
-            if left is not None and left <= 0:
-                return
+    asked = (
+        sa.select(ItemRow.id, ChunkRow.fence)
+        .join(ChunkRow, ChunkRow.id == ItemRow.chunk_id)
+        .where(ChunkRow.job_id == job_id)
+        .order_by(ItemRow.id)
+    )
+    left = limit
+    for item_id, fence in database.read(lambda connection: connection.execute(asked).all()):
+        # While a new attempt has not begun to ask, the rows are those of the one before.
+        # What repeats another stays in the record, and is shown once.
+        query = sa.select(*_COLUMNS).where(
+            MatchRow.item_id == item_id, MatchRow.fence == fence, MatchRow.repeats.is_(False)
+        )
+        for row in database.pages(query, MatchRow.number, limit=left):
+            yield row
+            left = None if left is None else left - 1
+        if left is not None and left <= 0:
+            return

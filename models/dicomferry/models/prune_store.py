@@ -145,7 +145,7 @@ def _mark(database: Database, old: Age) -> list[int]:
         connection.execute(sa.update(JobRow).where(JobRow.id.in_(found)).values(pruned_at=database.now(connection)))
         return found
 
-    return database.write(work)
+    return database.write(work, slow=True)
 
 
 def _remove(database: Database, table: type[Any], condition: sa.ColumnElement[bool]) -> int:
@@ -158,7 +158,7 @@ def _remove(database: Database, table: type[Any], condition: sa.ColumnElement[bo
         connection.execute(sa.delete(table).where(table.id.in_(found)))
         return len(found)
 
-    return database.write(work)
+    return database.write(work, slow=True)
 
 
 def _remove_jobs(database: Database, jobs: list[int]) -> int:
@@ -169,7 +169,7 @@ def _remove_jobs(database: Database, jobs: list[int]) -> int:
         connection.execute(sa.delete(EventRow).where(EventRow.job_id.in_(jobs)))
         return connection.execute(sa.delete(JobRow).where(JobRow.id.in_(jobs))).rowcount
 
-    return database.write(work)
+    return database.write(work, slow=True)
 
 
 def _remove_schedules(connection: Connection, old: Age) -> None:

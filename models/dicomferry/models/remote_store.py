@@ -88,22 +88,23 @@ def change(database: Database, name: str, address: str | None, **options: Any) -
 
     def work(connection: Connection) -> None:
         row = _by_name(connection, name)
-        if "timeouts" in values:
-            merged = {**row.timeouts, **values["timeouts"]}
-            values["timeouts"] = {key: seconds for key, seconds in merged.items() if seconds}
-        if values.get("quirks"):
-            values["quirks"] = quirks.merged(row.quirks, quirks.parse(values["quirks"]))
-        if values.get("window"):
-            values["window"] = window.changed(row.window, **given["window"])
-        if not values:
+        new = dict(values)
+        if "timeouts" in new:
+            merged = {**row.timeouts, **new["timeouts"]}
+            new["timeouts"] = {key: seconds for key, seconds in merged.items() if seconds}
+        if new.get("quirks"):
+            new["quirks"] = quirks.merged(row.quirks, quirks.parse(new["quirks"]))
+        if new.get("window"):
+            new["window"] = window.changed(row.window, **given["window"])
+        if not new:
             return
-        connection.execute(sa.update(RemoteRow).where(RemoteRow.id == row.id).values(**values))
+        connection.execute(sa.update(RemoteRow).where(RemoteRow.id == row.id).values(**new))
         if address:
             trial_store.forget(connection, row.id)
-        if address or values.keys() & {"window", *_RATES}:
+        if address or new.keys() & {"window", *_RATES}:
             governor.let_go(connection, row.id, database.now(connection), forget=bool(address))
 
-    database.write(work, durable=True)
+    database.write_once(work)
 
 
 def remove(database: Database, name: str) -> None:
@@ -118,7 +119,7 @@ def remove(database: Database, name: str) -> None:
             .values(in_book=False, removed_at=database.now(connection), name=f"{name} (removed, {row.id})")
         )
 
-    database.write(work, durable=True)
+    database.write_once(work)
 
 
 def resolve_id(database: Database, text: str) -> int:
@@ -161,9 +162,9 @@ def name_of(database: Database, text: str) -> str:
 def _insert(database: Database, work: Callable[[Connection], _T]) -> _T:
     """Run a write that adds a row unless it is there, and once more where another command added it meanwhile."""
     try:
-        return database.write(work, durable=True)
+        return database.write_once(work)
     except IntegrityError:
-        return database.write(work, durable=True)
+        return database.write_once(work)
 
 
 def load(database: Database, remote_id: int, *, ae_title: str, timeouts: Timeouts) -> Remote:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models import here, retrieve_store, target
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
-from dicomferry.models.database import Database
+from dicomferry.models.database import AnyRow, Database, in_groups
 from dicomferry.models.job_view import moment
 from dicomferry.models.proof import Basis, Depth
 from dicomferry.models.state import GOOD_ITEM_STATES
@@ -160,21 +160,6 @@ def _count_arrivals(connection: Connection, job_id: int, of: _Of) -> None:
 
 def instances(database: Database, job_id: int) -> Iterator[Row]:
     """One row per instance that was expected, then one per instance that came besides. Raises OutOfReach."""
-    arrived = (
-        sa.select(
-            InstanceRow.sop_instance_uid.label("uid"),
-            InstanceRow.study_instance_uid.label("study"),
-            InstanceRow.series_instance_uid.label("series"),
-            sa.func.count().label("number"),
-            sa.func.sum(sa.case((ArrivalRow.outcome == "conflict", 1), else_=0)).label("conflicts"),
-            sa.func.min(ArrivalRow.at).label("first"),
-            sa.func.max(ArrivalRow.at).label("last"),
-        )
-        .join(InstanceRow, InstanceRow.id == ArrivalRow.instance_id)
-        .where(ArrivalRow.job_id == job_id)
-        .group_by(InstanceRow.sop_instance_uid, InstanceRow.study_instance_uid, InstanceRow.series_instance_uid)
-        .subquery()
-    )
     request = ItemRow.__table__.alias("request")
     query = (
         sa.select(
@@ -184,19 +169,18 @@ def instances(database: Database, job_id: int) -> Iterator[Row]:
             InstanceRow.size.label("file_size"),
             InstanceRow.transfer_syntax_uid.label("file_syntax"),
             InstanceRow.sop_class_uid.label("file_class"),
-            arrived.c.number, arrived.c.conflicts, arrived.c.first, arrived.c.last,
         )
         .join(request, request.c.id == ItemRow.request_id)
         .outerjoin(
             InstanceRow,
             sa.and_(here.is_of(), InstanceRow.is_current, here.is_kept()),
         )
-        .outerjoin(arrived, here.is_filed_as(arrived.c.uid, arrived.c.study, arrived.c.series))
         .where(ItemRow.job_id == job_id)
-        .order_by(ItemRow.request_id, ItemRow.id)
     )  # fmt: skip
-    with database.stream() as connection:
-        for row in connection.execute(query):
+    for rows in in_groups(database.pages(query, ItemRow.request_id, ItemRow.id)):
+        arrived = _arrived(database, job_id, [row.id for row in rows])
+        for row in rows:
+            came = arrived.get(row.id)
             # An older file of an instance that did not come is none of this job's.
             good = row.state in GOOD_ITEM_STATES
             yield {
@@ -215,10 +199,10 @@ def instances(database: Database, job_id: int) -> Iterator[Row]:
                 "reason": row.reason,
                 "detail": row.detail,
                 "attempts": row.tries,
-                "arrivals": row.number or 0,
-                "conflicts": int(row.conflicts or 0),
-                "first_arrival": moment(row.first),
-                "last_arrival": moment(row.last),
+                "arrivals": came.number if came else 0,
+                "conflicts": int(came.conflicts) if came else 0,
+                "first_arrival": moment(came.first) if came else None,
+                "last_arrival": moment(came.last) if came else None,
                 "bytes": row.file_size if good else None,
                 "file": row.file if good else None,
             }
@@ -234,6 +218,28 @@ def instances(database: Database, job_id: int) -> Iterator[Row]:
             "state": "surplus",
             "file": found["path"],
         }
+
+
+def _arrived(database: Database, job_id: int, items: Sequence[int]) -> dict[int, AnyRow]:
+    """What came for a job of what these items expect: how often, when, and how often with another content."""
+    filed = here.is_filed_as(
+        InstanceRow.sop_instance_uid, InstanceRow.study_instance_uid, InstanceRow.series_instance_uid
+    )
+    query = (
+        sa.select(
+            ItemRow.id,
+            sa.func.count().label("number"),
+            sa.func.sum(sa.case((ArrivalRow.outcome == "conflict", 1), else_=0)).label("conflicts"),
+            sa.func.min(ArrivalRow.at).label("first"),
+            sa.func.max(ArrivalRow.at).label("last"),
+        )
+        .join(InstanceRow, filed)
+        .join(ArrivalRow, ArrivalRow.instance_id == InstanceRow.id)
+        .where(ItemRow.id.in_(items), ArrivalRow.job_id == job_id)
+        .group_by(ItemRow.id)
+    )
+    rows = database.read(lambda connection: connection.execute(query).all())
+    return {row.id: row for row in rows}
 
 
 INSTANCE_KEYS = (

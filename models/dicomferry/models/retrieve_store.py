@@ -68,9 +68,11 @@ def spec_of(database: Database, job_id: int) -> Retrieve:
 
 def surplus(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
     """The instances that came for a job although no item of it names them, as JSON objects. Raises OutOfReach."""
-    with database.stream() as connection:
-        for row in connection.execute(_surplus(job_id).order_by(InstanceRow.sop_instance_uid)):
-            yield dict(row._mapping)
+    for row in database.pages(_surplus(job_id), InstanceRow.sop_instance_uid):
+        yield {name: row._mapping[name] for name in SURPLUS_KEYS}
+
+
+SURPLUS_KEYS = ("sop_instance_uid", "sop_class_uid", "study_instance_uid", "series_instance_uid", "path")
 
 
 def requests(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
@@ -94,10 +96,8 @@ def requests(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
         .where(own.c.chunk_id == ItemRow.chunk_id, own.c.request_id == ItemRow.id, here.exists())
         .scalar_subquery()
     )
-    query = (
-        sa.select(ItemRow.__table__, received.label("received"))
-        .where(ItemRow.job_id == job_id, ItemRow.kind == "request")
-        .order_by(ItemRow.row, ItemRow.id)
+    query = sa.select(ItemRow.__table__, received.label("received")).where(
+        ItemRow.job_id == job_id, ItemRow.kind == "request"
     )
     shares = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id, ChunkRow.skipped > 0)
     lacking = (
@@ -111,19 +111,18 @@ def requests(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
         )
         .group_by(own.c.request_id, first.c.state, first.c.reason)
     )
-    with database.stream() as connection:
-        elsewhere: dict[int, Counter[tuple[ItemState, str | None]]] = {}
-        for row in connection.execute(lacking):
-            elsewhere.setdefault(row.request_id, Counter())[row.state, row.reason] = row.number
-        originals: dict[str, dict[str, Any]] = {}
-        for row in connection.execute(query):
-            told = _request(row, elsewhere.get(row.id))
-            identifier = json.dumps(told["identifier"])
-            if identifier in originals:  # the same request again, which is asked once
-                told |= {name: originals[identifier][name] for name in _OUTCOME}
-            else:
-                originals[identifier] = told
-            yield told
+    elsewhere: dict[int, Counter[tuple[ItemState, str | None]]] = {}
+    for row in database.read(lambda connection: connection.execute(lacking).all()):
+        elsewhere.setdefault(row.request_id, Counter())[row.state, row.reason] = row.number
+    originals: dict[str, dict[str, Any]] = {}
+    for row in database.pages(query, sa.func.coalesce(ItemRow.row, 0), ItemRow.id):
+        told = _request(row, elsewhere.get(row.id))
+        identifier = json.dumps(told["identifier"])
+        if identifier in originals:  # the same request again, which is asked once
+            told |= {name: originals[identifier][name] for name in _OUTCOME}
+        else:
+            originals[identifier] = told
+        yield told
 
 
 _OUTCOME = ("expectation", "verified", "basis", "listed_at", "expected", "received", "state", "reason", "status")
@@ -169,14 +168,13 @@ def studies(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
         .join(request, request.c.id == ItemRow.request_id)
         .where(ItemRow.job_id == job_id, ItemRow.request_id.is_not(None), ItemRow.is_first)
         .group_by(ItemRow.request_id, request.c.row, ItemRow.study_instance_uid)
-        .order_by(ItemRow.request_id, ItemRow.study_instance_uid)
     )
-    with database.stream() as connection:
-        for row in connection.execute(query):
-            yield {
-                key: value if value is None or isinstance(value, str) else int(value)
-                for key, value in row._mapping.items()
-            }
+    for row in database.pages(query, ItemRow.request_id, sa.func.coalesce(ItemRow.study_instance_uid, "")):
+        yield {
+            key: value if value is None or isinstance(value, str) else int(value)
+            for key, value in row._mapping.items()
+            if not key.startswith("_")
+        }
 
 
 def instances(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
@@ -190,25 +188,23 @@ def instances(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
             sa.and_(here.is_of(), here.is_kept(), InstanceRow.is_current),
         )
         .where(ItemRow.job_id == job_id)
-        .order_by(ItemRow.request_id, ItemRow.id)
     )
-    with database.stream() as connection:
-        for row in connection.execute(query):
-            yield {
-                "request_id": row.request_id,
-                "row": row.request_row,
-                "study_instance_uid": row.study_instance_uid,
-                "series_instance_uid": row.series_instance_uid,
-                "filed_study": row.filed_study_uid,
-                "filed_series": row.filed_series_uid,
-                "sop_instance_uid": row.sop_instance_uid,
-                "sop_class_uid": row.sop_class_uid,
-                "state": row.state.value,
-                "status": None if row.status is None else f"0x{row.status:04X}",
-                "reason": row.reason,
-                "detail": row.detail,
-                "path": row.file,
-            }
+    for row in database.pages(query, ItemRow.request_id, ItemRow.id):
+        yield {
+            "request_id": row.request_id,
+            "row": row.request_row,
+            "study_instance_uid": row.study_instance_uid,
+            "series_instance_uid": row.series_instance_uid,
+            "filed_study": row.filed_study_uid,
+            "filed_series": row.filed_series_uid,
+            "sop_instance_uid": row.sop_instance_uid,
+            "sop_class_uid": row.sop_class_uid,
+            "state": row.state.value,
+            "status": None if row.status is None else f"0x{row.status:04X}",
+            "reason": row.reason,
+            "detail": row.detail,
+            "path": row.file,
+        }
 
 
 def moves(database: Database, job_id: int) -> list[dict[str, Any]]:

@@ -144,7 +144,7 @@ def by_hand(database: Database, schedule: Schedule, order: Order) -> int:
         _write_run(connection, schedule.id, now, now, state=SUBMITTED, by_hand=True, job_id=job_id)
         return job_id
 
-    return database.write(work, durable=True)
+    return database.write_once(work)
 
 
 def _submit(

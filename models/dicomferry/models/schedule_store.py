@@ -65,7 +65,7 @@ def add(
         return of_row(row)
 
     try:
-        return database.write(work, durable=True)
+        return database.write_once(work)
     except IntegrityError:
         raise UsageError(
             f"there is a schedule {name} already: `dicomferry schedule remove {name}` first, or choose another name"
@@ -98,7 +98,7 @@ def pause(database: Database, name: str) -> None:
             raise UsageError(f"schedule {name} is paused already")
         _change(connection, row.id, paused_at=database.now(connection))
 
-    database.write(work, durable=True)
+    database.write_once(work)
 
 
 def resume(database: Database, name: str) -> int:
@@ -122,7 +122,7 @@ def resume(database: Database, name: str) -> int:
             missed = Missed(first, last, number, run_store.PAUSED)
             run_store.miss(connection, found.id, missed, now, f"paused from {found.minute(found.paused_at)}")
 
-    database.write(work, durable=True)
+    database.write_once(work)
     return number
 
 
@@ -139,7 +139,7 @@ def remove(database: Database, name: str) -> None:
             .values(state=run_store.SKIPPED, reason=run_store.REMOVED, detail=None, at=now)
         )
 
-    database.write(work, durable=True)
+    database.write_once(work)
 
 
 def recompute(database: Database) -> list[str]:

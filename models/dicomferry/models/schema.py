@@ -50,7 +50,7 @@ def upgrade(database: Database) -> str:
             raise ConfigurationError(f"database is of a version that this program does not know: {error}") from error
         return HEAD
 
-    return database.write(work, durable=True)
+    return database.write(work, durable=True, slow=True)
 
 
 def _make_private_file(database: Database) -> None:
