@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 import sqlalchemy as sa
 
 from dicomferry.models import archive_store, instance_store
+from dicomferry.models import database as database_module
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import Database
 from dicomferry.models.instance_store import Arrival, Received
@@ -178,3 +180,28 @@ def test_a_file_found_without_an_arrival(database: Database) -> None:
     instance_store.record(database, [replace(received(1), arrival=None)])
     (row,) = instance_store.listing(database)
     assert (row["arrivals"], row["calling_ae_title"]) == (0, None)
+
+
+@pytest.mark.parametrize("off", [-3600.0, 3600.0])
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_arrivals_are_timed_by_the_clock_that_they_are_held_against(
+    url: str, monkeypatch: pytest.MonkeyPatch, off: float
+) -> None:
+    """The computer of the storage SCP is an hour off: what came a moment ago came a moment ago by the record's clock."""
+    real = database_module.host_now
+    monkeypatch.setattr(database_module, "host_now", lambda: real() + timedelta(seconds=off))
+    own = Database(url)
+    came = received(1)
+    assert came.arrival is not None
+    moment = database_module.host_now()
+    found = replace(received(2), arrival=None, stored_at=moment)
+    instance_store.record(own, [replace(came, arrival=replace(came.arrival, at=moment)), found])
+    now = own.read(own.now)
+    times = own.read(
+        lambda connection: (
+            connection.execute(sa.select(ArrivalRow.at)).scalar_one(),
+            connection.execute(sa.select(InstanceRow.stored_at).where(InstanceRow.path == found.path)).scalar_one(),
+        )
+    )
+    assert all(abs((now - at).total_seconds()) < 1800 for at in times)
+    own.close()

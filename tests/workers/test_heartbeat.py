@@ -410,3 +410,42 @@ def test_the_record_away_while_a_peer_is_silent(site: Inline) -> None:
         site.lose()
         assert site.drain(job_id) is JobState.SUCCEEDED
     assert len(bench.stores) == 3
+
+
+def test_a_record_that_does_not_answer_takes_nobody_the_watch(beats: Beats) -> None:
+    """The heartbeat waits for the database: an attempt that comes to a standstill meanwhile is ended all the same, and
+    one whose lease must be over gives it up.
+    """
+    silent, asked = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        asked.set()
+        assert silent.wait(PATIENCE)
+
+    beats.trouble = wait
+    with beats.heart:
+        beats.now += 11
+        assert asked.wait(PATIENCE)
+        assert not beats.aborted.is_set()
+        beats.now += 30
+        assert beats.aborted.wait(PATIENCE)
+        assert beats.heart.lost
+        silent.set()
+
+
+def test_a_standstill_is_seen_while_the_record_does_not_answer(beats: Beats) -> None:
+    """The watchdog's time is over while the heartbeat waits: the association is aborted, then the process ends."""
+    silent, asked = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        asked.set()
+        assert silent.wait(PATIENCE)
+
+    beats.trouble = wait
+    with beats.heart:
+        beats.now += 11
+        assert asked.wait(PATIENCE)
+        beats.now += 100
+        assert beats.aborted.wait(PATIENCE)
+        silent.set()
+        assert beats.heart.gave_up or beats.heart.lost

@@ -12,11 +12,12 @@ log = telemetry.logger(__name__)
 
 
 class SignOfLife(threading.Thread):
-    """Calls `beat` every few seconds until `stop`; what goes wrong with one is made up for by the next."""
+    """Calls `beat` every so many seconds until `stop`; what goes wrong with one is made up for by the next."""
 
-    def __init__(self, beat: Callable[[], object]) -> None:
+    def __init__(self, beat: Callable[[], object], *, seconds: float = presence.BEAT_SECONDS) -> None:
         super().__init__(name="beat", daemon=True)
         self._beat = beat
+        self._seconds = seconds
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -32,4 +33,4 @@ class SignOfLife(threading.Thread):
                 log.warning("no sign of life could be given", error=str(error))
             except Exception:
                 log.exception("no sign of life could be given")
-            self._stopped.wait(presence.BEAT_SECONDS)
+            self._stopped.wait(self._seconds)

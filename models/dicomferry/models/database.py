@@ -118,6 +118,14 @@ class Database:
         self.steps.look(moment, before, self._monotonic())
         return moment
 
+    def ahead(self, connection: Connection) -> timedelta:
+        """How far the record's clock is ahead of this computer's: what a computer noted of itself is written down by
+        the record's, against which it will be held.
+        """
+        if self._clock or connection.dialect.name == "sqlite":
+            return timedelta()
+        return self.now(connection) - host_now()
+
     def _now(self, connection: Connection) -> datetime:
         if self._clock:
             return self._clock()
@@ -289,6 +297,11 @@ def _page(
         query = query.where(sa.tuple_(*keys) > sa.tuple_(*after))
     columns = [sa.label(f"_key{number}", key) for number, key in enumerate(keys)]
     return connection.execute(query.add_columns(*columns).order_by(*keys).limit(size + 1)).all()
+
+
+def host_now() -> datetime:
+    """Aware UTC now by this computer's clock."""
+    return datetime.now(UTC)
 
 
 def past(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -81,9 +81,10 @@ def record(database: Database, batch: Sequence[Received]) -> None:
 
     def work(connection: Connection) -> None:
         came = [_came(received) for received in batch]
+        now, ahead = database.now(connection), database.ahead(connection)
         pairs, items = pairing.pair(connection, came)
-        received = _record(connection, batch, pairs, database.now(connection))
-        pairing.settle(connection, items, received, database.now(connection))
+        received = _record(connection, batch, pairs, now, ahead)
+        pairing.settle(connection, items, received, now)
 
     database.write(work, durable=True)
 
@@ -102,7 +103,11 @@ def _came(received: Received) -> pairing.Came:
 
 
 def _record(
-    connection: Connection, batch: Sequence[Received], pairs: Sequence[pairing.Pair | None], now: datetime
+    connection: Connection,
+    batch: Sequence[Received],
+    pairs: Sequence[pairing.Pair | None],
+    now: datetime,
+    ahead: timedelta,
 ) -> set[int]:
     """The rows of these files, made where there are none."""
     files = {received.path: received for received in batch}
@@ -111,7 +116,9 @@ def _record(
     conflicts: set[int] = set()
     fresh = [files[path] for path in files if path not in known]
     if fresh:
-        connection.execute(insert_unless_there(connection, InstanceRow), [_instance(received) for received in fresh])
+        connection.execute(
+            insert_unless_there(connection, InstanceRow), [_instance(received, ahead) for received in fresh]
+        )
         known = _ids(connection, files)
         conflicts = choose_current(connection, (received.sop_instance_uid for received in fresh))
     arrivals = [
@@ -121,6 +128,7 @@ def _record(
     ]
     if arrivals:
         for row in arrivals:
+            row["at"] += ahead
             if row["outcome"] == "stored" and row["instance_id"] in conflicts:
                 row["outcome"] = "conflict"
         sizes = {known[received.path]: received.size for received in batch if received.path in known}
@@ -169,9 +177,11 @@ def _count_bytes(connection: Connection, rows: Sequence[dict[str, Any]], sizes: 
         )
 
 
-def _instance(received: Received) -> dict[str, Any]:
+def _instance(received: Received, ahead: timedelta) -> dict[str, Any]:
     # `asdict` copies each value deeply: half of what a row costs.
     row = {**vars(received), "is_current": received.relation == "first"}
+    if received.arrival is None:  # found, and looked at by nobody who would know it again by this
+        row["stored_at"] += ahead
     del row["arrival"]
     return row
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Any fixed number will do; every upgrade of every installation in one PostgreSQL database takes turns on it.
 _ADVISORY_LOCK = 7_306_914_225
+_PATIENCE = 300.0
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -50,7 +51,9 @@ def upgrade(database: Database) -> str:
             raise ConfigurationError(f"database is of a version that this program does not know: {error}") from error
         return HEAD
 
-    return database.write(work, durable=True, slow=True)
+    # Another process that upgrades an SQLite file keeps it for as long as that takes.
+    patience = _PATIENCE if database.is_sqlite else None
+    return database.write(work, durable=True, slow=True, patience=patience)
 
 
 def _make_private_file(database: Database) -> None:

@@ -46,7 +46,10 @@ class Heartbeat:
         self._abort: Callable[[], None] | None = None
         self._broken_off = False
         self._impatient = False
+        self._renewed = self._moved
+        self._asking = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self.signals = lease.Signals(cancel=False, hold=False, drain=False, limits=held.limits)
         self.lost = False
         self.gave_up = False
@@ -54,12 +57,15 @@ class Heartbeat:
         """Whether a stop was asked for and the peer stayed silent after that."""
 
     def __enter__(self) -> Heartbeat:
+        self._renewed = time.monotonic()
         self._thread.start()
+        self._watcher.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+        self._watcher.join()
 
     @property
     def stop(self) -> bool:
@@ -91,20 +97,17 @@ class Heartbeat:
             raise LeaseLost(f"chunk {self._held.chunk_id}: the lease ran out")
 
     def _run(self) -> None:
-        renewed = time.monotonic()
         stopped: float | None = None
         renew_every = self._lease_seconds / 3
-        while not self._ended.wait(min(TICK_SECONDS, renew_every)):
+        while not self._ended.wait(min(TICK_SECONDS, renew_every)) and not (self.lost or self.gave_up):
             now = time.monotonic()
-            if now - self._moved > self._watchdog:
-                self._give_up()
-                return
+            self._asking = True
             try:
-                if now - renewed >= renew_every:
+                if now - self._renewed >= renew_every:
                     self.signals = lease.renew(
                         self._database, self._held, self._worker, lease_seconds=self._lease_seconds
                     )
-                    renewed = now
+                    self._renewed = now
                 else:
                     self.signals = lease.signals(self._database, self._held, self._worker)
             except LeaseLost:
@@ -113,13 +116,29 @@ class Heartbeat:
             except Exception as error:
                 # Whatever it is: without this thread nobody would notice that the lease is lost.
                 log.warning("heartbeat cannot reach the record", chunk=self._held.chunk_id, error=str(error))
-                if time.monotonic() - renewed > self._lease_seconds:
+                if time.monotonic() - self._renewed > self._lease_seconds:
                     self._lose()
                     return
+            finally:
+                self._asking = False
             if self.signals.stop:
                 self._stop.set()
                 stopped = stopped or now
                 self._hurry(now - max(stopped, self._moved))
+
+    def _watch(self) -> None:
+        """Apart from the one that asks the record: it may have to wait for an answer, and nobody would watch."""
+        overdue = False
+        while not self._ended.wait(min(TICK_SECONDS, self._lease_seconds / 3)) and not self.lost:
+            now = time.monotonic()
+            if now - self._moved > self._watchdog:
+                self._give_up()
+                return
+            # Twice in a row: a process that was stopped for a while asks first whether the lease is still its own.
+            was, overdue = overdue, self._asking and now - self._renewed > self._lease_seconds
+            if was and overdue:
+                log.warning("the record does not answer", chunk=self._held.chunk_id)
+                self._lose()
 
     def _hurry(self, silent: float) -> None:
         """A stop was asked for, and nothing has moved for so many seconds since."""

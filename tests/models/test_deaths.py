@@ -1,0 +1,98 @@
+"""Requests that kill whoever runs them: each is held alone, named, and the others of its job go on."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from datetime import UTC, datetime
+
+import pytest
+import sqlalchemy as sa
+
+from dicomferry.models import job_store, lease, plan_store, retry, spec
+from dicomferry.models.state import ChunkState, ItemState, JobState
+from dicomferry.models.tables import EventRow
+
+from .site import LEASE, Site
+
+NUMBER = 10
+
+
+def retrieve(site: Site) -> int:
+    """A retrieve of some studies, planned: a chunk for each."""
+    rows = tuple((number, (("0020000D", f"1.2.3.{number}"),)) for number in range(2, 2 + NUMBER))
+    job_id = job_store.submit(site.database, spec.GetSpec(identifiers=rows, level="study"), site.remote_id)
+    held = site.claim_plan(job_id)
+    common = {"kind": "request", "is_first": True, "state": ItemState.PENDING}
+    chunks = [[{**common, "row": row, "identifier": [list(key) for key in keys]}] for row, keys in rows]
+    plan_store.add_batch(site.database, held, cursor=b"end", chunks=chunks, decided=())
+    site.finish(held, planned=True)
+    return job_id
+
+
+@pytest.mark.parametrize(("killers", "seed"), list(itertools.product(range(6), range(2))))
+def test_requests_that_kill_their_worker(site: Site, killers: int, seed: int) -> None:
+    """Of the requests of a retrieve any number kills its worker, five times each; the others are run meanwhile."""
+    job_id = retrieve(site)
+    rows = {item.chunk_id: item.row for item in site.items(job_id)}
+    deadly = set(random.Random(seed).sample(sorted(rows.values()), killers))
+    deaths = finished = 0
+    for _ in range(NUMBER * retry.MAX_DEATHS * 2):
+        held = site.try_claim()
+        if held is None:
+            if not any(chunk.state is ChunkState.PENDING for chunk in site.chunks(job_id)):
+                break
+            site.clock.move(retry.LONGEST_AFTER_DEATH)
+        elif rows[held.chunk_id] in deadly:
+            deaths += 1
+            site.clock.move(LEASE + 1)
+            assert lease.expire(site.database) == 1
+        else:
+            finished += 1
+            site.complete(held)
+    assert (deaths, finished) == (retry.MAX_DEATHS * killers, NUMBER - killers)
+    states = {rows[chunk.id]: chunk.state for chunk in site.chunks(job_id)}
+    assert {row for row, state in states.items() if state is ChunkState.HELD} == deadly
+    assert sum(state is ChunkState.DONE for state in states.values()) == NUMBER - killers
+    assert site.state(job_id) is (JobState.HELD if killers else JobState.SUCCEEDED)
+    query = sa.select(EventRow.text).where(EventRow.job_id == job_id, EventRow.kind == "held")
+    told = site.database.read(lambda connection: connection.execute(query).scalars().all())
+    assert len(told) == killers and all(any(f"request {row}:" in text for text in told) for row in deadly)
+
+
+@pytest.mark.parametrize("deaths", range(1, 9))
+def test_the_pause_after_a_death_doubles(deaths: int) -> None:
+    """One second after the first, then twice as long each time, a minute at most."""
+    now = datetime(2026, 11, 30, tzinfo=UTC)
+    decision = retry.decide_death(deaths=deaths, blamed=True, barren=0, waiting_since=None, now=now)
+    assert decision.at is not None
+    assert (decision.at - now).total_seconds() == min(2 ** (deaths - 1), 60)
+    assert decision.next is retry.Next.RETRY
+
+
+def test_who_is_not_blamed_is_held_in_the_end() -> None:
+    """Five deaths in a row of which nobody knows on what: that chunk alone is held."""
+    now = datetime(2026, 11, 30, tzinfo=UTC)
+    ends = [
+        retry.decide_death(deaths=deaths, blamed=False, barren=0, waiting_since=None, now=now).next
+        for deaths in range(1, 6)
+    ]
+    assert ends == [retry.Next.RETRY] * 4 + [retry.Next.HOLD]
+
+
+def test_chunks_made_later_are_not_held_along(site: Site) -> None:
+    """A plan goes on while one of its chunks is held for its deaths: what it finds is sent."""
+    job_id = site.submit_store()
+    held = site.claim_plan(job_id)
+    site.batch(held, 1)
+    for _ in range(retry.MAX_DEATHS):
+        (chunk,) = [one for one in site.chunks(job_id) if one.state is ChunkState.PENDING]
+        claimed = site.claim()
+        assert claimed.chunk_id == chunk.id
+        site.clock.move(LEASE + 1)
+        lease.renew(site.database, held, site.planner, lease_seconds=LEASE)
+        lease.expire(site.database)
+        site.clock.move(retry.LONGEST_AFTER_DEATH)
+        lease.renew(site.database, held, site.planner, lease_seconds=LEASE)
+    site.batch(held, 1)
+    assert [chunk.state for chunk in site.chunks(job_id)] == [ChunkState.HELD, ChunkState.PENDING]
