@@ -187,7 +187,7 @@ def test_a_file_found_without_an_arrival(database: Database) -> None:
 def test_arrivals_are_timed_by_the_clock_that_they_are_held_against(
     url: str, monkeypatch: pytest.MonkeyPatch, off: float
 ) -> None:
-    """The computer of the storage SCP is an hour off: what came a moment ago came a moment ago by the record's clock."""
+    """The computer of the storage SCP is an hour off: what came just now came just now by the record's clock."""
     real = database_module.host_now
     monkeypatch.setattr(database_module, "host_now", lambda: real() + timedelta(seconds=off))
     own = Database(url)

@@ -116,9 +116,8 @@ def _record(
     conflicts: set[int] = set()
     fresh = [files[path] for path in files if path not in known]
     if fresh:
-        connection.execute(
-            insert_unless_there(connection, InstanceRow), [_instance(received, ahead) for received in fresh]
-        )
+        rows = [_instance(received, ahead) for received in fresh]
+        connection.execute(insert_unless_there(connection, InstanceRow), rows)
         known = _ids(connection, files)
         conflicts = choose_current(connection, (received.sop_instance_uid for received in fresh))
     arrivals = [
