@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
+from dicomferry.models import governor, remote_store
+from dicomferry.models.state import ItemState
+from dicomferry.models.tables import ChunkRow
 from support.peers import StoreScp
 from support.process import free_port
 from support.scripted_peer import (
@@ -199,6 +204,31 @@ def test_echo_that_is_answered_with_a_failure(desk: Desk) -> None:
     with ScriptedPeer(script) as peer:
         found = desk.json("remote", "echo", f"PACS1@127.0.0.1:{peer.port}", code=1)
     assert (found["ok"], found["step"], found["status"]) == (False, "C-ECHO", "0x0122")
+
+
+def test_echo_of_a_peer_that_is_back(desk: Desk, storescp: StoreScp) -> None:
+    """What waited for the remote goes on, and a line says so; once it is closed nothing is said."""
+    remote_store.change(desk.database, "pacs1", f"PACS1@127.0.0.1:{storescp.port}")
+    job_id = desk.store_job([(ItemState.PENDING, None, None)])
+    until = datetime.now(UTC) + timedelta(hours=1)
+
+    def broken(connection: sa.Connection) -> None:
+        ill = {"failures": 3, "broken_since": until, "probe_at": until, "reason": "unreachable"}
+        governor.update(connection, desk.remote_id, ill)
+        waits = {"not_before": until, "waits_from": until - timedelta(hours=2), "reason": "unreachable"}
+        connection.execute(sa.update(ChunkRow).where(ChunkRow.job_id == job_id).values(**waits))
+
+    desk.database.write(broken)
+    assert "what waited for pacs1 goes on" in desk.run("remote", "echo", "pacs1").stderr
+    assert desk.json("jobs", "show", str(job_id))["not_before"] is None
+    assert "goes on" not in desk.run("remote", "echo", "pacs1").stderr
+
+
+def test_resume_says_how_much_goes_on(desk: Desk) -> None:
+    """One line; a name that is not in the book is exit 2."""
+    assert desk.remote_id
+    assert desk.run("remote", "resume", "pacs1").stdout == "pacs1: 0 chunks that waited are tried now\n"
+    assert "did you mean pacs1?" in desk.run("remote", "resume", "pacs", code=2).stderr
 
 
 def test_echo_of_nobody(desk: Desk) -> None:

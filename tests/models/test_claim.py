@@ -157,6 +157,19 @@ def test_a_closed_gate_writes_no_attempt_and_no_event(site: Site) -> None:
     assert site.everything() == before
 
 
+def test_quick_leaves_a_process_to_bulk(site: Site) -> None:
+    """Queries to mute archives take as many processes as there are slots, of which the pool has one more."""
+    worker = presence.register(site.database, "worker", slots=2)
+    for number in range(4):
+        site.echo(site.remote(f"MUTE{number}"))
+    taken = [site.claim("quick", worker) for _ in range(2)]
+    assert site.try_claim("quick", worker) is None
+    site.store(1)
+    assert site.claim("bulk", worker)
+    site.complete(taken[0])
+    assert site.claim("quick", worker)
+
+
 def test_a_worker_runs_no_more_bulk_chunks_than_it_has_slots(site: Site) -> None:
     """The slots are counted in SQL, for each worker; another worker has its own."""
     worker = presence.register(site.database, "worker", slots=1)

@@ -78,6 +78,26 @@ def test_a_due_time_fires_once(site: Site) -> None:
     assert event.text == "echo job submitted by schedule hourly, due 2026-11-22 04:00 CET"
 
 
+@pytest.mark.parametrize("back", [-600.0, -7200.0])
+def test_a_due_time_fires_once_though_the_clock_goes_back(site: Site, back: float) -> None:
+    """The clock shows the due time twice: the second time, after a restart of the scheduler or a pause as well, it is
+    settled already. Later ones come at their time.
+    """
+    _add(site)
+    site.clock.move(3600)
+    (job,) = _scan(site)
+    site.clock.step(back)
+    assert schedule_store.recompute(site.database) == []
+    schedule_store.pause(site.database, "hourly")
+    schedule_store.resume(site.database, "hourly")
+    site.clock.move(-back)
+    assert _scan(site) == []
+    assert _runs(site) == [("submitted", None, job)]
+    job_store.cancel(site.database, job)
+    site.clock.move(3600)
+    assert len(_scan(site)) == 1
+
+
 def test_of_several_schedulers_one_fires(site: Site) -> None:
     """Whoever moves the due time on writes the job; the others find that they were late and write nothing."""
     found = _add(site)

@@ -7,7 +7,13 @@ from typing import Any
 from dicomferry.cli import record, render, words
 from dicomferry.models import dimse_status, remote_store
 from dicomferry.models import remote as grammar
-from dicomferry.models.errors import ContextNotAccepted, DimseError, RemoteUnreachable
+from dicomferry.models.errors import (
+    ConfigurationError,
+    ContextNotAccepted,
+    DimseError,
+    OutOfReach,
+    RemoteUnreachable,
+)
 from dicomferry.models.remote import Remote
 from dicomferry.models.settings import Settings
 from dicomferry.workers.dimse.echo import echo
@@ -65,9 +71,14 @@ def tell_the_record(found: dict[str, Any]) -> bool:
     """The remote answers: whoever waited for that goes on; whether its breaker was open. Raises OutOfReach."""
     from dicomferry.models import breaker
 
-    name = found["address"] if grammar.looks_like_address(found["remote"]) else found["remote"]
-    database = record.for_reading(record.settings()) if found["ok"] else None
-    return database is not None and breaker.answers(database, name)
+    by_address = grammar.looks_like_address(found["remote"])
+    try:
+        database = record.for_reading(record.settings()) if found["ok"] else None
+        return database is not None and breaker.answers(database, found["address" if by_address else "remote"])
+    except (OutOfReach, ConfigurationError):
+        if by_address:  # a look at an address needs no record
+            return False
+        raise
 
 
 def tell(found: dict[str, Any]) -> None:
