@@ -10,11 +10,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from dicomferry.models import job_store, lease, prune_store
+from dicomferry.models import job_store, lease, presence, prune_store
 from dicomferry.models.database import Database
 from dicomferry.models.errors import LeaseLost, Locked, OutOfReach
 from dicomferry.models.state import AttemptEnd, ChunkState
-from dicomferry.models.tables import ChunkRow, JobRow, MoveRow
+from dicomferry.models.tables import ChunkRow, JobRow, MoveRow, TurnRow
 
 from .site import DONE, LEASE, Site
 
@@ -51,6 +51,17 @@ def test_the_sweep_leaves_out_what_it_cannot_lock(site: Site, url: str, what: st
         assert [chunk.state for chunk in site.chunks(other)] == [ChunkState.PENDING]
         assert [chunk.state for chunk in site.chunks(frozen)] == [ChunkState.RUNNING]
     assert lease.expire(site.database) == 1
+
+
+@postgresql_only
+def test_a_turn_that_is_locked_is_somebody_elses(site: Site, url: str) -> None:
+    """A role that stands still while it takes its turn holds up no other one."""
+    other = presence.register(site.database, "worker", slots=1)
+    assert presence.take_turn(site.database, "sweep", site.worker, seconds=10)
+    site.clock.move(11)
+    with holding(url, sa.select(TurnRow.name).with_for_update()):
+        assert presence.take_turn(site.database, "sweep", other, seconds=10) is False
+    assert presence.take_turn(site.database, "sweep", other, seconds=10) is True
 
 
 @postgresql_only

@@ -90,6 +90,11 @@ class Faulty(Database):
             raise Killed
         return result
 
+    def write_at_once(self, work: Callable[[Connection], _T]) -> _T:
+        """The same for what is not waited for; it is not counted."""
+        self._reach()
+        return super().write_at_once(work)
+
     def read(self, work: Callable[[Connection], _T]) -> _T:
         """One transaction, unless the record is away."""
         self._reach()

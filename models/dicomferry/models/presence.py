@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from dicomferry.models.database import AnyRow, Database, past
+from dicomferry.models.errors import Locked
 from dicomferry.models.tables import ChunkRow, TurnRow, WorkerRow
 
 BEAT_SECONDS = 5.0
@@ -150,6 +151,8 @@ def take_turn(database: Database, name: str, worker: Worker, *, seconds: float) 
         return True
 
     try:
-        return database.write(work)
+        return database.write_at_once(work)
+    except Locked:  # whoever has the turn takes it anew at this moment, or stands still
+        return False
     except IntegrityError:  # two roles made the row at the same moment
         return False

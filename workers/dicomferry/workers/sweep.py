@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models import claim, lease, ledger, presence, spec, telemetry
 from dicomferry.models.database import Database
+from dicomferry.models.errors import LeaseLost, Locked
 from dicomferry.models.presence import Worker
 from dicomferry.models.state import FINAL_JOB_STATES, ChunkState
 from dicomferry.models.tables import ChunkRow, JobRow
@@ -25,12 +27,15 @@ def sweep(database: Database, worker: Worker, ring: Callable[[str], object]) -> 
     Raises OutOfReach.
     """
     if not presence.take_turn(database, "sweep", worker, seconds=_TURN_SECONDS):
+        database.steps.take()  # a clock that was set is the matter of whoever has the turn
         return
     lost = lease.expire(database)
     if lost:
         log.warning("leases ended", number=lost)
     for job_id in _missed_ends(database):
-        _end(database, job_id)
+        # What somebody else has locked is left for the next round; a job that was pruned meanwhile has ended.
+        with contextlib.suppress(Locked, LeaseLost):
+            _end(database, job_id)
     for lane in spec.LANES:
         if claim.any_due(database, lane):
             ring(lane)
@@ -62,5 +67,5 @@ def _end(database: Database, job_id: int) -> None:
         lease.lock_job(connection, job_id)
         ledger.derive(connection, job_id, database.now(connection))
 
-    database.write(work)
+    database.write_at_once(work)
     log.warning("a missed end was made up for", job=job_id)
