@@ -378,10 +378,7 @@ def echo(remote: str, as_json: bool) -> None:
 @remote.command()
 @click.argument("name", metavar="NAME", type=options.RemoteType())
 def resume(name: str) -> None:
-    """Go on with a remote now: what waits for it to answer again is tried, and what was learned of it is forgotten.
-
-    Windows, limits, --not-before and holds stay as they are.
-    """
+    """Try what waits for a remote to answer now, and forget what was learned of it; windows, limits and holds stay."""
     from dicomferry.cli import record
     from dicomferry.models import breaker, remote_store
 

@@ -41,12 +41,14 @@ MOMENTS = frozenset(
         "governor": "broken_since",
         "instance": "stored_at removed_at",
         "look": "asked_at",
-        "job": "submitted_at served_at started_at finished_at busy_since pruned_at",
+        "item": "listed_at",
+        "job": "accepted_at submitted_at served_at started_at finished_at busy_since pruned_at",
         "move": "asked_at answered_at",
         "notification": "at",
         "remote": "created_at removed_at",
         "schedule": "created_at paused_at removed_at",
         "schedule_run": "at",
+        "unindexed": "at",
         "worker": "started_at ended_at",
     }.items()
     for name in names.split()
