@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from dicomferry.models.errors import UnusableFile
 from dicomferry.workers.elements import (
@@ -140,6 +140,14 @@ def checked_uids(
     )
 
 
+class SopUids(NamedTuple):
+    """SOP class and SOP instance UID as they stand in a data set; the second stands at `at`, -1: it was not met."""
+
+    sop_class: bytes | None
+    sop_instance: bytes | None
+    at: int
+
+
 def is_instance(data: bytes | memoryview, pos: int, syntax: str, sop_class: str, sop_instance: str) -> bool | None:
     """Whether the data set that begins at `pos` is of this SOP class and this SOP instance; None where its first
     elements, in ascending order, do not tell.
@@ -149,14 +157,26 @@ def is_instance(data: bytes | memoryview, pos: int, syntax: str, sop_class: str,
             data, pos = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[pos:], 4096), 0
         except zlib.error:
             return None
+    of_class, instance, _ = sop_uids(data, pos, syntax)
+    if of_class is not None and of_class.rstrip(BLANKS) != sop_class.encode():
+        return False
+    if instance is None:
+        return None
+    return instance.rstrip(BLANKS) == sop_instance.encode() and (of_class is not None or None)
+
+
+def sop_uids(data: bytes | memoryview, pos: int, syntax: str) -> SopUids:
+    """What the first elements, in ascending order, of the data set that begins at `pos` tell; a deflated one has to be
+    inflated.
+    """
     big, implicit = syntax == EXPLICIT_BE, syntax in IMPLICIT
     unpack, unpack_length, sizes = UNPACK_HEADER[big], UNPACK_LENGTH[big], HEADER_SIZES[big]
     available = len(data) - 12
-    of_class = False
+    of_class = None
     while pos <= available:
         group, element, vr, length = unpack(data, pos)
         if group > 8 or (group == 8 and element > 0x18):
-            return None
+            break
         head = 0 if implicit else sizes.get(vr, -1)
         if head == 8:
             start = pos + 8
@@ -164,20 +184,18 @@ def is_instance(data: bytes | memoryview, pos: int, syntax: str, sop_class: str,
             start = pos + 12
             length = unpack_length(data, pos + 8)[0]
         elif head:
-            return None
+            break
         else:
             start = pos + 8
             length = unpack_length(data, pos + 4)[0]
         pos = start + length
         if pos > len(data):
-            return None
+            break
         if group == 8 and element == 0x16:
-            of_class = bytes(data[start:pos]).rstrip(BLANKS) == sop_class.encode()
-            if not of_class:
-                return False
+            of_class = bytes(data[start:pos])
         elif group == 8 and element == 0x18:
-            return bytes(data[start:pos]).rstrip(BLANKS) == sop_instance.encode() and (of_class or None)
-    return None
+            return SopUids(of_class, bytes(data[start:pos]), start)
+    return SopUids(of_class, None, -1)
 
 
 def _check_first(data: bytes, pos: int, implicit: bool, big: bool, syntax: str) -> None:

@@ -30,8 +30,7 @@ AHEAD = 8
 _SKIPPED_REASONS = frozenset({"not DICOM", "DICOMDIR"})
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One path of the inventory. PENDING is sendable and has a header; SKIPPED and FAILED say why.
 
     `size` in bytes and `mtime_ns` are those of the bytes that were read, 0 where nothing could be.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dicomferry.models.errors import UnusableFile
 from dicomferry.workers import meta_group
@@ -61,8 +61,7 @@ MOST_READ = 16 << 20
 """How far into a file `read_header` looks at most: no honest meta group is longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What the beginning of a DICOM file tells. The UIDs are the data set's, without trailing NUL and blanks.
 
     `data_offset` is the position in bytes of the data set's first byte. Study and series UID are None where

@@ -8,8 +8,8 @@ import time
 from typing import NamedTuple
 
 from dicomferry.models.errors import UnusableFile
-from dicomferry.workers import meta_group, part10
-from dicomferry.workers.data_set import NeedMore, is_instance
+from dicomferry.workers import part10
+from dicomferry.workers.dimse.heads import Heads
 
 # As much of a file is read at once for its check: nearly always all that comes before its pixels.
 _FIRST_READ = 16384
@@ -19,6 +19,10 @@ _HEAD = 512
 
 _TICK = 0.01
 """Seconds by which file systems' clocks move on, at most: of two changes within one, the second leaves no trace."""
+
+
+_State = tuple[int, int, int, int]
+"""A file's size in bytes, when its bytes and when its status changed in nanoseconds, and how many names it has."""
 
 
 class LocalInstance(NamedTuple):
@@ -46,30 +50,29 @@ class OpenInstance(NamedTuple):
     header: part10.Header
     length: int
     pad: bool
-    seen: os.stat_result
+    seen: _State
     head: bytes
 
     def is_as_seen(self) -> bool:
         """Whether the file has been left alone since, and is still what its path leads to."""
-        return _state(os.fstat(self.fd)) == _state(self.seen)
+        return _state(os.fstat(self.fd)) == self.seen
 
     def is_unchanged(self) -> bool:
         """Whether its bytes have been left alone since, as far as the file system can tell."""
-        now, seen = os.fstat(self.fd), self.seen
-        if (now.st_size, now.st_mtime_ns) != (seen.st_size, seen.st_mtime_ns):
-            return False
+        now = _state(os.fstat(self.fd))
         # A name given or taken moves the third time on as well, and none of the bytes.
-        return now.st_ctime_ns == seen.st_ctime_ns or now.st_nlink != seen.st_nlink
+        return now == self.seen or (now[:2] == self.seen[:2] and now[3] != self.seen[3])
 
     def close(self) -> None:
         """Let go of it."""
         os.close(self.fd)
 
 
-def open_instance(item: LocalInstance, *, strict_meta: bool = False) -> OpenInstance:
+def open_instance(item: LocalInstance, heads: Heads | None = None, *, strict_meta: bool = False) -> OpenInstance:
     """Open a file and look into it. Raises UnusableFile for everything that forbids to send it.
 
-    `strict_meta` forbids a meta group that names another class or instance than the data set.
+    `heads` have seen the head of the file before. `strict_meta` forbids a meta group that names another class or
+    instance than the data set.
     """
     try:
         fd = part10.open_file(item.path)
@@ -78,19 +81,19 @@ def open_instance(item: LocalInstance, *, strict_meta: bool = False) -> OpenInst
     except OSError as error:
         raise UnusableFile("unreadable", error.strerror or str(error)) from error
     try:
-        return _look_into(item, fd, strict_meta)
+        return _look_into(item, fd, heads or Heads(), strict_meta)
     except BaseException:
         os.close(fd)
         raise
 
 
-def _look_into(item: LocalInstance, fd: int, strict_meta: bool) -> OpenInstance:
+def _look_into(item: LocalInstance, fd: int, heads: Heads, strict_meta: bool) -> OpenInstance:
     try:
         now = _settled(fd)
         if not stat.S_ISREG(now.st_mode):
             raise UnusableFile("unreadable", "not a regular file")
         first = os.pread(fd, _FIRST_READ, 0)
-        header = _as_planned(item, first, now) or part10.read_header(item.path, first=first, fd=fd)
+        header = _as_planned(item, first, now, heads) or part10.read_header(item.path, first=first, fd=fd)
         if header.sop_instance_uid != item.sop_instance_uid:
             raise UnusableFile("changed", f"the file now holds instance {header.sop_instance_uid}")
         if header.sop_class_uid != item.sop_class_uid:
@@ -107,7 +110,7 @@ def _look_into(item: LocalInstance, fd: int, strict_meta: bool) -> OpenInstance:
         # Only the deflated byte stream is padded, with a single NUL (PS3.5 A.5).
         raise UnusableFile("odd length", f"its data set has {length} bytes; PS3.5 7.1.1 makes every value even")
     head = first[header.data_offset : header.data_offset + _HEAD]
-    return OpenInstance(item, fd, header, length, pad, now, head)
+    return OpenInstance(item, fd, header, length, pad, _state(now), head)
 
 
 def _settled(fd: int) -> os.stat_result:
@@ -119,41 +122,21 @@ def _settled(fd: int) -> os.stat_result:
     return now
 
 
-def _state(now: os.stat_result) -> tuple[int, int, int]:
+def _state(now: os.stat_result) -> _State:
     # The third changes also where another file takes the path: the number of names is one less then.
-    return now.st_size, now.st_mtime_ns, now.st_ctime_ns
+    return now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_nlink
 
 
-def _as_planned(item: LocalInstance, first: bytes, now: os.stat_result) -> part10.Header | None:
+def _as_planned(item: LocalInstance, first: bytes, now: os.stat_result, heads: Heads) -> part10.Header | None:
     """The header of a file that did not change since the plan read it: only where its data set begins is missing.
 
     None where the file did change, has no preamble, or its first elements do not show the planned class and instance:
     then all of it is read anew.
     """
-    if (now.st_size, now.st_mtime_ns) != (item.size, item.mtime_ns) or first[128:132] != b"DICM":
+    _, _, size, mtime_ns, sop_class, sop_instance, syntax = item
+    if now.st_size != size or now.st_mtime_ns != mtime_ns or first[128:132] != b"DICM":
         return None
-    uids = item.sop_class_uid, item.sop_instance_uid
-    try:
-        values, start = meta_group.read(first)
-    except (NeedMore, UnusableFile):
+    begin = heads.begin(first, syntax, sop_class, sop_instance)
+    if begin is None:
         return None
-    if not is_instance(first, start, item.transfer_syntax_uid, *uids):
-        return None
-    return part10.Header(
-        sop_class_uid=item.sop_class_uid,
-        sop_instance_uid=item.sop_instance_uid,
-        transfer_syntax_uid=item.transfer_syntax_uid,
-        study_instance_uid=None,
-        series_instance_uid=None,
-        data_offset=start,
-        has_meta=True,
-        meta_differs=part10.stale(values, *uids) if _differs(values, *uids) else None,
-    )
-
-
-def _differs(values: dict[int, bytes], sop_class: str, sop_instance: str) -> bool:
-    """Whether the meta group may name another class or instance: a look that costs next to nothing."""
-    return (
-        values.get(meta_group.MEDIA_STORAGE_CLASS, b"").rstrip(b"\0 ") != sop_class.encode()
-        or values.get(meta_group.MEDIA_STORAGE_INSTANCE, b"").rstrip(b"\0 ") != sop_instance.encode()
-    )
+    return part10.Header(sop_class, sop_instance, syntax, None, None, begin.offset, True, begin.meta_differs)

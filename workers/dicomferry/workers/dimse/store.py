@@ -19,6 +19,7 @@ from dicomferry.workers.dimse import contexts, message, store_message
 from dicomferry.workers.dimse.associate import OUR_MAX_PDU
 from dicomferry.workers.dimse.association import Association, Progress, open_association
 from dicomferry.workers.dimse.contexts import Context, Convert, Pair, Proposal
+from dicomferry.workers.dimse.heads import Heads
 from dicomferry.workers.dimse.local_instance import LocalInstance, OpenInstance, open_instance
 from dicomferry.workers.dimse.message import Message
 from dicomferry.workers.dimse.pdata import DataPath, FileSource, Source, SourceFailed, StreamSource
@@ -129,6 +130,7 @@ class _Sender:
         self._on_open = on_open
         self._coming = coming
         self._strict_meta = strict_meta
+        self._heads = Heads()
         self._next: OpenInstance | None = None
         self._association: Association | None = None
         self._proposed: tuple[Proposal, ...] = ()
@@ -185,7 +187,7 @@ class _Sender:
                         raise
                 finally:
                     opened.close()
-                opened = open_instance(item, strict_meta=self._strict_meta)
+                opened = open_instance(item, self._heads, strict_meta=self._strict_meta)
             raise AssertionError("the last try answers or raises")
         except UnusableFile as error:
             return _unsent(item, error.reason, str(error))
@@ -199,14 +201,14 @@ class _Sender:
             if ahead.item == item and ahead.is_as_seen():
                 return ahead
             ahead.close()
-        return open_instance(item, strict_meta=self._strict_meta)
+        return open_instance(item, self._heads, strict_meta=self._strict_meta)
 
     def _open_next(self) -> None:
         """Open the next file; what is wrong with it is told when it is its turn."""
         item = self._coming() if self._coming else None
         if item is not None:
             with contextlib.suppress(UnusableFile):
-                self._next = open_instance(item, strict_meta=self._strict_meta)
+                self._next = open_instance(item, self._heads, strict_meta=self._strict_meta)
 
     def drop_next(self) -> None:
         """The next file will not be sent after all."""

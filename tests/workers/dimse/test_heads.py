@@ -1,0 +1,97 @@
+"""The heads of files that are alike are compared, all others walked over, and both ways tell the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from dicomferry.workers.dimse.heads import Begin, Heads
+from support.part10_bytes import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, MR, element, elements, meta, uid
+from support.part10_bytes import part10 as file_of
+
+UIDS = ("1.2.31", "1.2.32", "1.2.33")
+
+
+def image(instance: str, *, ahead: bytes = b"", syntax: str = EXPLICIT_LE, named: str | None = None) -> bytes:
+    """An image, whose data set begins with `ahead`; its meta group names the same instance, or `named`."""
+    group = meta(syntax, instance=named or instance)
+    return b"\0" * 128 + b"DICM" + group + ahead + b"".join(elements(instance=instance))
+
+
+def made_at(time: bytes) -> bytes:
+    """Instance Creation Time."""
+    return element(0x00080013, "TM", time)
+
+
+def both(first: bytes, instance: str, heads: Heads) -> Begin | None:
+    """What `heads` say of it, which is what a fresh look says."""
+    told = heads.begin(first, EXPLICIT_LE, MR, instance)
+    assert told == Heads().begin(first, EXPLICIT_LE, MR, instance)
+    return told
+
+
+def test_images_of_a_series() -> None:
+    """Each begins where the first one does."""
+    heads = Heads()
+    begins = [both(image(instance), instance, heads) for instance in UIDS]
+    assert begins[0] is not None
+    assert begins == [begins[0]] * 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        image("1.2.32", ahead=made_at(b"235959")),
+        image("1.2.32", ahead=made_at(b"235959.5")),
+        image("1.2.32", syntax=IMPLICIT_LE),
+        image("1.2.39"),
+        image("1.2.32")[:300],
+        image("1.2.32")[:140],
+        image("1.2.321"),
+        b"",
+    ],
+)
+@pytest.mark.parametrize("instance", ["1.2.32", "1.2.321"])
+def test_another_head_after_one_that_was_seen(other: bytes, instance: str) -> None:
+    """Another time of creation, syntax, length of UID, instance, or an end too early: told as on a first look."""
+    heads = Heads()
+    assert both(image("1.2.31", ahead=made_at(b"101112")), "1.2.31", heads) is not None
+    both(other, instance, heads)
+    both(image("1.2.33"), "1.2.33", heads)
+
+
+def test_one_of_the_two_uids_is_another() -> None:
+    """Where the data set holds another instance it is not the planned one; where the meta group does, that is told."""
+    heads = Heads()
+    assert both(image("1.2.31"), "1.2.31", heads) is not None
+    assert both(image("1.2.39", named="1.2.32"), "1.2.32", heads) is None
+    told = both(image("1.2.32", named="1.2.39"), "1.2.32", heads)
+    assert told is not None
+    assert "1.2.39" in str(told.meta_differs)
+
+
+def test_a_transfer_syntax_that_is_not_the_planned_one() -> None:
+    """What the meta group names now decides, so the file is read anew."""
+    assert Heads().begin(image("1.2.31"), IMPLICIT_LE, MR, "1.2.31") is None
+
+
+def test_the_uid_of_another_element_is_none_of_the_instance() -> None:
+    """The instance's UID in an element before (0008,0018), here as the one that created it, is no sign of it."""
+
+    def made(creator: str, instance: str) -> bytes:
+        ahead = element(0x00080014, "UI", uid(creator))
+        return image(instance, ahead=ahead, named="1.2.32" if creator == "1.2.32" else None)
+
+    heads = Heads()
+    assert both(made("1.2.31", "1.2.31"), "1.2.31", heads) is not None
+    assert both(made("1.2.32", "1.2.32"), "1.2.32", heads) is not None
+    assert both(made("1.2.32", "1.2.39"), "1.2.32", heads) is None
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE, DEFLATED_LE])
+def test_each_encoding(syntax: str) -> None:
+    """Whatever the encoding: twice the same file is told twice the same."""
+    heads, content = Heads(), file_of(syntax)
+    told = heads.begin(content, syntax, MR, "1.2.3")
+    assert told is not None
+    assert told.offset == 132 + len(meta(syntax))
+    assert heads.begin(content, syntax, MR, "1.2.3") == told
