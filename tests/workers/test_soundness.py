@@ -13,7 +13,7 @@ import pytest
 from dicomferry.models import instance_store, schema
 from dicomferry.models.database import Database
 from dicomferry.models.instance_store import Received
-from dicomferry.workers import archive_check, byte_source, data_set, file_meta
+from dicomferry.workers import archive_check, byte_source, data_set, file_meta, soundness
 from dicomferry.workers.indexer import Indexer
 from dicomferry.workers.journal import Journal
 from support import samples
@@ -167,6 +167,48 @@ def test_a_deflated_one_without_end_is_not_walked_to_it(site: Site, monkeypatch:
     data = encoded() + struct.pack("<HH2sHI", 0x7FE1, 0x1001, b"OB", 0, 4 << 20) + bytes(4 << 20)
     assert site.receive(deflate(data), UID, DEFLATED).status == 0
     assert (row(site).flaw or "").startswith("not walked to its end: ")
+
+
+TINY = struct.pack("<HH2sH", 0x7FE3, 0x1001, b"LO", 0)
+OPEN = struct.pack("<HH2sHI", 0x7FE3, 0x1002, b"SQ", 0, 0xFFFFFFFF)
+ITEM = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
+
+
+@pytest.mark.parametrize("behind", [TINY * 1_000_000, OPEN + ITEM * 1_000_000], ids=["elements", "items"])
+def test_a_few_kilobytes_do_not_hold_up_the_rows_of_others(site: Site, behind: bytes) -> None:
+    """Deflated, millions of elements without a value are no larger than a letter: the walk ends after some of them."""
+    data = deflate(encoded() + behind)
+    assert len(data) < 30_000
+    assert site.receive(data, UID, DEFLATED).status == 0
+    assert row(site).flaw == "not walked to its end: the data set has more than 300,000 elements"
+
+
+def test_two_deflated_ones_are_not_compared_for_ever(site: Site) -> None:
+    """In doubt both are kept."""
+    for behind in (TINY * 400_000, TINY * 400_000 + ITEM):
+        assert site.receive(deflate(encoded() + behind), UID, DEFLATED).status == 0
+    assert [one.relation for one in site.waiting] == ["first", "conflict"]
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+def test_a_walk_over_small_elements_ends_as_well(site: Site, monkeypatch: pytest.MonkeyPatch, syntax: str) -> None:
+    """A data set that is made of nothing else; values of a large one are stepped over and do not count."""
+    monkeypatch.setattr(soundness, "_MOST_ELEMENTS", 1 << 20)
+    tiny = TINY if syntax == EXPLICIT else struct.pack("<HHL", 0x7FE3, 0x1001, 0)
+    head = struct.pack("<HH2sHI", 0x7FE1, 0x1001, b"OB", 0, 4 << 20)
+    large = (head if syntax == EXPLICIT else struct.pack("<HHL", 0x7FE1, 0x1001, 4 << 20)) + bytes(4 << 20)
+    assert site.receive(encoded(syntax) + large, UID, syntax).status == 0
+    assert row(site).flaw is None
+    assert site.receive(encoded(syntax) + tiny * 300_000, UID, syntax).status == 0
+    assert site.looked_at[-1].flaw == "not walked to its end: the data set has more than 1 MiB of small elements"
+
+
+def test_what_names_no_study_may_be_large_and_deflated(site: Site) -> None:
+    """An implant's mesh, say: that the search for a study was given up is no flaw of it."""
+    data = encoded(SOPClassUID=HANGING_PROTOCOL, StudyInstanceUID="", SeriesInstanceUID="")
+    data += struct.pack("<HH2sHI", 0x7FE1, 0x1001, b"OB", 0, 6 << 20) + bytes(6 << 20)
+    assert site.receive(deflate(data), UID, DEFLATED, HANGING_PROTOCOL).status == 0
+    assert row(site).flaw is None
 
 
 def test_tiny_fragments_are_not_read_anew_each(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,12 +57,12 @@ class Stored:
 
 
 class Inflated:
-    """What the deflate stream holds that begins at `start` of a file."""
+    """What the deflate stream holds that begins at `start` of a file: its first `most` bytes, else MOST_INFLATED."""
 
-    def __init__(self, fd: int, start: int) -> None:
+    def __init__(self, fd: int, start: int, most: int | None = None) -> None:
         self._fd = fd
         self._pos = start
-        self._most = MOST_INFLATED
+        self._most = most or MOST_INFLATED
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._window = b""
         self._base = 0

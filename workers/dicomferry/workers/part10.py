@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from dicomferry.models.errors import UnusableFile
 from dicomferry.workers import meta_group
+from dicomferry.workers.byte_source import TooLong
 from dicomferry.workers.data_set import (
     BLANKS,
     DEFLATED,
@@ -59,6 +60,8 @@ FIRST_READ = 4096
 
 MOST_READ = 16 << 20
 """How far into a file `read_header` looks at most: no honest meta group is longer."""
+
+_LONG_WINDOW = 16384
 
 
 class Header(NamedTuple):
@@ -133,11 +136,14 @@ def open_file(path: bytes) -> int:
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
 
 
-def check_whole(path: bytes | int, header: Header, size: int | None = None, first: bytes = b"") -> int:
+def check_whole(
+    path: bytes | int, header: Header, size: int | None = None, first: bytes = b"", *, most: int | None = None
+) -> int:
     """Check by element lengths alone that the data set is whole; values are never read.
 
     `path` may be an open descriptor, whose position stays as it is; `size` is the file's size in bytes where the caller
-    knows it, `first` are its first bytes, as many as were read already. Returns the position in the file at which the
+    knows it, `first` are its first bytes, as many as were read already. With `most`, no more bytes than that are read
+    of elements that stand one behind the other, or TooLong is raised. Returns the position in the file at which the
     data set ends: the file's size, or less by the zero bytes that some writers leave after the last element, or by what
     follows a deflate stream (the NUL that makes its length even included).
     Raises UnusableFile: "truncated" where the data set ends inside an element or item, or before a delimiter
@@ -147,7 +153,7 @@ def check_whole(path: bytes | int, header: Header, size: int | None = None, firs
     if not isinstance(path, int):
         fd = open_file(path)
         try:
-            return check_whole(fd, header, size, first)
+            return check_whole(fd, header, size, first, most=most)
         finally:
             os.close(fd)
     if size is None:
@@ -155,7 +161,7 @@ def check_whole(path: bytes | int, header: Header, size: int | None = None, firs
     syntax = header.transfer_syntax_uid
     if syntax in DEFLATED:
         return _check_deflated(path, header.data_offset, size)
-    refill = _reader(path, size)
+    refill = _reader(path, size, most)
     start = header.data_offset
     try:
         end = walk(
@@ -188,15 +194,23 @@ def check_syntax(fd: int, header: Header, size: int) -> None:
     syntax_check.check(lambda: _reader(fd, size), header.data_offset, header.transfer_syntax_uid, size=size)
 
 
-def _reader(fd: int, size: int) -> Callable[[int], bytes]:
-    """Windows on a file of `size` bytes: long ones while the walk goes on where it was, short ones after a jump."""
+def _reader(fd: int, size: int, most: int | None = None) -> Callable[[int], bytes]:
+    """Windows on a file of `size` bytes: long ones while the walk goes on where it was, short ones after a jump.
+
+    Raises TooLong once it has gone on so for more than `most` bytes.
+    """
     reached = -1
+    gone_on = 0
 
     def refill(pos: int) -> bytes:
-        nonlocal reached
+        nonlocal reached, gone_on
         if pos == size:  # where a walk over a whole file ends
             return b""
-        length = 4096 if reached >= 0 and pos > reached + 4096 else 16384
+        if most is not None and pos <= reached:
+            gone_on += _LONG_WINDOW
+            if gone_on > most:
+                raise TooLong(f"the data set has more than {most >> 20} MiB of small elements")
+        length = 4096 if reached >= 0 and pos > reached + 4096 else _LONG_WINDOW
         data = os.pread(fd, length, pos)
         reached = pos + len(data)
         return data

@@ -24,6 +24,10 @@ MOST_WORDS = 200
 _FIRST = 64 * 1024
 _WINDOW = 4096
 _NO_END = 1 << 62
+_MOST_ELEMENTS = 16 * 1024 * 1024
+"""Bytes of small elements over which a data set is walked: one made of nothing else would hold up the rows of all."""
+_SEARCHED = 4 * 1024 * 1024
+"""Bytes of an inflated data set in which its UIDs are looked for, one element after the other."""
 # Hanging protocols, color palettes, implant templates, defined procedures, inventories: of no patient, so of no study
 # (PS3.4 annex GG).
 _OF_NO_STUDY = tuple(
@@ -53,9 +57,16 @@ def read_uids(fd: int, start: int, syntax: str) -> Uids:
 
 def search_uids(fd: int, start: int, syntax: str) -> Uids:
     """The same, in whatever order the elements stand, which should ascend (PS3.5 7.1)."""
-    source = _source(fd, start, syntax)
+    source: Source = Inflated(fd, start, _SEARCHED) if syntax in DEFLATED else Stored(fd, start)
+
+    def read(pos: int) -> bytes:
+        try:
+            return source.read(pos, _WINDOW)
+        except TooLong:
+            return b""
+
     try:
-        return top_level.search_uids(lambda pos: source.read(pos, _WINDOW), 0, syntax, size=_NO_END)
+        return top_level.search_uids(read, 0, syntax, size=_NO_END)
     except Unreadable as error:
         raise UnusableFile("no uid", str(error)) from None
 
@@ -106,7 +117,9 @@ def _walk(fd: int, start: int, syntax: str) -> str:
         has_meta=True,
     )
     try:
-        part10.check_whole(fd, header)
+        part10.check_whole(fd, header, most=_MOST_ELEMENTS)
+    except TooLong as error:
+        return f"not walked to its end: {error}"
     except UnusableFile as error:
         words = str(error)
         if error.reason == "truncated":
@@ -131,7 +144,3 @@ def _walk_inflated(source: Inflated, syntax: str) -> str:
     except Unreadable as error:
         return f"{UNREADABLE} {error}" if source.is_ended else f"{TRUNCATED} {error}"
     return "" if source.is_ended else f"{TRUNCATED} the deflate stream does not end"
-
-
-def _source(fd: int, start: int, syntax: str) -> Source:
-    return Inflated(fd, start) if syntax in DEFLATED else Stored(fd, start)

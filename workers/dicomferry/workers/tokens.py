@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from dicomferry.workers.byte_source import Source, Unreadable
+from dicomferry.workers.byte_source import Source, TooLong, Unreadable
 from dicomferry.workers.data_set import EXPLICIT_BE, IMPLICIT
 from dicomferry.workers.elements import HEADER_SIZES, UNDEFINED, UNPACK_HEADER, UNPACK_LENGTH
 
 MOST_NESTED = 256
 """Sequences inside of one another: an object with more of them is made to hurt."""
+MOST_TOKENS = 300_000
+"""Pieces of one data set that are looked at: each costs some microseconds, and deflate makes millions of them out of a
+few kilobytes.
+"""
 
 PIXEL_DATA = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -68,10 +72,14 @@ class Tokens:
         self._stack = [_Frame(False, None, syntax in IMPLICIT, syntax == EXPLICIT_BE)]
         self._last: Token | None = None
         self._ended = False
+        self._number = 0
 
     def next(self) -> Token | None:
-        """The next token; None at the end. Raises Unreadable where no element can stand; OSError."""
+        """The next token; None at the end. Raises Unreadable where no element can stand, TooLong; OSError."""
         while not self._ended:
+            self._number += 1
+            if self._number > MOST_TOKENS:
+                raise TooLong(f"the data set has more than {MOST_TOKENS:,} elements")
             frame = self._stack[-1]
             if frame.end is not None and self._pos >= frame.end:
                 if self._pos > frame.end:
