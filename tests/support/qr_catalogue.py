@@ -69,6 +69,12 @@ class Catalogue:
             return [sample for sample, _ in self._held.values()]
 
     @property
+    def described(self) -> list[Dataset]:
+        """Their data sets, without pixels."""
+        with self._lock:
+            return [held for _, held in self._held.values()]
+
+    @property
     def uids(self) -> set[str]:
         return {sample.sop_instance_uid for sample in self.samples}
 

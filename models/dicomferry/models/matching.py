@@ -201,7 +201,15 @@ def _wanted(vr: str, asked: str) -> tuple[_Compare, ...]:
 @lru_cache(maxsize=4096)
 def _compared(vr: str, asked: str, value: str) -> frozenset[Outcome]:
     """What a value came to; the answers to one query repeat their days and modalities."""
+    if vr == "UI" and value in _uids(asked):
+        return frozenset((AGREES,))
     return frozenset(compare(value) for compare in _wanted(vr, asked))
+
+
+@lru_cache(maxsize=64)
+def _uids(asked: str) -> frozenset[str]:
+    """The values of a list of UIDs, of which there may be hundreds."""
+    return frozenset(part.strip(" \0") for part in asked.split("\\"))
 
 
 def _comparison(vr: str, asked: str) -> _Compare:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
 
 from dicomferry.models.query import Key, Level, find_model
 from dicomferry.models.remote import Remote
@@ -17,7 +20,7 @@ from dicomferry.workers.dimse.walk import Expectation
 from support import misbehaviour, samples
 from support.find_scp import Asked, FindScp, Reply, final, pending
 from support.find_scp import identifier as encoded
-from support.qr_catalogue import Catalogue
+from support.qr_catalogue import LEVELS, Catalogue
 from support.qr_peer import GOOD, Manners, QrPeer
 from support.samples import Sample
 
@@ -142,6 +145,92 @@ def test_where_nothing_is_answered_nothing_is_known(held: list[Sample], name: st
     expectation, instances, _ = expect(held, Level.STUDY, (STUDY, held[0].study_instance_uid), manners=manners)
     assert (instances, expectation.depth, expectation.count) == ([], "unknown", None)
     assert expectation.why
+
+
+def ignoring(keyword: str, at: str) -> Manners:
+    """Does not match on a unique key at a level: lists what has any value of it."""
+
+    def find(archive: QrPeer, level: str, answers: list[Dataset]) -> list[Dataset]:
+        if level != at:
+            return answers
+        asked = copy.deepcopy(archive.queries[-1])
+        found: list[Dataset] = []
+        for uid in dict.fromkeys(str(getattr(one, keyword)) for one in archive.catalogue.described):
+            setattr(asked, keyword, uid)
+            found += archive.catalogue.find(asked, LEVELS)
+        return found
+
+    return Manners(find=find)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "at"),
+    [
+        ("StudyInstanceUID", "STUDY"),
+        ("StudyInstanceUID", "SERIES"),
+        ("SeriesInstanceUID", "IMAGE"),
+    ],
+)
+def test_what_contradicts_a_unique_key_is_left_out_at_every_level(held: list[Sample], keyword: str, at: str) -> None:
+    """Neither expected nor counted: the study's own number and list are the measure, and the key is told."""
+    expectation, instances, _ = expect(
+        held, Level.STUDY, (STUDY, held[0].study_instance_uid), manners=ignoring(keyword, at)
+    )
+    assert {instance.sop_instance_uid for instance in instances} == samples.uids(held[:4])
+    assert (expectation.depth, expectation.count, expectation.listed) == ("images", 4, 4)
+    assert expectation.inner == ()
+    assert f"this archive does not match on {keyword}" in str(expectation.left_out.sentence)
+
+
+def test_studies_of_other_patients_are_left_out_below_a_patient(held: list[Sample]) -> None:
+    """Patient Root, from an archive that does not match on PatientID below PATIENT."""
+    expectation, instances, _ = expect(
+        held, Level.PATIENT, (PATIENT, "PAT1"), manners=ignoring("PatientID", "STUDY"), root="patient"
+    )
+    assert {instance.sop_instance_uid for instance in instances} == samples.uids(held[:-1])
+    assert (expectation.depth, expectation.count) == ("images", 8)
+    assert "PatientID" in str(expectation.left_out.sentence)
+
+
+def test_a_study_that_is_not_there_is_not_there_though_others_are_listed(held: list[Sample]) -> None:
+    """What is listed in its place counts for nothing."""
+    manners = ignoring("StudyInstanceUID", "STUDY")
+    expectation, instances, _ = expect(held, Level.STUDY, (STUDY, "1.2.3"), manners=manners)
+    assert (instances, expectation.depth, expectation.count) == ([], "images", 0)
+    assert expectation.left_out.number == 3
+
+
+def test_of_several_answers_for_one_study_the_greatest_number_holds(held: list[Sample]) -> None:
+    """An archive that keeps a study in two places tells of each, or of none in the last one."""
+
+    def find(_: QrPeer, level: str, answers: list[Dataset]) -> list[Dataset]:
+        again = copy.deepcopy(answers)
+        for one in again:
+            if level == "STUDY":
+                one.NumberOfStudyRelatedInstances = 2
+            if level == "SERIES":
+                one.NumberOfSeriesRelatedInstances = None
+        return answers[:1] if level == "IMAGE" else [*answers, *again]
+
+    expectation, _, _ = expect(held, Level.STUDY, (STUDY, held[0].study_instance_uid), manners=Manners(find=find))
+    assert (expectation.depth, expectation.count, expectation.listed) == ("images", 4, 2)
+    assert [(part.said, part.listed) for part in expectation.inner] == [(2, 1), (2, 1)]
+
+
+@pytest.mark.parametrize("text", ["3000000000", "9" * 5000, "-4", "four", "4.5", ""])
+def test_a_number_that_no_is_can_be_is_none(text: str, held: list[Sample]) -> None:
+    """VR IS holds at most 2,147,483,647 (PS3.5 6.2); a negative number of instances says nothing either."""
+
+    def find(_: QrPeer, __: str, answers: list[Dataset]) -> list[Dataset]:
+        answers = copy.deepcopy(answers)
+        for one in answers:
+            for keyword in ("NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances"):
+                if keyword in one:
+                    one[keyword] = DataElement(keyword, "LO", text)
+        return answers
+
+    expectation, _, _ = expect(held, Level.STUDY, (STUDY, held[0].study_instance_uid), manners=Manners(find=find))
+    assert (expectation.depth, expectation.count, expectation.listed) == ("images", None, 4)
 
 
 def test_what_is_not_there(held: list[Sample]) -> None:

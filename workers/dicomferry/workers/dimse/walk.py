@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,8 +17,12 @@ from dicomferry.workers.dimse import find, identifier
 from dicomferry.workers.dimse.association import Association, Stop
 from dicomferry.workers.dimse.find import Match, never
 from dicomferry.workers.dimse.identifier import Answer, Attributes
+from dicomferry.workers.dimse.judged import LeftOut, heeding_keys
 
 _AVAILABILITY = f"{query.INSTANCE_AVAILABILITY:08X}"
+MOST_NUMBER = 2**31 - 1
+"""The greatest value of VR IS (PS3.5 6.2)."""
+_INTEGER = re.compile(r"\+?[0-9]{1,12}", re.ASCII)
 _Entity = tuple[str | None, str | None]
 """A study, or a series of it."""
 
@@ -141,7 +146,9 @@ class Expectation:
     `images`, `error` the refusal behind it. `count` is how many instances the peer says there are, None where it gives
     no number; `listed` how many it lists, each once. `inner` are the studies and series below of which it says more
     than it lists; `nameless` counts the matches below that came without their unique key, `capped` tells that a list
-    of studies may be cut, and no number confirms it. `availabilities` holds every word of (0008,0056) that came.
+    of studies may be cut, and no number confirms it. `left_out` are answers that contradict the unique keys they were
+    asked for with: a peer that does not keep to its keys is not believed. `availabilities` holds every word of
+    (0008,0056) that came.
 
     A peer that refuses the query, or a level of it, is told of in `depth` and `why`; what it listed before stands.
     Iterating raises FindStopped, DimseTimeout, AssociationAborted and ProtocolViolation.
@@ -160,9 +167,10 @@ class Expectation:
     ) -> None:
         self.availabilities: set[str] = set()
         self._ask_whole = association.remote.relational
-        self._ask = heeding_caps(
-            asker(association, query.find_model(root), stop=stop), association.remote.find_cap, self._cut
-        )
+        self.left_out = LeftOut()
+        asked = asker(association, query.find_model(root), stop=stop)
+        capped = heeding_caps(asked, association.remote.find_cap, self._cut)
+        self._ask = heeding_keys(capped, root, self.left_out)
         self._root = root
         self._level = Level(level)
         self._keys = keys
@@ -186,14 +194,14 @@ class Expectation:
             return
         if level is Level.IMAGE:
             self.depth = Depth.IMAGES
-            yield from self._instances(tops)
+            yield from self._instances(top for top, _ in tops)
             self.count = self.listed
             return
-        for top in tops:
+        for top, _ in tops:
             self._note(top)
-        self.count = _sum(top.answer.first(query.RELATED_INSTANCES[level]) for top in tops)
+        self.count = _sum(number for _, number in tops)
         try:
-            for top in tops:
+            for top, _ in tops:
                 yield from self._below(top)
         except (DimseFailure, ContextNotAccepted) as error:
             self.why, self.error = str(error), error
@@ -204,7 +212,7 @@ class Expectation:
         counts = {entity: self._listed_of(entity) for entity in self._said}
         if self.count is None and self._level is Level.STUDY and self._said and not self.nameless:
             # Where the study has no number, those of its series are one.
-            self.count = _sum(None if said is None else str(said) for said in self._said.values())
+            self.count = _sum(self._said.values())
         self.inner = tuple(
             Part(*entity, said, counts[entity])
             for entity, said in self._said.items()
@@ -263,7 +271,7 @@ class Expectation:
             self.nameless += 1
             return
         entity = (found.unique(Level.STUDY), uid if level is Level.SERIES else None)
-        self._said[entity] = _sum([found.answer.first(query.RELATED_INSTANCES[level])])
+        self._said[entity] = _greater(self._said.get(entity), _number_in(found, level))
 
     def _instances(self, images: Iterable[Found]) -> Iterator[Instance]:
         for found in images:
@@ -314,13 +322,32 @@ def heeding_caps(ask: Ask, cap: int | None, capped: Callable[[], object]) -> Ask
     return counted
 
 
-def _each_once(found: Iterable[Found], level: Level) -> list[Found]:
-    """Matches without repetitions: some archives list a study once for each of its images."""
+def _each_once(found: Iterable[Found], level: Level) -> list[tuple[Found, int | None]]:
+    """Matches without repetitions, each with its number of instances: some archives list a study once for each of its
+    images, and those that keep it in several places once for each of these. The greatest number is the study's.
+    """
     uppers = tuple(Level)[: tuple(Level).index(level) + 1]
-    return list({tuple(one.unique(upper) for upper in uppers): one for one in found}.values())
+    tops: dict[tuple[str | None, ...], tuple[Found, int | None]] = {}
+    for one in found:
+        key = tuple(one.unique(upper) for upper in uppers)
+        first, number = tops.get(key, (one, None))
+        tops[key] = first, _greater(number, _number_in(one, level))
+    return list(tops.values())
 
 
-def _sum(numbers: Iterable[str | None]) -> int | None:
-    """The sum; None where one of them is missing or no number."""
+def _number_in(found: Found, level: Level) -> int | None:
+    """The number of instances that a match tells of itself; None where it tells none, or what no IS can be."""
+    text = found.answer.first(query.RELATED_INSTANCES[level]) if level in query.RELATED_INSTANCES else None
+    if text is None or not _INTEGER.fullmatch(text):
+        return None
+    return number if (number := int(text)) <= MOST_NUMBER else None
+
+
+def _greater(one: int | None, other: int | None) -> int | None:
+    return max((number for number in (one, other) if number is not None), default=None)
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    """The sum; None where one of them is missing."""
     found = list(numbers)
-    return sum(map(int, found)) if all(number and number.isdecimal() for number in found) else None  # type: ignore[arg-type]
+    return None if None in found else sum(number for number in found if number is not None)

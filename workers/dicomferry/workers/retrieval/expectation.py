@@ -49,7 +49,8 @@ class Listing:
         """
         if any(one.depth == Depth.UNKNOWN for one in self.targets):
             return None
-        return len(self.absent) + sum(_expected(one, ignored) for one in self.targets)
+        number = len(self.absent) + sum(_expected(one, ignored) for one in self.targets)
+        return min(number, walk.MOST_NUMBER)
 
 
 def _expected(one: Target, ignored: bool) -> int:
@@ -94,12 +95,12 @@ def ask(
                 if targets is None:
                     raise
             else:
-                left_out, noted = found.sentence, found.noted
+                left_out, noted = found.left_out.sentence, found.noted
                 # Images that are not listed are told of one by one.
                 targets = targets if targets and found.targets and level == Level.IMAGE else found.targets
         listing = _listing(association, root, targets or [], lambda: heart.stop, insist=insist)
     listing.noted.add(noted)
-    return replace(listing, left_out=left_out)
+    return replace(listing, left_out=left_out or listing.left_out)
 
 
 def again(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat) -> Listing:
@@ -203,6 +204,7 @@ def _listing(
     association: Association, root: str, targets: Sequence[Target], stop: Callable[[], bool], *, insist: bool
 ) -> Listing:
     listing = Listing()
+    left_out: str | None = None
     for one in targets:
         listed: list[Listed] = []
         count: int | None = 0
@@ -210,6 +212,7 @@ def _listing(
         for part in _parts(one, association.remote.max_uids):
             found = walk.Expectation(association, root, part.level, part.keys(root), stop=stop)
             listed += _of(part, found)
+            left_out = left_out or found.left_out.sentence
             if found.error and insist and _may_pass(found.error, association.remote):
                 raise resolution.refusal(found.error, association.remote)
             listing.availabilities |= found.availabilities
@@ -223,7 +226,7 @@ def _listing(
             listing.absent += [Listed(uid, None, one.study, one.series) for uid in one.images if uid not in uids]
         listing.depth = min(listing.depth, depth, key=DEPTHS.index)
         listing.targets.append(replace(one, count=count, listed=len(listed), depth=depth, inner=inner))
-    return listing
+    return replace(listing, left_out=left_out)
 
 
 def _parts(one: Target, most: int) -> Iterator[Target]:
@@ -234,13 +237,11 @@ def _parts(one: Target, most: int) -> Iterator[Target]:
 
 
 def _of(one: Target, found: Iterable[walk.Instance]) -> Iterator[Listed]:
-    """What is listed of a target; an archive that does not keep to the keys is not believed."""
+    """What is listed of a target."""
     for image in found:
         study = image.study_instance_uid or one.study
         series = image.series_instance_uid or one.series
-        foreign = (one.study and study != one.study) or (one.series and series != one.series)
-        if not foreign and (not one.images or image.sop_instance_uid in one.images):
-            yield Listed(image.sop_instance_uid, image.sop_class_uid, study, series, image.availability)
+        yield Listed(image.sop_instance_uid, image.sop_class_uid, study, series, image.availability)
 
 
 def _may_pass(error: DimseFailure | ContextNotAccepted, remote: Remote) -> bool:

@@ -6,7 +6,6 @@ Archives that do not match on a key list what does not have it, and whatever the
 from __future__ import annotations
 
 import secrets
-from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
@@ -20,14 +19,12 @@ from dicomferry.models.target import Target
 from dicomferry.workers.dimse import walk
 from dicomferry.workers.dimse.find import Match
 from dicomferry.workers.dimse.identifier import Answer, vr_of
-from dicomferry.workers.dimse.judged import Judge, against, named
+from dicomferry.workers.dimse.judged import Judge, LeftOut, against, named, number_of
 from dicomferry.workers.dimse.walk import Ask
 from dicomferry.workers.retrieval.fault import Fault
 
 UNDECIDED = "answers undecided"
 _TOLD = 20
-_NOUNS = {Level.PATIENT: "patient", Level.STUDY: "study", Level.SERIES: "series", Level.IMAGE: "image"}
-_PATIENT_ID = f"{UNIQUE[Level.PATIENT]:08X}"
 
 
 class Trials(Protocol):
@@ -72,28 +69,11 @@ class Noted:
 
 @dataclass
 class Resolved:
-    """The targets. `left_out` answers contradict the keys `ignored`, at `level`."""
+    """The targets, and the answers that are none because they contradict the keys."""
 
     targets: list[Target] = field(default_factory=list)
-    left_out: int = 0
-    ignored: list[str] = field(default_factory=list)
-    level: Level = Level.STUDY
+    left_out: LeftOut = field(default_factory=LeftOut)
     noted: Noted = field(default_factory=Noted)
-
-    @property
-    def sentence(self) -> str | None:
-        """What was left out and why, without a value of it; None where nothing was."""
-        if not self.left_out:
-            return None
-        keys = " and ".join(self.ignored)
-        have = "does not have it" if self.left_out == 1 else "do not have it"
-        text = f"{_number(self.left_out, self.level)} listed that {have}: this archive does not match on {keys}"
-        if "PatientID" not in self.ignored:
-            return text
-        return (
-            f"{text}, or the patient was merged or has another ID there: look with `submit find`, and ask by "
-            "StudyInstanceUID"
-        )
 
 
 def resolve(
@@ -125,7 +105,7 @@ def resolve(
         if level is Level.IMAGE and values[level]:
             images.append(str(values[level]))
     listed = [replace(one, images=tuple(dict.fromkeys(images))) for one, images in targets.items()]
-    return Resolved(listed, judging.left_out, named(judging.against), judging.level, noted)
+    return Resolved(listed, judging.left_out, noted)
 
 
 class Refused(Fault):
@@ -147,9 +127,7 @@ class _Judging:
         self._root = root
         self._trials = trials
         self._trusted = trusted
-        self.left_out = 0
-        self.against: Counter[str] = Counter()
-        self.level = Level.STUDY
+        self.left_out = LeftOut()
 
     def asked(self, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
         """One query; raises Fault at its end where answers leave open whether they match."""
@@ -174,19 +152,16 @@ class _Judging:
             self._settle(level, keys, path, wants_value, list(listed))
 
     def _leave_out(self, level: Level, wrong: Sequence[str]) -> None:
-        if not self.left_out:
-            self.level = level
-        self.left_out += 1
         for path in wrong:
-            if path not in self.against:
+            if path not in self.left_out.against:
                 self._trials.drop(level, path)
-            self.against[path] += 1
+        self.left_out.add(level, wrong)
 
     def _settle(self, level: Level, keys: Sequence[Key], path: str, wants_value: bool, listed: Sequence[str]) -> None:
         """Take answers without a value from an archive that matches on the key; raises Fault for all others."""
         why = "some differ from it only in case, padding or leading zeros, or cannot be read for certain"
         if wants_value:
-            if path in self.against:
+            if path in self.left_out.against:
                 why = "some have no value, and it does not match on that key"
             elif self._trials.matches_on(level, path) or self._matches_on(level, keys, path):
                 return
@@ -202,7 +177,7 @@ class _Judging:
                 f"`dicomferry remote set NAME {trust}`, then release, or submit it again with {trust}",
             ),
             f"the archive's answers do not tell whether they have {key} as asked: {why}; "
-            f"{_number(len(listed), level)} would be fetched: {', '.join(listed[:_TOLD])}{more}",
+            f"{number_of(len(listed), level)} would be fetched: {', '.join(listed[:_TOLD])}{more}",
         )
 
     def _matches_on(self, level: Level, keys: Sequence[Key], path: str) -> bool:
@@ -245,9 +220,3 @@ def nobodys_value(vr: str) -> str:
     }
     # Sixteen characters are the most of a CS, AE or SH.
     return values.get(vr, f"NONE{token}")
-
-
-def _number(number: int, level: Level) -> str:
-    noun = _NOUNS[level]
-    plural = {"study": "studies", "series": "series"}.get(noun, f"{noun}s")
-    return f"{number:,} {noun if number == 1 else plural}"
