@@ -98,9 +98,9 @@ def test_what_contradicts_is_no_target() -> None:
     found = asked(archive, (ACCESSION, "A1"))
     assert uids(found) == ["1.2.1"]
     told = "2 studies listed that do not have it: this archive does not match on AccessionNumber"
-    assert found.sentence == told
+    assert found.left_out.sentence == told
     nothing = asked(archive, (ACCESSION, "NO-SUCH"))
-    assert (nothing.targets, nothing.left_out) == ([], 3)
+    assert (nothing.targets, nothing.left_out.number) == ([], 3)
     assert not any(value in str(nothing.sentence) for value in ("A0", "A1", "A2"))
 
 
@@ -109,7 +109,7 @@ def test_another_patient_id_contradicts() -> None:
     archive = Archive(lambda *_: studies("A1", PatientID="P2"))
     found = asked(archive, (PATIENT, "P1"))
     assert found.targets == []
-    assert "merged or has another ID there" in str(found.sentence) and "P2" not in str(found.sentence)
+    assert "merged or has another ID there" in str(found.left_out.sentence) and "P2" not in str(found.sentence)
 
 
 def test_studies_that_contradict_are_not_walked_down() -> None:
@@ -132,7 +132,7 @@ def test_the_unique_keys_above_need_not_come_back() -> None:
     bare = Archive(lambda *_: [{"SeriesInstanceUID": "1.3", "Modality": "CT"}])
     assert len(asked(bare, *known, level="series").targets) == 1
     other = Archive(lambda *_: [{"StudyInstanceUID": "1.9", "SeriesInstanceUID": "1.3", "Modality": "CT"}])
-    assert asked(other, *known, level="series").left_out == 1
+    assert asked(other, *known, level="series").left_out.number == 1
 
 
 @pytest.mark.parametrize("value", ["", None])
