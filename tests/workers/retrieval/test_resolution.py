@@ -101,7 +101,7 @@ def test_what_contradicts_is_no_target() -> None:
     assert found.left_out.sentence == told
     nothing = asked(archive, (ACCESSION, "NO-SUCH"))
     assert (nothing.targets, nothing.left_out.number) == ([], 3)
-    assert not any(value in str(nothing.sentence) for value in ("A0", "A1", "A2"))
+    assert not any(value in str(nothing.left_out.sentence) for value in ("A0", "A1", "A2"))
 
 
 def test_another_patient_id_contradicts() -> None:
@@ -109,7 +109,7 @@ def test_another_patient_id_contradicts() -> None:
     archive = Archive(lambda *_: studies("A1", PatientID="P2"))
     found = asked(archive, (PATIENT, "P1"))
     assert found.targets == []
-    assert "merged or has another ID there" in str(found.left_out.sentence) and "P2" not in str(found.sentence)
+    assert "merged or has another ID there" in str(found.left_out.sentence) and "P2" not in str(found.left_out.sentence)
 
 
 def test_studies_that_contradict_are_not_walked_down() -> None:
