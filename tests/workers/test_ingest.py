@@ -120,6 +120,15 @@ def test_a_uid_that_is_none(site: Site, uid: str) -> None:
     assert site.files == []
 
 
+@pytest.mark.parametrize(
+    ("uid", "why"),
+    [("", "is missing"), ("1" * 129, "has more than 128 characters"), ("1_2", "has a character that no")],
+)
+def test_what_is_wrong_with_a_uid_is_said(site: Site, uid: str, why: str) -> None:
+    """The sender's administrator reads it in the error comment."""
+    assert site.receive(encoded(), uid).comment.startswith(f"SOP Instance UID {why}")
+
+
 def test_a_transfer_syntax_that_no_row_could_name(site: Site) -> None:
     """0117 for a UID of more than 128 characters, wherever it stands."""
     assert site.receive(encoded(), UID, "1.2." + "3" * 125).status == 0x0117

@@ -44,12 +44,11 @@ class Intake(ABC):
         self._refusal: Answer | None = None
         self._uids: Uids | UnusableFile = UnusableFile("no uid", "none within reach")
         """Those of the data set, or what keeps them from being read."""
-        if not _UID.fullmatch(incoming.sop_instance_uid):
-            self._refuse(INVALID_UID, "SOP Instance UID has a character that no UID has")
-        elif not _UID.fullmatch(incoming.sop_class_uid):
-            self._refuse(INVALID_UID, "SOP Class UID has a character that no UID has")
-        elif len(incoming.context.transfer_syntax) > MOST_UID:
-            self._refuse(INVALID_UID, f"Transfer Syntax UID has more than {MOST_UID} characters")
+        for name, uid in (("SOP Instance", incoming.sop_instance_uid), ("SOP Class", incoming.sop_class_uid)):
+            if self._refusal is None and not _UID.fullmatch(uid):
+                self._refuse(INVALID_UID, f"{name} UID {_what_is_wrong(uid)}")
+        if self._refusal is None and len(incoming.context.transfer_syntax) > MOST_UID:
+            self._refuse(INVALID_UID, f"Transfer Syntax UID {_what_is_wrong(incoming.context.transfer_syntax)}")
 
     @abstractmethod
     def _new_draft(self) -> Draft:
@@ -180,6 +179,13 @@ class Intake(ABC):
 
     def _write(self, draft: Draft, views: Sequence[bytes | memoryview]) -> None:
         draft.write(views)
+
+
+def _what_is_wrong(uid: str) -> str:
+    """Of a UID that is none, or too long to be kept."""
+    if not uid:
+        return "is missing"
+    return f"has more than {MOST_UID} characters" if len(uid) > MOST_UID else "has a character that no UID has"
 
 
 def _first(spans: list[memoryview]) -> bytes:
