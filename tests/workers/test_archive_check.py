@@ -145,3 +145,40 @@ def test_what_cannot_be_looked_at_is_not_gone(site: Site, database: Database, mo
         disk.setattr(type(site.archive), "files", lambda self: iter(()))
         found = archive_check.verify(site.archive, database, repair=True)
     assert found.missing_files == 0 and known(database) == [path]
+
+
+def test_a_name_that_is_no_text(site: Site, database: Database) -> None:
+    """Somebody copied a file in whose name is in Latin-1: named, and it keeps no other back."""
+    paths = three(site)
+    folder = os.path.dirname(paths[0])
+    os.unlink(site.archive.root / paths[1])
+    os.rename(site.archive.root / paths[2], os.fsencode(site.archive.root / folder) + b"/M\xfcller.dcm")
+    for _ in range(2):
+        assert archive_check.verify(site.archive, database).unindexed
+        assert archive_check.recover(site.archive, database, [folder])[1] == [folder]
+        assert known(database) == paths[:1]
+    found = archive_check.verify(site.archive, database, repair=True)
+    assert any(kind == "without a row" and "no text in UTF-8" in text for kind, text in found.named)
+    assert unindexed_store.count(database) == 1
+
+
+def test_a_path_that_is_too_long_for_its_row(site: Site, database: Database) -> None:
+    """PostgreSQL refuses it, in the list of what has no row as well: it is cut there."""
+    unindexed_store.note(database, [("x" * 300 + "/1", "why"), ("x" * 300 + "/2", "why")])
+    assert unindexed_store.count(database) == 1
+    unindexed_store.forget(database, ["x" * 300])
+    assert unindexed_store.count(database) == 0
+
+
+@pytest.mark.parametrize("damage", [b"\0\0\0/1\n", b"1.2/\xff\n", b"../..\n", None], ids=str)
+def test_a_journal_that_is_damaged_is_none(site: Site, database: Database, damage: bytes | None) -> None:
+    """Any folder may have stood on it: all of them are looked at, and the start goes on."""
+    uid = "1.2.1"
+    assert site.receive(encoded(SOPInstanceUID=uid), uid).status == 0
+    path = site.archive.root / OWN / "old"
+    if damage is None:
+        path.mkdir()
+    else:
+        path.write_bytes(b"1.2/1.3\n" + damage + b"1.2/1.4\n")
+    assert archive_check.take_over(site.archive, database, Journal(path)) == (1, [])
+    assert known(database) == site.files

@@ -184,3 +184,39 @@ def test_repair_notes_damage_until_it_is_mended(shelf: Shelf, sample: Sample) ->
     assert flawed == [name]
     archive_check.remove(shelf.archive, shelf.database, flawed)
     assert shelf.known == shelf.files == [name.replace(".dcm", "~2.dcm")]
+
+
+def test_what_the_disk_does_not_let_go_keeps_its_row(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read-only, say: whoever removes is told, the others go, and nothing lies there that nobody knows of."""
+    for number in (1, 2, 3):
+        shelf.store(samples.mr_instance(tmp_path / f"{number}", number=number))
+    paths = shelf.files
+    real = Archive.remove
+
+    def remove(archive: Archive, path: str) -> int:
+        if path == paths[1]:
+            raise OSError(30, "Read-only file system", path)
+        return real(archive, path)
+
+    monkeypatch.setattr(Archive, "remove", remove)
+    with pytest.raises(OSError, match="Read-only"):
+        archive_check.remove(shelf.archive, shelf.database, paths)
+    assert shelf.files == shelf.known == [paths[1]]
+
+
+@pytest.mark.parametrize("place", ["one.dcm", "study/one.dcm", "1/2/3/4/one.dcm"])
+def test_a_file_that_lies_elsewhere_than_we_would_put_it_can_be_removed(
+    shelf: Shelf, sample: Sample, place: str
+) -> None:
+    """Somebody moved it, and a repair gave it a row; the folders that are empty then go as well."""
+    shelf.store(sample, index=False)
+    target = shelf.archive.root / place
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(shelf.only, target)
+    archive_check.verify(shelf.archive, shelf.database, repair=True)
+    assert shelf.known == [place]
+    assert archive_check.remove(shelf.archive, shelf.database, [place]) > 0
+    assert shelf.files == shelf.known == []
+    assert not (shelf.archive.root / place.split("/")[0]).exists()

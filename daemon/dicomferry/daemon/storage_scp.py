@@ -285,7 +285,7 @@ def _take_descriptors() -> None:
 def _recover(archive: Archive, journal: Journal, database: Database) -> None:
     """Finish what a process that died could not: rows for what it published, an end to what it had not."""
     drafts = archive.remove_drafts()
-    found, unfinished = archive_check.recover(archive, database, journal.read())
+    found, unfinished = archive_check.take_over(archive, database, journal)
     journal.keep(unfinished)
     get_line.take_over(archive, database)
     if drafts or found:

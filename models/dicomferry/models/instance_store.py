@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import flaws, here, pairing
+from dicomferry.models import flaws, here, pairing, peer_text
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import AnyRow, Database, in_groups
 from dicomferry.models.job_view import moment
@@ -341,8 +341,9 @@ def extent(
 
 
 def unknown(database: Database, paths: Sequence[str]) -> list[str]:
-    """Those of `paths` that have no row."""
-    known = database.read(lambda connection: _ids(connection, paths))
+    """Those of `paths` that have no row. A file's name may be no text at all; then it has none."""
+    fit = [path for path in paths if peer_text.is_fit(path)]
+    known = database.read(lambda connection: _ids(connection, fit))
     return [path for path in paths if path not in known]
 
 

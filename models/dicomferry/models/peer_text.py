@@ -35,6 +35,11 @@ def words(text: str) -> str:
     return _UNFIT.sub(_escaped, text)
 
 
+def is_fit(text: str) -> bool:
+    """Whether every database takes it as it is, but for its length."""
+    return _UNFIT.search(text) is None
+
+
 def title(raw: bytes) -> str:
     """An AE title from the wire, without its padding, and without what stands behind its NUL (PS3.5 6.2, AE)."""
     return raw.lstrip(b" \0").partition(b"\0")[0].rstrip(b" ").decode("latin-1")

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from dicomferry.models import peer_text
 from dicomferry.models.archive_tables import InstanceRow, UnindexedRow
 from dicomferry.models.database import Database
 
+MOST_PATH = 255
 _MOST_KEYS = 500
 
 
@@ -18,8 +20,9 @@ def note(database: Database, files: Sequence[tuple[str, str]]) -> None:
 
     def work(connection: Connection) -> None:
         now = database.now(connection)
-        _forget(connection, [path for path, _ in files])
-        rows = {path: {"path": path, "why": why, "at": now} for path, why in files}
+        named = [(_name(path), why) for path, why in files]
+        _forget(connection, [path for path, _ in named])
+        rows = {path: {"path": path, "why": why, "at": now} for path, why in named}
         connection.execute(sa.insert(UnindexedRow), list(rows.values()))
 
     if files:
@@ -29,7 +32,12 @@ def note(database: Database, files: Sequence[tuple[str, str]]) -> None:
 def forget(database: Database, paths: Sequence[str]) -> None:
     """These have their rows now. Raises OutOfReach."""
     if paths:
-        database.write(lambda connection: _forget(connection, paths))
+        database.write(lambda connection: _forget(connection, [_name(path) for path in paths]))
+
+
+def _name(path: str) -> str:
+    """The path as its row has it: that a file's name is too odd for a row is a reason to be here."""
+    return peer_text.words(path)[:MOST_PATH]
 
 
 def _forget(connection: Connection, paths: Sequence[str]) -> None:

@@ -268,17 +268,21 @@ class Archive:
     def remove(self, path: str) -> int:
         """Remove a file, and the folders that are empty then; its size, 0 where there is none. Raises OSError."""
         parts = path.split("/")
-        if len(parts) != 3 or any(part in ("", ".", "..", OWN) for part in parts):
+        if not path.endswith(SUFFIX) or any(part in ("", ".", "..", OWN) for part in parts):
             raise OSError(errno.EINVAL, "no path of the archive", path)
         try:
             size = (self.root / path).stat(follow_symlinks=False).st_size
             (self.root / path).unlink()
         except FileNotFoundError:
             size = 0
-        for folder in ("/".join(parts[:2]), parts[0]):
+        for depth in range(len(parts) - 1, 0, -1):
             with contextlib.suppress(OSError):
-                (self.root / folder).rmdir()
+                self.root.joinpath(*parts[:depth]).rmdir()
         return size
+
+    def folders(self) -> list[str]:
+        """All folders that hold instance files, by their paths below the root."""
+        return sorted({os.path.dirname(path) or "." for path in self.files()})
 
     def files(self, folder: str | None = None) -> Iterator[str]:
         """Paths below the root of all instance files, or of those in one folder; links are not followed.

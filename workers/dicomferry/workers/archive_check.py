@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from dicomferry.models import archive_store, instance_store, telemetry, unindexed_store
+from dicomferry.models import archive_store, instance_store, peer_text, telemetry, unindexed_store
 from dicomferry.models.archive_store import File
 from dicomferry.models.database import Database
 from dicomferry.models.errors import ConfigurationError, UnusableFile
@@ -18,6 +19,7 @@ from dicomferry.workers import file_hold, file_meta, part10
 from dicomferry.workers.archive import Archive, file_name, file_number
 from dicomferry.workers.data_set import Uids
 from dicomferry.workers.indexer import write_rows
+from dicomferry.workers.journal import Journal
 from dicomferry.workers.same_instance import Relation, compare
 from dicomferry.workers.soundness import flaw_of, read_uids
 
@@ -155,12 +157,27 @@ def recover(archive: Archive, database: Database, folders: Iterable[str]) -> tup
         if left:
             unfinished.append(folder)
         for path, why in left:
-            log.error("a file of the archive has no row and cannot be given one", path=path, why=why, advice=_ADVICE)
+            shown = peer_text.words(path)
+            log.error("a file of the archive has no row and cannot be given one", path=shown, why=why, advice=_ADVICE)
     return number, unfinished
+
+
+def take_over(archive: Archive, database: Database, journal: Journal) -> tuple[int, list[str]]:
+    """Give the files their rows that a process which died had published: (how many, folders in which something was
+    left). Where its journal does not tell the folders, all of them are looked at. Raises OutOfReach.
+    """
+    try:
+        folders = journal.read()
+    except OSError as error:
+        log.error("a journal of the archive cannot be read, so every folder is looked at", error=str(error))
+        folders = archive.folders()
+    return recover(archive, database, folders)
 
 
 def _settled(archive: Archive, path: str) -> Received:
     """The row of a file that is on disk, with its name, when this returns. Raises OSError."""
+    if not peer_text.is_fit(path):
+        raise OSError(errno.EILSEQ, "its name is no text in UTF-8: rename it, or take it out of the archive", path)
     pure = PurePosixPath(path)
     fd = archive.open_file(str(pure.parent), pure.name)
     try:
@@ -205,7 +222,7 @@ def remove(archive: Archive, database: Database, paths: Iterable[str]) -> int:
 
     Their rows become history first, durably, and by row: whoever dies in between leaves files without rows, never rows
     without files. A file that is received anew meanwhile, or that somebody else put in the place of the one on record,
-    stays and keeps a row.
+    stays and keeps a row, and so does one that the disk does not let go.
     """
     freed = 0
     for part in _batches(paths):
@@ -213,14 +230,20 @@ def remove(archive: Archive, database: Database, paths: Iterable[str]) -> int:
         seen = {row.instance_id: file_hold.look(archive.root / row.path) for row in rows}
         history = archive_store.make_history(database, rows)
         stays: list[str] = []
+        trouble: OSError | None = None
         for row in rows:
             if row.instance_id in history:
-                with file_hold.going(archive.root / row.path, seen[row.instance_id]) as same:
-                    if same:
-                        freed += archive.remove(row.path)
-                    elif not _is_gone(archive, row.path):
-                        stays.append(row.path)
+                try:
+                    with file_hold.going(archive.root / row.path, seen[row.instance_id]) as same:
+                        if same:
+                            freed += archive.remove(row.path)
+                except OSError as error:
+                    trouble = error
+                if not _is_gone(archive, row.path):
+                    stays.append(row.path)
         index(archive, database, stays)
+        if trouble is not None:
+            raise trouble
     return freed
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterable
@@ -19,6 +20,8 @@ from dicomferry.models.durable import flush_folder
 
 MOST_LINES = 1000
 """With more folders than this the list is rewritten although some of them are still in use."""
+
+_LINE = re.compile(rb"[0-9A-Za-z_][0-9A-Za-z_.\-]*(/[0-9A-Za-z_][0-9A-Za-z_.\-]*)*")
 
 
 class Journal:
@@ -35,13 +38,16 @@ class Journal:
         """Whether the list's name is not known to be on disk: until it is, nothing may be promised by the list."""
 
     def read(self) -> list[str]:
-        """The folders on the list, as a former process left it."""
+        """The folders on the list, as a former process left it. Raises OSError, also where the list is damaged."""
         try:
             lines = self._path.read_bytes().split(b"\n")
         except FileNotFoundError:
             return []
         # What follows the last line end was cut off while it was written: nothing was published for it.
-        return sorted({line.decode("ascii", "replace") for line in lines[:-1] if line})
+        whole = [line for line in lines[:-1] if line]
+        if not all(map(_LINE.fullmatch, whole)):
+            raise OSError(errno.EILSEQ, "the list is damaged", str(self._path))
+        return sorted({line.decode("ascii") for line in whole})
 
     def keep(self, folders: Iterable[str]) -> None:
         """What a former process left in these could not be finished: they stay on the list as long as this one does."""

@@ -66,7 +66,7 @@ def _take_over(archive: Archive, database: Database, path: Path) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        indexed, left = archive_check.recover(archive, database, Journal(journal).read())
+        indexed, left = archive_check.take_over(archive, database, Journal(journal))
         if not left:
             journal.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
