@@ -217,6 +217,27 @@ def test_of_several_answers_for_one_study_the_greatest_number_holds(held: list[S
     assert [(part.said, part.listed) for part in expectation.inner] == [(2, 1), (2, 1)]
 
 
+def test_numbers_of_series_do_not_confirm_that_these_are_all_of_a_study(held: list[Sample]) -> None:
+    """A study without a number is known by its list alone; where no image is listed those are a number to go by."""
+
+    def find(_: QrPeer, level: str, answers: list[Dataset]) -> list[Dataset]:
+        answers = copy.deepcopy(answers)
+        for one in answers:
+            if level == "STUDY":
+                one.NumberOfStudyRelatedInstances = None
+        return answers
+
+    study = STUDY, held[0].study_instance_uid
+    expectation, _, _ = expect(held, Level.STUDY, study, manners=Manners(find=find))
+    assert (expectation.depth, expectation.count, expectation.listed) == ("images", None, 4)
+
+    def mute(archive: QrPeer, level: str, answers: list[Dataset]) -> list[Dataset]:
+        return [] if level == "IMAGE" else find(archive, level, answers)
+
+    expectation, _, _ = expect(held, Level.STUDY, study, manners=Manners(find=mute))
+    assert (expectation.depth, expectation.count, expectation.listed) == ("counts", 4, 0)
+
+
 @pytest.mark.parametrize("text", ["3000000000", "9" * 5000, "-4", "four", "4.5", ""])
 def test_a_number_that_no_is_can_be_is_none(text: str, held: list[Sample]) -> None:
     """VR IS holds at most 2,147,483,647 (PS3.5 6.2); a negative number of instances says nothing either."""

@@ -210,9 +210,6 @@ class Expectation:
     def _judge(self) -> None:
         """How far all of it was listed."""
         counts = {entity: self._listed_of(entity) for entity in self._said}
-        if self.count is None and self._level is Level.STUDY and self._said and not self.nameless:
-            # Where the study has no number, those of its series are one.
-            self.count = _sum(self._said.values())
         self.inner = tuple(
             Part(*entity, said, counts[entity])
             for entity, said in self._said.items()
@@ -220,7 +217,12 @@ class Expectation:
         )
         mute = self.nameless > 0 or any(self._is_mute(entity, counts) for entity in counts)
         self.capped = self.capped and self.count != self.listed
-        self.depth = depth_of(listed=self.listed, said=self.count, refused=self.error is not None, mute=mute)
+        refused = self.error is not None
+        self.depth = depth_of(listed=self.listed, said=self.count, refused=refused, mute=mute)
+        if self.depth is Depth.UNKNOWN and self._level is Level.STUDY and self._said and not self.nameless:
+            # Those of its series are a number to go by; that these are all of its series nobody confirms.
+            self.count = _sum(self._said.values())
+            self.depth = depth_of(listed=self.listed, said=self.count, refused=refused, mute=mute)
         if self.depth is not Depth.IMAGES and self.why is None:
             if self.nameless:
                 self.why = nameless_sentence(self.nameless)
