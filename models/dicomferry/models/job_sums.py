@@ -18,7 +18,7 @@ from dicomferry.models import proof
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import AnyRow
 from dicomferry.models.state import ItemState, Tally
-from dicomferry.models.tables import ChunkRow, ItemRow
+from dicomferry.models.tables import ChunkRow, ItemRow, MoveRow
 
 DEPTHS = ("unknown", "counts", "images")
 """What a peer told of what is to come, from nothing to all of it."""
@@ -43,8 +43,8 @@ class Numbers:
     """Of a retrieve. `expectation` is the least that any request has, None before the first is known.
 
     `expected` and `missing` are None where a request's number is unknown or not known yet; what several requests ask
-    for counts once. `received` are instances
-    that were asked for and lie in the archive, those that were there before included. `surplus` are instances that
+    for counts once. `received` are instances that were asked for and lie in the archive, those that were there before
+    included, or that went elsewhere, by the archive's own number where nobody lists them. `surplus` are instances that
     came although no item names them, `conflicts` those that came with another content than the archive had.
     """
 
@@ -100,12 +100,41 @@ def numbers(connection: Connection, jobs: Mapping[int, Tally]) -> dict[int, Numb
     ):
         requests.setdefault(row.job_id, []).append(row)
     surplus = _count(connection, ArrivalRow.surplus_of, unnamed(jobs))
+    believed = _believed(connection, jobs)
     came = sa.select(ArrivalRow.job_id, sa.func.count().label("number"))
     conflicts = _count(connection, ArrivalRow.job_id, came.where(ArrivalRow.job_id.in_(jobs), IS_CONFLICT))
     return {
-        job_id: _numbers(requests.get(job_id, ()), tally, surplus.get(job_id, 0), conflicts.get(job_id, 0))
+        job_id: _numbers(
+            requests.get(job_id, ()),
+            tally,
+            surplus=surplus.get(job_id, 0),
+            conflicts=conflicts.get(job_id, 0),
+            believed=believed.get(job_id, 0),
+        )
         for job_id, tally in jobs.items()
     }
+
+
+def _believed(connection: Connection, jobs: Mapping[int, object]) -> dict[int, int]:
+    """Job id to how many instances the archive says it sent elsewhere for requests that are done and have no items."""
+    request, own = ItemRow.__table__.alias("request"), ItemRow.__table__.alias("own")
+    sent = sa.func.coalesce(MoveRow.completed, 0) + sa.func.coalesce(MoveRow.warning, 0)
+    listed = sa.select(own.c.id).where(own.c.chunk_id == request.c.chunk_id, own.c.request_id == request.c.id)
+    most = (
+        sa.select(MoveRow.job_id, sa.func.max(sent).label("sent"))
+        .join(request, request.c.id == MoveRow.item_id)
+        .where(
+            MoveRow.job_id.in_(jobs),
+            MoveRow.destination.is_not(None),
+            MoveRow.status == 0,
+            request.c.state.in_((ItemState.SUCCEEDED, ItemState.WARNING)),
+            ~listed.exists(),
+        )
+        .group_by(MoveRow.job_id, MoveRow.item_id, MoveRow.study_instance_uid, MoveRow.series_instance_uid)
+        .subquery()
+    )
+    query = sa.select(most.c.job_id, sa.func.sum(most.c.sent)).group_by(most.c.job_id)
+    return {job_id: int(number) for job_id, number in connection.execute(query)}
 
 
 def unnamed(jobs: Mapping[int, object] | Sequence[int]) -> sa.Select[int | None, int]:
@@ -128,7 +157,7 @@ def _count(
     return {job_id: number for job_id, number in connection.execute(query.group_by(column)) if job_id is not None}
 
 
-def _numbers(requests: Sequence[AnyRow], tally: Tally, surplus: int, conflicts: int) -> Numbers:
+def _numbers(requests: Sequence[AnyRow], tally: Tally, *, surplus: int, conflicts: int, believed: int) -> Numbers:
     depths = {row.expectation for row in requests}
     # A request that matches nothing has no expectation, and is expected to bring nothing.
     unmatched = any(row.expectation is None and row.state is ItemState.PENDING for row in requests)
@@ -139,6 +168,7 @@ def _numbers(requests: Sequence[AnyRow], tally: Tally, surplus: int, conflicts: 
         expected = max(0, sum(int(row.expected or 0) for row in requests) - skipped)
     good = (ItemState.SUCCEEDED, ItemState.WARNING)
     received = tally.succeeded + tally.warning - sum(row.number for row in requests if row.state in good)
+    received += believed
     return Numbers(
         expectation=next((depth for depth in DEPTHS if depth in depths), None),
         expected=expected,

@@ -497,6 +497,26 @@ def test_what_was_never_sent_is_not_said_to_have_been(here: Site, held: list[Sam
     assert retrieve_words.balance(job) == "0 of 10 sent to NOBODY"
 
 
+@pytest.mark.parametrize("lists", ["numbers", "nothing"])
+def test_what_nobody_lists_and_went_elsewhere_is_counted_by_the_answers(
+    here: Site, held: list[Sample], lists: str
+) -> None:
+    """Neither archive nor destination lists an instance: what is told as sent is the archive's number, and its word."""
+
+    def find(_: QrPeer, level: str, answers: list[Dataset]) -> list[Dataset] | int:
+        return answers if lists == "numbers" and level != "IMAGE" else 0xC000
+
+    def retrieve(retrieval: Retrieval) -> None:
+        retrieval.final(0x0000, completed=10)
+
+    with archive(here, held, manners=Manners(find=find, retrieve=retrieve)) as peer:
+        peer.destinations["NOBODY"] = here.scp.port
+        job = here.drive(here.move(peer.address, study_of(held), destination="NOBODY"))
+    assert (job["state"], job["verified"], job["received"], job["missing"] or 0) == ("succeeded", "none", 10, 0)
+    come = "10 of 10" if lists == "numbers" else "10"
+    assert retrieve_words.balance(job) == f"{come} sent to NOBODY, ARCHIVE says"
+
+
 PATIENT_WAITS = {**IMPATIENT["timeouts"], "quiet": 3600, "settle": 3600}
 """Whoever waits for either does not come to an end in a test."""
 
