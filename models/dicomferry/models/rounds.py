@@ -28,6 +28,11 @@ class Missing:
     uid: str
     charges: int = 0
 
+    @property
+    def key(self) -> tuple[str | None, str | None, str]:
+        """What tells it from all others: one UID may be listed in two series."""
+        return self.study, self.series, self.uid
+
 
 @dataclass(frozen=True)
 class Ask:

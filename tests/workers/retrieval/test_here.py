@@ -7,13 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from pydicom import dcmread
 from pydicom.uid import UID
 
 from dicomferry.models import job_store, remote_store, retrieve_report
 from dicomferry.models.settings import Settings
 from dicomferry.models.state import JobState
+from dicomferry.models.tables import ItemRow
 from support import samples
+from support.peers import StoreScp
 from support.qr_catalogue import Catalogue
 from support.qr_peer import Manners, QrPeer
 from support.qr_retrieval import Retrieval
@@ -239,6 +242,52 @@ def _elsewhere(here: Site, folder: Path) -> Settings:
     (folder / "empty").mkdir()
     scp = here.settings.scp.model_copy(update={"archive": folder / "empty"})
     return here.settings.model_copy(update={"scp": scp})
+
+
+def test_a_destination_that_shows_one_of_two_series(here: Site, held: list[Sample]) -> None:
+    """One UID in two series, sent elsewhere: what the destination lists in one series proves nothing of the other."""
+    twin = filed_as(held[0], series=samples.uid("second series", held[0].series_instance_uid))
+    with (
+        archive(here, [held[0], twin]) as peer,
+        StoreScp() as sink,
+        QrPeer(Catalogue(held[:1]), aet="THERE2") as there,
+    ):
+        remote_store.add(here.database, "there2", f"THERE2@127.0.0.1:{there.port}")
+        peer.destinations["THERE2"] = sink.port
+        job_id = here.move(peer.address, (STUDY, twin.study_instance_uid), destination="THERE2")
+        job = here.drive(job_id)
+    assert numbers(job) == ("incomplete", "uids", 1, 2)
+    assert endings(here, job_id) == {
+        held[0].series_instance_uid: ("succeeded", None),
+        twin.series_instance_uid: ("failed", "not at the destination"),
+    }
+
+
+def test_a_series_that_is_refused_leaves_the_other_one(here: Site, held: list[Sample]) -> None:
+    """One UID in two series, of which the archive refuses one for good: the other one is asked for all the same."""
+    twin = filed_as(held[0], series=samples.uid("second series", held[0].series_instance_uid))
+
+    def one_series(retrieval: Retrieval) -> None:
+        if twin.path in {one.path for one in retrieval.wanted}:
+            retrieval.final(0xA900)
+        else:
+            retrieval.well()
+
+    with archive(here, [twin, held[0]], manners=Manners(retrieve=one_series)) as peer:
+        job_id = here.get(peer.address, (STUDY, twin.study_instance_uid), level="series")
+        job = here.drive(job_id)
+    assert numbers(job) == ("incomplete", "uids", 1, 2)
+    found = endings(here, job_id)
+    assert found[held[0].series_instance_uid] == ("succeeded", None)
+    assert found[twin.series_instance_uid][0] == "failed"
+
+
+def endings(here: Site, job_id: int) -> dict[str, tuple[str, str | None]]:
+    """State and reason of a job's instances, by series."""
+    query = sa.select(ItemRow.series_instance_uid, ItemRow.state, ItemRow.reason).where(
+        ItemRow.job_id == job_id, ItemRow.request_id.is_not(None)
+    )
+    return {row.series_instance_uid: (str(row.state), row.reason) for row in here.rows(query)}
 
 
 def test_series_that_lie_here_are_told_apart(here: Site, held: list[Sample]) -> None:

@@ -32,7 +32,7 @@ class Counted:
     def is_reached(self) -> bool:
         return self.seen >= self.wanted
 
-    def asks(self, fineness: int, limits: Limits, put_off: Container[str]) -> list[Ask]:
+    def asks(self, fineness: int, limits: Limits, put_off: Container[int]) -> list[Ask]:
         return []
 
     def has(self, ask: Ask) -> bool:

@@ -41,7 +41,7 @@ class Asking:
     """The requests of one attempt. `asking` is the one under way, `asked` how many there were.
 
     `call_mark` is the last call that the storage SCP had before the attempt, `get_line` opens where C-GET is asked.
-    `put_off` are instances (`all_put_off`: whatever they are) that are not asked for in this attempt.
+    `put_off` are items (`all_put_off`: whatever they are) that are not asked for in this attempt.
     """
 
     environment: Environment
@@ -60,7 +60,7 @@ class Asking:
     asking: Ask | None = None
     asked: int = 0
     reports: list[Report] = field(default_factory=list)
-    put_off: set[str] = field(default_factory=set)
+    put_off: set[int] = field(default_factory=set)
     all_put_off: bool = False
     moves: dict[tuple[str, int], int] = field(default_factory=dict)
     """Its requests: our AE title and message id, and the request's id."""
@@ -233,8 +233,7 @@ class Asking:
         if answer.rule is Rule.FINAL and not self.watch.came:
             if not ask.items:
                 raise Fault(answer, text, report.status)
-            uids = {one.item_id: one.uid for one in request_store.missing(self.database, self.held.chunk_id)}
-            self.fail((uids[item] for item in ask.items if item in uids), answer.reason, text)
+            self.fail(ask.items, answer.reason, text)
             self.watch.look(now=True)
         if answer.rule is Rule.CONGESTED and not report.done:
             raise Fault(answer, text, report.status)
@@ -283,17 +282,17 @@ class Asking:
             self.environment.sleep(0.25)
             self.heart.progress(0)
 
-    def fail(self, uids: Iterable[str], reason: str | None, detail: str | None) -> None:
-        """Give up these instances."""
-        wanted = set(uids)
+    def fail(self, items: Iterable[int], reason: str | None, detail: str | None) -> None:
+        """Give up these items, those of them that are still missing."""
+        wanted = set(items)
         lost = [
             Outcome(item_id=one.item_id, state=ItemState.FAILED, reason=reason, detail=detail, charges=one.charges)
             for one in request_store.missing(self.database, self.held.chunk_id)
-            if one.uid in wanted
+            if one.item_id in wanted
         ]
         lease.record(self.database, self.held, lost)
         if isinstance(self.goal, ItemByItem):
-            self.goal.missing = [one for one in self.goal.missing if one.uid not in wanted]
+            self.goal.missing = [one for one in self.goal.missing if one.item_id not in wanted]
 
 
 def sentence_of(report: Report) -> str:

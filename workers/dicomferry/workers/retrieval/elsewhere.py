@@ -10,7 +10,7 @@ from dicomferry.models.errors import DimseError
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.proof import Way
 from dicomferry.models.remote import Remote
-from dicomferry.models.request_store import State
+from dicomferry.models.request_store import Key, State
 from dicomferry.models.rounds import Ask
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import ItemState
@@ -59,7 +59,7 @@ class Elsewhere(ItemByItem):
         if not self.sent:
             return 0
         found = self._found()
-        good = [one for one in self.sent.values() if found is None or one.uid in found]
+        good = [one for one in self.sent.values() if found is None or one.key in found]
         reason = UNVERIFIED if found is None else None
         lease.record(
             self.database,
@@ -71,8 +71,8 @@ class Elsewhere(ItemByItem):
         self.missing = request_store.missing(self.database, self.held.chunk_id)
         return len(good)
 
-    def _found(self) -> frozenset[str] | None:
-        """The UIDs among what was sent that the destination lists; None where it cannot be asked."""
+    def _found(self) -> frozenset[Key] | None:
+        """What the destination lists of what was sent; None where it cannot be asked."""
         if self.destination is None:
             return None
         series: dict[rounds.Series, list[str]] = {}
@@ -87,7 +87,7 @@ class Elsewhere(ItemByItem):
             self.heart.require_lease()
             log.warning("the destination could not be asked", error=str(error))
             return None
-        return frozenset(one.uid for one in listing.instances) if listing.depth == "images" else None
+        return frozenset(one.kept_key for one in listing.instances) if listing.depth == "images" else None
 
     def hear(self, ask: Ask, report: Report) -> None:
         """What was asked for, but for what it names as failed, counts as sent where the answer is a success.

@@ -14,6 +14,7 @@ from dicomferry.models.proof import Depth
 from dicomferry.models.query import Key, Level
 from dicomferry.models.remote import Remote
 from dicomferry.models.request_store import Listed
+from dicomferry.models.rounds import Missing
 from dicomferry.models.spec import Retrieve
 from dicomferry.models.target import Target
 from dicomferry.workers.dimse import find, storage_classes, walk
@@ -129,11 +130,12 @@ def now(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat) 
         return None
 
 
-def gone(listing: Listing | None, uids: Sequence[str]) -> frozenset[str]:
-    """Those of `uids` that the archive does not list any more; none where it does not say."""
+def gone(listing: Listing | None, missing: Iterable[Missing]) -> frozenset[int]:
+    """The items of those that the archive does not list any more; none where it does not say."""
     if listing is None or (listing.depth != "images" and listing.expected() != 0):
         return frozenset()
-    return frozenset(uids) - {one.uid for one in listing.instances}
+    there = {one.kept_key for one in listing.instances}
+    return frozenset(one.item_id for one in missing if one.key not in there)
 
 
 def _let_pass(error: DimseError, heart: Heartbeat) -> None:

@@ -42,21 +42,25 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Lost:
-    """Why what is still missing is given up. `unseen` was said to be sent, and the destination does not show it."""
+    """Why what is still missing is given up.
+
+    `gone` and `unseen` are items: the archive lists them no more; it said that it sent them, and the destination does
+    not show them. `named` are SOP Instance UIDs, which is all that an answer tells of what failed.
+    """
 
     reason: str = NOT_DELIVERED
     detail: str | None = None
-    gone: frozenset[str] = frozenset()
+    gone: frozenset[int] = frozenset()
     named: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
-    unseen: frozenset[str] = frozenset()
+    unseen: frozenset[int] = frozenset()
 
     def outcome(self, row: AnyRow) -> Outcome:
         """Of one instance."""
         reason, detail = self.reason, self.detail
-        if row.sop_instance_uid in self.gone:
+        if row.id in self.gone:
             reason, detail = GONE, None
-        elif row.sop_instance_uid in self.unseen:
+        elif row.id in self.unseen:
             reason = "not at the destination"
         elif row.sop_class_uid in self.refused:
             reason, detail = "context refused here", f"our storage SCP refused SOP class {row.sop_class_uid}"

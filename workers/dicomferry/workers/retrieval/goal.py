@@ -28,8 +28,8 @@ class Goal(Protocol):
     def is_reached(self) -> bool:
         """Whether everything is here, as of the last `mark`."""
 
-    def asks(self, fineness: int, limits: Limits, put_off: Container[str]) -> list[Ask]:
-        """The requests that bring what is missing, but for the instances that are put off."""
+    def asks(self, fineness: int, limits: Limits, put_off: Container[int]) -> list[Ask]:
+        """The requests that bring what is missing, but for the items that are put off."""
 
     def has(self, ask: Ask) -> bool:
         """Whether all that a request was to bring is here, as of the last `mark`."""
@@ -63,11 +63,11 @@ class ItemByItem:
         """No item waits."""
         return not self.missing
 
-    def asks(self, fineness: int, limits: Limits, put_off: Container[str]) -> list[Ask]:
+    def asks(self, fineness: int, limits: Limits, put_off: Container[int]) -> list[Ask]:
         """As few as will do."""
         return rounds.asks(
             self.state.targets,
-            [one for one in self.missing if one.uid not in put_off],
+            [one for one in self.missing if one.item_id not in put_off],
             request_store.totals(self.database, self.held.chunk_id),
             fineness=fineness,
             max_uids=self.max_uids,
@@ -149,7 +149,7 @@ class Unlisted:
         """Whether all of each target is."""
         return all(map(self.is_there, self.targets))
 
-    def asks(self, fineness: int, limits: Limits, put_off: Container[str]) -> list[Ask]:
+    def asks(self, fineness: int, limits: Limits, put_off: Container[int]) -> list[Ask]:
         """Each target as it is: none of its instances is known."""
         wanted = [one for one in self.targets if not self.is_there(one)]
         return rounds.blind(wanted, fineness=fineness, max_uids=self.max_uids, limits=limits)
@@ -244,7 +244,7 @@ class Mixed(ItemByItem):
         """No item waits, and the rest is there."""
         return not self.missing and self.rest.is_reached()
 
-    def asks(self, fineness: int, limits: Limits, put_off: Container[str]) -> list[Ask]:
+    def asks(self, fineness: int, limits: Limits, put_off: Container[int]) -> list[Ask]:
         """At first whatever is not listed as it is, with what of it is; then what is missing of all that was listed."""
         whole = self.rest.asks(fineness, limits, put_off)
         covered: set[int] = set()

@@ -13,6 +13,7 @@ from dicomferry.models import request_store, retry
 from dicomferry.models.dimse_status import Rule, local
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NEARLINE, UNAVAILABLE
+from dicomferry.models.request_store import Key
 from dicomferry.models.rounds import Missing
 from dicomferry.models.state import ItemState
 from dicomferry.workers.retrieval import expectation
@@ -42,7 +43,8 @@ class Media:
     """The last answer to the question."""
     asked: int = -1
     """How many requests there had been when it was put."""
-    words: dict[str, str] = field(default_factory=dict)
+    words: dict[Key, str] = field(default_factory=dict)
+    """What it says of each instance."""
 
     def look(self) -> None:
         """Ask again, unless nothing was asked for since. Raises FindStopped, LeaseLost."""
@@ -53,7 +55,7 @@ class Media:
         self.listing = expectation.now(asking.remote, asking.spec.root, asking.state.targets, asking.heart)
         self.words = {}
         if self.listing is not None:
-            self.words = {one.uid: one.availability for one in self.listing.instances if one.availability}
+            self.words = {one.kept_key: one.availability for one in self.listing.instances if one.availability}
 
     def is_waited_for(self) -> bool:
         """Whether a former attempt has asked for what is on slow media, and there is time left to wait for it."""
@@ -67,7 +69,7 @@ class Media:
         asking = self.asking
         before = len(asking.put_off), asking.all_put_off
         self.look()
-        asking.put_off |= {one.uid for one in self._missing() if self.words.get(one.uid) in {*SLOW, LOST}}
+        asking.put_off |= {one.item_id for one in self._missing() if self.words.get(one.key) in {*SLOW, LOST}}
         asking.all_put_off = self._is_blind and self._whole_is_slow()
         return (len(asking.put_off), asking.all_put_off) != before
 
@@ -87,19 +89,19 @@ class Media:
             return None
         asking = self.asking
         self.look()
-        lost = [one.uid for one in self._missing() if self.words.get(one.uid) == LOST]
+        lost = [one.item_id for one in self._missing() if self.words.get(one.key) == LOST]
         if lost:
             asking.fail(lost, UNAVAILABLE, "the archive says UNAVAILABLE")
             if asking.goal.is_reached():
                 return End()
-        missing = [one for one in self._missing() if self.words.get(one.uid) in SLOW]
+        missing = [one for one in self._missing() if self.words.get(one.key) in SLOW]
         if not missing and not (self._is_blind and self._whole_is_slow()):
             return None
         return self._waits(missing)
 
     def _waits(self, missing: list[Missing]) -> End:
         asking = self.asking
-        shelved = "OFFLINE" in (self.words[one.uid] for one in missing) or (
+        shelved = "OFFLINE" in (self.words[one.key] for one in missing) or (
             self._is_blind and self.listing is not None and "OFFLINE" in self.listing.availabilities
         )
         anew = asking.watch.came > 0
@@ -118,7 +120,7 @@ class Media:
         """Each instance that waits says so; the request where none is listed."""
         asking = self.asking
         known = request_store.recalled(asking.database, asking.held.chunk_id)
-        waiting = {one.item_id: (one.charges, f"the archive says {self.words[one.uid]}") for one in missing}
+        waiting = {one.item_id: (one.charges, f"the archive says {self.words[one.key]}") for one in missing}
         if self._is_blind:
             row = asking.state.row
             waiting[row.id] = (row.charges, "the archive does not say of which instance")
@@ -133,7 +135,7 @@ class Media:
         if not missing:
             words = sorted(SLOW & self.listing.availabilities) if self.listing else []
             return f"not all has come, and the archive says {' and '.join(words)}"
-        counts = Counter(self.words[one.uid] for one in missing)
+        counts = Counter(self.words[one.key] for one in missing)
         told = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
         return f"of what is missing the archive has on slow media: {told}"
 

@@ -69,7 +69,7 @@ class _Attempt:
         self.callers = Callers()
         self.call_mark = self.arrival_mark = 0
         self.scps: frozenset[int] = frozenset()
-        self.absent: list[str] = []
+        self.absent: frozenset[request_store.Key] = frozenset()
         self.listing: expectation.Listing | None = None
         way = elsewhere.way_of(environment, self.spec) if self.goes_elsewhere else Way.HERE
         self.judgement = Judgement(environment, held, heart, remote, self.spec, way)
@@ -196,7 +196,9 @@ class _Attempt:
             proof_store.note_stage(self.database, self.held, self.request_id, proof_store.LISTED_AGAIN)
         self.asking = self._begin()
         if self.absent:
-            self.asking.fail(self.absent, "no match", "the archive does not list it")
+            missing = request_store.missing(self.database, self.held.chunk_id)
+            absent = [one.item_id for one in missing if one.key in self.absent]
+            self.asking.fail(absent, "no match", "the archive does not list it")
         if not fresh:
             self._let_former_end(self.asking.watch)
         while True:
@@ -302,7 +304,7 @@ class _Attempt:
         if listing.left_out:
             self.judgement.note(f"left out, {listing.left_out}")
         self.judgement.write(self.state, listing, listed_at, reason=None)
-        self.absent = [one.uid for one in listing.absent]
+        self.absent = frozenset(one.kept_key for one in listing.absent)
         return None
 
     def _let_former_end(self, watch: Watch) -> None:

@@ -65,15 +65,15 @@ def _given_up(asking: Asking, media: Media, counted: int) -> End:
         goal = goal.listed
     if isinstance(goal, Unlisted):
         return End(failure=_of_unlisted(asking, goal.came, detail), rounds=counted)
-    uids = [one.uid for one in request_store.missing(asking.database, asking.held.chunk_id)]
+    missing = request_store.missing(asking.database, asking.held.chunk_id)
     media.look()
     taken, _ = fault.seen_from(asking.database, asking.callers, asking.call_mark)
-    unseen: frozenset[str] = frozenset()
+    unseen: frozenset[int] = frozenset()
     if isinstance(goal, Elsewhere):
-        unseen = frozenset(one.uid for one in goal.sent.values())
+        unseen = frozenset(goal.sent)
     lost = Lost(
         detail=detail,
-        gone=expectation.gone(media.listing, uids),
+        gone=expectation.gone(media.listing, missing),
         named=frozenset(uid for report in asking.reports for uid in report.failed_uids),
         refused=fault.refused_classes(taken) if asking.comes_here else frozenset(),
         unseen=unseen,
