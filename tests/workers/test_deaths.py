@@ -101,3 +101,34 @@ def test_files_that_kill_the_plan(site: Inline, monkeypatch: pytest.MonkeyPatch,
     assert site.tally(job_id) == Tally(total=NUMBER, succeeded=NUMBER - killers, failed=killers)
     failed = {row.path: row.reason for row in site.items(job_id) if row.state == "failed"}
     assert failed == dict.fromkeys(deadly, "worker died twice on it")
+
+
+@pytest.mark.parametrize("other", ["altered", "same again"])
+def test_a_twin_of_a_file_that_kills(site: Inline, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    """A file that is given up for its workers' deaths gives its SOP Instance UID up: another content of it is sent; the
+    same bytes, which would kill again, are not.
+    """
+    first = samples.instance(site.files / "a", number=1, size=8)
+    (samples.altered if other == "altered" else samples.same_again)(first, site.files / "b")
+    site.mr(2, first=5)
+
+    def store(work: Work) -> Iterator[Answered]:
+        def dying() -> Iterator[AnyRow]:
+            for row in work.feed:
+                if row.path == bytes(first.path):
+                    raise Killed
+                yield row
+
+        return operations.store(replace(work, feed=dying()))
+
+    monkeypatch.setattr(attempt, "OPERATIONS", {**operations.OPERATIONS, "store": store})
+    with Bench() as bench:
+        job_id = site.store(bench.address)
+        deaths_of(site, job_id, 3)
+    assert site.endings(job_id) == {
+        "a": ("failed", "worker died twice on it"),
+        "b": ("succeeded", None) if other == "altered" else ("skipped", "duplicate"),
+        "00005.dcm": ("succeeded", None),
+        "00006.dcm": ("succeeded", None),
+    }
+    assert site.job(job_id).state is JobState.INCOMPLETE

@@ -9,11 +9,12 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import ledger
+from dicomferry.models import ledger, twin_store
 from dicomferry.models.chunk_end import leave, left
 from dicomferry.models.claim import PLAN
 from dicomferry.models.database import AnyRow, Database, locking, past
 from dicomferry.models.errors import Locked
+from dicomferry.models.outcome import Outcome
 from dicomferry.models.retry import MAX_DEATHS as MAX_DEATHS
 from dicomferry.models.retry import decide_death
 from dicomferry.models.state import AttemptEnd, ChunkState, ItemState
@@ -127,6 +128,9 @@ def _blame(connection: Connection, chunk: AnyRow) -> tuple[bool, bool]:
         sa.update(ItemRow).where(pending, ItemRow.losses >= MAX_LOSSES).values(state=ItemState.FAILED, reason=TWICE)
     ).rowcount
     ledger.recount(connection, chunk.id)
+    if given_up:
+        failed = Outcome(item_id=chunk.in_flight_item_id, state=ItemState.FAILED, reason=TWICE)
+        twin_store.come_back(connection, chunk.job_id, chunk.id, [failed])
     return True, bool(given_up)
 
 

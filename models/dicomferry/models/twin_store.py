@@ -25,10 +25,10 @@ DUPLICATE, CONFLICT = "duplicate", "conflict"
 # Word for word the condition of an index, which is used for this alone.
 _TWINS = sa.text("reason IN ('duplicate', 'conflict') AND request_id IS NULL")
 
-_UNTAKEN = frozenset({"context refused", "no decoder", "not transcodable"})
+_UNTAKEN = frozenset({"context refused", "no decoder", "not transcodable", "worker died twice on it"})
 """Why a file was not sent that another one with the same content is not sent for either."""
 _OF_FILES = frozenset(reason for reason, answer in REASONS.items() if answer.category is Category.FILE)
-_OTHERS = _OF_FILES - _UNTAKEN - {"worker died twice on it"}
+_OTHERS = _OF_FILES - _UNTAKEN
 _FIRSTS = (
     "SELECT sop_instance_uid, path FROM item WHERE job_id = ? AND is_first AND request_id IS NULL "
     "AND sop_instance_uid IN ({})"
