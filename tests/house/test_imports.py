@@ -20,7 +20,7 @@ PURE = {
     f"dicomferry.models.{name}"
     for name in (
         "spec", "remote", "query", "slices", "state", "outcome", "manifest", "answers", "dimse_status", "explanation",
-        "waits",
+        "waits", "flaws",
         "retry", "timetable", "pacing", "callers", "window", "uid", "errors", "peer_text", "proof",
         "matching", "lists", "spreadsheet", "moments", "folding", "wildcards", "target", "rounds",
     )
