@@ -1,4 +1,4 @@
-"""`jobs cancel, retry, hold, release` of several jobs, and how jobs are chosen by what they are like."""
+"""`jobs cancel, retry, hold, release, accept` of several jobs, and how jobs are chosen by what they are like."""
 
 from __future__ import annotations
 
@@ -142,3 +142,18 @@ def test_a_terminal_is_asked(answer: bytes, code: int, several: Desk) -> None:
     os.close(theirs)
     assert done.returncode == code and "cancel 1 job: 6?" in asked
     assert several.json("jobs", "show", "6")["state"] == ("running" if code else "cancelled")
+
+
+def test_several_are_accepted(several: Desk) -> None:
+    """Each that ended unproven; one that cannot be is named, and stops none of the others. Twice is harmless."""
+    for _ in range(2):
+        told = several.run("jobs", "accept", "4", "1", "2", "--reason", "as they are", code=2)
+        assert "job 4: accepted as it is (incomplete)" in told.stdout and "job 2: accepted" in told.stdout
+        assert "job 1 is succeeded" in told.stderr
+    assert "2 jobs of 3" in told.stderr
+    for job_id in ("2", "4"):
+        shown = several.json("jobs", "show", job_id)
+        assert shown["accepted_at"]
+        assert [event["kind"] for event in shown["events"]].count("accepted") == 1
+    assert [job["id"] for job in several.json("jobs", "accept", "2", "3", "--reason", "why not")] == [2, 3]
+    several.run("jobs", "accept", "--reason", "of what", code=2)

@@ -119,12 +119,19 @@ def ids(database: Database, jobs: tuple[str, ...], chosen: Filter, *, among: tup
     if not jobs and not chosen:
         raise UsageError("which jobs? Give their ids, or what they are like, such as --state failed --since yesterday")
     if jobs:
-        return list(dict.fromkeys(job_view.resolve_id(database, job) for job in jobs))
+        return named(database, jobs)
     found = job_view.listing(database, chosen=chosen, limit=None)
     of = [job["id"] for job in found if job["state"] in among]
     if not of:
         raise NotFound(f"{_none(len(found))}; see `dicomferry jobs list` with the same options")
     return of[::-1]
+
+
+def named(database: Database, jobs: tuple[str, ...]) -> list[int]:
+    """The jobs that were named, each once."""
+    from dicomferry.models import job_view
+
+    return list(dict.fromkeys(job_view.resolve_id(database, job) for job in jobs))
 
 
 def _none(others: int) -> str:

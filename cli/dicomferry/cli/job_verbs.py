@@ -1,4 +1,4 @@
-"""`dicomferry jobs cancel, retry, hold, release`: for one job, several, or all that are alike."""
+"""`dicomferry jobs cancel, retry, hold, release`: for one job, several, or all that are alike; and `jobs accept`."""
 
 from __future__ import annotations
 
@@ -118,6 +118,28 @@ def _release(settings: Settings, database: Database, job_id: int) -> str:
     return f"released; follow with `dicomferry jobs wait {job_id}`"
 
 
+@click.command(cls=Command)
+@click.argument("jobs", metavar="ID...", nargs=-1, required=True, type=options.JobType())
+@click.option("--reason", metavar="TEXT", required=True, type=options.Word(), help="Why it is good as it is.")
+@click.option("--json", "as_json", is_flag=True, help="Print the job as JSON; of several, a list.")
+def accept(jobs: tuple[str, ...], reason: str, as_json: bool) -> None:
+    """Close jobs that ended incomplete or failed as they are.
+
+    Who looks at one later sees when and why. It stays what it is: it is not called proven, and its exit code stays 1.
+    """
+    from dicomferry.cli import record
+    from dicomferry.models import job_store
+
+    settings = record.settings()
+    database = record.for_jobs(settings)
+
+    def act(_settings: Settings, database: Database, job_id: int) -> str:
+        return f"accepted as it is ({job_store.accept(database, job_id, reason).value})"
+
+    found = chosen.named(database, jobs)
+    _each(settings, database, found, act, as_json=as_json, one=len(jobs) == 1)
+
+
 def _for_each(
     verb: str,
     jobs: tuple[str, ...],
@@ -128,15 +150,23 @@ def _for_each(
     among: tuple[JobState, ...],
     act: _Act,
 ) -> None:
-    """Do it to each job. Of several one that refuses does not stop the others; the exit code is its."""
+    """Do it to each job that was chosen, where that is agreed to."""
     from dicomferry.cli import record
-    from dicomferry.models import job_view
 
     settings = record.settings()
     database = record.for_jobs(settings)
     found = chosen.ids(database, jobs, chosen.filter_of(database, **given), among=among)
     if not jobs and not yes:
         agree(f"{verb} {_named(found)}?", f"this would {verb} {_named(found)}: give --yes", "nothing was changed")
+    _each(settings, database, found, act, as_json=as_json, one=len(jobs) == 1)
+
+
+def _each(
+    settings: Settings, database: Database, found: Sequence[int], act: _Act, *, as_json: bool, one: bool
+) -> None:
+    """Of several jobs one that refuses does not stop the others; the exit code is its. `one`: JSON of it, no list."""
+    from dicomferry.models import job_view
+
     refused = 0
     done = []
     for job_id in found:
@@ -153,7 +183,7 @@ def _for_each(
             render.line(f"job {job_id}: {told}")
     if as_json:
         documents = [job_view.show(database, job_id) for job_id in done]
-        render.document(documents[0] if len(jobs) == 1 else documents)
+        render.document(documents[0] if one else documents)
     elif len(found) > 1:
         note(f"{words.plural(len(done), 'job')} of {words.number(len(found))}")
     if refused:

@@ -154,29 +154,8 @@ def wait(job: str, timeout: float | None, as_json: bool) -> None:
     waiting.leave(waiting.follow(database, job_id, timeout=timeout, as_json=as_json, say=render.line))
 
 
-for _verb in (job_verbs.cancel, job_verbs.retry, job_verbs.hold, job_verbs.release):
+for _verb in (job_verbs.cancel, job_verbs.retry, job_verbs.hold, job_verbs.release, job_verbs.accept):
     jobs.add_command(_verb)
-
-
-@jobs.command()
-@options.job_argument
-@click.option("--reason", metavar="TEXT", required=True, type=options.Word(), help="Why it is good as it is.")
-@options.json_option
-def accept(job: str, reason: str, as_json: bool) -> None:
-    """Close a job that ended incomplete or failed as it is.
-
-    Who looks at it later sees when and why. It stays what it is: it is not called proven, and its exit code stays 1.
-    """
-    from dicomferry.models import job_store
-
-    _, database, job_id = _open(job)
-    state = job_store.accept(database, job_id, reason)
-    if as_json:
-        from dicomferry.models import job_view
-
-        render.document(job_view.show(database, job_id))
-    else:
-        render.line(f"job {job_id}: accepted as it is ({state.value})")
 
 
 @jobs.command()
