@@ -113,3 +113,14 @@ def test_a_sign_of_life_waits_for_nothing_else(site: Inline) -> None:
     life.start()
     life.join(20)
     assert len(given) == 1
+
+
+def test_a_pool_that_stands_still_is_waited_for_only_while_something_of_it_runs(site: Inline) -> None:
+    """Its running attempts may finish what is in flight before it is ended; where none is left nobody waits."""
+    assert not claim.is_busy(site.database, site.worker)
+    site.echo("NOBODY@127.0.0.1:1")
+    held = claim.claim(site.database, "quick", site.worker, lease_seconds=LEASE)
+    assert held and claim.is_busy(site.database, site.worker)
+    site.clock.move(2 * LEASE)
+    site.sweep()
+    assert not claim.is_busy(site.database, site.worker), "its lease has run out"

@@ -161,9 +161,7 @@ def _for_each(
     _each(settings, database, found, act, as_json=as_json, one=len(jobs) == 1)
 
 
-def _each(
-    settings: Settings, database: Database, found: Sequence[int], act: _Act, *, as_json: bool, one: bool
-) -> None:
+def _each(settings: Settings, database: Database, found: Sequence[int], act: _Act, *, as_json: bool, one: bool) -> None:
     """Of several jobs one that refuses does not stop the others; the exit code is its. `one`: JSON of it, no list."""
     from dicomferry.models import job_view
 

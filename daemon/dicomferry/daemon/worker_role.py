@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from functools import partial
 
 from dicomferry.daemon.child import CannotKeepUp, Child, python
@@ -14,7 +15,7 @@ from dicomferry.daemon.home_lock import share_home
 from dicomferry.daemon.pool_watch import PoolWatch
 from dicomferry.daemon.sign_of_life import SignOfLife
 from dicomferry.daemon.stop_signal import StopSignal
-from dicomferry.models import facts, presence, schema, telemetry
+from dicomferry.models import claim, facts, presence, schema, telemetry
 from dicomferry.models import settings as settings_module
 from dicomferry.models.database import Database, hide_password
 from dicomferry.models.errors import ConfigurationError, DicomferryError
@@ -88,8 +89,7 @@ def _serve(settings: Settings, stop: StopSignal, *, remark: str) -> int | str:
             parent.tell_ready()
             log.info("worker is ready", slots=settings.workers, broker=hide_password(url), process=child.pid)
         why = _stand(settings, url, database, worker, child, bell, stop)
-        seconds = settings.timeouts.store_answer + settings.timeouts.progress
-        _drain(settings.lease_seconds if why == STOOD_STILL else seconds, database, worker, child, stop)
+        _drain(settings, why, database, worker, child, stop)
         presence.leave(database, worker)
     except CannotKeepUp as error:
         log.error("worker cannot be kept up", error=str(error))
@@ -148,14 +148,37 @@ class _Ring:
             log.info("workers can be rung again")
 
 
-def _drain(seconds: float, database: Database, worker: presence.Worker, child: Child, stop: StopSignal) -> None:
-    """Let running items finish, for so long; what is left of their chunks goes back to pending."""
+def _drain(
+    settings: Settings,
+    why: str | None,
+    database: Database,
+    worker: presence.Worker,
+    child: Child,
+    stop: StopSignal,
+) -> None:
+    """Let running items finish; what is left of their chunks goes back to pending.
+
+    A pool that stands still does not end by itself: as soon as nothing of it runs it need not be waited for.
+    """
     try:
         presence.drain(database, worker)
     except DicomferryError as error:
         log.warning("cannot tell running attempts to stop; their leases will run out", error=str(error))
     child.terminate()
-    child.wait_end(seconds, stop.is_urgent)
+    if why != STOOD_STILL:
+        child.wait_end(settings.timeouts.store_answer + settings.timeouts.progress, stop.is_urgent)
+        return
+    deadline = time.monotonic() + settings.lease_seconds
+    while time.monotonic() < deadline and _has_work(database, worker) and not stop.is_urgent():
+        if child.wait_end(1.0, stop.is_urgent):
+            return
+
+
+def _has_work(database: Database, worker: presence.Worker) -> bool:
+    try:
+        return claim.is_busy(database, worker)
+    except DicomferryError:
+        return True
 
 
 def main() -> None:

@@ -289,6 +289,18 @@ def idle_lanes(database: Database, worker: Worker, *, since: int | None) -> tupl
     return [lane for lane in free if any_due(database, lane)], newest
 
 
+def is_busy(database: Database, worker: Worker) -> bool:
+    """Whether this worker has a chunk that runs. Raises OutOfReach."""
+
+    def work(connection: Connection) -> bool:
+        return any(
+            connection.execute(_RUNNING_OF_WORKER, {"worker": worker.id, "lane": lane}).scalar_one()
+            for lane in spec.LANES
+        )
+
+    return database.read(work)
+
+
 def _is_full(connection: Connection, candidate: _Candidate, now: datetime) -> bool:
     """A gate that opens at a known time is another matter: whoever comes to it puts off what waits there."""
     assert candidate.remote_id is not None
