@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -285,9 +284,7 @@ def test_a_series_that_is_refused_leaves_the_other_one(here: Site, held: list[Sa
 
 def endings(here: Site, job_id: int) -> dict[str, tuple[str, str | None]]:
     """State and reason of a job's instances, by series."""
-    query: sa.Select[Any] = sa.select(ItemRow.series_instance_uid, ItemRow.state, ItemRow.reason).where(
-        ItemRow.job_id == job_id, ItemRow.request_id.is_not(None)
-    )
+    query = sa.select(ItemRow.__table__).where(ItemRow.job_id == job_id, ItemRow.request_id.is_not(None))
     return {row.series_instance_uid: (str(row.state), row.reason) for row in here.rows(query)}
 
 
