@@ -124,8 +124,12 @@ def coloured(text: str) -> str:
 
 
 def heading(text: str, state: str) -> None:
-    """A line that ends with a state, in its colour."""
-    verbatim(f"{printable(text)}, {coloured(state)}")
+    """A text that ends with a state, in its colour."""
+    wide = room()
+    whole = f"{printable(text)}, {state}"
+    *lines, last = [whole] if wide is None else layout.wrapped(whole, wide)
+    for one in [*lines, f"{last.removesuffix(state)}{coloured(state)}"]:
+        verbatim(one)
 
 
 def _styled(text: str, style: str) -> str:
