@@ -44,14 +44,14 @@ _QUERIES: Mapping[str, _Row] = {
     "split leaves gaps": (Rule.FINAL, "studies without a date or time are in no range: ask for those days in parts of another kind, such as PatientID=1*, or for a higher limit there", "PS3.4 C.2.2.2.5"),
     "keys not kept to": (Rule.WARNING, "they list what does not have what was asked for: a retrieve with these keys leaves that out", "PS3.4 C.2.2.2"),
     "listed more than once": (Rule.WARNING, "nothing to do: each is shown and counted once, all answers stay in the record", "PS3.4 C.4.1.1.4"),
-}
-_DELIVERIES: Mapping[str, _Row] = {
-    "listing not whole": (Rule.FINAL, "`dicomferry jobs retry` lists it again; where its numbers are wrong for good, `dicomferry remote set NAME --numbers ignored`; `dicomferry jobs accept` closes this job as it is", "PS3.4 C.3.4"),
-    "listing not whole yet": (Rule.LATER, "the archive says that it has more than it lists: it is listed again after timeouts.settle", "PS3.4 C.3.4"),
     "no unique key": (Rule.FINAL, "the archive showed a match that it gives no unique key of, so nobody can ask for it: ask its administrator", "PS3.4 C.2.2.1.1"),
     "no match": (Rule.FINAL, "the archive has nothing of that: are the keys right, and is it the right archive?", "PS3.4 C.4.1"),
     "nothing there": (Rule.DONE, "nothing matched, and that was to be allowed (--allow-empty)", "PS3.4 C.4.1"),
     "answers undecided": (Rule.HOLD, "see by `submit find` with the same keys what they list. Where that is right: `remote set NAME --trust-answers KEY`, then release; or submit it again with --trust-answers KEY", "PS3.4 C.2.2.2"),
+}
+_DELIVERIES: Mapping[str, _Row] = {
+    "listing not whole": (Rule.FINAL, "`dicomferry jobs retry` lists it again; where its numbers are wrong for good, `dicomferry remote set NAME --numbers ignored`; `dicomferry jobs accept` closes this job as it is", "PS3.4 C.3.4"),
+    "listing not whole yet": (Rule.LATER, "the archive says that it has more than it lists: it is listed again after timeouts.settle", "PS3.4 C.3.4"),
     "not delivered": (Rule.FINAL, "the archive was asked more than once and did not send it: its log says why; then retry", "PS3.4 C.4.2"),
     "not delivered yet": (Rule.LATER, "the archive gets time before it is asked once more for what is missing", "PS3.4 C.4.2"),
     "nearline": (Rule.LATER, "the archive has it on slow media and was asked for it, which recalls it; it is looked for again by itself", "PS3.3 C.4.23.1.1"),
