@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +268,56 @@ def test_a_folder_that_was_renamed_while_it_was_held_open(site: Site) -> None:
     assert site.receive(encoded(SOPInstanceUID="1.2.1"), "1.2.1") == Answer(0)
     assert (study / series / "1.2.1.dcm").is_file()
     assert outcomes(site) == ["stored"] * 3
+
+
+def elsewhere(site: Site) -> Path:
+    """The archive, which is known by its mark, and where it lies now instead of at its place."""
+    (site.archive.root / OWN / "mark").write_text("one\n")
+    site.archive.remember()
+    away = site.archive.root.with_name("away")
+    os.rename(site.archive.root, away)
+    return away
+
+
+@pytest.mark.parametrize("mark", ["other\n", None])
+def test_another_archive_is_mounted_over_this_one(site: Site, mark: str | None) -> None:
+    """Or the folder is empty, since the disk is not there: what is put there would be lost with the right one back."""
+    spare = site.archive.spare_draft()
+    away = elsewhere(site)
+    (site.archive.root / OWN / "incoming").mkdir(parents=True)
+    if mark:
+        (site.archive.root / OWN / "mark").write_text(mark)
+    for draft in (spare, None):
+        sink = site.sink(UID, spare=draft)
+        sink.take([memoryview(encoded())])
+        answer = sink.finish()
+        assert answer.status == 0xA700 and "another archive, or none, lies at its place" in answer.comment
+    assert site.files == [] and site.waiting == []
+    shutil.rmtree(site.archive.root)
+    os.rename(away, site.archive.root)
+    assert site.receive(encoded(), UID).status == 0
+
+
+def test_the_same_disk_mounted_anew(site: Site) -> None:
+    """Other numbers of device and file, and the same mark."""
+    away = elsewhere(site)
+    shutil.copytree(away, site.archive.root)
+    assert site.receive(encoded(), UID).status == 0
+
+
+def test_a_row_waits_for_an_archive_that_is_out_of_sight(site: Site) -> None:
+    """What was answered for is not gone because its disk is away for a moment."""
+    assert site.receive(encoded(), UID).status == 0
+    away = elsewhere(site)
+    site.indexer._look = partial(archive_check.look, site.archive)
+    for entry in site.indexer._waiting:
+        entry.is_seen = False
+        site.archive.let_go(entry.folder)
+    assert site.indexer._write(site.indexer._waiting[:]) is False
+    assert not site.archive.root.exists()
+    os.rename(away, site.archive.root)
+    assert site.indexer._write(site.indexer._waiting[:]) is True
+    assert [row.path for row in site.rows] == site.files
 
 
 def test_an_archive_out_of_reach(site: Site) -> None:

@@ -29,11 +29,14 @@ from dicomferry.models.errors import ConfigurationError
 
 TEMPLATE = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
 OWN = ".ferry"
+MARK = "mark"
+"""In `.ferry`: the file that tells the archive from every other one, see `archive_mark`."""
 SUFFIX = ".dcm"
 MOST_VIEWS = 1000
 """Buffers in one gathering write; the system's bound is 1024."""
 
 _MOST_FOLDERS = 64
+_LONGEST_MARK = 64
 _PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z.\-]{0,63}")
 _FILE = re.compile(r"(?P<stem>[0-9A-Za-z._\-]+?)(~(?P<number>[0-9]+))?\.dcm")
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -101,6 +104,32 @@ class Archive:
         self._lock = threading.Lock()
         self._folders: OrderedDict[str, Folder] = OrderedDict()
         self._nameless = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
+        self._mark_path = str(root / OWN / MARK)
+        self._mark: str | None = None
+        self._mark_seen: os.stat_result | None = None
+
+    def remember(self) -> None:
+        """What lies at `root` now, and is marked, is this archive: see `is_in_sight`. Raises OSError."""
+        self._mark = read_mark(self._mark_path)
+        self._mark_seen = os.stat(self._mark_path)
+
+    def is_in_sight(self) -> bool:
+        """Whether the archive that was remembered, if any was, lies at `root`: no other one, and no empty folder, as
+        where its disk is not mounted any more. Raises OSError.
+        """
+        if self._mark_seen is None:
+            return True
+        try:
+            found = os.stat(self._mark_path)
+            if os.path.samestat(found, self._mark_seen):
+                return True
+            if read_mark(self._mark_path) != self._mark:
+                return False
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        # The same disk, mounted anew.
+        self._mark_seen = found
+        return True
 
     def prepare(self) -> None:
         """Make what is missing; the folders are their owner's alone. Raises ConfigurationError."""
@@ -217,13 +246,15 @@ class Archive:
     def is_at(self, folder: str, name: str, draft: Draft | None) -> bool:
         """Whether a file, that of `draft` if one is given, lies where its path says. Raises OSError.
 
-        Folders are held open, and somebody may have renamed one since, or mounted something over it.
+        Folders are held open, and somebody may have renamed one since, or mounted something over it, or over the whole
+        archive.
         """
         try:
             found = os.stat(f"{self.root}/{folder}/{name}", follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return stat.S_ISREG(found.st_mode) and (draft is None or os.path.samestat(found, os.fstat(draft.fd)))
+        same = stat.S_ISREG(found.st_mode) and (draft is None or os.path.samestat(found, os.fstat(draft.fd)))
+        return same and self.is_in_sight()
 
     def let_go(self, folder: str) -> Folder | None:
         """Open the folder anew at its next use; the one that was held."""
@@ -251,6 +282,8 @@ class Archive:
             if found is not None:
                 self._folders.move_to_end(folder)
                 return found
+        if not self.is_in_sight():
+            raise OSError(errno.ESTALE, "another archive, or none, lies at its place", str(self.root))
         above = Folder(os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         for part in folder.split("/"):
             with contextlib.suppress(FileExistsError):
@@ -309,6 +342,15 @@ def _in_order(name: str) -> tuple[str, int]:
     """The files of one instance in the order in which they came: of several contents the newest is current."""
     found = _FILE.fullmatch(name)
     return (found["stem"], int(found["number"] or 1)) if found else (name, 1)
+
+
+def read_mark(path: str | Path, *, dir_fd: int | None = None) -> str | None:
+    """The word in the file that marks an archive; None where there is none. Raises OSError, FileNotFoundError too."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        return os.read(fd, _LONGEST_MARK).decode("ascii", "replace").strip() or None
+    finally:
+        os.close(fd)
 
 
 @lru_cache(maxsize=1024)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from dicomferry.models import archive_store, instance_store, peer_text, telemetry, unindexed_store
 from dicomferry.models.archive_store import File
 from dicomferry.models.database import Database
-from dicomferry.models.errors import ConfigurationError, UnusableFile
+from dicomferry.models.errors import ConfigurationError, OutOfReach, UnusableFile
 from dicomferry.models.instance_store import Received
 from dicomferry.workers import file_hold, file_meta, part10
 from dicomferry.workers.archive import Archive, file_name, file_number
@@ -248,7 +248,9 @@ def remove(archive: Archive, database: Database, paths: Iterable[str]) -> int:
 
 
 def look(archive: Archive, received: Received) -> Received | None:
-    """What has just been published as its row has it: with its flaw, if any; None where it is no more. Raises OSError.
+    """What has just been published as its row has it: with its flaw, if any; None where it is no more.
+
+    Raises OutOfReach where the archive is out of sight, so that nobody can tell; OSError.
 
     A duplicate is described as the file that is there: that may be in another encoding.
     """
@@ -259,8 +261,12 @@ def look(archive: Archive, received: Received) -> Received | None:
         if received.flaw:
             return received
         fd = archive.open_file(str(pure.parent), pure.name)
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        if not archive.is_in_sight():
+            raise OutOfReach(f"{archive.root} is not the archive that files were received into") from None
+        if isinstance(error, FileNotFoundError):
+            return None
+        raise
     try:
         meta = file_meta.decode(os.pread(fd, _META, 0))
         if meta is None:

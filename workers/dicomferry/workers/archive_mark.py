@@ -17,10 +17,8 @@ from dicomferry.models import archive_store
 from dicomferry.models.archive_store import DAMAGED, FINE, GONE, File
 from dicomferry.models.database import Database
 from dicomferry.models.errors import ConfigurationError
-from dicomferry.workers.archive import OWN, Archive
+from dicomferry.workers.archive import MARK, OWN, Archive, read_mark
 
-NAME = "mark"
-_LONGEST = 64
 ENOUGH = 0.5
 """An archive without a mark is taken for the record's own if so many of the files that it names are there."""
 
@@ -57,13 +55,9 @@ class View:
     def mark(self) -> str | None:
         """What stands in its mark; None where there is none. Raises OSError."""
         try:
-            fd = os.open(f"{OWN}/{NAME}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
+            return read_mark(f"{OWN}/{MARK}", dir_fd=self._fd)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        try:
-            return os.read(fd, _LONGEST).decode("ascii", "replace").strip() or None
-        finally:
-            os.close(fd)
 
     def look(self, one: File) -> str:
         """Whether a file is there, regular and of its recorded size. Raises OSError where that cannot be said."""
@@ -87,6 +81,10 @@ def prepare(archive: Archive, database: Database) -> None:
         archive.prepare()
     require(archive.root, database)
     archive.prepare()
+    try:
+        archive.remember()
+    except OSError as error:
+        raise ConfigurationError(f"scp.archive {archive.root}: {error.strerror or error}. {_ADVICE}") from None
 
 
 def require(root: Path, database: Database) -> None:
@@ -165,7 +163,7 @@ def write(root: Path) -> str:
     """Give the folder a mark, on disk when this returns, unless somebody was quicker; the mark. Raises OSError."""
     folder = root / OWN
     folder.mkdir(mode=0o700, exist_ok=True)
-    draft = folder / f"{NAME}.{uuid.uuid4().hex}"
+    draft = folder / f"{MARK}.{uuid.uuid4().hex}"
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, f"{uuid.uuid4().hex}\n".encode("ascii"))
@@ -174,7 +172,7 @@ def write(root: Path) -> str:
         os.close(fd)
     try:
         with contextlib.suppress(FileExistsError):
-            os.link(draft, folder / NAME)
+            os.link(draft, folder / MARK)
     finally:
         draft.unlink()
     for one in (folder, root):

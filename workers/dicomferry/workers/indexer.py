@@ -27,7 +27,10 @@ SHORTEN_SECONDS = 5.0
 
 Record = Callable[[Database, Sequence[Received]], None]
 Look = Callable[[Received], Received | None]
-"""Completes what is known of a file that was published, from the file; None where it is no more. Raises OSError."""
+"""Completes what is known of a file that was published, from the file; None where it is no more.
+
+Raises OutOfReach where that cannot be told for now, OSError.
+"""
 
 
 @dataclass
@@ -162,8 +165,8 @@ class Indexer:
 
     def _write(self, batch: Sequence[Entry]) -> bool:
         """Write a batch and forget it; False when that has to wait."""
-        here = [entry for entry in batch if self._see(entry)]
         try:
+            here = [entry for entry in batch if self._see(entry)]
             refused = write_rows(self._record, self._database, [entry.received for entry in here])
             self._note(refused)
         except OutOfReach as error:
@@ -193,7 +196,7 @@ class Indexer:
             log.exception("files without a row could not be put on the record", files=len(refused))
 
     def _see(self, entry: Entry) -> bool:
-        """Look at a file before its row is written, once; False where it is gone."""
+        """Look at a file before its row is written, once; False where it is gone. Raises OutOfReach."""
         if entry.is_seen or self._look is None:
             return True
         try:
