@@ -6,10 +6,11 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 
-from dicomferry.workers import part10
+from dicomferry.workers import part10, transcode
 from dicomferry.workers.dimse import pdata, store
 from dicomferry.workers.dimse.contexts import IMPLICIT_LE, Convert
 from dicomferry.workers.dimse.local_instance import LocalInstance
@@ -117,6 +118,38 @@ def test_a_file_that_is_replaced_or_goes_is_sent_as_it_was(tmp_path: Path, besid
     with ScriptedPeer([*opening(), expect_message(), send(peer.store_rsp(1)), *ENDING]) as scripted:
         assert run(scripted, local(sample)).status == 0
     assert scripted.only.messages[0][2] == before
+
+
+def test_a_file_that_is_replaced_before_it_is_converted_is_sent_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another file that takes the path, with another meta group, once the first was looked into: that one is converted,
+    from where its data set begins.
+    """
+    sample = samples.instance(tmp_path / "ct.dcm", "CT", size=64)
+    content, other = sample.path.read_bytes(), tmp_path / "other.dcm"
+    inner = content[144 : len(content) - len(data_set(sample.path))]
+    more = b"\x02\0\x16\0AE\x0c\0SOMEBODYELSE"
+    meta_length = (len(inner) + len(more)).to_bytes(4, "little")
+    other.write_bytes(content[:140] + meta_length + inner + more + data_set(sample.path))
+    with transcode.decompress(
+        os.fsencode(sample.path), part10.read_header(os.fsencode(sample.path)), IMPLICIT_LE
+    ) as it:
+        expected = it.read()
+
+    decompress = transcode.decompress
+
+    def replaced(*args: Any) -> BinaryIO:
+        os.replace(other, sample.path)
+        return decompress(*args)
+
+    monkeypatch.setattr(transcode, "decompress", replaced)
+    implicit = opening(lambda _, offered: (0, IMPLICIT_LE) if IMPLICIT_LE in offered else (4, offered[0]))
+    with ScriptedPeer([*implicit, expect_message(), send(peer.store_rsp(1)), *ENDING]) as scripted:
+        answer = run(scripted, local(sample), convert=Convert.UNCOMPRESSED)
+    assert (answer.status, answer.sent_as) == (0, IMPLICIT_LE)
+    assert not other.exists()
+    assert scripted.only.messages[0][2] == expected
 
 
 def test_a_file_that_changes_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,8 +52,10 @@ _OF_FRAGMENTS = (0x7FE00001, 0x7FE00002, 0x7FE00003)
 _LOSSY_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 
 
-def reencode(path: bytes, header: Header, target: str) -> BinaryIO:
+def reencode(path: bytes | int, header: Header, target: str) -> BinaryIO:
     """The file's data set, without meta group, in `target`: Implicit or Explicit VR Little Endian.
+
+    `path` may be an open descriptor, which stays open: its file is read even if another one has taken the path since.
 
     The source may be in any uncompressed syntax. Every value stays as it is; group lengths go (retired, PS3.5
     7.2), and private elements without a known VR become UN (PS3.5 6.2.2). Returns a file at position 0 that the
@@ -64,12 +66,12 @@ def reencode(path: bytes, header: Header, target: str) -> BinaryIO:
         raise UnusableFile(
             "not transcodable", f"{header.transfer_syntax_uid} is compressed; only --transcode decompresses"
         )
-    with _explained(target), open(path, "rb") as file:
+    with _explained(target), open(path, "rb", closefd=not isinstance(path, int)) as file:
         file.seek(header.data_offset)
         return _written(_parsed(file, header.transfer_syntax_uid, target), target)
 
 
-def decompress(path: bytes, header: Header, target: str = EXPLICIT_LE) -> BinaryIO:
+def decompress(path: bytes | int, header: Header, target: str = EXPLICIT_LE) -> BinaryIO:
     """The file's data set with its pixel data decompressed, in `target`; else as `reencode`.
 
     The SOP Instance UID stays: what was asked for is this instance at the peer. So does what the data set says of
@@ -81,7 +83,7 @@ def decompress(path: bytes, header: Header, target: str = EXPLICIT_LE) -> Binary
     syntax = header.transfer_syntax_uid
     if syntax in UNCOMPRESSED:
         return reencode(path, header, target)
-    with _explained(target), open(path, "rb") as file, ExitStack() as pixels:
+    with _explained(target), open(path, "rb", closefd=not isinstance(path, int)) as file, ExitStack() as pixels:
         decoder = _decoder(syntax)
         file.seek(header.data_offset)
         # Every compressed syntax is Explicit VR Little Endian around its pixels (PS3.5 A.4).

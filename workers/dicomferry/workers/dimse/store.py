@@ -232,7 +232,7 @@ class _Sender:
         path = self._data_path(association)
         copy: BinaryIO | None = None
         if sent_as is not None:
-            (copy, length), pad = _reencoded(item.path, header, sent_as), False
+            (copy, length), pad = _reencoded(fd, header, sent_as), False
         with copy or _NO_COPY:
             source: Source = StreamSource(copy) if copy else FileSource(fd, header.data_offset, head)
             try:
@@ -264,13 +264,13 @@ def _unsent(item: LocalInstance, reason: str, detail: str) -> StoreAnswer:
     return StoreAnswer(item, None, reason, detail)
 
 
-def _reencoded(path: bytes, header: part10.Header, syntax: str) -> tuple[BinaryIO, int]:
-    """The data set in another, uncompressed syntax, decompressed where it has to be, and its length in bytes."""
+def _reencoded(fd: int, header: part10.Header, syntax: str) -> tuple[BinaryIO, int]:
+    """The data set of an open file in another, uncompressed syntax, decompressed where it has to be, and its length in bytes."""
     # Only here: it brings all of pydicom along.
     from dicomferry.workers import transcode
 
     try:
-        stream = transcode.decompress(path, header, syntax)
+        stream = transcode.decompress(fd, header, syntax)
     except OSError as error:
         raise UnusableFile("unreadable", error.strerror or str(error)) from error
     length = stream.seek(0, os.SEEK_END)
