@@ -13,6 +13,7 @@ import pytest
 from support import samples
 from support import scripted_peer as peer
 from support.bench import Bench
+from support.part10_bytes import elements, meta
 from support.samples import Sample
 from support.scripted_peer import (
     ABORT,
@@ -168,6 +169,16 @@ def test_files_that_break_the_association_hold_nobody_up(
     assert bench.stores == uids(made)
     assert [line.partition(":")[0] for line in ran.err] == [str(sample.path) for sample in made[:poisonous]]
     assert bench.echoes == poisonous // 3
+
+
+def test_a_long_uid_at_which_the_association_breaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is sent as it is, and where the peer breaks off at it, the line says what the Standard allows (PS3.5 9.1)."""
+    text = "1.2.826.".ljust(66, "4")
+    (tmp_path / "a.dcm").write_bytes(b"\0" * 128 + b"DICM" + meta(instance=text) + b"".join(elements(instance=text)))
+    with Bench(answer=lambda _: [send(peer.abort_pdu())]) as bench:
+        ran = scu(capsys, "--store", "127.0.0.1", bench.port, tmp_path)
+    assert (ran.code, bench.stores) == (1, [text])
+    assert ran.err[0].endswith(f"; its SOP Instance UID has 66 characters, 64 are allowed: {text}")
 
 
 def test_a_rejection_is_four_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

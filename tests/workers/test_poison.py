@@ -15,7 +15,7 @@ from support import samples
 from support import scripted_peer as peer
 from support.bench import Bench, Store, free_port
 from support.inline import Inline
-from support.part10_bytes import MR, element, elements, meta, uid
+from support.part10_bytes import EXPLICIT_LE, MR, element, elements, meta, uid
 from support.scripted_peer import Step, send
 
 ABORT: Sequence[Step] = [send(peer.abort_pdu())]
@@ -176,6 +176,26 @@ def test_uids_over_64_characters(site: Inline) -> None:
     assert bench.stores == [file.sop_instance_uid for file in files]
     endings = site.endings(job_id)
     assert endings["00001-long.dcm"] == endings["00002-long.dcm"] == ("failed", "bad uid")
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("which", ["SOP Class UID", "Transfer Syntax UID"])
+def test_what_no_association_can_be_asked_for(site: Inline, which: str, odd: bool) -> None:
+    """A SOP class or transfer syntax of over 64 characters is the file's own fault, whatever is to be sent besides: it
+    is in no request for an association, and told by its name.
+    """
+    text = "1.2.826.0.1.".ljust(70, "4")
+    sop_class, syntax = (text, EXPLICIT_LE) if which == "SOP Class UID" else (MR, text)
+    body = element(0x00080016, "UI", uid(sop_class)) + b"".join(elements()[1:])
+    (site.files / "00001-long.dcm").write_bytes(b"\0" * 128 + b"DICM" + meta(syntax, sop_class) + body)
+    files = site.mr(2, first=2)
+    with Bench() as bench:
+        job_id = site.submit(bench.address, StoreSpec(paths=(str(site.files),), send_odd_uids=odd))
+        assert site.drain(job_id) is JobState.INCOMPLETE
+    assert bench.stores == [file.sop_instance_uid for file in files]
+    assert site.endings(job_id)["00001-long.dcm"] == ("failed", "bad uid")
+    (item,) = [item for item in site.items(job_id) if item.reason == "bad uid"]
+    assert item.detail == f"its {which} has 70 characters, 64 are allowed: {text}"
 
 
 def test_uids_over_64_characters_that_are_to_be_sent(site: Inline) -> None:

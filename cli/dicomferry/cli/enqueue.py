@@ -90,7 +90,7 @@ def echo(remote: str, **how: Unpack[JobOptions]) -> Asked:
 @click.option(
     "--send-odd-uids",
     is_flag=True,
-    help="Send objects with UIDs of more than 64 characters as well: last, and each on an association of its own.",
+    help="Send SOP Instance UIDs of more than 64 characters as well: last, and each on an association of its own.",
 )
 @options.job_options
 def store(

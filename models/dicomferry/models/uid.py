@@ -21,3 +21,8 @@ def is_numeric(uid: str) -> bool:
 def is_lawful(uid: str) -> bool:
     """Whether it is that, and has a root and a suffix, so two numbers at least."""
     return "." in uid and is_numeric(uid)
+
+
+def too_long(name: str, uid: str) -> str | None:
+    """What is to be said of a UID of more than MOST characters, None of another one; `name` is the Standard's word."""
+    return f"its {name} has {len(uid)} characters, {MOST} are allowed: {uid}" if len(uid) > MOST else None

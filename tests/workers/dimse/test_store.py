@@ -560,7 +560,7 @@ def test_any_other_odd_data_set_is_not_sent(tmp_path: Path) -> None:
 
 
 def test_a_uid_that_no_request_can_hold_fails_alone(tmp_path: Path) -> None:
-    """An impossible SOP class UID is that file's `context refused`, and keeps nobody else from going."""
+    """An impossible SOP class UID is that file's `bad uid`, and keeps nobody else from going."""
     bad, good = mr(tmp_path, 2)
     odd = element(0x00080016, "UI", uid("1." * 40)) + element(0x00080018, "UI", uid(bad.sop_instance_uid))
     bad.path.write_bytes(b"\0" * 128 + b"DICM" + meta(sop_class="1." * 40, instance=bad.sop_instance_uid) + odd)
@@ -568,7 +568,7 @@ def test_a_uid_that_no_request_can_hold_fails_alone(tmp_path: Path) -> None:
     impossible = LocalInstance(1, item.path, item.size, item.mtime_ns, "1." * 40, item.sop_instance_uid, EXPLICIT_LE)
     with ScriptedPeer([*opening(), *answered(0), *ENDING]) as scripted:
         failed, sent = run(scripted.remote(), [impossible, local(good)])
-    assert (failed.reason, sent.status) == ("context refused", 0)
+    assert (failed.reason, sent.status) == ("bad uid", 0)
 
 
 def test_a_file_that_shrinks_costs_the_association_but_not_the_batch(tmp_path: Path) -> None:

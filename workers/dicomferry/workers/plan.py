@@ -15,7 +15,7 @@ from dicomferry.models.job_view import path_text
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.spec import StoreSpec
 from dicomferry.models.state import ItemState
-from dicomferry.models.uid import MOST as MOST_OF_UID
+from dicomferry.models.uid import too_long
 from dicomferry.workers.dimse.local_instance import LocalInstance, open_instance
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.inventory import AHEAD, Cut, Found, inventory, same_content
@@ -25,6 +25,16 @@ BATCH_SECONDS = 2.0
 """A batch is written after this time even if it is small, so that sending begins soon on slow disks."""
 SLOT_SECONDS = 10.0
 """After this time a plan gives its slot back."""
+
+_UIDS = {
+    "sop_class_uid": "SOP Class UID",
+    "transfer_syntax_uid": "Transfer Syntax UID",
+    "sop_instance_uid": "SOP Instance UID",
+    "study_instance_uid": "Study Instance UID",
+    "series_instance_uid": "Series Instance UID",
+}
+_IN_A_REQUEST = ("sop_class_uid", "transfer_syntax_uid")
+"""These stand in the request for an association, and one that no peer takes would spoil it for all others."""
 
 
 @dataclass
@@ -152,7 +162,7 @@ def _settled(
 def _values(found: Found, *, long_uids: bool = False) -> dict[str, Any]:
     """The item's row as far as the file alone decides it.
 
-    SOP UIDs longer than PS3.5 9.1 allows are refused, since peers abort at them, unless `long_uids` are to be sent.
+    UIDs longer than PS3.5 9.1 allows are refused, since peers abort at them; with `long_uids` SOP Instance UIDs pass.
     """
     values: dict[str, Any] = {
         "path": found.path,
@@ -162,37 +172,25 @@ def _values(found: Found, *, long_uids: bool = False) -> dict[str, Any]:
         "reason": found.reason,
         "detail": printable(found.detail),
         "is_first": found.state is ItemState.PENDING,
-        "sop_class_uid": None,
-        "sop_instance_uid": None,
-        "transfer_syntax_uid": None,
-        "study_instance_uid": None,
-        "series_instance_uid": None,
+        **dict.fromkeys(_UIDS),
     }
     if found.header is None:
         return values
-    for name in (
-        "sop_class_uid",
-        "sop_instance_uid",
-        "transfer_syntax_uid",
-        "study_instance_uid",
-        "series_instance_uid",
-    ):
+    for name, title in _UIDS.items():
         uid = getattr(found.header, name)
         if uid is None or (len(uid) <= 128 and uid.isprintable()):
             values[name] = uid
         elif name in ("study_instance_uid", "series_instance_uid"):
             continue
         else:
-            values |= {"state": ItemState.FAILED, "reason": "bad uid", "is_first": False}
-            values["detail"] = f"{name}: {printable(uid[:140])}"
-            return values
-    long = [name for name in ("sop_class_uid", "sop_instance_uid") if len(values[name] or "") > MOST_OF_UID]
-    if long and not long_uids:
-        values |= {"state": ItemState.FAILED, "reason": "bad uid", "is_first": False}
-        values["detail"] = (
-            f"{long[0]} has {len(values[long[0]])} characters, {MOST_OF_UID} are allowed: {values[long[0]]}"
-        )
-    return values
+            return _bad_uid(values, f"its {title} is {printable(uid[:140])}")
+    bound = _IN_A_REQUEST if long_uids else (*_IN_A_REQUEST, "sop_instance_uid")
+    told = next(filter(None, (too_long(_UIDS[name], values[name]) for name in bound)), None)
+    return _bad_uid(values, told) if told else values
+
+
+def _bad_uid(values: dict[str, Any], detail: str) -> dict[str, Any]:
+    return {**values, "state": ItemState.FAILED, "reason": "bad uid", "is_first": False, "detail": detail}
 
 
 def _twin(found: Found, first: bytes) -> dict[str, Any]:

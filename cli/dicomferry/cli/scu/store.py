@@ -15,6 +15,7 @@ from dicomferry.cli.scu.sources import File, files
 from dicomferry.models import dimse_status
 from dicomferry.models.errors import ContextNotAccepted, DimseError
 from dicomferry.models.state import ItemState
+from dicomferry.models.uid import too_long
 from dicomferry.workers.dimse.association import Association
 from dicomferry.workers.dimse.contexts import Convert
 from dicomferry.workers.dimse.echo import echo
@@ -104,7 +105,8 @@ class _Store:
                 broken = 1 if self._answered > answered else broken + 1
                 if self._in_flight is not None:
                     file, self._in_flight = self._in_flight, None
-                    self._lost(file, str(error), reason=reason_of(error))
+                    told = too_long("SOP Instance UID", file.header.sop_instance_uid) if file.header else None
+                    self._lost(file, "; ".join(filter(None, (str(error), told))), reason=reason_of(error))
                     if broken < MOST_BROKEN or self._echo():
                         broken %= MOST_BROKEN
                         continue

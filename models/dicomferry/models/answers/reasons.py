@@ -28,7 +28,7 @@ _FILES: Mapping[str, _Row] = {
     "meta differs": (Rule.DONE, "it was sent under the UIDs of its data set; the file meta group, which is not sent, names others: --strict-meta refuses such files", "PS3.10 7.1"),
     "meta mismatch": (Rule.FINAL, "file meta group and data set name different objects: repair the file, or send it without --strict-meta", "PS3.10 7.1"),
     "syntax mismatch": (Rule.FINAL, "the data set is not in the transfer syntax that the file declares: repair the file", "PS3.10 7.1"),
-    "bad uid": (Rule.FINAL, "a UID has characters that no UID may have, or is longer than 64 characters: repair the file; `submit store --send-odd-uids` sends long ones all the same", "PS3.5 9.1"),
+    "bad uid": (Rule.FINAL, "a UID has characters that no UID may have, or more than 64: repair the file; where it is the SOP Instance UID that is long, `submit store --send-odd-uids` sends it all the same", "PS3.5 9.1"),
     "no uid": (Rule.FINAL, "the data set names no SOP class or no SOP instance: repair the file", "PS3.3 C.12.1"),
     "odd length": (Rule.FINAL, "the data set has an odd length, which no encoding allows: repair the file", "PS3.5 7.1.1"),
     "no decoder": (Rule.FINAL, "install what decompresses it where the workers run (`pip install 'dicomferry[transcode]'`), start them anew, then retry", None),

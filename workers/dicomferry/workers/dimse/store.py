@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 from dicomferry.models.errors import ContextNotAccepted, UnusableFile
 from dicomferry.models.remote import Remote
+from dicomferry.models.uid import too_long
 from dicomferry.workers import part10
 from dicomferry.workers.data_set import is_instance
 from dicomferry.workers.dimse import contexts, message, store_message
@@ -220,7 +221,8 @@ class _Sender:
         item, fd, header, length, pad, _, head = opened
         pair = (header.sop_class_uid, header.transfer_syntax_uid)
         if not contexts.is_proposable(pair):
-            raise UnusableFile("context refused", f"{pair[0]!r} in {pair[1]!r} cannot be proposed to any peer")
+            told = too_long("SOP Class UID", pair[0]) or too_long("Transfer Syntax UID", pair[1])
+            raise UnusableFile("bad uid", told or f"{pair[0]!r} in {pair[1]!r} cannot be proposed to any peer")
         association = self._association_for(pair)
         context = self._chosen.get(pair)
         if context is None:
@@ -265,7 +267,7 @@ def _unsent(item: LocalInstance, reason: str, detail: str) -> StoreAnswer:
 
 
 def _reencoded(fd: int, header: part10.Header, syntax: str) -> tuple[BinaryIO, int]:
-    """The data set of an open file in another, uncompressed syntax, decompressed where it has to be, and its length in bytes."""
+    """An open file's data set in another, uncompressed syntax, decompressed where need be, and its length in bytes."""
     # Only here: it brings all of pydicom along.
     from dicomferry.workers import transcode
 
