@@ -150,9 +150,14 @@ def missing_lines(database: Database, job: Document) -> list[str]:
         return []
     absent = (row for row in retrieve_store.instances(database, job["id"]) if is_missing(row))
     shown = [_missing(row) for row in islice(absent, MISSING_SHOWN)]
-    more = job["missing"] - len(shown)
-    if more > 0:
-        shown.append(f"and {number(more)} more: `dicomferry jobs report {job['id']} --by instance`")
+    items = job["instances"]
+    named = min(job["missing"], items["pending"] + items["failed"] + items["cancelled"])
+    if named > len(shown):
+        more = f"and {number(named - len(shown))} more"
+        shown.append(f"{more}: `dicomferry jobs report {job['id']} --by instance`")
+    if job["missing"] > named:
+        also = "and " if shown else ""
+        shown.append(f"{also}{number(job['missing'] - named)} that {words.title(job)} says it has and does not list")
     return shown
 
 

@@ -163,6 +163,22 @@ def test_numbers_that_are_wrong_for_good(here: Site, held: list[Sample]) -> None
     assert "6 of 6 proven from ARCHIVE by its list, its numbers set aside" in wait.end_sentence(here.database, job)
 
 
+def test_numbers_that_are_set_aside_afterwards(here: Site, held: list[Sample]) -> None:
+    """What is expected is the list alone then: nothing is told as missing of a job that has succeeded."""
+    hidden = held[4:]
+    with archive(here, held, hiding(hidden), without(hidden)) as peer:
+        remote_store.add(here.database, "stale", peer.address)
+        job_id = here.move("stale", study_of(held))
+        job = here.drive(job_id)
+        assert verdict(job) == ("incomplete", "counts", "listing not whole", 4, 6)
+        assert retrieve_words.missing_lines(here.database, job) == ["2 that ARCHIVE says it has and does not list"]
+        remote_store.change(here.database, "stale", None, numbers="ignored")
+        job_store.retry(here.database, job_id)
+        job = here.drive(job_id)
+    assert (*verdict(job), job["missing"]) == ("succeeded", "uids", None, 4, 4, 0)
+    assert "4 of 4 proven from ARCHIVE by its list, its numbers set aside" in wait.end_sentence(here.database, job)
+
+
 def test_a_list_without_a_number_stands_alone(here: Site, held: list[Sample]) -> None:
     """It is proven, and said to be so by its list alone, on the screen and in the report."""
     with archive(here, held, hiding([], **NO_NUMBERS)) as peer:

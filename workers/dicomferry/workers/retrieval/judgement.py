@@ -70,6 +70,9 @@ class Judgement:
         proof_store.note_list(self.database, self.held, state.row.id, listed_at=listed_at, noted=noted or None)
         expected = listing.expected(ignored=self.ignores_numbers)
         before = state.row.expected
+        if before is not None and self.ignores_numbers:
+            # It may hold a number from before that was said.
+            before = sum(request_store.totals(self.database, self.held.chunk_id).values())
         return request_store.expect(
             self.database,
             self.held,
