@@ -302,3 +302,14 @@ def test_what_was_here_before_a_job_is_said(form: tuple[str, ...], shelf: Shelf)
     told = desk.run("archive", "list", "--job", job_id, *form)
     assert f"1 instance that job {job_id} asked for was here already" in told.stderr
     assert f"dicomferry jobs report {job_id} --by instance" in told.stderr
+
+
+def test_a_repair_says_what_it_could_not_mend(shelf: Shelf) -> None:
+    """With the reason, and exit code 1: a file that has no row yet is not indexed."""
+    shelf.put()
+    (path,) = shelf.files
+    os.mkfifo(path.with_name("pipe.dcm"))
+    shelf.put(number=2)
+    done = shelf.desk.run("archive", "verify", "--repair", code=1)
+    assert "  without a row: " in done.stdout and "pipe.dcm: " in done.stdout
+    assert "pipe.dcm (indexed now)" not in done.stdout

@@ -159,6 +159,7 @@ def test_a_name_that_is_no_text(site: Site, database: Database) -> None:
         assert known(database) == paths[:1]
     found = archive_check.verify(site.archive, database, repair=True)
     assert any(kind == "without a row" and "no text in UTF-8" in text for kind, text in found.named)
+    assert (found.unindexed, found.left) == (1, 1) and "unindexed" not in {kind for kind, _ in found.named}
     assert unindexed_store.count(database) == 1
 
 

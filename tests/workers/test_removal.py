@@ -40,7 +40,11 @@ class Shelf(Site):
         self.indexer._waiting.clear()
 
     def remove(self, study: str) -> int:
-        return archive_check.remove(self.archive, self.database, instance_store.paths(self.database, study=study))
+        """How many bytes that freed."""
+        found = instance_store.paths(self.database, study=study)
+        removed = archive_check.remove(self.archive, self.database, found)
+        assert removed.number + removed.stay == len(found)
+        return removed.size
 
     @property
     def known(self) -> list[str]:
@@ -217,6 +221,6 @@ def test_a_file_that_lies_elsewhere_than_we_would_put_it_can_be_removed(
     os.rename(shelf.only, target)
     archive_check.verify(shelf.archive, shelf.database, repair=True)
     assert shelf.known == [place]
-    assert archive_check.remove(shelf.archive, shelf.database, [place]) > 0
+    assert archive_check.remove(shelf.archive, shelf.database, [place])[::2] == (1, 0)
     assert shelf.files == shelf.known == []
     assert not (shelf.archive.root / place.split("/")[0]).exists()

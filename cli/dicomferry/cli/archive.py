@@ -145,7 +145,7 @@ def verify(repair: bool, as_json: bool) -> None:
     else:
         render.line(f"{words.plural(found.files, 'file')} in {settings.archive}, {words.number(found.indexed)} indexed")
         mended = {"unindexed": "indexed now", "missing": "its row is history now"} if repair else {}
-        for kind in ("damaged", "missing", "unindexed", "temporary"):
+        for kind in ("damaged", "missing", "unindexed", "without a row", "temporary"):
             named = [path for one, path in found.named if one == kind]
             for path in named[:_SHOWN]:
                 render.line(f"  {kind}: {words.printable(path)}" + (f" ({mended[kind]})" if kind in mended else ""))
@@ -158,7 +158,7 @@ def verify(repair: bool, as_json: bool) -> None:
                 "a damaged file cannot be mended here: have it sent again; both are kept until `dicomferry archive "
                 "verify --repair`, which notes the damage, and `dicomferry archive remove --flawed`"
             )
-    if found.damaged or found.missing_files or (found.unindexed and not repair):
+    if found.damaged or found.missing_files or (found.left if repair else found.unindexed):
         sys.exit(1)
 
 
@@ -190,8 +190,10 @@ def remove(study: str | None, job: str | None, flawed: bool, yes: bool) -> None:
     if not yes:
         confirm(f"remove {what} from {settings.archive}")
     paths = instance_store.paths(database, study=study, job_id=job_id, flawed=flawed)
-    freed = archive_check.remove(Archive(settings.archive), database, paths)
-    render.line(f"removed {words.plural(len(paths), 'instance')} of {_studies(studies)}, {words.size(freed)}")
+    done = archive_check.remove(Archive(settings.archive), database, paths)
+    render.line(f"removed {words.plural(done.number, 'instance')} of {_studies(studies)}, {words.size(done.size)}")
+    if done.stay:
+        note(f"{words.plural(done.stay, 'instance')} came again meanwhile and {'stays' if done.stay == 1 else 'stay'}")
 
 
 def _studies(number: int) -> str:

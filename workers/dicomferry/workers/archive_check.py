@@ -36,7 +36,10 @@ MOST_NAMED = 1000
 
 @dataclass
 class Findings:
-    """What a check found. `named` are (kind, path) of what is wrong, the first MOST_NAMED of them."""
+    """What a check found. `named` are (kind, path) of what is wrong, the first MOST_NAMED of them.
+
+    `left` are those of the `unindexed` files that a repair could give no row.
+    """
 
     files: int = 0
     indexed: int = 0
@@ -44,6 +47,7 @@ class Findings:
     unindexed: int = 0
     damaged: int = 0
     temporary: int = 0
+    left: int = 0
     named: list[tuple[str, str]] = field(default_factory=list)
 
     def name(self, kind: str, path: str) -> None:
@@ -98,6 +102,9 @@ def _repair(
     archive: Archive, database: Database, found: Findings, missing: list[File], fresh: list[str], damaged: list[str]
 ) -> None:
     for path, why in index(archive, database, fresh).left:
+        if ("unindexed", path) in found.named:
+            found.named.remove(("unindexed", path))
+        found.left += 1
         found.name("without a row", f"{path}: {why}")
     archive_store.make_history(database, missing)
     rows = archive_store.files_at(database, damaged)
@@ -217,14 +224,22 @@ def _batches(paths: Iterable[str]) -> Iterator[list[str]]:
         yield part
 
 
-def remove(archive: Archive, database: Database, paths: Iterable[str]) -> int:
-    """Remove these files; the bytes that were freed. Raises OutOfReach, OSError.
+class Removed(NamedTuple):
+    """What came of removing files: how many are gone, the bytes that were freed, and how many came anew meanwhile."""
+
+    number: int
+    size: int
+    stay: int
+
+
+def remove(archive: Archive, database: Database, paths: Iterable[str]) -> Removed:
+    """Remove these files. Raises OutOfReach, OSError.
 
     Their rows become history first, durably, and by row: whoever dies in between leaves files without rows, never rows
     without files. A file that is received anew meanwhile, or that somebody else put in the place of the one on record,
     stays and keeps a row, and so does one that the disk does not let go.
     """
-    freed = 0
+    number = freed = stay = 0
     for part in _batches(paths):
         rows = archive_store.files_at(database, part)
         seen = {row.instance_id: file_hold.look(archive.root / row.path) for row in rows}
@@ -244,7 +259,9 @@ def remove(archive: Archive, database: Database, paths: Iterable[str]) -> int:
         index(archive, database, stays)
         if trouble is not None:
             raise trouble
-    return freed
+        number += len(history) - len(stays)
+        stay += len(rows) - len(history) + len(stays)
+    return Removed(number, freed, stay)
 
 
 def look(archive: Archive, received: Received) -> Received | None:
