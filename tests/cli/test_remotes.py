@@ -227,7 +227,10 @@ def test_echo_of_a_peer_that_is_back(desk: Desk, storescp: StoreScp) -> None:
 def test_resume_says_how_much_goes_on(desk: Desk) -> None:
     """One line; a name that is not in the book is exit 2."""
     assert desk.remote_id
-    assert desk.run("remote", "resume", "pacs1").stdout == "pacs1: 0 chunks that waited are tried now\n"
+    assert desk.run("remote", "resume", "pacs1").stdout == "pacs1: nothing waited for it to answer\n"
+    desk.planned_job(1)
+    desk.wait_for_remote(desk.claim())
+    assert desk.run("remote", "resume", "pacs1").stdout == "pacs1: goes on now with 1 part of jobs\n"
     assert "did you mean pacs1?" in desk.run("remote", "resume", "pacs", code=2).stderr
 
 

@@ -386,7 +386,8 @@ def resume(name: str) -> None:
     if database is None:
         raise record.no_remote(name)
     number = breaker.resume(database, remote_store.resolve_id(database, name))
-    render.line(f"{name}: {words.plural(number, 'chunk')} that waited {'is' if number == 1 else 'are'} tried now")
+    told = f"goes on now with {words.plural(number, 'part')} of jobs" if number else "nothing waited for it to answer"
+    render.line(f"{name}: {told}")
 
 
 def _probe_saved(name: str) -> None:
