@@ -69,7 +69,7 @@ _DELIVERIES: Mapping[str, _Row] = {
     "arrived late": (Rule.DONE, "nothing to do", None),
     "grew at source": (Rule.DONE, "more came to the archive while it was retrieved; that was fetched as well", None),
     "to be verified": (Rule.LATER, "it was confirmed; it is looked for at the remote at the end of its chunk", "PS3.4 C.4.1"),
-    "not verified": (Rule.FINAL, "it was confirmed, but nobody could be asked whether it is there: the destination answers no such query, or is no remote of the address book; `dicomferry jobs retry` looks again and sends nothing twice", None),
+    "not verified": (Rule.FINAL, "it was confirmed, but whether it is there could not be learned: the destination answers no such query, did not answer this one well, or is no remote of the address book; `dicomferry jobs retry` looks again and sends nothing twice", None),
     "not at the destination": (Rule.FINAL, "the archive said that it was sent, and the destination does not list it: look there", None),
     "not found after success": (Rule.FINAL, "the archive took it and does not list it: look there, then retry", "PS3.4 B.2.3"),
 }
