@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,7 +28,7 @@ _BY_PATH = sa.select(InstanceRow.path, InstanceRow.id).where(
 )
 _BY_UID = (
     sa.select(
-        *(InstanceRow.id, InstanceRow.sop_instance_uid, InstanceRow.relation, InstanceRow.is_current),
+        *(InstanceRow.id, InstanceRow.path, InstanceRow.sop_instance_uid, InstanceRow.relation, InstanceRow.is_current),
         *(InstanceRow.study_instance_uid, InstanceRow.series_instance_uid, InstanceRow.flaw),
     )
     .where(InstanceRow.sop_instance_uid.in_(_SOME), InstanceRow.removed_at.is_(None))
@@ -118,8 +118,9 @@ def _record(
     if fresh:
         rows = [_instance(received, ahead) for received in fresh]
         connection.execute(insert_unless_there(connection, InstanceRow), rows)
-        known = _ids(connection, files)
-        conflicts = choose_current(connection, (received.sop_instance_uid for received in fresh))
+        of_uid = _by_uid(connection, (received.sop_instance_uid for received in fresh))
+        known.update((row.path, row.id) for rows in of_uid.values() for row in rows if row.path in files)
+        conflicts = _choose(connection, of_uid)
     arrivals = [
         {"instance_id": known[received.path], **vars(received.arrival), **vars(found or _NOBODY)}
         for received, found in zip(batch, pairs, strict=True)
@@ -210,12 +211,23 @@ def choose_current(connection: Connection, uids: Iterable[str]) -> set[int]:
 
     The newest that counts and is no alternate of another; a damaged or unreadable one only where there is no other.
     """
+    return _choose(connection, _by_uid(connection, uids))
+
+
+def _by_uid(connection: Connection, uids: Iterable[str]) -> dict[str, list[AnyRow]]:
+    """The rows of all files of these instances, the oldest first."""
     of_uid: dict[str, list[AnyRow]] = {}
     for part in _parts(uids):
         for row in connection.execute(_BY_UID, {"some": part}):
             of_uid.setdefault(row.sop_instance_uid, []).append(row)
+    return of_uid
+
+
+def _choose(connection: Connection, of_uid: Mapping[str, Sequence[AnyRow]]) -> set[int]:
     conflicts: set[int] = set()
     for rows in of_uid.values():
+        if len(rows) == 1 and rows[0].is_current:
+            continue
         sound = [row for row in rows if flaws.counts(row.flaw)]
         # In another study or series than the first one, so no name was taken, and yet the contents differ.
         rivals = [row for row in sound if row.relation != "alternate"][1:]

@@ -41,7 +41,8 @@ STRAGGLE_SECONDS = 10.0
 _MOST_KEYS = 500
 
 
-@dataclass(frozen=True)
+# Not frozen: one is made for every instance.
+@dataclass
 class Came:
     """What of an arrival tells who asked for it."""
 
