@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -233,10 +234,10 @@ def indexer(site: Site, tmp_path: Path) -> Callable[[], list[dict[str, object]]]
     schema.upgrade(database)
 
     def write() -> list[dict[str, object]]:
-        made = Indexer(database, Journal(tmp_path / "journal"), look=lambda one: archive_check.look(site.archive, one))
+        made = Indexer(database, Journal(tmp_path / "journal"), look=partial(archive_check.look, site.archive))
         for entry in site.indexer._waiting:
             made.enter(entry.folder)
-            made.add(entry.folder, entry.received)
+            made.add(entry.folder, entry.received, is_sound=entry.is_sound)
         made.start()
         assert made.close(30)
         found = list(instance_store.listing(database))
@@ -276,3 +277,34 @@ def test_a_file_that_is_gone_before_its_row_has_none(
         assert site.receive(encoded(SOPInstanceUID=uid), uid).status == 0
     (site.archive.root / site.files[0]).unlink()
     assert [found["sop_instance_uid"] for found in indexer()] == ["1.2.2"]
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG_ENDIAN])
+@pytest.mark.parametrize("cut", [0, 1, 2, 7, 8, 12, 100])
+def test_memory_and_file_tell_the_same(site: Site, syntax: str, cut: int) -> None:
+    """What is taken for sound by its first bytes has no flaw in the file either, and all that is whole is so taken."""
+    data = encoded(syntax)
+    assert site.receive(data[: len(data) - cut], UID, syntax).status == 0
+    (entry,) = site.indexer._waiting
+    assert entry.is_sound == (cut == 0)
+    found = archive_check.look(site.archive, entry.received)
+    assert found == archive_check.look(site.archive, entry.received, entry.is_sound)
+    assert found is not None and (found.flaw is None) == entry.is_sound
+
+
+def test_native_pixels_under_a_compressed_syntax_are_not_taken_for_sound(site: Site) -> None:
+    """Their length would pass for the end of the data set (PS3.5 A.4)."""
+    data = encoded(EXPLICIT) + struct.pack("<HH2sxxL", 0x7FE0, 0x10, b"OW", 8) + bytes(8)
+    assert site.receive(data, UID, RLE).status == 0
+    (entry,) = site.indexer._waiting
+    assert not entry.is_sound
+    assert str(row(site).flaw).startswith("pixels:")
+
+
+def test_a_sound_file_that_has_another_size_before_its_row_is_read(site: Site) -> None:
+    """What was seen in memory holds for the file as long as that is as it came."""
+    assert site.receive(encoded(), UID).status == 0
+    (entry,) = site.indexer._waiting
+    os.truncate(site.only, site.only.stat().st_size - 1)
+    found = archive_check.look(site.archive, entry.received, entry.is_sound)
+    assert found is not None and str(found.flaw).startswith("truncated:")

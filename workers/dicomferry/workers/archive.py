@@ -27,7 +27,6 @@ from pathlib import Path
 from dicomferry.models.durable import flush_folder, make_folder
 from dicomferry.models.errors import ConfigurationError
 
-TEMPLATE = "{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
 OWN = ".ferry"
 MARK = "mark"
 """In `.ferry`: the file that tells the archive from every other one, see `archive_mark`."""
@@ -100,6 +99,7 @@ class Archive:
         self.root = root
         self.reserve_bytes = reserve_bytes
         self.flush = flush
+        self._root = str(root)
         self._incoming = root / OWN / "incoming"
         self._lock = threading.Lock()
         self._folders: OrderedDict[str, Folder] = OrderedDict()
@@ -250,7 +250,7 @@ class Archive:
         archive.
         """
         try:
-            found = os.stat(f"{self.root}/{folder}/{name}", follow_symlinks=False)
+            found = os.stat(f"{self._root}/{folder}/{name}", follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return False
         same = stat.S_ISREG(found.st_mode) and (draft is None or os.path.samestat(found, os.fstat(draft.fd)))
@@ -264,6 +264,15 @@ class Archive:
     def has_file(self, folder: str, name: str) -> bool:
         """Whether something of that name is there, whatever it is. Raises OSError."""
         return os.access(name, os.F_OK, dir_fd=self._open(folder).fd, follow_symlinks=False)
+
+    def size_of(self, path: str) -> int | None:
+        """The size of an instance file; None where there is no regular file. Raises OSError."""
+        folder, _, name = path.rpartition("/")
+        try:
+            found = os.stat(name, dir_fd=self._open(folder).fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def open_file(self, folder: str, name: str) -> int:
         """A descriptor for reading a file of the archive; never follows a link, never blocks. Raises OSError."""
@@ -364,14 +373,13 @@ def component(uid: str | None, level: str) -> str:
 
 
 def place(study: str | None, series: str | None, instance: str) -> tuple[str, str]:
-    """(folder, stem of the file's name) of an instance, as TEMPLATE says."""
-    path = TEMPLATE.format(
-        StudyInstanceUID=component(study, "study"),
-        SeriesInstanceUID=component(series, "series"),
-        SOPInstanceUID=component(instance, "instance"),
-    )
-    folder, _, name = path.rpartition("/")
-    return folder, name.removesuffix(SUFFIX)
+    """(folder, stem of the file's name) of an instance: STUDY/SERIES and INSTANCE."""
+    return _folder(study, series), component(instance, "instance")
+
+
+@lru_cache(maxsize=1024)
+def _folder(study: str | None, series: str | None) -> str:
+    return f"{component(study, 'study')}/{component(series, 'series')}"
 
 
 def file_name(stem: str, number: int) -> str:

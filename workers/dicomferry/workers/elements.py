@@ -208,6 +208,46 @@ def walk(
             raise Ended("inside", tag, at)
 
 
+def plain_end(data: bytes, *, implicit: bool, big: bool, encapsulated: bool) -> int:
+    """Where a data set that begins with `data` ends, by the last element in them; that may lie far behind `data`.
+
+    If its size is just this, `walk` would find it whole: the steps are the same, in half of the time. They stop before
+    whatever is not plain, so that the position is that of no end: pixels where `encapsulated`, a VR that is not known,
+    a group that belongs into no data set, a sequence that is not closed within `data`.
+    """
+    unpack, unpack_length, sizes = UNPACK_HEADER[big], UNPACK_LENGTH[big], HEADER_SIZES[big]
+    short = frozenset[int]() if implicit else _SHORT_FORMS[big]
+    stop = 0x7FE0 if encapsulated else 0xFFFE
+    pos, last = 0, len(data) - 12
+    while pos <= last:
+        group, _, vr, length = unpack(data, pos)
+        if not 2 < group < stop:
+            break
+        if vr in short:
+            pos += 8 + length
+            continue
+        head = 8 if implicit else sizes.get(vr)
+        if head is None:
+            break
+        start = pos + head
+        length = unpack_length(data, start - 4)[0]
+        if length == UNDEFINED:
+            if group == 0x7FE0:
+                break
+            un = not implicit and vr == UN[big]
+            try:
+                pos = walk(data, 0, _nothing, start, size=len(data), implicit=implicit, big=big, inside=True, un=un)
+            except (Ended, Broken):
+                break
+        else:
+            pos = start + length
+    return pos
+
+
+def _nothing(_: int) -> None:
+    """Behind the bytes at hand."""
+
+
 def _zeros_only(refill: Refill, pos: int) -> bool:
     """Whether nothing but zero bytes follows from `pos` on."""
     while data := refill(pos):

@@ -26,19 +26,21 @@ MOST_WAITING = 50_000
 SHORTEN_SECONDS = 5.0
 
 Record = Callable[[Database, Sequence[Received]], None]
-Look = Callable[[Received], Received | None]
+Look = Callable[[Received, bool], Received | None]
 """Completes what is known of a file that was published, from the file; None where it is no more.
 
-Raises OutOfReach where that cannot be told for now, OSError.
+The second argument says that its data set is known to be sound. Raises OutOfReach where that cannot be told for now,
+OSError.
 """
 
 
 @dataclass
 class Entry:
-    """A file that waits for its row, and whether it was looked at."""
+    """A file that waits for its row, whether its data set is known to be sound, and whether it was looked at."""
 
     folder: str
     received: Received
+    is_sound: bool = False
     is_seen: bool = False
 
 
@@ -111,10 +113,10 @@ class Indexer:
         """It was not published after all."""
         self._journal.leave(folder)
 
-    def add(self, folder: str, received: Received) -> None:
-        """It was: its row is to be written."""
+    def add(self, folder: str, received: Received, *, is_sound: bool = False) -> None:
+        """It was: its row is to be written. `is_sound`: its data set was walked to the end, and nothing is wrong."""
         with self._changed:
-            self._waiting.append(Entry(folder, received, self._look is None))
+            self._waiting.append(Entry(folder, received, is_sound, self._look is None))
             if len(self._waiting) in (1, BATCH):
                 self._changed.notify_all()
 
@@ -200,7 +202,7 @@ class Indexer:
         if entry.is_seen or self._look is None:
             return True
         try:
-            found = self._look(entry.received)
+            found = self._look(entry.received, entry.is_sound)
         except OSError as error:
             log.error("a file that was received cannot be read", path=entry.received.path, error=str(error))
             found = replace(entry.received, flaw=f"unreadable: the file: {error.strerror or error}"[:200])

@@ -17,7 +17,7 @@ from dicomferry.workers.dimse.acceptor import Answer, Incoming
 from dicomferry.workers.indexer import Indexer
 from dicomferry.workers.intake import NO_RESOURCES, SUCCESS, Intake
 from dicomferry.workers.same_instance import Relation, compare
-from dicomferry.workers.soundness import read_uids, unreadable
+from dicomferry.workers.soundness import is_named, read_uids, unreadable
 
 log = telemetry.logger(__name__)
 
@@ -131,7 +131,9 @@ class Ingest(Intake):
         except BaseException:
             self._indexer.leave(folder)
             raise
-        self._indexer.add(folder, self._received(f"{folder}/{name}", draft.size, outcome))
+        # Else the file is looked at behind the answer, before its row.
+        is_sound = self._end_told == draft.size - self._data_offset and is_named(self._uids)
+        self._indexer.add(folder, self._received(f"{folder}/{name}", draft.size, outcome), is_sound=is_sound)
         self.discard()
         if outcome == "conflict":
             log.warning("another content under a UID that is archived already: both are kept", **self._who())

@@ -17,6 +17,7 @@ from dicomferry.workers.archive import Draft
 from dicomferry.workers.data_set import NeedMore, Uids, instance_uids
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
 from dicomferry.workers.dimse.associate import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomferry.workers.soundness import end_told
 
 SUCCESS = 0x0000
 INVALID_UID = 0x0117
@@ -44,6 +45,8 @@ class Intake(ABC):
         self._refusal: Answer | None = None
         self._uids: Uids | UnusableFile = UnusableFile("no uid", "none within reach")
         """Those of the data set, or what keeps them from being read."""
+        self._end_told = 0
+        """Where its first bytes say that it ends; 0 where they do not tell."""
         for name, uid in (("SOP Instance", incoming.sop_instance_uid), ("SOP Class", incoming.sop_class_uid)):
             if self._refusal is None and not _UID.fullmatch(uid):
                 self._refuse(INVALID_UID, f"{name} UID {_what_is_wrong(uid)}")
@@ -149,6 +152,7 @@ class Intake(ABC):
         if not whole and (found[2] is None or found[3] is None):
             return False
         self._take_uids(found)
+        self._end_told = end_told(first[:FIRST_LOOK], self._incoming.context.transfer_syntax)
         return True
 
     def _take_uids(self, found: Uids) -> None:

@@ -12,7 +12,16 @@ from dicomferry.models.errors import UnusableFile
 from dicomferry.models.uid import is_lawful
 from dicomferry.workers import part10, top_level
 from dicomferry.workers.byte_source import Inflated, Source, Stored, TooLong, Unreadable
-from dicomferry.workers.data_set import DEFLATED, NeedMore, Uids, instance_uids
+from dicomferry.workers.data_set import (
+    DEFLATED,
+    EXPLICIT_BE,
+    IMPLICIT,
+    NeedMore,
+    Uids,
+    instance_uids,
+    is_encapsulated,
+)
+from dicomferry.workers.elements import plain_end
 from dicomferry.workers.tokens import Tokens
 
 UNREADABLE, PIXELS, TRUNCATED = "unreadable:", "pixels:", "truncated:"
@@ -83,6 +92,27 @@ def flaw_of(fd: int, start: int, syntax: str, uids: Uids | UnusableFile, claimed
     No value is read, and of a deflated data set no more than a bound. Raises OSError.
     """
     return _worst(fd, start, syntax, uids, claimed)[:MOST_WORDS] or None
+
+
+def end_told(first: bytes, syntax: str) -> int:
+    """At which size of a data set that begins with `first` a walk would find it whole, by these bytes alone; 0 where
+    they do not tell. Most do: behind their headers come the pixels, to the end, and those are passed over by length.
+    """
+    if syntax in DEFLATED:
+        return 0
+    return plain_end(
+        first, implicit=syntax in IMPLICIT, big=syntax == EXPLICIT_BE, encapsulated=is_encapsulated(syntax)
+    )
+
+
+def is_named(uids: Uids | UnusableFile) -> bool:
+    """Whether a data set says in lawful words whose it is; nothing but a walk over it could find a flaw then."""
+    if isinstance(uids, UnusableFile):
+        return False
+    sop_class, sop_instance, study, series = uids
+    if study is None or series is None:
+        return False
+    return is_lawful(sop_instance) and is_lawful(study) and is_lawful(series) and is_lawful(sop_class)
 
 
 def _worst(fd: int, start: int, syntax: str, uids: Uids | UnusableFile, claimed: str) -> str:
