@@ -374,12 +374,7 @@ def component(uid: str | None, level: str) -> str:
 
 def place(study: str | None, series: str | None, instance: str) -> tuple[str, str]:
     """(folder, stem of the file's name) of an instance: STUDY/SERIES and INSTANCE."""
-    return _folder(study, series), component(instance, "instance")
-
-
-@lru_cache(maxsize=1024)
-def _folder(study: str | None, series: str | None) -> str:
-    return f"{component(study, 'study')}/{component(series, 'series')}"
+    return f"{component(study, 'study')}/{component(series, 'series')}", component(instance, "instance")
 
 
 def file_name(stem: str, number: int) -> str:
