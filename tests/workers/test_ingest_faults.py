@@ -40,6 +40,7 @@ def test_one_call_that_goes_wrong_loses_nothing(tmp_path: Path, kind: str) -> No
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_call_that_goes_wrong_loses_anything(tmp_path: Path, kind: str) -> None:
     """The same at each of the calls."""
