@@ -26,8 +26,8 @@ from dicomferry.models.state import (
 # As the design page has them, one line a state.
 ITEM = {
     "pending": "succeeded warning failed skipped cancelled",
-    "succeeded": "",
-    "warning": "",
+    "succeeded": "failed",  # its file is gone when its request ends
+    "warning": "failed",
     "failed": "pending succeeded",  # retry; a late arrival
     "skipped": "pending",  # a duplicate of what cannot be sent
     "cancelled": "pending",  # retry
@@ -75,9 +75,9 @@ def test_transitions(table: Mapping[Any, Any], old: Any, new: Any, allowed: bool
 
 
 def test_nothing_brings_back_what_arrived() -> None:
-    """Finished items are never redone: succeeded and warning items stay what they are."""
+    """Finished items are never redone: succeeded and warning items stay what they are, unless their file is gone."""
     for state in (ItemState.SUCCEEDED, ItemState.WARNING):
-        assert not ITEM_TRANSITIONS[state]
+        assert ITEM_TRANSITIONS[state] == {ItemState.FAILED}
 
 
 _COUNTS = ("succeeded", "warning", "failed", "skipped", "cancelled", "pending")

@@ -60,12 +60,12 @@ _ITEM = ItemState
 _CHUNK = ChunkState
 _JOB = JobState
 
-# `retry` brings failed and cancelled items back; nothing brings back one that arrived. A duplicate comes back where the
-# file that it is the same as cannot be sent.
+# `retry` brings failed and cancelled items back. One that arrived fails where its file is gone when its request ends. A
+# duplicate comes back where the file that it is the same as cannot be sent.
 ITEM_TRANSITIONS: Mapping[ItemState, frozenset[ItemState]] = {
     _ITEM.PENDING: frozenset({_ITEM.SUCCEEDED, _ITEM.WARNING, _ITEM.FAILED, _ITEM.SKIPPED, _ITEM.CANCELLED}),
-    _ITEM.SUCCEEDED: frozenset(),
-    _ITEM.WARNING: frozenset(),
+    _ITEM.SUCCEEDED: frozenset({_ITEM.FAILED}),
+    _ITEM.WARNING: frozenset({_ITEM.FAILED}),
     _ITEM.FAILED: frozenset({_ITEM.PENDING, _ITEM.SUCCEEDED}),
     _ITEM.SKIPPED: frozenset({_ITEM.PENDING}),
     _ITEM.CANCELLED: frozenset({_ITEM.PENDING}),

@@ -16,6 +16,7 @@ from dicomferry.models.settings import Settings
 from dicomferry.models.state import JobState
 from dicomferry.models.tables import ItemRow
 from support import samples
+from support.installation import until
 from support.peers import StoreScp
 from support.qr_catalogue import Catalogue
 from support.qr_peer import Manners, QrPeer
@@ -105,6 +106,41 @@ def test_what_comes_under_another_study_is_kept_and_not_asked_for_again(
     assert (lost["sop_instance_uid"], lost["reason"]) == (stray.sop_instance_uid, "filed elsewhere")
     assert held[1].study_instance_uid in lost["detail"] and stray.study_instance_uid in lost["detail"]
     assert stray.sop_instance_uid in archived(here.scp)
+    here.check(job_id)
+
+
+@pytest.mark.parametrize("method", ["move", "get"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_file_that_is_gone_when_its_request_ends_proves_nothing(
+    here: Site, held: list[Sample], method: str, whole: bool
+) -> None:
+    """What came and was removed before the end is `file gone`, the job incomplete, and a retry fetches that one alone;
+    also where something else did not come.
+    """
+    first, last = held[0], held[-1]
+    removed: list[Path] = []
+
+    def removing(retrieval: Retrieval) -> None:
+        retrieval.store([one for one in retrieval.wanted if whole or one != last])
+        until(lambda: first.sop_instance_uid in archived(here.scp), "it has its row")
+        for path in here.scp.files:
+            if first.sop_instance_uid in path.name and not removed:
+                path.unlink()
+                removed.append(path)
+        retrieval.hang_up()
+        retrieval.final()
+
+    key = (STUDY, first.study_instance_uid)
+    with archive(here, held, manners=Manners(retrieve=removing)) as peer:
+        job_id = getattr(here, method)(peer.address, key)
+        job = here.drive(job_id)
+        sent = len(peer.stores)
+        lost = {one["sop_instance_uid"]: one["reason"] for one in here.items(job_id) if one["state"] == "failed"}
+        job_store.retry(here.database, job_id)
+        again = here.drive(job_id)
+    assert (job["state"], job["received"], sent) == ("incomplete", 3, 4) if whole else ("incomplete", 2, 3)
+    assert lost[first.sop_instance_uid] == "file gone"
+    assert (again["state"], len(peer.stores)) == (("succeeded", 5) if whole else ("incomplete", 4))
     here.check(job_id)
 
 

@@ -75,6 +75,7 @@ _DELIVERIES: Mapping[str, _Row] = {
 }
 _HERE: Mapping[str, _Row] = {
     "storage SCP is not running": (Rule.AWAY, "start it with `dicomferry up` or `dicomferry scp`; the retrieve goes on by itself", None),
+    "file gone": (Rule.FINAL, "it came, and when its request ended its file was not there any more, or not whole: who or what removes files from the archive? `jobs retry` fetches it again", None),
     "archive out of sight": (Rule.AWAY, "nobody who sees the archive can say what lies in it: is its disk mounted where the workers or the storage SCP run, and is scp.archive right?", None),
     "storage SCP was restarted": (Rule.AWAY, "what may have been lost meanwhile is asked for again", None),
     "disk full": (Rule.AWAY, "the archive's disk is full to its reserve (scp.reserve_bytes): make room there, or give it more; retrieves wait and go on by themselves", None),

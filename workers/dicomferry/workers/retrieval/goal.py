@@ -79,7 +79,7 @@ class ItemByItem:
         return {one.item_id for one in self.missing}.isdisjoint(ask.items)
 
 
-def _seen(sight: Sight, found: Sequence[Found]) -> list[Found]:
+def seen(sight: Sight, found: Sequence[Found]) -> list[Found]:
     """Those whose file is there. Raises OutOfSight."""
     if not found:
         return []
@@ -101,7 +101,7 @@ class Listed(ItemByItem):
         held = self.held
         found = self.database.read(lambda c: request_store.arrived(c, held, refetch=self.refetch))
         fresh = [one for one in found if one.came_after(self.after)]
-        old = _seen(self.sight, [one for one in found if not one.came_after(self.after)])
+        old = seen(self.sight, [one for one in found if not one.came_after(self.after)])
         request_store.mark_arrived(self.database, held, [*fresh, *old])
         if fresh or old or not self.missing:
             self.missing = request_store.missing(self.database, held.chunk_id)
@@ -201,9 +201,9 @@ class Blind(Unlisted):
         """Make items of what lies here of a target, seen where it did not just come; `after` as in `blind_store`."""
         found = blind_store.archived(self.database, self.held, one, refetch=self.refetch, after=after)
         new = blind_store.unnamed(self.database, self.held, self.state.row.id, found)
-        old = _seen(self.sight, [kept.file for kept in new if not kept.file.came_after(self.after)])
-        seen = {file.instance_id for file in old}
-        sure = [kept for kept in new if kept.file.came_after(self.after) or kept.file.instance_id in seen]
+        old = seen(self.sight, [kept.file for kept in new if not kept.file.came_after(self.after)])
+        there = {file.instance_id for file in old}
+        sure = [kept for kept in new if kept.file.came_after(self.after) or kept.file.instance_id in there]
         blind_store.add_archived(self.database, self.held, self.state.row.id, sure)
 
     @property

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import dimse_status, lease, ledger, proof, proof_store, request_store, retry
+from dicomferry.models import dimse_status, lease, ledger, proof, proof_store, request_store, retry, second_look
 from dicomferry.models.claim import Claim
 from dicomferry.models.dimse_status import Rule
 from dicomferry.models.job_sums import DEPTHS
@@ -30,7 +30,7 @@ from dicomferry.workers.retrieval import elsewhere, expectation
 from dicomferry.workers.retrieval.asking import Asking
 from dicomferry.workers.retrieval.expectation import Listing
 from dicomferry.workers.retrieval.fault import End, Fault, Stopped
-from dicomferry.workers.retrieval.goal import Blind
+from dicomferry.workers.retrieval.goal import Blind, seen
 
 NOT_WHOLE_YET = "listing not whole yet"
 """Why the chunk of a retrieve waits to be listed again."""
@@ -150,6 +150,7 @@ class Judgement:
 
     def end(self, asking: Asking, read: Callable[[], State]) -> End:
         """How an attempt ends that has all that is expected. Raises Fault, DimseError, Stopped."""
+        self.look_once_more()
         state = read()
         finding = self._when_quiet(asking, state)
         stage = state.row.relisted or 0
@@ -161,6 +162,18 @@ class Judgement:
             self._ask_whole(asking, state, finding.short)
             finding = self._when_quiet(asking, state)
         return self.conclude(End(), state, finding)
+
+    def look_once_more(self) -> None:
+        """Look at each file by which an instance is called here: one that was removed meanwhile proves nothing. Raises
+        OutOfSight.
+        """
+        if self.way is not Way.HERE:
+            return
+        found = second_look.counted(self.database, self.held)
+        there = {one.item_id for one in seen(elsewhere.sight_of(self.environment, self.heart), found)}
+        gone = [one for one in found if one.item_id not in there]
+        if gone:
+            second_look.fail(self.database, self.held, gone)
 
     def _later(self, finding: Finding) -> End:
         times = self.remote.timeouts

@@ -209,7 +209,10 @@ class _Attempt:
                     media.put_off()
                 self._ask(asking, media)
             if not asking.goal.is_reached():
-                return shortfall.round_is_over(asking, media, self.scps)
+                end = shortfall.round_is_over(asking, media, self.scps)
+                if end.decision is None:
+                    self.judgement.look_once_more()
+                return end
             just_listed = (fresh or again) and not asking.asked
             grew = self.state.row.reason == request_store.GREW
             if just_listed or grew or not self.judgement.has_more(self.state):
