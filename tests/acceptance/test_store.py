@@ -313,17 +313,19 @@ def test_what_failed_is_sent_once_it_is_mended(install: Install, storescp: Store
     installation, record = install()
     good: Sequence[Sample] = samples.make_tree(tmp_path / "tree", 20, name="mended")
     short = samples.truncated(tmp_path / "tree" / "truncated.dcm")
-    wrong = samples.meta_mismatch(tmp_path / "tree" / "wrong.dcm")
+    cut = samples.mr_instance(tmp_path / "tree" / "cut.dcm", study="cut")
+    bytes_of_it = cut.path.read_bytes()
+    cut.path.write_bytes(bytes_of_it[:-100])
     (tmp_path / "tree" / "dangling.dcm").symlink_to(tmp_path / "target.dcm")
     with installation.up():
         job = installation.submit("store", f"STORESCP@127.0.0.1:{storescp.port}", tmp_path / "tree", "-r")
         assert installation.wait_job(job)["state"] == "incomplete"
         assert installation.show(job)["items"]["failed"] == 3
         whole = samples.write(short.path, samples._named("truncated"))
-        right = samples.mr_instance(wrong.path, study="right")
+        cut.path.write_bytes(bytes_of_it)
         target = samples.mr_instance(tmp_path / "target.dcm", study="target")
         installation.run("jobs", "retry", job)
         assert installation.wait_job(job)["state"] == "succeeded"
-    assert set(storescp.received()) == samples.uids([*good, whole, right, target]) == record.uids(job)
+    assert set(storescp.received()) == samples.uids([*good, whole, cut, target]) == record.uids(job)
     assert storescp.stores() == 23
     assert_consistent(record, ends=2)

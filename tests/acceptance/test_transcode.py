@@ -51,7 +51,8 @@ def test_an_archive_that_takes_nothing_compressed(install: Install, tmp_path: Pa
         assert (plain["state"], plain["items"]["succeeded"], plain["items"]["failed"]) == ("incomplete", 1, 6)
         refused = [item for item in installation.items(plain["id"]) if item["state"] == "failed"]
         assert {item["reason"] for item in refused} == {"context refused"}
-        assert all("`--transcode` sends a decompressed copy" in item["detail"] for item in refused)
+        advised = {item["sop_instance_uid"] for item in refused if "`--transcode` sends a decomp" in item["detail"]}
+        assert advised == {one["sop_instance_uid"] for one in refused} - {unreadable.sop_instance_uid}
 
         job = installation.show(installation.submit("store", address, folder, "--transcode", "--wait", code=1))
         assert (job["state"], job["items"]["succeeded"], job["items"]["failed"]) == ("incomplete", 6, 1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -134,9 +135,9 @@ def _says_more(archive: FabledArchive, held: frozenset[int]) -> bool:
         ),
     ):
         for group in groups:
-            listed = sum(fable.images[place].listed for place in group)
-            if fable.cap is not None:
-                listed = min(listed, fable.cap)
+            # Images are asked for series by series, so a cap cuts each of these lists.
+            of_series = Counter(fable.images[place].series for place in group if fable.images[place].listed)
+            listed = sum(number if fable.cap is None else min(number, fable.cap) for number in of_series.values())
             number = archive._number(how, sorted(group))
             if group and number is not None and int(number) > listed:
                 return True
