@@ -2,9 +2,13 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import sqlalchemy as sa
+
+from dicomferry.models.tables import JobRow
 from support import samples
 from support.installation import Installation, Up, until
 from support.peers import Orthanc, StoreScp
@@ -40,6 +44,14 @@ class Batch:
         self.expected = samples.uids(tree)
         self.job_id = self.installation.submit("store", self.remote, "-r", folder_of(tree))
         return self.job_id
+
+    def begin(self, tree: Sequence[Sample]) -> "subprocess.Popen[str]":
+        """Submit, and go on as soon as the job is on record: a plan may be ready before the command has ended."""
+        self.expected = samples.uids(tree)
+        command = self.installation.start("submit", "store", self.remote, "-r", folder_of(tree))
+        newest = sa.select(sa.func.max(JobRow.id))
+        self.job_id = until(lambda: self.record.one(newest), "the job is on record", pause=0.005)
+        return command
 
     def wait_done(self, number: int) -> None:
         until(lambda: self.record.done(self.job_id) >= number, f"{number} instances have arrived")

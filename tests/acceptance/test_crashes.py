@@ -246,7 +246,7 @@ def test_a_killed_plan_goes_on_where_it_stopped(
     work.relay.rate = None
     deaths = 0
     with work.installation.up():
-        work.submit(many)
+        command = work.begin(many)
         for after in (0, *sorted(dice.sample(range(1, 5), 2))):
             until(partial(work.has_found, after * 1000), "the plan has come so far", pause=0.005)
             if after and not dice.randrange(3):
@@ -266,6 +266,8 @@ def test_a_killed_plan_goes_on_where_it_stopped(
                 with suppress(ProcessLookupError):
                     kill(planning[0].pid)
                     deaths += 1
+        command.communicate()
+        assert command.returncode == 0
         assert deaths, "the plan was ready before it could be killed"
         work.finish(deaths=deaths)
 
