@@ -1,7 +1,8 @@
 """A storage SCP that dies at a given step, and takes with it what a power cut would: run as a module by crash tests.
 
 FRAIL_STEP names a call (writev, fdatasync, link, fsync, mkdir, record) and when: "link after 17". What has not been
-flushed when it dies is undone first: bytes of unflushed files, names and folders in unflushed folders.
+flushed when it dies is undone first: bytes of unflushed files, names and folders in unflushed folders. Calls are
+counted from the moment when the archive is prepared: the mark of a new archive has tests of its own.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Any
 
 from dicomferry.daemon import storage_scp
 from dicomferry.models import instance_store
+from dicomferry.workers import archive_mark
 
 STEP, WHEN, NUMBER = os.environ.get("FRAIL_STEP", "none after 0").split()
 
 _lock = threading.RLock()
+_prepared = False
 _count = 0
 _names: dict[str, str] = {}
 """Path of a name or folder that no flush of its folder has followed yet -> that folder."""
@@ -56,7 +59,7 @@ def _step(name: str, when: str) -> None:
 
 def _wrap(name: str, real: Any, note: Any) -> Any:
     def call(*arguments: Any, **options: Any) -> Any:
-        if name == "mkdir" and options.get("dir_fd") is None:
+        if not _prepared or (name == "mkdir" and options.get("dir_fd") is None):
             return real(*arguments, **options)  # not of a study
         _step(name, "before")
         with _lock if name != "writev" else threading.Lock():
@@ -87,6 +90,14 @@ def _flushed_folder(fd: int) -> None:
 
 
 def main() -> None:
+    prepare = archive_mark.prepare
+
+    def prepared(*arguments: Any) -> None:
+        global _prepared
+        prepare(*arguments)
+        _prepared = True
+
+    archive_mark.prepare = prepared
     os.writev = _wrap("writev", os.writev, lambda fd, *_: _dirty.add(fd))
     os.fdatasync = _wrap("fdatasync", os.fdatasync, _dirty.discard)
     os.link = _wrap("link", os.link, _linked)
