@@ -14,7 +14,9 @@ from typing import Any
 
 from dicomferry.daemon import storage_scp
 from dicomferry.models import instance_store
+from dicomferry.models.database import Database
 from dicomferry.workers import archive_mark
+from dicomferry.workers.archive import Archive
 
 STEP, WHEN, NUMBER = os.environ.get("FRAIL_STEP", "none after 0").split()
 
@@ -92,9 +94,9 @@ def _flushed_folder(fd: int) -> None:
 def main() -> None:
     prepare = archive_mark.prepare
 
-    def prepared(*arguments: Any) -> None:
+    def prepared(archive: Archive, database: Database) -> None:
         global _prepared
-        prepare(*arguments)
+        prepare(archive, database)
         _prepared = True
 
     archive_mark.prepare = prepared
