@@ -119,6 +119,31 @@ def test_damage_in_front_of_the_pixels_is_seen(site: Site) -> None:
     assert (row(site).flaw or "").startswith("unreadable: ")
 
 
+@pytest.mark.parametrize("size", [1, 1 << 20])
+@pytest.mark.parametrize(
+    "odd",
+    [struct.pack("<HH2sH", 2, 0x10, b"UI", 2) + b"1\0", struct.pack("<HHL", 8, 0x60, 2) + b"MR"],
+    ids=["group", "letters"],
+)
+def test_damage_between_the_uids_is_seen(site: Site, odd: bytes, size: int) -> None:
+    """The way to the study's UID is gone only once: what is not plain on it is left to the walk, and filed in place."""
+    data = encoded()
+    at = data.index(struct.pack("<HH", 0x0020, 0x000D))
+    assert site.receive(data[:at] + odd + data[at:], UID, size=size).status == 0
+    found = row(site)
+    assert (found.flaw or "").startswith("unreadable: ")
+    assert found.path == f"{STUDY}/{SERIES}/{UID}.dcm"
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG_ENDIAN])
+def test_the_end_is_told_the_same_from_the_head_on(syntax: str) -> None:
+    """Where the way to the UIDs was plain, the rest of it leads to the same end."""
+    data = encoded(syntax)
+    found = data_set.head_of(data, 0, syntax, True)
+    assert found.plain_upto > 0
+    assert soundness.end_told(data, found.plain_upto, syntax) == soundness.end_told(data, 0, syntax) == len(data)
+
+
 @pytest.mark.parametrize("size", [100, 1 << 20])
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED])
 def test_elements_out_of_order(site: Site, syntax: str, size: int) -> None:
@@ -215,13 +240,13 @@ def test_what_names_no_study_may_be_large_and_deflated(site: Site) -> None:
 def test_tiny_fragments_are_not_read_anew_each(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data set that comes octet by octet is looked at each time that there is twice as much of it."""
     looks: list[int] = []
-    real = data_set.instance_uids
+    real = data_set.head_of
 
-    def instance_uids(data: bytes, *more: object) -> object:
+    def head_of(data: bytes, *more: object) -> object:
         looks.append(len(data))
         return real(data, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("dicomferry.workers.intake.instance_uids", instance_uids)
+    monkeypatch.setattr("dicomferry.workers.intake.head_of", head_of)
     data = out_of_order(encoded())
     assert site.receive(data, UID, size=1).status == 0
     assert len(looks) < 20 and sum(looks) < 4 * len(data)

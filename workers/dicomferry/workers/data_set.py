@@ -100,6 +100,21 @@ def instance_uids(data: bytes, offset: int, syntax: str, whole: bool) -> Uids:
     `whole` says that these bytes are all there are. Raises NeedMore, or UnusableFile with the reason
     "truncated", "no uid" (NoUid, where they may stand out of order), "bad uid", "syntax mismatch" or "DICOMDIR".
     """
+    return head_of(data, offset, syntax, whole).uids
+
+
+class Head(NamedTuple):
+    """The UIDs of a data set, and a position up to which its elements are plain: `elements.plain_end` may go on there.
+
+    Positions in a deflated data set are those in the inflated one.
+    """
+
+    uids: Uids
+    plain_upto: int
+
+
+def head_of(data: bytes, offset: int, syntax: str, whole: bool) -> Head:
+    """The same as `instance_uids`, and how far the way to the UIDs was plain."""
     pos = offset
     if syntax in DEFLATED:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -116,13 +131,13 @@ def instance_uids(data: bytes, offset: int, syntax: str, whole: bool) -> Uids:
         want(offset + 8, whole)
     _check_first(data, pos, implicit, big, syntax)
     try:
-        sop_class, sop_instance, study, series = _walk_uids(data, pos, implicit, big, whole)
+        values, plain_upto = _walk_uids(data, pos, implicit, big, whole)
     except NeedMore:
         # Inflated positions say nothing about the file's: any more of it will do.
         if syntax in DEFLATED:
             raise NeedMore(offset + 8) from None
         raise
-    return checked_uids(sop_class, sop_instance, study, series)
+    return Head(checked_uids(*values), plain_upto)
 
 
 def checked_uids(
@@ -238,8 +253,10 @@ def _explicit_follows(data: bytes, pos: int, big: bool) -> bool:
 
 def _walk_uids(
     data: bytes, pos: int, implicit: bool, big: bool, whole: bool
-) -> tuple[bytes | None, bytes | None, bytes | None, bytes | None]:
-    """SOP class, SOP instance, study and series UID as they stand in the data set at `pos`."""
+) -> tuple[tuple[bytes | None, bytes | None, bytes | None, bytes | None], int]:
+    """SOP class, SOP instance, study and series UID as they stand in the data set at `pos`; a position up to which all
+    elements are such that `elements.plain_end` steps over them as well.
+    """
     unpack = UNPACK_HEADER[big]
     unpack_length = UNPACK_LENGTH[big]
     sizes = HEADER_SIZES[big]
@@ -247,6 +264,7 @@ def _walk_uids(
     sop_class = sop_instance = study = series = None
     # Elements ascend (PS3.5 7.1): while no later tag was met, the two SOP UIDs may still come.
     passed = False
+    plain, begin = True, pos
     first_group = group = unpack(data, pos)[0]
     while pos + 8 <= available:
         if passed and not big and group < 0x20:
@@ -259,11 +277,13 @@ def _walk_uids(
             start = pos + 8
         elif head == 12 or (head < 0 and length == 0 and data[pos + 4 : pos + 6].isalpha()):
             # VRs that this code does not know have the long form (PS3.5 6.2).
+            plain = plain and head == 12
             if pos + 12 > available:
                 break
             length = unpack_length(data, pos + 8)[0]
             start = pos + 12
         else:
+            plain = plain and head == 0
             if head == 0 or not data[pos + 4 : pos + 6].isalpha():
                 length = unpack_length(data, pos + 4)[0]
             start = pos + 8
@@ -287,8 +307,11 @@ def _walk_uids(
             passed = True
             if group > 0x20:
                 break
-        elif group in (0, 2):
-            raise UnusableFile("syntax mismatch", f"group {group:04X} in the data set at byte {pos}")
+        elif group < 3:
+            # Behind the SOP UIDs it is for a walk to the end to find.
+            if group != 1 and (big or not passed):
+                raise UnusableFile("syntax mismatch", f"group {group:04X} in the data set at byte {pos}")
+            plain = False
         if length == UNDEFINED:
             try:
                 pos = walk(
@@ -303,6 +326,7 @@ def _walk_uids(
                     un=vr == UN[big],
                 )
             except Ended:
+                plain = False
                 pos = available + 8
             except Broken as error:
                 raise UnusableFile(
@@ -311,7 +335,7 @@ def _walk_uids(
         else:
             pos = start + length
     if sop_class is not None and sop_instance is not None:
-        return sop_class, sop_instance, study, series
+        return (sop_class, sop_instance, study, series), pos if plain else begin
     if passed or (whole and pos == available):
         if first_group == 4:
             raise UnusableFile("DICOMDIR", "a media directory (DICOMDIR), not an instance")
@@ -320,7 +344,8 @@ def _walk_uids(
 
 
 def _skim(data: bytes, pos: int, implicit: bool) -> int:
-    """The position, from `pos` on, of the first element of group 0020 or later, or that is not plain to step over.
+    """The position, from `pos` on, of the first element of group 0020 or later, of a group that belongs into no data
+    set, or that is not plain to step over.
 
     Half of an inventory's time goes into the fifty elements between the SOP and the study UID.
     """
@@ -329,14 +354,14 @@ def _skim(data: bytes, pos: int, implicit: bool) -> int:
         unpack = _UNPACK_IMPLICIT
         while pos <= last:
             group, length = unpack(data, pos)
-            if group >= 0x20 or length == UNDEFINED:
+            if not 2 < group < 0x20 or length == UNDEFINED:
                 break
             pos += 8 + length
         return pos
     unpack = _UNPACK_EXPLICIT
     while pos <= last:
         group, vr, length = unpack(data, pos)
-        if group >= 0x20:
+        if not 2 < group < 0x20:
             break
         if vr in _SHORT:
             pos += 8 + length

@@ -14,7 +14,7 @@ from dicomferry.models.errors import UnusableFile
 from dicomferry.models.peer_text import MOST_UID
 from dicomferry.workers import file_meta
 from dicomferry.workers.archive import Draft
-from dicomferry.workers.data_set import NeedMore, Uids, instance_uids
+from dicomferry.workers.data_set import NeedMore, Uids, head_of
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
 from dicomferry.workers.dimse.associate import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomferry.workers.soundness import end_told
@@ -139,7 +139,7 @@ class Intake(ABC):
         What cannot be read is stored under the command's UID and flagged; it is not ours to judge.
         """
         try:
-            found = instance_uids(first, 0, self._incoming.context.transfer_syntax, whole)
+            found, plain_upto = head_of(first, 0, self._incoming.context.transfer_syntax, whole)
         except NeedMore:
             return whole
         except UnusableFile as error:
@@ -152,7 +152,7 @@ class Intake(ABC):
         if not whole and (found[2] is None or found[3] is None):
             return False
         self._take_uids(found)
-        self._end_told = end_told(first[:FIRST_LOOK], self._incoming.context.transfer_syntax)
+        self._end_told = end_told(first[:FIRST_LOOK], plain_upto, self._incoming.context.transfer_syntax)
         return True
 
     def _take_uids(self, found: Uids) -> None:

@@ -94,15 +94,15 @@ def flaw_of(fd: int, start: int, syntax: str, uids: Uids | UnusableFile, claimed
     return _worst(fd, start, syntax, uids, claimed)[:MOST_WORDS] or None
 
 
-def end_told(first: bytes, syntax: str) -> int:
+def end_told(first: bytes, plain_upto: int, syntax: str) -> int:
     """At which size of a data set that begins with `first` a walk would find it whole, by these bytes alone; 0 where
     they do not tell. Most do: behind their headers come the pixels, to the end, and those are passed over by length.
+    `plain_upto` is how far its head told that already.
     """
     if syntax in DEFLATED:
         return 0
-    return plain_end(
-        first, implicit=syntax in IMPLICIT, big=syntax == EXPLICIT_BE, encapsulated=is_encapsulated(syntax)
-    )
+    implicit, big = syntax in IMPLICIT, syntax == EXPLICIT_BE
+    return plain_end(first, plain_upto, implicit=implicit, big=big, encapsulated=is_encapsulated(syntax))
 
 
 def is_named(uids: Uids | UnusableFile) -> bool:
