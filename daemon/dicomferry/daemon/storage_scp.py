@@ -24,7 +24,7 @@ from dicomferry.models.settings import Settings
 from dicomferry.workers import archive_check, archive_mark, log_file, parent
 from dicomferry.workers.admission import Admission
 from dicomferry.workers.archive import OWN, Archive, Draft
-from dicomferry.workers.call_log import CallLog, Entry, Heard
+from dicomferry.workers.call_log import CallLog, Entry
 from dicomferry.workers.dimse import acceptance
 from dicomferry.workers.dimse.acceptance import Rejection, Request
 from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, Sink, Waits
@@ -200,11 +200,16 @@ class _Connection:
         scp = self._scp
         spare, self._spare = self._spare, None
         ingest = Ingest(
-            scp._archive, scp._indexer, incoming, association=self._token, address=self._address, spare=spare
+            scp._archive,
+            scp._indexer,
+            incoming,
+            association=self._token,
+            address=self._address,
+            spare=spare,
+            refused=self._call.refuse if self._call else None,
         )
         pace = scp._paces.of(incoming.request.calling_ae_title, self._address)
-        sink: Sink = Slowed(ingest, pace.received) if pace else ingest
-        return Heard(sink, incoming, self._call.refuse) if self._call else sink
+        return Slowed(ingest, pace.received) if pace else ingest
 
     def look_ahead(self) -> None:
         """The next instance's file: to make one is a tenth of what a small instance costs."""

@@ -11,7 +11,7 @@ from dicomferry.models import call_store, telemetry
 from dicomferry.models.call_store import MOST_UIDS, Call, Refusal
 from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach
-from dicomferry.workers.dimse.acceptor import Answer, Incoming, Sink
+from dicomferry.workers.dimse.acceptor import Answer, Incoming
 
 log = telemetry.logger(__name__)
 
@@ -71,24 +71,6 @@ class Entry:
         """An instance was not taken."""
         self.refusals.add(incoming, answer)
         self.news = True
-
-
-class Heard:
-    """A `Sink` of which somebody wants to know what it refuses."""
-
-    def __init__(self, sink: Sink, incoming: Incoming, refused: Callable[[Incoming, Answer], object]) -> None:
-        self.take = sink.take
-        self.discard = sink.discard
-        self._sink = sink
-        self._incoming = incoming
-        self._refused = refused
-
-    def finish(self) -> Answer:
-        """All bytes were given: the answer."""
-        answer = self._sink.finish()
-        if answer.status:
-            self._refused(self._incoming, answer)
-        return answer
 
 
 class CallLog:

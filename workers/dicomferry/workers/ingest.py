@@ -37,7 +37,8 @@ _NOT_OPENED = (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM)
 class Ingest(Intake):
     """A `Sink` for one C-STORE; for one thread. `job_id` and `move_id` say what it comes for, where that is known.
 
-    `spare` is an empty draft that is there already; it is the ingest's from then on.
+    `spare` is an empty draft that is there already; it is the ingest's from then on. `refused` hears of the answer if
+    that is no success.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Ingest(Intake):
         job_id: int | None = None,
         move_id: int | None = None,
         spare: Draft | None = None,
+        refused: Callable[[Incoming, Answer], object] | None = None,
     ) -> None:
         self._spare = spare
+        self._tell_refused = refused
         super().__init__(incoming, incoming.request.calling_ae_title)
         self._archive = archive
         self._indexer = indexer
@@ -101,6 +104,8 @@ class Ingest(Intake):
 
     def _refused(self, answer: Answer) -> None:
         log.warning("instance refused", status=f"0x{answer.status:04X}", why=answer.comment, **self._who())
+        if self._tell_refused is not None:
+            self._tell_refused(self._incoming, answer)
 
     def _trouble(self, error: OSError) -> str:
         log.error("the archive cannot be written", error=str(error), **self._who())

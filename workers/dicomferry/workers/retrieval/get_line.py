@@ -22,7 +22,7 @@ from dicomferry.models.settings import Settings
 from dicomferry.models.target import Target
 from dicomferry.workers import archive_check, archive_mark
 from dicomferry.workers.archive import OWN, Archive
-from dicomferry.workers.call_log import Heard, Refusals
+from dicomferry.workers.call_log import Refusals
 from dicomferry.workers.dimse import get
 from dicomferry.workers.dimse.acceptor import Incoming, Sink
 from dicomferry.workers.dimse.association import Association
@@ -185,9 +185,9 @@ class GetLine:
             address=self._remote.host[:64],
             job_id=self._held.job_id,
             move_id=move_id,
+            refused=self.refused.setdefault(move_id, Refusals()).add,
         )
-        sink: Sink = Slowed(ingest, self._remote.pace.received) if self._remote.pace else ingest
-        return Heard(sink, incoming, self.refused.setdefault(move_id, Refusals()).add)
+        return Slowed(ingest, self._remote.pace.received) if self._remote.pace else ingest
 
     def abort(self) -> None:
         """Break the association, if one is open."""
