@@ -28,6 +28,7 @@ FIRST_LOOK = 64 * 1024
 """Bytes of a data set in which its UIDs are looked for at once; what is longer in coming is waited for."""
 LAST_LOOK = 1024 * 1024
 
+_UNREAD = UnusableFile("no uid", "none within reach")
 _UID = re.compile(r"(?!\.*$)[0-9A-Za-z.\-]{1,128}")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -43,14 +44,15 @@ class Intake(ABC):
         self._held = bytearray()
         self._next_look = 0
         self._refusal: Answer | None = None
-        self._uids: Uids | UnusableFile = UnusableFile("no uid", "none within reach")
+        self._uids: Uids | UnusableFile = _UNREAD
         """Those of the data set, or what keeps them from being read."""
         self._end_told = 0
         """Where its first bytes say that it ends; 0 where they do not tell."""
-        for name, uid in (("SOP Instance", incoming.sop_instance_uid), ("SOP Class", incoming.sop_class_uid)):
-            if self._refusal is None and not _UID.fullmatch(uid):
-                self._refuse(INVALID_UID, f"{name} UID {_what_is_wrong(uid)}")
-        if self._refusal is None and len(incoming.context.transfer_syntax) > MOST_UID:
+        if not _UID.fullmatch(incoming.sop_instance_uid):
+            self._refuse(INVALID_UID, f"SOP Instance UID {_what_is_wrong(incoming.sop_instance_uid)}")
+        elif not _UID.fullmatch(incoming.sop_class_uid):
+            self._refuse(INVALID_UID, f"SOP Class UID {_what_is_wrong(incoming.sop_class_uid)}")
+        elif len(incoming.context.transfer_syntax) > MOST_UID:
             self._refuse(INVALID_UID, f"Transfer Syntax UID {_what_is_wrong(incoming.context.transfer_syntax)}")
 
     @abstractmethod
