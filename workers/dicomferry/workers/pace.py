@@ -192,6 +192,8 @@ class Paces:
 
     def of(self, ae_title: str, address: str) -> AnswerPace | None:
         """The pace of whoever calls so from there: by its AE title, else by its address."""
+        if not self._limited:
+            return None
         limited = list(self._limited.values())
         by_title = (pace for callers, pace in limited if ae_title in callers.ae_titles)
         by_address = (pace for callers, pace in limited if callers.knows(ae_title, address))
