@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from dicomferry.models.errors import AssociationAborted, DimseError, ProtocolViolation
-from dicomferry.workers.dimse import message, upper_layer
+from dicomferry.workers.dimse import message, store_message, upper_layer
 from dicomferry.workers.dimse.acceptance import (
     MOST_REQUEST,
     VERIFICATION,
@@ -247,13 +247,23 @@ class Acceptor:
     def _respond(
         self, request: Request, context_id: int, command: Command, field: int, message_id: int, answer: Answer
     ) -> None:
-        response = command.response(field, message_id, answer.status, answer.comment)
         try:
             size = fragment_size(request.peer_max_pdu, _MOST_FRAGMENT)
         except ProtocolViolation as error:
             raise self._inlet.violation(str(error), upper_layer.INVALID_PARAMETER) from error
-        encoded = fragments(context_id, response.encode(), size, command=True)
+        encoded = fragments(context_id, _response(command, field, message_id, answer), size, command=True)
         self._layer.send([encoded], seconds=self._waits.progress)
+
+
+def _response(command: Command, field: int, message_id: int, answer: Answer) -> bytes:
+    """The command set that answers a request."""
+    if field == message.C_STORE_RQ and not answer.status and not answer.comment:
+        # Nearly all are this one.
+        sop_class = command.values.get(message.AFFECTED_SOP_CLASS_UID)
+        sop_instance = command.values.get(message.AFFECTED_SOP_INSTANCE_UID)
+        if sop_class is not None and sop_instance is not None:
+            return store_message.response(sop_class, sop_instance, message_id)
+    return command.response(field, message_id, answer.status, answer.comment).encode()
 
 
 def _ignore(spans: Sequence[memoryview]) -> None:

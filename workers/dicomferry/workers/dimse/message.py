@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from dicomferry.models import peer_text
 from dicomferry.models.errors import ProtocolViolation
@@ -64,6 +66,7 @@ MAX_MESSAGE = 64 * 1024 * 1024
 _ELEMENT = struct.Struct("<HHL")
 _GROUP_LENGTH = struct.Struct("<HHLL")
 _PDV = struct.Struct(">LBB")
+_PDU_OF_ONE = struct.Struct(">BxLLBB")
 _SHORT = struct.Struct("<H")
 
 
@@ -82,15 +85,17 @@ RESPONSE = 0x8000
 """The bit of a Command Field that makes a response of a request (PS3.7 E.1)."""
 
 
-@dataclass(frozen=True)
-class Command:
+_NO_STRAYS: Mapping[int, bytes] = MappingProxyType({})
+
+
+class Command(NamedTuple):
     """A command set: element number in group 0000 -> the value as it is on the wire.
 
     `strays` are elements of other groups by their tags, which have no place in it (PS3.7 6.3.1).
     """
 
     values: Mapping[int, bytes]
-    strays: Mapping[int, bytes] = field(default_factory=dict)
+    strays: Mapping[int, bytes] = _NO_STRAYS
 
     @classmethod
     def decode(cls, raw: bytes) -> Command:
@@ -100,24 +105,25 @@ class Command:
         Elements of other groups are passed over, with all that follows one that leaves its bytes, and so is padding
         at the end.
         """
+        unpack = _ELEMENT.unpack_from
         values: dict[int, bytes] = {}
         strays: dict[int, bytes] = {}
         offset, end = 0, len(raw)
-        while offset < end:
-            if offset + 8 > end:
-                if not strays and any(raw[offset:]):
-                    raise ProtocolViolation("command set ends inside an element's head")
-                break
-            group, element, length = _ELEMENT.unpack_from(raw, offset)
-            offset += 8
+        while offset + 8 <= end:
+            group, element, length = unpack(raw, offset)
+            start = offset + 8
+            offset = start + length
             if group:
-                strays[group << 16 | element] = raw[offset : offset + length]
-            elif offset + length > end:
+                strays[group << 16 | element] = raw[start:offset]
+            elif offset > end:
                 raise ProtocolViolation(f"command set holds ({group:04X},{element:04X}) with length {length}")
             else:
-                values[element] = raw[offset : offset + length]
-            offset += length
-        if strays and not values:
+                values[element] = raw[start:offset]
+        if not strays:
+            if offset < end and any(raw[offset:]):
+                raise ProtocolViolation("command set ends inside an element's head")
+            return cls(values)
+        if not values:
             raise ProtocolViolation("command set of another group than 0000")
         return cls(values, strays)
 
@@ -139,7 +145,8 @@ class Command:
 
     def title(self, element: int) -> str | None:
         """An AE title, None where it is absent or empty."""
-        return peer_text.title(self.values.get(element, b"")) or None
+        value = self.values.get(element)
+        return peer_text.title(value) or None if value else None
 
     def response(self, field: int, message_id: int, status: int, comment: str = "") -> Command:
         """The response to this request, whose field and message id these are: no data set, the UIDs that it names
@@ -289,11 +296,12 @@ def fragment_size(peer_max_pdu: int, most: int) -> int:
 
 def fragments(context_id: int, raw: bytes, size: int, *, command: bool) -> bytes:
     """`raw` as P-DATA-TF PDUs of one PDV each, `size` bytes of it in each but the last."""
+    pack = _PDU_OF_ONE.pack
     parts: list[bytes] = []
     kind = IS_COMMAND if command else 0
     for offset in range(0, max(len(raw), 1), size):
         piece = raw[offset : offset + size]
         last = IS_LAST if offset + size >= len(raw) else 0
-        parts.append(struct.pack(">BxLLBB", 4, len(piece) + 6, len(piece) + 2, context_id, kind | last))
+        parts.append(pack(4, len(piece) + 6, len(piece) + 2, context_id, kind | last))
         parts.append(piece)
     return b"".join(parts)
