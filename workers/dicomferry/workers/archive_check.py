@@ -273,7 +273,6 @@ def look(archive: Archive, received: Received, is_sound: bool = False) -> Receiv
     found sound when it came, nothing is read as long as it has the size that it came with.
     """
     duplicate = received.arrival is not None and received.arrival.outcome == "duplicate"
-    pure = PurePosixPath(received.path)
     try:
         if is_sound and not duplicate and archive.size_of(received.path) == received.size:
             return received
@@ -281,7 +280,8 @@ def look(archive: Archive, received: Received, is_sound: bool = False) -> Receiv
             return replace(describe(archive, received.path), arrival=received.arrival)
         if received.flaw:
             return received
-        fd = archive.open_file(str(pure.parent), pure.name)
+        folder, _, name = received.path.rpartition("/")
+        fd = archive.open_file(folder, name)
     except OSError as error:
         if not archive.is_in_sight():
             raise OutOfReach(f"{archive.root} is not the archive that files were received into") from None
