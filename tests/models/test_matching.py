@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomferry.models import matching
-from dicomferry.models.matching import AGREES, CONTRADICTS, UNDECIDED, Outcome
+from dicomferry.models.matching import AGREES, CONTRADICTS, UNDECIDED, Outcome, PreparedKeys
 from dicomferry.workers.dimse.identifier import vr_of
 
 STUDY, SERIES, ACCESSION, PATIENT, NAME = "0020000D", "0020000E", "00080050", "00100020", "00100010"
@@ -146,7 +146,7 @@ def test_what_cannot_be_read_decides_nothing() -> None:
 
 def judged(*keys: tuple[str, str], **answer: Any) -> list[tuple[str, Outcome, bool]]:
     attributes = {path.lstrip("_"): {"vr": vr_of(int(path.lstrip("_"), 16)), **one} for path, one in answer.items()}
-    return [(one.path, one.outcome, one.wants_value) for one in matching.judge(keys, attributes, vr_of)]
+    return [(one.path, one.outcome, one.wants_value) for one in PreparedKeys(keys, vr_of).judge(attributes)]
 
 
 def values(*given: Any) -> dict[str, Any]:

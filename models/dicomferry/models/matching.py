@@ -36,6 +36,9 @@ EMPTY = '""'
 """A key of this value asks for entities without a value (PS3.4 C.2.2.2.7)."""
 TIMEZONE_OFFSET = 0x00080201
 """Where it stands in an answer, that answer's dates and times are in a zone of their own (PS3.3 C.12.1.1.8)."""
+_ZONE = f"{TIMEZONE_OFFSET:08X}"
+_MOST_KNOWN, _MOST_KNOWN_LENGTH = 1024, 128
+"""So many values of answers are remembered of a key, and how long they may be, in characters."""
 _COMBINED: Mapping[str, str] = {
     f"{one:08X}": f"{date:08X}"
     for one, date in (
@@ -93,20 +96,29 @@ def outcome(
     return CONTRADICTS
 
 
-def judge(
-    keys: Iterable[Key],
-    attributes: Mapping[str, Any],
-    vr_of: Callable[[int], str],
-    *,
-    unreadable: frozenset[int] = frozenset(),
-) -> list[Judged]:
-    """Each key that asks for a value, held against an answer. `unreadable` are the tags whose text is not certain."""
-    asked = [(path, value) for path, value in keys if value and not is_universal(value)]
-    plain = [(path, value) for path, value in asked if "." not in path]
-    found = [_judge_plain(path, value, attributes, vr_of, unreadable, asked) for path, value in plain]
-    if len(plain) < len(asked):
-        found += _judge_sequences([key for key in asked if "." in key[0]], attributes, vr_of, unreadable)
-    return found
+class PreparedKeys:
+    """The keys of one query that ask for a value, made ready for being held against many answers; for one thread.
+
+    `vr_of` tells the VR of a tag.
+    """
+
+    def __init__(self, keys: Iterable[Key], vr_of: Callable[[int], str]) -> None:
+        asked = [(path, value) for path, value in keys if value and not is_universal(value)]
+        self._plain = [_PlainKey(path, value, vr_of, asked) for path, value in asked if "." not in path]
+        items: dict[str, list[Key]] = {}
+        for path, value in asked:
+            head, dot, rest = path.partition(".")
+            if dot:
+                items.setdefault(head, []).append((rest, value))
+        self._items = [(head, inner[0][0], PreparedKeys(inner, vr_of)) for head, inner in items.items()]
+
+    def judge(self, attributes: Mapping[str, Any], *, unreadable: frozenset[int] = frozenset()) -> list[Judged]:
+        """Each of them, held against an answer. `unreadable` are the tags whose text is not certain."""
+        zoned = _ZONE in attributes
+        found = [key.judge(attributes.get(key.path), zoned, unreadable) for key in self._plain]
+        for head, first, inner in self._items:
+            found.append(_judge_sequence(head, first, inner, attributes, unreadable))
+        return found
 
 
 def together(outcomes: Iterable[Outcome]) -> Outcome:
@@ -120,32 +132,56 @@ def is_universal(asked: str) -> bool:
     return not asked.strip("*")
 
 
-def _judge_plain(
-    path: str,
-    asked: str,
-    attributes: Mapping[str, Any],
-    vr_of: Callable[[int], str],
-    unreadable: frozenset[int],
-    keys: Sequence[Key],
-) -> Judged:
-    tag = int(path, 16)
-    element = attributes.get(path)
-    vr = vr_of(tag)
-    if vr == "UN" and element:
-        vr = str(element.get("vr", vr))
-    if element and "InlineBinary" in element:
-        return Judged(path, UNDECIDED)
-    values = None if element is None else element.get("Value", ())
-    zoned = f"{TIMEZONE_OFFSET:08X}" in attributes
-    found = outcome(vr, asked, values, readable=tag not in unreadable, zoned=zoned)
-    if (
-        found is CONTRADICTS
-        and path in _COMBINED
-        and _may_be_combined(asked, query.value_of(keys, int(_COMBINED[path], 16)))
-    ):
-        found = UNDECIDED
-    empty = not any(not _is_empty(one) for one in values or ())
-    return Judged(path, found, wants_value=found is UNDECIDED and empty)
+def _texts(values: Sequence[Any] | None) -> str | tuple[str, ...] | None:
+    """Values that are all text, so that what they came to may be kept; one stands for itself."""
+    if not values:
+        return None
+    if len(values) == 1:
+        return values[0] if isinstance(values[0], str) else None
+    return tuple(values) if all(isinstance(one, str) for one in values) else None
+
+
+class _PlainKey:
+    """One key outside of sequences. Answers repeat their days and modalities, so what these came to is kept."""
+
+    def __init__(self, path: str, asked: str, vr_of: Callable[[int], str], keys: Sequence[Key]) -> None:
+        self.path = path
+        self._tag = int(path, 16)
+        self._vr = vr_of(self._tag)
+        self._asked = asked
+        self._is_combined = path in _COMBINED and _may_be_combined(
+            asked, query.value_of(keys, int(_COMBINED[path], 16))
+        )
+        self._is_time = self._vr in _TIMES
+        self._remembers = self._vr != "UN" and self._vr != "PN" and self._vr not in _NUMBERS
+        self._known: dict[str | tuple[str, ...] | None, Judged] = {}
+
+    def judge(self, element: Mapping[str, Any] | None, zoned: bool, unreadable: frozenset[int]) -> Judged:
+        """Held against an element of an answer, None where it is not there."""
+        if element is None or not self._remembers or (zoned and self._is_time) or self._tag in unreadable:
+            return self._judge(element, zoned, unreadable)
+        value = _texts(element.get("Value"))
+        known = self._known.get(value)
+        if known is None:
+            known = self._judge(element, zoned, unreadable)
+            if value and sum(map(len, value)) <= _MOST_KNOWN_LENGTH:
+                if len(self._known) >= _MOST_KNOWN:
+                    self._known.clear()
+                self._known[value] = known
+        return known
+
+    def _judge(self, element: Mapping[str, Any] | None, zoned: bool, unreadable: frozenset[int]) -> Judged:
+        vr = self._vr
+        if vr == "UN" and element:
+            vr = str(element.get("vr", vr))
+        if element and "InlineBinary" in element:
+            return Judged(self.path, UNDECIDED)
+        values = None if element is None else element.get("Value", ())
+        found = outcome(vr, self._asked, values, readable=self._tag not in unreadable, zoned=zoned)
+        if found is CONTRADICTS and self._is_combined:
+            found = UNDECIDED
+        empty = not any(not _is_empty(one) for one in values or ())
+        return Judged(self.path, found, wants_value=found is UNDECIDED and empty)
 
 
 def _may_be_combined(times: str, dates: str | None) -> bool:
@@ -156,31 +192,25 @@ def _may_be_combined(times: str, dates: str | None) -> bool:
     return span is not None and not span.is_one_day
 
 
-def _judge_sequences(
-    keys: Sequence[Key], attributes: Mapping[str, Any], vr_of: Callable[[int], str], unreadable: frozenset[int]
-) -> list[Judged]:
-    """Sequence matching (PS3.4 C.2.2.2.6): one item of the answer that agrees with all keys of an asked item."""
-    items: dict[str, list[Key]] = {}
-    for path, value in keys:
-        head, _, rest = path.partition(".")
-        items.setdefault(head, []).append((rest, value))
-    found = []
-    for head, inner in items.items():
-        element = attributes.get(head[:8]) or {}
-        # A timezone of the answer as a whole holds for its items.
-        zone = {tag: one for tag, one in attributes.items() if tag == f"{TIMEZONE_OFFSET:08X}"}
-        answered = [one for one in element.get("Value", ()) if isinstance(one, Mapping) and one]
-        judged = [judge(inner, {**zone, **one}, vr_of, unreadable=unreadable) for one in answered]
-        path = f"{head}.{inner[0][0]}"
-        if not judged:
-            found.append(Judged(path, UNDECIDED, wants_value=True))
-            continue
-        best = min(judged, key=lambda one: _RANK[together(key.outcome for key in one)])
-        result = together(key.outcome for key in best)
-        culprits = [key for key in best if key.outcome is result]
-        wants = result is UNDECIDED and all(key.wants_value for key in culprits)
-        found.append(Judged(f"{head}.{culprits[0].path}", result, wants_value=wants))
-    return found
+def _judge_sequence(
+    head: str, first: str, inner: PreparedKeys, attributes: Mapping[str, Any], unreadable: frozenset[int]
+) -> Judged:
+    """Sequence matching (PS3.4 C.2.2.2.6): one item of the answer that agrees with all keys of an asked item.
+
+    `head` is the item's path and `first` that of its first key.
+    """
+    element = attributes.get(head[:8]) or {}
+    # A timezone of the answer as a whole holds for its items.
+    zone = {tag: one for tag, one in attributes.items() if tag == _ZONE}
+    answered = [one for one in element.get("Value", ()) if isinstance(one, Mapping) and one]
+    judged = [inner.judge({**zone, **one}, unreadable=unreadable) for one in answered]
+    if not judged:
+        return Judged(f"{head}.{first}", UNDECIDED, wants_value=True)
+    best = min(judged, key=lambda one: _RANK[together(key.outcome for key in one)])
+    result = together(key.outcome for key in best)
+    culprits = [key for key in best if key.outcome is result]
+    wants = result is UNDECIDED and all(key.wants_value for key in culprits)
+    return Judged(f"{head}.{culprits[0].path}", result, wants_value=wants)
 
 
 _RANK: Mapping[Outcome, int] = {AGREES: 0, UNDECIDED: 1, CONTRADICTS: 2}
@@ -198,18 +228,20 @@ def _wanted(vr: str, asked: str) -> tuple[_Compare, ...]:
     return tuple(_comparison(vr, part.strip(" \0")) for part in parts if part.strip(" \0"))
 
 
-@lru_cache(maxsize=4096)
-def _compared(vr: str, asked: str, value: str) -> frozenset[Outcome]:
-    """What a value came to; the answers to one query repeat their days and modalities."""
-    if vr == "UI" and value in _uids(asked):
-        return frozenset((AGREES,))
-    return frozenset(compare(value) for compare in _wanted(vr, asked))
+def _compared(vr: str, asked: str, value: str) -> set[Outcome]:
+    """What a value came to, by each of the asked ones."""
+    if vr == "UI" and not is_wild(asked):
+        uids, lax = _uids(asked)
+        text = value.strip(" \0")
+        return {AGREES if text in uids else UNDECIDED if loose(text) in lax else CONTRADICTS}
+    return {compare(value) for compare in _wanted(vr, asked)}
 
 
 @lru_cache(maxsize=64)
-def _uids(asked: str) -> frozenset[str]:
-    """The values of a list of UIDs, of which there may be hundreds."""
-    return frozenset(part.strip(" \0") for part in asked.split("\\"))
+def _uids(asked: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The values of a list of UIDs, of which there may be hundreds, and the same as `loose` has them."""
+    uids = frozenset(part.strip(" \0") for part in asked.split("\\"))
+    return uids, frozenset(map(loose, uids))
 
 
 def _comparison(vr: str, asked: str) -> _Compare:

@@ -23,15 +23,16 @@ class Judge:
     """Of one query of a root, or of a worklist (None)."""
 
     def __init__(self, root: str | None, keys: Sequence[Key]) -> None:
-        self._keys = [key for key in keys if not matching.is_universal(key[1])]
+        asked = [key for key in keys if not matching.is_universal(key[1])]
+        self._keys = matching.PreparedKeys(asked, vr_of) if asked else None
         # Archives need not repeat them at lower levels, and whatever has none at its own level cannot be asked for.
         self._unique = {f"{UNIQUE[level]:08X}" for level in query.levels(root)} if root else set()
 
     def of(self, answer: Answer) -> Sequence[Judged]:
         """What an answer says of each key that asks for something."""
-        if not self._keys:
+        if self._keys is None:
             return ()
-        found = matching.judge(self._keys, answer.attributes, vr_of, unreadable=answer.unreadable)
+        found = self._keys.judge(answer.attributes, unreadable=answer.unreadable)
         return [one for one in found if not (one.wants_value and one.path in self._unique)]
 
 
