@@ -166,6 +166,23 @@ def test_each_key_is_judged_by_itself() -> None:
     assert matching.together([]) is AGREES
 
 
+def test_what_a_value_came_to_is_kept_only_where_it_alone_decides() -> None:
+    """Answers to one query one after the other: a zone, text that cannot be read, and bytes count each time anew."""
+    keys = PreparedKeys(((DATE, "20240229"), (ACCESSION, "A1")), vr_of)
+    plain = {DATE: values("20240301"), ACCESSION: values("A2", "A3")}
+
+    def came_to(attributes: dict[str, Any], *unreadable: int) -> list[Outcome]:
+        return [one.outcome for one in keys.judge(attributes, unreadable=frozenset(unreadable))]
+
+    for _ in range(2):
+        assert came_to(plain) == [CONTRADICTS, CONTRADICTS]
+        assert came_to({**plain, ZONE: values("+0900")}) == [UNDECIDED, CONTRADICTS]
+        assert came_to(plain, 0x00080050) == [CONTRADICTS, UNDECIDED]
+        assert came_to({**plain, ACCESSION: {"InlineBinary": "QQ=="}}) == [CONTRADICTS, UNDECIDED]
+        assert came_to({**plain, ACCESSION: values("A1")}) == [CONTRADICTS, AGREES]
+        assert came_to({}) == [UNDECIDED, UNDECIDED]
+
+
 def test_a_zone_in_the_answer() -> None:
     """(0008,0201): the answer's dates and times are not those of the question (PS3.3 C.12.1.1.8)."""
     told = {"_00080020": values("20240301"), "_00080201": values("+0900")}
