@@ -101,7 +101,6 @@ class Archive:
         self.flush = flush
         self._root = str(root)
         self._incoming = root / OWN / "incoming"
-        self._drafts = str(self._incoming)
         self._lock = threading.Lock()
         self._folders: OrderedDict[str, Folder] = OrderedDict()
         self._nameless = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
@@ -189,7 +188,7 @@ class Archive:
         if self._nameless:
             try:
                 flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-                return Draft(os.open(self._drafts, flags, 0o600), None)
+                return Draft(os.open(self._incoming, flags, 0o600), None)
             except OSError as error:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
                     raise
