@@ -124,9 +124,9 @@ def test_a_quirk_that_makes_no_sense_is_refused(desk: Desk) -> None:
 
 def test_words_are_offered(desk: Desk) -> None:
     """Completion knows the reason words and the newest jobs."""
-    from dicomferry.cli import completion
+    from dicomferry.cli import completers
 
-    assert next(item.value for item in completion.answers("truncated")) == "truncated"
+    assert next(item.value for item in completers.answers("truncated")) == "truncated"
 
 
 def test_a_conflict_names_its_files(desk: Desk) -> None:

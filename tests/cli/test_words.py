@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dicomferry.cli import words
+from dicomferry.cli import job_words, words
 
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 
@@ -44,11 +44,13 @@ def test_text_from_outside_cannot_command_a_terminal() -> None:
 
 def test_a_find_is_told_by_its_matches() -> None:
     """How many, where, and what is doubtful about it."""
-    told = words.sentence(_job("succeeded", "find", matches=1234, rate_instances_per_s=None))
+    told = job_words.sentence(_job("succeeded", "find", matches=1234, rate_instances_per_s=None))
     assert told.startswith("job 7: 1,234 matches at PACS1")
-    told = words.sentence(_job("succeeded", "find", matches=100, reason="maybe truncated", rate_instances_per_s=None))
+    told = job_words.sentence(
+        _job("succeeded", "find", matches=100, reason="maybe truncated", rate_instances_per_s=None)
+    )
     assert "100 matches at PACS1, maybe truncated" in told
-    told = words.sentence(_job("failed", "find", matches=0, reason="unable to process", rate_instances_per_s=None))
+    told = job_words.sentence(_job("failed", "find", matches=0, reason="unable to process", rate_instances_per_s=None))
     assert "the find failed: unable to process" in told
 
 
@@ -114,14 +116,14 @@ def _job(state: str, kind: str = "store", **values: Any) -> dict[str, Any]:
 )
 def test_the_end_of_a_job_is_one_sentence(job: dict[str, Any], text: str) -> None:
     """How many of how many are proven where, what went wrong, how long it took, how fast it was."""
-    assert words.sentence(job) == text
+    assert job_words.sentence(job) == text
 
 
 def test_what_was_there_before_is_counted_apart() -> None:
     """Its contents were not compared, so it is named."""
     job = _job("succeeded", items={"total": 5, "succeeded": 1, "warning": 4}, expected=5, received=5)
-    assert "4 of them" not in words.sentence(job)
-    assert "3 already there, 1 with a warning" in words.sentence(job, already_there=3)
+    assert "4 of them" not in job_words.sentence(job)
+    assert "3 already there, 1 with a warning" in job_words.sentence(job, already_there=3)
 
 
 def test_a_request_that_brought_nothing_is_in_the_sentence() -> None:
@@ -129,15 +131,15 @@ def test_a_request_that_brought_nothing_is_in_the_sentence() -> None:
     failed = {"total": 2, "succeeded": 1, "failed": 1}
     job = _job("incomplete", "move", items={"total": 8}, requests=failed, expected=6, received=6)
     job |= {"verified": "uids", "missing": 0, "surplus": 0, "conflicts": 0, "destination": None, "reason": "no match"}
-    assert words.sentence(job) == "job 7: 6 of 6 proven from PACS1, 1 request failed, 41 s"
+    assert job_words.sentence(job) == "job 7: 6 of 6 proven from PACS1, 1 request failed, 41 s"
     job |= {"state": "failed", "verified": "none", "expected": 0, "received": 0}
-    assert words.sentence(job) == "job 7: nothing was found at PACS1, 1 request failed, 41 s"
+    assert job_words.sentence(job) == "job 7: nothing was found at PACS1, 1 request failed, 41 s"
 
 
 def test_what_nobody_could_verify_is_not_called_proven() -> None:
     """It was confirmed, and looking for it was asked for."""
     job = _job("incomplete", items={"total": 5, "succeeded": 2, "warning": 1, "failed": 2}, expected=5, received=3)
-    told = words.sentence(job, unverified=2)
+    told = job_words.sentence(job, unverified=2)
     assert told.startswith("job 7: 3 of 5 proven at PACS1, 2 confirmed but not verified, 1 with a warning, ")
 
 
@@ -145,30 +147,30 @@ def test_an_item_says_what_and_what_to_do() -> None:
     """Name, reason, detail, status, advice; the request of an echo has no name of its own."""
     item = {"path": "/a\x1b.dcm", "sop_instance_uid": "1.2", "reason": "refused", "detail": "disk\nfull"}
     item |= {"status": "0xA700", "advice": "check its disk", "state": "failed"}
-    assert words.item_line(item) == "/a\\x1b.dcm: refused; disk\\nfull (0xA700); check its disk"
+    assert job_words.item_line(item) == "/a\\x1b.dcm: refused; disk\\nfull (0xA700); check its disk"
     bare = dict.fromkeys(item) | {"state": "pending"}
-    assert words.item_line(bare) == "the request"
+    assert job_words.item_line(bare) == "the request"
 
 
 def test_where_nothing_was_found_is_named() -> None:
     """The paths, a few of many; -r where folders were not looked into."""
     job = _job("failed", paths=["/a", "/b", "/c", "/d", "/e"])
-    assert words.nothing_found(job, inside=False) == "no DICOM file was found in /a, /b, /c and 2 paths more"
-    assert words.nothing_found(job | {"paths": ["/a"]}, inside=True).endswith("submit again with -r")
+    assert job_words.nothing_found(job, inside=False) == "no DICOM file was found in /a, /b, /c and 2 paths more"
+    assert job_words.nothing_found(job | {"paths": ["/a"]}, inside=True).endswith("submit again with -r")
 
 
 def test_a_job_with_a_start_time_says_when() -> None:
     """Waiting because it was told to is no fault of the remote."""
     job = _job("pending", reason="not before", not_before="2026-11-22T02:00:30.000Z")
-    assert words.waiting_line(job, NOW) == "job 7: starts in 30 s; Ctrl-C leaves the job queued"
+    assert job_words.waiting_line(job, NOW) == "job 7: starts in 30 s; Ctrl-C leaves the job queued"
 
 
 def test_what_waits_for_its_hour_says_when_that_comes() -> None:
     """A closed window, and a limit."""
     job = _job("pending", reason="window", reason_text="...", not_before="2026-11-25T21:00:00.000Z")
-    assert words.waiting_line(job, NOW).startswith("pacs1: outside of its window, which opens on 2026-11-2")
+    assert job_words.waiting_line(job, NOW).startswith("pacs1: outside of its window, which opens on 2026-11-2")
     job = _job("pending", reason="limit", not_before="2026-11-22T02:00:30.000Z")
-    assert words.waiting_line(job, NOW) == "pacs1: at its limit, goes on in 30 s; Ctrl-C leaves the job queued"
+    assert job_words.waiting_line(job, NOW) == "pacs1: at its limit, goes on in 30 s; Ctrl-C leaves the job queued"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ def test_a_speed_is_told_of_what_moved_now(changed: dict[str, Any], given: dict[
     """None of a few, of what lay here already (that is said), nor of a retry, whose time counts from then on."""
     job = _job("succeeded", "move", expected=40, received=40, rate_instances_per_s=88.0, verified="uids")
     job |= {"missing": 0, "surplus": 0, "conflicts": 0, "destination": None} | changed
-    assert words.sentence(job, **given) == text
+    assert job_words.sentence(job, **given) == text
 
 
 def test_requests_and_instances_are_counted_apart() -> None:
@@ -197,20 +199,20 @@ def test_requests_and_instances_are_counted_apart() -> None:
     job = _job("held", "move", expected=9, received=4, finished_at=None, verified=None)
     job |= {"missing": 5, "surplus": 0, "conflicts": 0, "destination": None}
     job |= {"requests": {"failed": 0, "pending": 1}, "instances": {"failed": 0, "pending": 5}}
-    assert words.sentence(job).endswith("5 missing, 1 request left to do")
+    assert job_words.sentence(job).endswith("5 missing, 1 request left to do")
     job |= {"missing": 0}
-    assert words.sentence(job).endswith("5 instances and 1 request left to do")
+    assert job_words.sentence(job).endswith("5 instances and 1 request left to do")
 
 
 def test_what_waits_is_called_so() -> None:
     """The derived state stays in documents; people read what is waited for, and until when."""
     job = _job("running", reason="unreachable", detail="10.0.0.5:104: refused", waiting_for="unreachable")
-    assert words.state(job) == "waiting"
-    assert words.waiting_for(job) == "unreachable: 10.0.0.5:104: refused"
+    assert job_words.state(job) == "waiting"
+    assert job_words.waiting_for(job) == "unreachable: 10.0.0.5:104: refused"
     job["not_before"] = "2026-11-22T02:10:00.000Z"
-    assert str(words.waiting_for(job)).startswith("unreachable: 10.0.0.5:104: refused, next try 2026-11-2")
-    assert words.waiting_for(_job("running")) is None and words.state(_job("running")) == "running"
-    assert words.state(_job("held", waiting_for=None, reason="rejected")) == "held"
+    assert str(job_words.waiting_for(job)).startswith("unreachable: 10.0.0.5:104: refused, next try 2026-11-2")
+    assert job_words.waiting_for(_job("running")) is None and job_words.state(_job("running")) == "running"
+    assert job_words.state(_job("held", waiting_for=None, reason="rejected")) == "held"
 
 
 @pytest.mark.parametrize(

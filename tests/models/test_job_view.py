@@ -13,6 +13,7 @@ from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.job_filter import Filter
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.state import ItemState, JobState
+from dicomferry.models.text import moment, path_text
 
 from .site import Site
 
@@ -299,14 +300,14 @@ def test_an_unknown_job_is_named(site: Site) -> None:
 def test_times_are_utc() -> None:
     """RFC 3339 with milliseconds, wherever the value came from."""
     berlin = timezone(timedelta(hours=1))
-    assert job_view.moment(datetime(2026, 11, 22, 3, 0, 0, 999_999, berlin)) == "2026-11-22T02:00:00.999Z"
-    assert job_view.moment(datetime(2026, 11, 22, 2, tzinfo=UTC)) == "2026-11-22T02:00:00.000Z"
-    assert job_view.moment(None) is None
+    assert moment(datetime(2026, 11, 22, 3, 0, 0, 999_999, berlin)) == "2026-11-22T02:00:00.999Z"
+    assert moment(datetime(2026, 11, 22, 2, tzinfo=UTC)) == "2026-11-22T02:00:00.000Z"
+    assert moment(None) is None
 
 
 def test_paths_are_shown_whatever_their_bytes() -> None:
     """No line break and no escape sequence gets onto a terminal; what is no UTF-8 is shown as hexadecimal."""
-    assert job_view.path_text(b"/data/a b.dcm") == "/data/a b.dcm"
-    assert job_view.path_text("/data/Müller".encode()) == "/data/Müller"
-    assert job_view.path_text(b"/data/\xff\n\x1b[31m") == "/data/\\xff\\n\\x1b[31m"
-    assert job_view.path_text(None) is None
+    assert path_text(b"/data/a b.dcm") == "/data/a b.dcm"
+    assert path_text("/data/Müller".encode()) == "/data/Müller"
+    assert path_text(b"/data/\xff\n\x1b[31m") == "/data/\\xff\\n\\x1b[31m"
+    assert path_text(None) is None

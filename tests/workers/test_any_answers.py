@@ -18,7 +18,7 @@ from dicomferry.models.dimse_status import Rule
 from dicomferry.models.errors import DimseError
 from dicomferry.models.state import JobState
 from dicomferry.workers import operations
-from dicomferry.workers.operations import Answered, Work
+from dicomferry.workers.work import Answered, Work
 from support.inline import Inline
 
 Said = int | Callable[[], DimseError]

@@ -14,7 +14,7 @@ from dicomferry.models import retry
 from dicomferry.models.database import AnyRow
 from dicomferry.models.state import FINAL_JOB_STATES, JobState, Tally
 from dicomferry.workers import attempt, inventory, operations, part10, plan
-from dicomferry.workers.operations import Answered, Work
+from dicomferry.workers.work import Answered, Work
 from support import samples
 from support.bench import Bench
 from support.inline import Inline, Killed

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from dicomferry.models import claim, job_store
-from dicomferry.models.job_view import path_text
 from dicomferry.models.spec import StoreSpec
 from dicomferry.models.state import FINAL_JOB_STATES, JobState, Tally
+from dicomferry.models.text import path_text
 from dicomferry.workers import inventory, part10, plan
 from support import samples
 from support.bench import Bench, Store

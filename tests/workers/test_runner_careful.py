@@ -12,7 +12,7 @@ from dicomferry.models import job_store
 from dicomferry.models.database import AnyRow
 from dicomferry.models.state import JobState, Tally
 from dicomferry.workers import attempt, operations, plan
-from dicomferry.workers.operations import Answered, Work
+from dicomferry.workers.work import Answered, Work
 from support import samples
 from support.bench import Bench
 from support.inline import Inline, Killed

@@ -5,50 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from dicomferry.cli import options, words
+from dicomferry.cli.asked import Asked, JobOptions
 from dicomferry.cli.commands import Group, note
 from dicomferry.cli.queries import find
 from dicomferry.cli.retrieves import get, move, retrieve
 from dicomferry.models.errors import OutputFailed, UsageError
 
 if TYPE_CHECKING:
-    from dicomferry.models.spec import Spec
-
-
-class JobOptions(TypedDict):
-    """What every kind of job takes."""
-
-    wait: bool
-    timeout: float | None
-    label: str | None
-    priority: str
-    not_before: datetime | None
-    ignore_window: bool
-    as_json: bool
-
-
-WAITING = ("wait", "timeout", "as_json")
-"""Options about what the command does when the job is written down."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a submit command asks for: what to do, with which remote, and how."""
-
-    what: Spec
-    remote: str
-    how: JobOptions
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What is written down of how, as `job_store.submit` takes it."""
-        return {key: value for key, value in self.how.items() if key not in WAITING}
+    pass
 
 
 @click.group(cls=Group)
@@ -139,7 +108,7 @@ def _absolute(path: str) -> str:
     try:
         os.stat(whole)
     except OSError as error:
-        from dicomferry.models.job_view import path_text
+        from dicomferry.models.text import path_text
 
         raise UsageError(
             f"{path_text(os.fsencode(whole))}: {(error.strerror or str(error)).lower()}; nothing was submitted"
@@ -183,7 +152,7 @@ def enqueue(asked: Asked) -> None:
     how = asked.how
     if how["timeout"] is not None and not how["wait"]:
         raise UsageError("--timeout says how long --wait waits: give both")
-    from dicomferry.cli import record, render, wait, words
+    from dicomferry.cli import job_words, record, render, wait
     from dicomferry.models import job_view, remote_store
     from dicomferry.models.database import hide_password
     from dicomferry.workers import submit as queue
@@ -203,7 +172,7 @@ def enqueue(asked: Asked) -> None:
         raise
     idle = not wait.workers_alive(database)
     if done.warning and (settings.broker_url or not idle):
-        note(words.not_rung(done.job_id, hide_password(settings.broker_url), done.warning))
+        note(job_words.not_rung(done.job_id, hide_password(settings.broker_url), done.warning))
     if how["wait"]:
         wait.leave(wait.follow(database, done.job_id, timeout=how["timeout"], as_json=how["as_json"]))
     if idle:

@@ -45,9 +45,9 @@ class What(Word):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Reason words and recent jobs."""
-        from dicomferry.cli import completion
+        from dicomferry.cli import completers
 
-        return completion.answers(incomplete) + completion.jobs(ctx, incomplete)
+        return completers.answers(incomplete) + completers.jobs(ctx, incomplete)
 
 
 @click.command(cls=Command)

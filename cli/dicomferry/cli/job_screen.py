@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dicomferry.cli import render, words
+from dicomferry.cli import job_words, render, words
 from dicomferry.cli.render import Row
 from dicomferry.models.spec import RETRIEVES
 
@@ -31,7 +31,7 @@ def show(database: Database, job: Row, history: Sequence[Row]) -> None:
     retrieve = job["kind"] in RETRIEVES
     where = f"from {job['remote']}{address}" if retrieve else f"to {job['remote']}{address}"
     onward = f" to {job['destination']}" if job["destination"] else ""
-    render.heading(f"job {job['id']}: {job['kind']} {where}{onward}", words.state(job))
+    render.heading(f"job {job['id']}: {job['kind']} {where}{onward}", job_words.state(job))
     render.pairs(_pairs(database, job))
     for event in history:
         event_line(event)
@@ -43,10 +43,10 @@ def show(database: Database, job: Row, history: Sequence[Row]) -> None:
 
 def _pairs(database: Database, job: Row) -> Iterator[tuple[str, str | None]]:
     several = _several_failures(database, job["id"]) if job["finished_at"] else None
-    waits = words.state(job) == "waiting"
+    waits = job_words.state(job) == "waiting"
     yield "label", job["label"]
     yield from _asked(job)
-    yield "waits for" if waits else "reason", several or words.reason(job)
+    yield "waits for" if waits else "reason", several or job_words.reason(job)
     # One advice is not for several reasons; what to do where nothing was found is said at the end.
     yield "advice", None if several or job["reason"] == "nothing to do" else job["reason_text"]
     if job["state"] != "held":

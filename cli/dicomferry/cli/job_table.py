@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dicomferry.cli import render, words
+from dicomferry.cli import job_words, render, words
 from dicomferry.cli.layout import Brief, Column
 from dicomferry.cli.render import Row
 from dicomferry.models.spec import RETRIEVES
@@ -34,7 +34,7 @@ def _cells(job: Row) -> tuple[object, ...]:
         job["id"],
         job["kind"],
         job["remote"],
-        words.state(job),
+        job_words.state(job),
         whole,
         done,
         failed,
@@ -47,8 +47,8 @@ def _cells(job: Row) -> tuple[object, ...]:
 def _reason(job: Row) -> Brief:
     if job["reason"] == job["state"]:
         return Brief("", "")
-    brief = words.waiting_for(job, brief=True) or job["reason"] or ""
-    return Brief(words.waiting_for(job) or words.reason(job) or "", brief)
+    brief = job_words.waiting_for(job, brief=True) or job["reason"] or ""
+    return Brief(job_words.waiting_for(job) or job_words.reason(job) or "", brief)
 
 
 def _numbers(job: Row) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import click
 
-from dicomferry.cli import chosen, options, render, words
+from dicomferry.cli import chosen, job_words, options, render, words
 from dicomferry.cli.chosen import Chosen
 from dicomferry.cli.commands import Command, agree, complain, note
 from dicomferry.models.errors import UsageError
@@ -202,7 +202,7 @@ def _ring(settings: Settings, database: Database, job_id: int) -> None:
 
     warning = submit.ring(settings, _lane(job_view.show(database, job_id)["kind"]))
     if warning:
-        note(words.not_rung(job_id, hide_password(settings.broker_url), warning))
+        note(job_words.not_rung(job_id, hide_password(settings.broker_url), warning))
 
 
 def _lane(kind: str) -> str:

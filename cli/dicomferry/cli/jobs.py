@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from dicomferry.cli import chosen, job_table, job_verbs, options, render, words
+from dicomferry.cli import chosen, job_table, job_verbs, job_words, options, render
 from dicomferry.cli.chosen import Chosen
 from dicomferry.cli.commands import Group, note
 from dicomferry.cli.matches import matches
@@ -118,7 +118,7 @@ def _told_items(found: Iterable[Row], state: str | None) -> None:
 
 def _item_lines(found: Iterable[Row]) -> None:
     for item in found:
-        render.paragraph(render.coloured(f"{item['state']:<9}") + "  ", words.item_line(item))
+        render.paragraph(render.coloured(f"{item['state']:<9}") + "  ", job_words.item_line(item))
 
 
 jobs.add_command(matches)

@@ -144,9 +144,9 @@ class RemoteType(Word):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Names from the address book."""
-        from dicomferry.cli import completion
+        from dicomferry.cli import completers
 
-        return completion.remotes(ctx, incomplete)
+        return completers.remotes(ctx, incomplete)
 
 
 class JobType(Word):
@@ -156,9 +156,9 @@ class JobType(Word):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Ids of recent jobs."""
-        from dicomferry.cli import completion
+        from dicomferry.cli import completers
 
-        return completion.jobs(ctx, incomplete)
+        return completers.jobs(ctx, incomplete)
 
 
 class Moment(TimeType):

@@ -12,7 +12,7 @@ from dicomferry.cli.occasion import Occasion, meant
 from dicomferry.models.errors import UsageError
 
 if TYPE_CHECKING:
-    from dicomferry.cli.enqueue import Asked
+    from dicomferry.cli.asked import Asked
     from dicomferry.models.database import Database
     from dicomferry.models.run_store import Order
     from dicomferry.models.schedule import Schedule
@@ -36,7 +36,8 @@ def check(database: Database, words: Sequence[str], folder: str, moment: datetim
 
 
 def _asked(words: Sequence[str], occasion: Occasion) -> Asked:
-    from dicomferry.cli.enqueue import WAITING, Asked, submit
+    from dicomferry.cli.asked import WAITING, Asked
+    from dicomferry.cli.enqueue import submit
 
     if not words:
         raise UsageError("what is to be submitted? Write it behind --, such as `-- move pacs1 -k StudyDate=@yesterday`")

@@ -12,7 +12,7 @@ from dicomferry.cli.commands import Command
 from dicomferry.models.errors import UsageError
 
 if TYPE_CHECKING:
-    from dicomferry.cli.enqueue import Asked, JobOptions
+    from dicomferry.cli.asked import Asked, JobOptions
     from dicomferry.models.spec import FindSpec
 
 LEVELS = ("patient", "study", "series", "image")
@@ -49,7 +49,7 @@ def find(
     The unique key of the level is always asked for. Where the keys leave a level above open, that one is searched
     first: --level image -k PatientID=4711 lists the studies of that patient, their series, and their images.
     """
-    from dicomferry.cli.enqueue import Asked
+    from dicomferry.cli.asked import Asked
 
     if worklist and (level or root or split):
         raise UsageError(

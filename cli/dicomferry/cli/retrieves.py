@@ -12,7 +12,7 @@ from dicomferry.cli.commands import Command, note
 from dicomferry.models.errors import UsageError
 
 if TYPE_CHECKING:
-    from dicomferry.cli.enqueue import Asked, JobOptions
+    from dicomferry.cli.asked import Asked, JobOptions
     from dicomferry.cli.request_file import RequestFile
     from dicomferry.models.query import Key
     from dicomferry.models.spec import Identifier, Retrieve
@@ -131,7 +131,7 @@ def retrieve(remote: str, method: str, **given: Any) -> Asked:
 
 def _retrieve(method: str, remote: str, destination: str | None, given: dict[str, Any]) -> Asked:
     """Parse and check."""
-    from dicomferry.cli.enqueue import Asked
+    from dicomferry.cli.asked import Asked
 
     wanted: Wanted = {name: given.pop(name) for name in Wanted.__annotations__}  # type: ignore[assignment]
     how: JobOptions = given  # type: ignore[assignment]

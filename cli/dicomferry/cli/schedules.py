@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from dicomferry.cli import options, render, words
+from dicomferry.cli import job_words, options, render, words
 from dicomferry.cli.commands import Command, Group, note
 from dicomferry.cli.layout import Brief, Column
 from dicomferry.cli.render import Row
@@ -49,9 +49,9 @@ class ScheduleType(options.Word):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Names of schedules."""
-        from dicomferry.cli import completion
+        from dicomferry.cli import completers
 
-        return completion.schedules(ctx, incomplete)
+        return completers.schedules(ctx, incomplete)
 
 
 _name = click.argument("name", metavar="NAME", type=ScheduleType())
@@ -326,7 +326,7 @@ def run(name: str) -> None:
     if not wait.workers_alive(database):
         note(wait.NO_WORKER)
     elif warning:
-        note(words.not_rung(job_id, hide_password(settings.broker_url), warning))
+        note(job_words.not_rung(job_id, hide_password(settings.broker_url), warning))
 
 
 @schedule.command()

@@ -16,6 +16,7 @@ from dicomferry.models import (
     presence,
     remote_store,
     schema,
+    text,
     unindexed_store,
 )
 from dicomferry.models import facts as role_facts
@@ -79,8 +80,8 @@ def _rows(found: Settings, database: Database) -> dict[str, Any]:
             "host": role.host,
             "pid": role.pid,
             "slots": role.slots,
-            "started_at": job_view.moment(role.started_at),
-            "seen_at": job_view.moment(role.seen_at),
+            "started_at": text.moment(role.started_at),
+            "seen_at": text.moment(role.seen_at),
             "facts": role.facts,
             "disks": role.disks,
             "remark": role.remark,

@@ -12,10 +12,10 @@ from itertools import chain, repeat
 
 import click
 
-from dicomferry.cli import render, words
+from dicomferry.cli import job_words, render, words
 from dicomferry.cli.commands import INTERRUPTED, note
+from dicomferry.cli.job_words import Document
 from dicomferry.cli.progress import Display, display
-from dicomferry.cli.words import Document
 from dicomferry.models import dimse_status, job_history, job_view, presence
 from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach
@@ -96,7 +96,7 @@ class Watch:
             self._tell_workers()
         if job["reason"] and self._is_news(job["reason"], job["not_before"], now):
             self._waits[job["reason"]] = job["not_before"], now
-            self.shown.say(words.waiting_line(job, self.now()))
+            self.shown.say(job_words.waiting_line(job, self.now()))
 
     def _is_news(self, reason: str, due: str | None, now: float) -> bool:
         if reason not in self._waits:
@@ -161,14 +161,14 @@ def exit_code(job: Document) -> int:
 def tell_end(database: Database, job: Document, say: Callable[[str], None]) -> None:
     """The one sentence, some failed items with reason and advice, and the command for the rest."""
     if job["state"] == "held":
-        say(words.held_line(job))
+        say(job_words.held_line(job))
     if job["state"] != "held" or job["items"]["total"]:
         say(end_sentence(database, job))
     for item in job_view.items(database, job["id"], state=ItemState.FAILED, limit=FAILED_SHOWN):
-        say(f"  {words.item_line(item)}")
+        say(f"  {job_words.item_line(item)}")
     if job["kind"] == "find":
         for item in job_view.items(database, job["id"], state=ItemState.WARNING, limit=FAILED_SHOWN):
-            say(f"  {words.item_line(item)}")
+            say(f"  {job_words.item_line(item)}")
         if job["matches"]:
             say(f"see them with `dicomferry jobs matches {job['id']}`")
     if job["items"]["failed"] > FAILED_SHOWN:
@@ -182,7 +182,7 @@ def tell_end(database: Database, job: Document, say: Callable[[str], None]) -> N
 def after_the_end(database: Database, job: Document) -> str | None:
     """What to do about an ended job, if anything. A retry is offered where it may end otherwise."""
     if job["reason"] == "nothing to do":
-        return words.nothing_found(job, inside=not job["recursive"] and any(map(_has_folders, job["paths"])))
+        return job_words.nothing_found(job, inside=not job["recursive"] and any(map(_has_folders, job["paths"])))
     if job["accepted_at"]:
         return f"closed as it is by a person: {words.printable(job['accepted_reason'])}"
     if job["state"] not in ("failed", "incomplete", "cancelled"):
@@ -213,7 +213,7 @@ def end_sentence(database: Database, job: Document) -> str:
     store = job["kind"] == "store" and job["items"]["failed"]
     lost = job_view.reasons(database, job["id"], ItemState.FAILED) if store else {}
     here = job_view.reasons(database, job["id"], ItemState.SUCCEEDED) if job["kind"] in RETRIEVES else {}
-    return words.sentence(
+    return job_words.sentence(
         job,
         already_there=found.get("already there", 0),
         unverified=lost.get(UNVERIFIED, 0),

@@ -11,9 +11,9 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import governor, pacing, window
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.governor_tables import GovernorRow
-from dicomferry.models.job_view import moment
 from dicomferry.models.state import ChunkState
 from dicomferry.models.tables import AttemptRow, ChunkRow, RemoteRow
+from dicomferry.models.text import moment
 
 RECENT = 5
 

@@ -15,8 +15,8 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import flaws, here, pairing, peer_text
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import AnyRow, Database, in_groups
-from dicomferry.models.job_view import moment
 from dicomferry.models.tables import ItemRow, JobRow
+from dicomferry.models.text import moment
 
 _NOBODY = pairing.Pair(None, None)
 MOST_KEYS = 500

@@ -17,6 +17,7 @@ from dicomferry.models.dimse_status import Answer
 from dicomferry.models.errors import NotFound
 from dicomferry.models.state import ChunkState
 from dicomferry.models.tables import AttemptRow, ChunkRow, ItemRow, JobRow, MoveRow, RemoteRow
+from dicomferry.models.text import path_text
 
 CONFLICT = "conflict"
 FILES_NAMED = 5
@@ -147,7 +148,7 @@ def _files(connection: Connection, job_id: int, reason: str) -> list[dict[str, s
         .limit(FILES_NAMED)
     )
     found = [
-        {"path": job_view.path_text(row.path), "sop_instance_uid": row.sop_instance_uid, "detail": row.detail}
+        {"path": path_text(row.path), "sop_instance_uid": row.sop_instance_uid, "detail": row.detail}
         for row in connection.execute(items)
     ]
     if reason == CONFLICT:

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.database import Database
-from dicomferry.models.job_view import event, moment
+from dicomferry.models.job_view import event
 from dicomferry.models.tables import AttemptRow, EventRow
+from dicomferry.models.text import moment
 
 STORY = 12
 """Events of a job that are told one by one."""

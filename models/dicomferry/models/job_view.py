@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ from dicomferry.models.remote import MOST, host_and_port
 from dicomferry.models.spec import RETRIEVES
 from dicomferry.models.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState, Tally
 from dicomferry.models.tables import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow, RemoteRow
+from dicomferry.models.text import moment, path_text
 
 EVENTS_SHOWN = 50
 _JOBS_AT_ONCE = 500
@@ -190,21 +191,6 @@ def events(database: Database, job_id: int) -> list[dict[str, Any]]:
         return _events(connection, job_id, None)
 
     return database.read(work)
-
-
-def moment(value: datetime | None) -> str | None:
-    """RFC 3339 in UTC with milliseconds, such as 2026-11-22T02:00:00.000Z."""
-    if value is None:
-        return None
-    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def path_text(path: bytes | None) -> str | None:
-    """A path for people and JSON; bytes that are no UTF-8, and control characters, as \\xNN."""
-    if path is None:
-        return None
-    text = path.decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _jobs() -> sa.Select[Any]:

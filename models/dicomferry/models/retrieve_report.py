@@ -16,11 +16,11 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import here, retrieve_store, target
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import AnyRow, Database, in_groups
-from dicomferry.models.job_view import moment
 from dicomferry.models.proof import Basis, Depth
 from dicomferry.models.state import GOOD_ITEM_STATES
 from dicomferry.models.tables import ItemRow, MoveRow
 from dicomferry.models.target import Target
+from dicomferry.models.text import moment
 
 Row = dict[str, Any]
 _Of = Callable[[str | None], Row]

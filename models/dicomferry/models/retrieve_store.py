@@ -14,10 +14,10 @@ from dicomferry.models import here, job_sums, ledger, spec
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.job_sums import Numbers
-from dicomferry.models.job_view import moment
 from dicomferry.models.spec import GetSpec, MoveSpec, Retrieve
 from dicomferry.models.state import ItemState
 from dicomferry.models.tables import ChunkRow, ItemRow, JobRow, MoveRow
+from dicomferry.models.text import moment
 
 _GOOD = (ItemState.SUCCEEDED, ItemState.WARNING)
 

@@ -15,7 +15,8 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models import job_store, notification_store, spec, timetable
 from dicomferry.models.database import AnyRow, Database, locking
-from dicomferry.models.schedule import Schedule, of_row
+from dicomferry.models.schedule import Schedule
+from dicomferry.models.schedule_rows import of_row
 from dicomferry.models.schedule_tables import RunRow, ScheduleRow
 from dicomferry.models.state import JobState
 from dicomferry.models.tables import JobRow

@@ -1,15 +1,13 @@
-"""A schedule as a value: when, what, and by which rules."""
+"""A schedule as a value: when, what, and by which rules. Pure."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from dicomferry.models import timetable
-from dicomferry.models.database import AnyRow
-from dicomferry.models.timetable import CatchUp, Overlap, Policy, Timetable
+from dicomferry.models.timetable import Overlap, Policy, Timetable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +41,3 @@ class Schedule:
     def minute(self, moment: datetime) -> str:
         """The same in words."""
         return f"{self.local(moment):%Y-%m-%d %H:%M %Z}"
-
-
-def of_row(row: AnyRow) -> Schedule:
-    """The value of a row."""
-    command = json.loads(row.command)
-    return Schedule(
-        id=row.id,
-        name=row.name,
-        cron=row.cron,
-        zone=row.zone,
-        words=tuple(command["words"]),
-        folder=command["folder"],
-        policy=Policy(catch_up=CatchUp(row.catch_up), grace=row.grace, cap=row.cap),
-        overlap=Overlap(row.overlap),
-        counted_from=row.counted_from,
-        next_due=row.next_due,
-        paused_at=row.paused_at,
-        created_at=row.created_at,
-    )

@@ -16,7 +16,8 @@ from sqlalchemy.exc import IntegrityError
 from dicomferry.models import run_store
 from dicomferry.models.database import AnyRow, Database, locking
 from dicomferry.models.errors import NotFound, UsageError
-from dicomferry.models.schedule import Schedule, of_row
+from dicomferry.models.schedule import Schedule
+from dicomferry.models.schedule_rows import of_row
 from dicomferry.models.schedule_tables import RunRow, ScheduleRow
 from dicomferry.models.timetable import Missed, Overlap, Policy, Timetable
 

@@ -14,11 +14,11 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import run_store, schedule_store
 from dicomferry.models.database import Database
 from dicomferry.models.errors import UsageError
-from dicomferry.models.job_view import moment
 from dicomferry.models.notification_store import UNWANTED
 from dicomferry.models.schedule import Schedule
 from dicomferry.models.schedule_tables import NotificationRow, RunRow
 from dicomferry.models.tables import JobRow
+from dicomferry.models.text import moment
 
 NEXT_SHOWN = 5
 RUNS_SHOWN = 20

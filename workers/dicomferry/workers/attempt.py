@@ -16,13 +16,15 @@ from dicomferry.models.errors import DicomferryError, DimseError, LeaseLost, Out
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.remote import Remote
 from dicomferry.models.state import AttemptEnd, ItemState
+from dicomferry.models.text import printable
 from dicomferry.workers import plan, probe
 from dicomferry.workers.environment import INTERNAL, STUCK, Environment, decide, sentence
 from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.operations import OPERATIONS, Answered, Work
+from dicomferry.workers.operations import OPERATIONS
 from dicomferry.workers.pace import AttemptPace
 from dicomferry.workers.recorder import Recorder
 from dicomferry.workers.turns import Turns
+from dicomferry.workers.work import Answered, Work
 
 RECORD_ITEMS = 100
 RECORD_SECONDS = 0.5
@@ -253,7 +255,7 @@ class _Attempt:
                 state=state,
                 reason=answer.reason,
                 status=answered.status,
-                detail=plan.printable(answered.detail),
+                detail=printable(answered.detail),
                 charges=charges,
                 sent_bytes=answered.sent_bytes,
                 sent_as=answered.sent_as,

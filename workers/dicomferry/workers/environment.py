@@ -17,7 +17,7 @@ from dicomferry.models.errors import DicomferryError
 from dicomferry.models.presence import Worker
 from dicomferry.models.retry import Decision
 from dicomferry.models.settings import Settings
-from dicomferry.workers import plan
+from dicomferry.models.text import printable
 from dicomferry.workers.names import Names
 
 STUCK = local("no progress")
@@ -95,4 +95,4 @@ def decide(
 def sentence(error: BaseException) -> str:
     """What to write down of an error: one line that can be printed."""
     text = str(error) if isinstance(error, DicomferryError) else f"{type(error).__name__}: {error}"
-    return plan.printable(text) or type(error).__name__
+    return printable(text) or type(error).__name__

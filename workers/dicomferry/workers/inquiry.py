@@ -24,7 +24,7 @@ from dicomferry.workers.dimse.find import FindStopped, Match
 from dicomferry.workers.dimse.identifier import Answer
 from dicomferry.workers.dimse.judged import Judge, against, named
 from dicomferry.workers.dimse.walk import Ask, Found
-from dicomferry.workers.operations import Answered, Work
+from dicomferry.workers.work import Answered, Work
 
 RECORD_MATCHES = 500
 RECORD_SECONDS = 0.5

@@ -9,11 +9,11 @@ import sqlalchemy as sa
 from dicomferry.models import job_view, spec
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import NotFound
-from dicomferry.models.job_view import moment
 from dicomferry.models.notification_store import Notification
 from dicomferry.models.schedule_tables import RunRow, ScheduleRow
 from dicomferry.models.state import ItemState
 from dicomferry.models.tables import JobRow
+from dicomferry.models.text import moment
 
 FAILED_TOLD = 20
 _JOB_KEYS = (

@@ -11,10 +11,10 @@ from dicomferry.models import lease, plan_store, twin_store
 from dicomferry.models.claim import PLAN_STOPS_AT, Claim
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import UnusableFile
-from dicomferry.models.job_view import path_text
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.spec import StoreSpec
 from dicomferry.models.state import ItemState
+from dicomferry.models.text import path_text, printable
 from dicomferry.models.uid import too_long
 from dicomferry.workers.dimse.local_instance import LocalInstance, open_instance
 from dicomferry.workers.heartbeat import Heartbeat
@@ -259,10 +259,3 @@ def _look(path: bytes) -> Found:
 
 def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in ("state", "reason", "detail", "path")}
-
-
-def printable(text: str | None) -> str | None:
-    """The text without what a database or a terminal would choke on."""
-    if text is None:
-        return None
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -16,8 +16,8 @@ from dicomferry.models.errors import DimseError
 from dicomferry.models.proof import UNVERIFIED, Facts, Seen
 from dicomferry.models.target import Target
 from dicomferry.workers.dimse.find import FindStopped
-from dicomferry.workers.operations import Answered, Work
 from dicomferry.workers.retrieval import expectation
+from dicomferry.workers.work import Answered, Work
 
 SENT = job_store.TO_BE_VERIFIED
 PAUSES = (1.0, 4.0, 10.0)

@@ -18,11 +18,11 @@ from dicomferry.models.rounds import SINGLY, Ask, Limits
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import ItemState
 from dicomferry.models.target import Target
+from dicomferry.models.text import printable
 from dicomferry.workers import admission
 from dicomferry.workers.dimse.retrieval import Report
 from dicomferry.workers.environment import STUCK, Environment
 from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.plan import printable
 from dicomferry.workers.retrieval import fault, refusals
 from dicomferry.workers.retrieval.fault import Fault, Stopped
 from dicomferry.workers.retrieval.goal import Goal, ItemByItem

@@ -13,8 +13,8 @@ from dicomferry.models.request_store import State
 from dicomferry.models.retry import Decision, Next
 from dicomferry.models.spec import Retrieve
 from dicomferry.models.state import AttemptEnd, ItemState
+from dicomferry.models.text import printable
 from dicomferry.workers.environment import STUCK, Environment, decide
-from dicomferry.workers.plan import printable
 from dicomferry.workers.retrieval.asking import Asking
 from dicomferry.workers.retrieval.fault import End, Fault, Lost
 

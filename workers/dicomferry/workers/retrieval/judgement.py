@@ -23,9 +23,9 @@ from dicomferry.models.request_store import State
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import ItemState
 from dicomferry.models.target import Target
+from dicomferry.models.text import printable
 from dicomferry.workers.environment import Environment
 from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.plan import printable
 from dicomferry.workers.retrieval import elsewhere, expectation
 from dicomferry.workers.retrieval.asking import Asking
 from dicomferry.workers.retrieval.expectation import Listing

@@ -29,11 +29,11 @@ from dicomferry.models.proof import Way
 from dicomferry.models.remote import Remote
 from dicomferry.models.spec import GetSpec, MoveSpec
 from dicomferry.models.state import AttemptEnd, ItemState
+from dicomferry.models.text import printable
 from dicomferry.models.trial_store import Trials
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.environment import INTERNAL, STUCK, Environment, sentence
 from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.plan import printable
 from dicomferry.workers.retrieval import charge, elsewhere, expectation, get_proposal, shortfall
 from dicomferry.workers.retrieval.asking import Asking
 from dicomferry.workers.retrieval.fault import End, Fault, Stopped, callers_of

@@ -7,7 +7,7 @@ from dicomferry.models.dimse_status import local
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NOT_DELIVERED, NOT_YET
 from dicomferry.models.state import ItemState
-from dicomferry.workers.plan import printable
+from dicomferry.models.text import printable
 from dicomferry.workers.retrieval import expectation, fault, refusals
 from dicomferry.workers.retrieval.asking import Asking, sentence_of
 from dicomferry.workers.retrieval.elsewhere import Elsewhere
