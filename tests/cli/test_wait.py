@@ -12,9 +12,9 @@ from typing import Any, Self
 import pytest
 
 from dicomferry.cli import wait
-from dicomferry.cli.job_words import Document
 from dicomferry.cli.progress import PLAIN_EVERY, Bar, Plain
 from dicomferry.cli.wait import NO_WORKER, Watch
+from dicomferry.cli.words import Document
 from dicomferry.models import job_store, presence
 from dicomferry.models.errors import OutOfReach
 from dicomferry.models.state import ItemState

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
-from dicomferry.cli.words import clock, duration, lately, matches, number, plural, printable, rate
+from dicomferry.cli.words import Document, clock, duration, lately, matches, number, plural, printable, rate, title
 from dicomferry.models.spec import RETRIEVES
-
-Document = Mapping[str, Any]
-
 
 FEW = 10
 """Instances that no speed is told of."""
-
-
-def title(job: Document) -> str:
-    """The AE title of a job's remote."""
-    return str(job["remote_address"]).partition("@")[0]
 
 
 def seconds_of(job: Document, since: str | None = None) -> float | None:

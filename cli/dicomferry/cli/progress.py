@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from dicomferry.cli import layout, words
 from dicomferry.cli.commands import note
-from dicomferry.cli.job_words import Document
+from dicomferry.cli.words import Document
 from dicomferry.models.spec import RETRIEVES
 
 if TYPE_CHECKING:

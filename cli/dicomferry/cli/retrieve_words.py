@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from dicomferry.cli import job_words
-from dicomferry.cli.job_words import Document
-from dicomferry.cli.words import number, plural, printable
+from dicomferry.cli import words
+from dicomferry.cli.words import Document, number, plural, printable
 
 if TYPE_CHECKING:
     from dicomferry.models.database import Database
@@ -43,7 +42,7 @@ def balance(job: Document) -> str:
     """`900 of 900 proven from PACS1`, in the sentence about a job's end."""
     received, expected = job["received"] or 0, job["expected"]
     come = number(received) if expected is None else f"{number(received)} of {number(expected)}"
-    source = job_words.title(job)
+    source = words.title(job)
     if job["destination"]:
         proven = job["verified"] == "uids" and received
         way = (
@@ -62,7 +61,7 @@ def parts(job: Document) -> Iterator[str]:
     failed = job["requests"]["failed"]
     empty = job["reason"] == "no match" or (job["state"] == "succeeded" and not job["received"])
     if job["expected"] == 0 and empty:
-        yield f"nothing was found at {job_words.title(job)}"
+        yield f"nothing was found at {words.title(job)}"
     else:
         yield ended + balance(job).replace(" proven, from ", " proven from ")
     for name in ("missing", "surplus", "conflicts"):
@@ -158,9 +157,7 @@ def missing_lines(database: Database, job: Document) -> list[str]:
         shown.append(f"{more}: `dicomferry jobs report {job['id']} --by instance`")
     if job["missing"] > named:
         also = "and " if shown else ""
-        shown.append(
-            f"{also}{number(job['missing'] - named)} that {job_words.title(job)} says it has and does not list"
-        )
+        shown.append(f"{also}{number(job['missing'] - named)} that {words.title(job)} says it has and does not list")
     return shown
 
 

@@ -14,8 +14,8 @@ import click
 
 from dicomferry.cli import job_words, render, words
 from dicomferry.cli.commands import INTERRUPTED, note
-from dicomferry.cli.job_words import Document
 from dicomferry.cli.progress import Display, display
+from dicomferry.cli.words import Document
 from dicomferry.models import dimse_status, job_history, job_view, presence
 from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach

@@ -1,8 +1,10 @@
-"""Numbers, times and outcomes as people read them."""
+"""Numbers, times and foreign text as people read them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from dicomferry.cli.layout import Brief
 
@@ -96,3 +98,11 @@ def plural(count: int, noun: str) -> str:
 def matches(count: int) -> str:
     """`1 match`, `2 matches`."""
     return f"{number(count)} match{'' if count == 1 else 'es'}"
+
+
+Document = Mapping[str, Any]
+
+
+def title(job: Document) -> str:
+    """The AE title of a job's remote."""
+    return str(job["remote_address"]).partition("@")[0]

@@ -19,7 +19,7 @@ from dicomferry.models.retry import Next, Policy, decide_chunk
 from dicomferry.workers.dimse import identifier
 from dicomferry.workers.dimse.find import Match
 from dicomferry.workers.dimse.identifier import Answer
-from dicomferry.workers.retrieval.fault import Fault
+from dicomferry.workers.fault import Fault
 from dicomferry.workers.retrieval.resolution import Resolved, nobodys_value, resolve
 from support import find_scp, samples
 from support.qr_catalogue import Catalogue

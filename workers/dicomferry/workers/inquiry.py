@@ -20,10 +20,10 @@ from dicomferry.models.spec import FindSpec
 from dicomferry.workers.dimse import find as c_find
 from dicomferry.workers.dimse import identifier, walk
 from dicomferry.workers.dimse.association import open_association
-from dicomferry.workers.dimse.find import FindStopped, Match
+from dicomferry.workers.dimse.find import Ask, FindStopped, Match
 from dicomferry.workers.dimse.identifier import Answer
 from dicomferry.workers.dimse.judged import Judge, against, named
-from dicomferry.workers.dimse.walk import Ask, Found
+from dicomferry.workers.dimse.walk import Found
 from dicomferry.workers.work import Answered, Work
 
 RECORD_MATCHES = 500

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
 from dicomferry.models import dimse_status
 from dicomferry.models.dimse_status import Rule
 from dicomferry.models.errors import DimseError, DimseFailure
+from dicomferry.models.query import Key, Level
 from dicomferry.workers.dimse import message
 from dicomferry.workers.dimse.association import Association, Stop
 from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE, Proposal
+from dicomferry.workers.dimse.identifier import Answer
 from dicomferry.workers.dimse.message import Command, Message, number_value, text_value
 
 CANCELLED = 0xFE00
@@ -114,3 +116,7 @@ def _cancel(association: Association, context_id: int, message_id: int, seconds:
             if not dimse_status.is_pending(status):
                 return
     association.abort()
+
+
+Ask = Callable[[Level | None, Sequence[Key]], Iterable[tuple[Match, Answer]]]
+"""One query: level (None for a worklist) and keys; its matches, decoded."""

@@ -13,8 +13,7 @@ from dicomferry.models.query import UNIQUE, Key, Level
 from dicomferry.workers.dimse.identifier import Answer, vr_of
 
 if TYPE_CHECKING:
-    from dicomferry.workers.dimse.find import Match
-    from dicomferry.workers.dimse.walk import Ask
+    from dicomferry.workers.dimse.find import Ask, Match
 
 _NOUNS = {Level.PATIENT: "patient", Level.STUDY: "study", Level.SERIES: "series", Level.IMAGE: "image"}
 

@@ -15,7 +15,7 @@ from dicomferry.models.proof import Depth, Part, depth_of, is_capped, nameless_s
 from dicomferry.models.query import UNIQUE, Key, Level
 from dicomferry.workers.dimse import find, identifier
 from dicomferry.workers.dimse.association import Association, Stop
-from dicomferry.workers.dimse.find import Match, never
+from dicomferry.workers.dimse.find import Ask, Match, never
 from dicomferry.workers.dimse.identifier import Answer, Attributes
 from dicomferry.workers.dimse.judged import LeftOut, heeding_keys
 
@@ -52,10 +52,6 @@ class Found:
             for level, value in self.uppers.items()
         }
         return dict(sorted({**self.answer.attributes, **asked, **self.inherited, **own}.items()))
-
-
-Ask = Callable[[Level | None, Sequence[Key]], Iterable[tuple[Match, Answer]]]
-"""One query: level (None for a worklist) and keys; its matches, decoded."""
 
 
 def asker(association: Association, model_uid: str, *, stop: Stop = never) -> Ask:

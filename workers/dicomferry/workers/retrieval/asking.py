@@ -22,9 +22,9 @@ from dicomferry.models.text import printable
 from dicomferry.workers import admission
 from dicomferry.workers.dimse.retrieval import Report
 from dicomferry.workers.environment import STUCK, Environment
+from dicomferry.workers.fault import Fault, Stopped
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.retrieval import fault, refusals
-from dicomferry.workers.retrieval.fault import Fault, Stopped
 from dicomferry.workers.retrieval.goal import Goal, ItemByItem
 from dicomferry.workers.retrieval.line import Line, MoveLine
 from dicomferry.workers.retrieval.watch import Watch

@@ -15,8 +15,9 @@ from dicomferry.models.spec import Retrieve
 from dicomferry.models.state import AttemptEnd, ItemState
 from dicomferry.models.text import printable
 from dicomferry.workers.environment import STUCK, Environment, decide
+from dicomferry.workers.fault import Fault
 from dicomferry.workers.retrieval.asking import Asking
-from dicomferry.workers.retrieval.fault import End, Fault, Lost
+from dicomferry.workers.retrieval.fault import End, Lost
 
 OURS = frozenset(
     {

@@ -183,7 +183,7 @@ def classes(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbe
     return list(found)
 
 
-def _classes_of(asked: walk.Ask, root: str, one: Target) -> list[str] | None:
+def _classes_of(asked: find.Ask, root: str, one: Target) -> list[str] | None:
     """Of one target: by its studies, else by its series."""
     above = tuple(key for key in one.keys(root) if key[0] not in _BELOW_STUDY)
     told: list[str] = []

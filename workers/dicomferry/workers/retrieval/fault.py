@@ -12,7 +12,7 @@ from dicomferry.models import call_store
 from dicomferry.models.callers import Callers
 from dicomferry.models.claim import Claim
 from dicomferry.models.database import AnyRow, Database
-from dicomferry.models.dimse_status import Answer, local
+from dicomferry.models.dimse_status import local
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import GONE, NOT_DELIVERED
 from dicomferry.models.proof import Finding
@@ -21,23 +21,10 @@ from dicomferry.models.retry import Decision
 from dicomferry.models.state import AttemptEnd, ItemState
 from dicomferry.workers import admission
 from dicomferry.workers.environment import Environment
+from dicomferry.workers.fault import Fault
 
 MOST_NAMED = 3
 """So many AE titles are named in a sentence."""
-
-
-class Fault(Exception):
-    """What ends an attempt before its work is done: the answer that decides how it goes on, and a sentence."""
-
-    def __init__(self, answer: Answer, detail: str | None = None, status: int | None = None) -> None:
-        super().__init__(detail or answer.reason)
-        self.answer = answer
-        self.detail = detail
-        self.status = status
-
-
-class Stopped(Exception):
-    """Cancel, hold or drain was asked for."""
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,12 @@ from dicomferry.models.state import ItemState
 from dicomferry.models.target import Target
 from dicomferry.models.text import printable
 from dicomferry.workers.environment import Environment
+from dicomferry.workers.fault import Fault, Stopped
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.retrieval import elsewhere, expectation
 from dicomferry.workers.retrieval.asking import Asking
 from dicomferry.workers.retrieval.expectation import Listing
-from dicomferry.workers.retrieval.fault import End, Fault, Stopped
+from dicomferry.workers.retrieval.fault import End
 from dicomferry.workers.retrieval.goal import Blind, seen
 
 NOT_WHOLE_YET = "listing not whole yet"

@@ -16,10 +16,11 @@ from dicomferry.models.pairing import NEARLINE, UNAVAILABLE
 from dicomferry.models.request_store import Key
 from dicomferry.models.rounds import Missing
 from dicomferry.models.state import ItemState
+from dicomferry.workers.fault import Fault
 from dicomferry.workers.retrieval import expectation
 from dicomferry.workers.retrieval.asking import Asking
 from dicomferry.workers.retrieval.expectation import Listing
-from dicomferry.workers.retrieval.fault import End, Fault
+from dicomferry.workers.retrieval.fault import End
 from dicomferry.workers.retrieval.goal import ItemByItem
 
 SLOW = frozenset({"NEARLINE", "OFFLINE"})

@@ -10,8 +10,8 @@ from dicomferry.models.callers import Callers
 from dicomferry.models.database import Database
 from dicomferry.models.dimse_status import local
 from dicomferry.models.settings import Settings
+from dicomferry.workers.fault import Fault
 from dicomferry.workers.intake import NO_RESOURCES
-from dicomferry.workers.retrieval.fault import Fault
 
 MOST_NAMED = 3
 _DISK = "disk is full"

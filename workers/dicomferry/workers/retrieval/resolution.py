@@ -17,11 +17,10 @@ from dicomferry.models.query import UNIQUE, Key, Level
 from dicomferry.models.remote import Remote
 from dicomferry.models.target import Target
 from dicomferry.workers.dimse import walk
-from dicomferry.workers.dimse.find import Match
+from dicomferry.workers.dimse.find import Ask, Match
 from dicomferry.workers.dimse.identifier import Answer, vr_of
 from dicomferry.workers.dimse.judged import Judge, LeftOut, against, named, number_of
-from dicomferry.workers.dimse.walk import Ask
-from dicomferry.workers.retrieval.fault import Fault
+from dicomferry.workers.fault import Fault
 
 UNDECIDED = "answers undecided"
 _TOLD = 20

@@ -33,10 +33,11 @@ from dicomferry.models.text import printable
 from dicomferry.models.trial_store import Trials
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.environment import INTERNAL, STUCK, Environment, sentence
+from dicomferry.workers.fault import Fault, Stopped
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.retrieval import charge, elsewhere, expectation, get_proposal, shortfall
 from dicomferry.workers.retrieval.asking import Asking
-from dicomferry.workers.retrieval.fault import End, Fault, Stopped, callers_of
+from dicomferry.workers.retrieval.fault import End, callers_of
 from dicomferry.workers.retrieval.get_line import Store
 from dicomferry.workers.retrieval.goal import ItemByItem
 from dicomferry.workers.retrieval.judgement import Judgement

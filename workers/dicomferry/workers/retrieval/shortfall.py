@@ -8,10 +8,11 @@ from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NOT_DELIVERED, NOT_YET
 from dicomferry.models.state import ItemState
 from dicomferry.models.text import printable
+from dicomferry.workers.fault import Fault
 from dicomferry.workers.retrieval import expectation, fault, refusals
 from dicomferry.workers.retrieval.asking import Asking, sentence_of
 from dicomferry.workers.retrieval.elsewhere import Elsewhere
-from dicomferry.workers.retrieval.fault import End, Fault, Lost
+from dicomferry.workers.retrieval.fault import End, Lost
 from dicomferry.workers.retrieval.goal import Mixed, Unlisted
 from dicomferry.workers.retrieval.media import Media
 

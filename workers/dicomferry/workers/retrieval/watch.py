@@ -13,9 +13,9 @@ from dicomferry.models.remote import Remote
 from dicomferry.models.rounds import Ask
 from dicomferry.workers.dimse.retrieval import Report, Retrieval
 from dicomferry.workers.environment import STUCK, Environment
+from dicomferry.workers.fault import Fault, Stopped
 from dicomferry.workers.heartbeat import Heartbeat
 from dicomferry.workers.retrieval import fault
-from dicomferry.workers.retrieval.fault import Fault, Stopped
 from dicomferry.workers.retrieval.goal import Goal
 
 POLL_SECONDS = 0.25
