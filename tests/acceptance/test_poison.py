@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from dicomferry.models import job_store, job_view, lease, remote_store, schema, spec
+from dicomferry.models import job_store, job_view, leases, remote_store, schema, spec
 from dicomferry.models.database import Database
 from dicomferry.models.state import FINAL_JOB_STATES, ChunkState
 from dicomferry.models.tables import ChunkRow
@@ -63,7 +63,7 @@ def test_files_that_kill_the_process_that_plans(tmp_path: Path) -> None:
             assert done.returncode in (0, -signal.SIGKILL), done.stderr
             deaths += done.returncode != 0
             assert deaths <= 6
-            lease.expire(database, everything=True)
+            leases.expire(database, everything=True)
             # The pauses after deaths have tests of their own.
             due = sa.update(ChunkRow).where(ChunkRow.state == ChunkState.PENDING).values(not_before=ChunkRow.waits_from)
             database.write(lambda connection, due=due: connection.execute(due))  # type: ignore[misc]

@@ -14,9 +14,8 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from dicomferry.cli.root import cli
-from dicomferry.models import claim as claims
-from dicomferry.models import job_store, lease, plan_store, presence, remote_store, retry, settings, spec
-from dicomferry.models.claim import Claim
+from dicomferry.models import claims, job_store, leases, plan_store, presence, remote_store, retry, settings, spec
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import Database
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.presence import Worker
@@ -89,23 +88,23 @@ class Desk:
         """A store job of as many instances; those with an outcome have it, one chunk is not begun without."""
         job_id = self.planned_job(max(len(what), 1), label=label, skipped=skipped)
         if what:
-            held = self.claim()
-            items = plan_store.pending_items(self.database, held.chunk_id)
+            lease = self.claim()
+            items = plan_store.pending_items(self.database, lease.chunk_id)
             outcomes = [
                 Outcome(item_id=item.id, state=state, reason=reason, status=status, sent_bytes=1000)
                 for item, (state, reason, status) in zip(items, what, strict=True)
             ]
-            self.finish(held, outcomes)
+            self.finish(lease, outcomes)
         return job_id
 
     def planned_job(self, count: int, *, label: str | None = None, skipped: int = 0) -> int:
         """A store job of `count` instances whose plan is complete."""
         job_id = self.unplanned_job(label=label)
-        held = self.claim()
+        lease = self.claim()
         instances = [self.item(index) for index in range(count)]
         texts = [self.item(index, state=ItemState.SKIPPED, reason="not DICOM") for index in range(skipped)]
-        plan_store.add_batch(self.database, held, cursor=None, chunks=[instances], decided=texts)
-        self.finish(held, planned=True)
+        plan_store.add_batch(self.database, lease, cursor=None, chunks=[instances], decided=texts)
+        self.finish(lease, planned=True)
         return job_id
 
     def unplanned_job(self, *, label: str | None = None) -> int:
@@ -128,15 +127,15 @@ class Desk:
             "reason": reason,
         }
 
-    def claim(self, lane: str = "bulk") -> Claim:
+    def claim(self, lane: str = "bulk") -> Lease:
         """The next chunk, for our worker."""
-        held = claims.claim(self.database, lane, self.worker, lease_seconds=30)
-        assert held is not None
-        return held
+        lease = claims.take(self.database, lane, self.worker, lease_seconds=30)
+        assert lease is not None
+        return lease
 
     def finish(
         self,
-        held: Claim,
+        lease: Lease,
         outcomes: Sequence[Outcome] = (),
         *,
         planned: bool = False,
@@ -145,16 +144,16 @@ class Desk:
     ) -> None:
         """The end of an attempt."""
         end = AttemptEnd.COMPLETED if decision is None else AttemptEnd.ERROR
-        lease.finish(
-            self.database, held, end=end, decision=decision, outcomes=outcomes,
+        leases.finish(
+            self.database, lease, end=end, decision=decision, outcomes=outcomes,
             finished_items=len(outcomes), planned=planned, detail=detail,
         )  # fmt: skip
 
-    def wait_for_remote(self, held: Claim, seconds: float = 600, *, detail: str | None = None) -> None:
+    def wait_for_remote(self, lease: Lease, seconds: float = 600, *, detail: str | None = None) -> None:
         """The attempt found the remote unreachable."""
         now = datetime.now(UTC)
         self.finish(
-            held,
+            lease,
             detail=detail,
             decision=Decision(
                 next=retry.Next.RETRY,

@@ -9,7 +9,7 @@ import pytest
 
 from dicomferry.daemon.pool_watch import LEASES, PoolWatch
 from dicomferry.daemon.sign_of_life import SignOfLife
-from dicomferry.models import claim, presence
+from dicomferry.models import claims, presence
 from dicomferry.models.errors import OutOfReach
 from support.inline import Inline
 
@@ -62,7 +62,7 @@ def test_a_pool_that_claims_is_well(site: Inline) -> None:
         site.echo("NOBODY@127.0.0.1:1")
     for _ in range(4):
         assert not watched.after(LEASES - 1)
-        assert claim.claim(site.database, "quick", site.worker, lease_seconds=LEASE)
+        assert claims.take(site.database, "quick", site.worker, lease_seconds=LEASE)
 
 
 def test_a_pool_whose_slots_are_taken_is_busy(site: Inline) -> None:
@@ -71,7 +71,7 @@ def test_a_pool_whose_slots_are_taken_is_busy(site: Inline) -> None:
     for number in range(6):
         site.echo(f"NOBODY@127.0.0.1:{number + 1}")
     for _ in range(site.worker.slots):
-        assert claim.claim(site.database, "quick", site.worker, lease_seconds=LEASE)
+        assert claims.take(site.database, "quick", site.worker, lease_seconds=LEASE)
     watched.after(0.5)
     assert not watched.after(3 * LEASES)
 
@@ -117,10 +117,10 @@ def test_a_sign_of_life_waits_for_nothing_else(site: Inline) -> None:
 
 def test_a_pool_that_stands_still_is_waited_for_only_while_something_of_it_runs(site: Inline) -> None:
     """Its running attempts may finish what is in flight before it is ended; where none is left nobody waits."""
-    assert not claim.is_busy(site.database, site.worker)
+    assert not claims.is_busy(site.database, site.worker)
     site.echo("NOBODY@127.0.0.1:1")
-    held = claim.claim(site.database, "quick", site.worker, lease_seconds=LEASE)
-    assert held and claim.is_busy(site.database, site.worker)
+    held = claims.take(site.database, "quick", site.worker, lease_seconds=LEASE)
+    assert held and claims.is_busy(site.database, site.worker)
     site.clock.move(2 * LEASE)
     site.sweep()
-    assert not claim.is_busy(site.database, site.worker), "its lease has run out"
+    assert not claims.is_busy(site.database, site.worker), "its lease has run out"

@@ -10,9 +10,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicomferry.models import claim as claims
-from dicomferry.models import job_store, lease, plan_store, presence, remote_store, retry, spec
-from dicomferry.models.claim import Claim
+from dicomferry.models import claims, job_store, leases, plan_store, presence, remote_store, retry, spec
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.presence import Worker
@@ -78,19 +77,19 @@ class Site:
     def store(self, *sizes: int, remote_id: int | None = None, **options: Any) -> int:
         """A store job, planned: one chunk of so many items for each number."""
         job_id = self.submit_store(remote_id, **options)
-        held = self.claim_plan(job_id)
-        self.batch(held, *sizes)
-        self.finish(held, planned=True)
+        lease = self.claim_plan(job_id)
+        self.batch(lease, *sizes)
+        self.finish(lease, planned=True)
         return job_id
 
-    def claim_plan(self, job_id: int) -> Claim:
+    def claim_plan(self, job_id: int) -> Lease:
         """The job's plan, before all else that is due, on a worker of its own."""
         if job_id > 1:
             plan = sa.update(ChunkRow).where(ChunkRow.job_id == job_id, ChunkRow.kind == claims.PLAN)
             self.set(plan.values(priority=99))
-        held = self.claim(worker=self.planner)
-        assert held.kind == claims.PLAN and held.job_id == job_id
-        return held
+        lease = self.claim(worker=self.planner)
+        assert lease.kind == claims.PLAN and lease.job_id == job_id
+        return lease
 
     def files(self, number: int, **values: Any) -> list[dict[str, Any]]:
         """Values of pending item rows, each for another file and SOP instance."""
@@ -113,13 +112,13 @@ class Site:
         return found
 
     def batch(
-        self, held: Claim, *sizes: int, decided: Sequence[Mapping[str, Any]] = (), cursor: bytes | None = None
+        self, lease: Lease, *sizes: int, decided: Sequence[Mapping[str, Any]] = (), cursor: bytes | None = None
     ) -> tuple[bool, int]:
         """One step of a plan."""
         chunks = [self.files(size) for size in sizes]
         return plan_store.add_batch(
             self.database,
-            held,
+            lease,
             cursor=cursor or b"/data/%06d.dcm" % self._files,
             chunks=chunks,
             decided=decided,
@@ -127,24 +126,24 @@ class Site:
 
     # --- work
 
-    def try_claim(self, lane: str = "bulk", worker: Worker | None = None) -> Claim | None:
+    def try_claim(self, lane: str = "bulk", worker: Worker | None = None) -> Lease | None:
         """What a worker gets when the bell rings."""
-        return claims.claim(self.database, lane, worker or self.worker, lease_seconds=LEASE)
+        return claims.take(self.database, lane, worker or self.worker, lease_seconds=LEASE)
 
-    def claim(self, lane: str = "bulk", worker: Worker | None = None) -> Claim:
+    def claim(self, lane: str = "bulk", worker: Worker | None = None) -> Lease:
         """As `try_claim`, where there must be something."""
-        held = self.try_claim(lane, worker)
-        assert held is not None
-        return held
+        lease = self.try_claim(lane, worker)
+        assert lease is not None
+        return lease
 
-    def outcomes(self, held: Claim, state: ItemState = ItemState.SUCCEEDED, **values: Any) -> list[Outcome]:
+    def outcomes(self, lease: Lease, state: ItemState = ItemState.SUCCEEDED, **values: Any) -> list[Outcome]:
         """The same outcome for every item of the chunk that is still pending."""
-        pending = plan_store.pending_items(self.database, held.chunk_id)
+        pending = plan_store.pending_items(self.database, lease.chunk_id)
         return [Outcome(item_id=row.id, state=state, **values) for row in pending]
 
     def finish(
         self,
-        held: Claim,
+        lease: Lease,
         *,
         end: AttemptEnd = AttemptEnd.COMPLETED,
         decision: Decision | None = DONE,
@@ -152,16 +151,16 @@ class Site:
         **values: Any,
     ) -> None:
         """End an attempt."""
-        lease.finish(self.database, held, end=end, decision=decision, outcomes=list(outcomes), **values)
+        leases.finish(self.database, lease, end=end, decision=decision, outcomes=list(outcomes), **values)
 
-    def complete(self, held: Claim, state: ItemState = ItemState.SUCCEEDED, **values: Any) -> None:
+    def complete(self, lease: Lease, state: ItemState = ItemState.SUCCEEDED, **values: Any) -> None:
         """End an attempt that came through."""
-        outcomes = self.outcomes(held, state, **values)
-        self.finish(held, outcomes=outcomes, finished_items=len(outcomes))
+        outcomes = self.outcomes(lease, state, **values)
+        self.finish(lease, outcomes=outcomes, finished_items=len(outcomes))
 
-    def away(self, held: Claim, *, barren: int = 1, seconds: float = 10.0) -> Decision:
+    def away(self, lease: Lease, *, barren: int = 1, seconds: float = 10.0) -> Decision:
         """End an attempt that found the remote unreachable, as `retry` decides it."""
-        since = held.waiting_since or self.clock()
+        since = lease.waiting_since or self.clock()
         decision = Decision(
             next=retry.Next.RETRY,
             at=self.clock() + timedelta(seconds=seconds),
@@ -171,18 +170,18 @@ class Site:
             waiting_since=since,
             for_all=True,
         )
-        self.finish(held, end=AttemptEnd.ERROR, decision=decision)
+        self.finish(lease, end=AttemptEnd.ERROR, decision=decision)
         return decision
 
-    def refused(self, held: Claim) -> None:
+    def refused(self, lease: Lease) -> None:
         """End an attempt that the remote refused for good."""
         decision = Decision(next=retry.Next.HOLD, reason="not authorized", advice="ask them to allow us", barren=1)
-        self.finish(held, end=AttemptEnd.ERROR, decision=decision)
+        self.finish(lease, end=AttemptEnd.ERROR, decision=decision)
 
-    def lose(self, held: Claim | None = None) -> int:
+    def lose(self, lease: Lease | None = None) -> int:
         """Let every lease run out that is not renewed, and sweep; the pause after a death is over then."""
         self.clock.move(LEASE + 1)
-        number = lease.expire(self.database)
+        number = leases.expire(self.database)
         self.clock.move(retry.LONGEST_AFTER_DEATH)
         return number
 
@@ -205,9 +204,9 @@ class Site:
         found: JobState = self.job(job_id).state
         return found
 
-    def chunk(self, held: Claim | int) -> AnyRow:
+    def chunk(self, lease: Lease | int) -> AnyRow:
         """A chunk's row."""
-        key = held if isinstance(held, int) else held.chunk_id
+        key = lease if isinstance(lease, int) else lease.chunk_id
         return self.rows(sa.select(ChunkRow.__table__).where(ChunkRow.id == key))[0]
 
     def chunks(self, job_id: int, *, plan: bool = False) -> Sequence[AnyRow]:

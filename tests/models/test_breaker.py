@@ -20,7 +20,7 @@ DAY = {"hours": "daily 08:00-18:00", "tz": "UTC"}
 
 def break_it(site: Site, *, seconds: float = 600.0) -> None:
     """An attempt that found the remote away; other jobs wait for it as well."""
-    held = site.claim()
+    lease = site.claim()
     until = site.clock() + timedelta(seconds=seconds)
     decision = Decision(
         next=Next.RETRY,
@@ -32,7 +32,7 @@ def break_it(site: Site, *, seconds: float = 600.0) -> None:
         leave_until=until,
         away=True,
     )
-    site.finish(held, end=AttemptEnd.ERROR, decision=decision)
+    site.finish(lease, end=AttemptEnd.ERROR, decision=decision)
 
 
 def waiting(site: Site) -> list[tuple[int, str | None]]:
@@ -87,8 +87,8 @@ def test_neither_windows_nor_times_of_a_person_nor_holds_are_passed_over(site: S
     remote_store.change(site.database, "OTHER", None, window=DAY)
     assert site.try_claim() is None
     later = site.echo(not_before=site.clock() + timedelta(hours=1))
-    held = site.store(1)
-    job_store.hold(site.database, held)
+    lease = site.store(1)
+    job_store.hold(site.database, lease)
     limited = site.store(1)
     put_off = sa.update(ChunkRow).where(ChunkRow.job_id == limited, ChunkRow.kind == "store")
     hour = site.clock() + timedelta(hours=1)
@@ -99,7 +99,7 @@ def test_neither_windows_nor_times_of_a_person_nor_holds_are_passed_over(site: S
         breaker.resume(site.database, remote_id)
     breaker.answers(site.database, "PACS1")
     assert waiting(site) == before
-    assert site.state(held) == "held"
+    assert site.state(lease) == "held"
     for job in (windowed, later, limited):
         with pytest.raises(UsageError, match="waits for nothing that this would end"):
             job_store.release(site.database, job)

@@ -42,8 +42,8 @@ def test_the_log_knows_jobs(site: Site, log: Log) -> None:
     told.look()
     job_id = site.echo()
     told.look()
-    held = site.claim("quick")
-    assert held is not None
+    lease = site.claim("quick")
+    assert lease is not None
     told.look()
     job_store.hold(site.database, job_id)
     told.look()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import job_store, lease, plan_store, retry, spec
+from dicomferry.models import job_store, leases, plan_store, retry, spec
 from dicomferry.models.state import ChunkState, ItemState, JobState
 from dicomferry.models.tables import EventRow
 
@@ -22,11 +22,11 @@ def retrieve(site: Site) -> int:
     """A retrieve of some studies, planned: a chunk for each."""
     rows = tuple((number, (("0020000D", f"1.2.3.{number}"),)) for number in range(2, 2 + NUMBER))
     job_id = job_store.submit(site.database, spec.GetSpec(identifiers=rows, level="study"), site.remote_id)
-    held = site.claim_plan(job_id)
+    lease = site.claim_plan(job_id)
     common = {"kind": "request", "is_first": True, "state": ItemState.PENDING}
     chunks = [[{**common, "row": row, "identifier": [list(key) for key in keys]}] for row, keys in rows]
-    plan_store.add_batch(site.database, held, cursor=b"end", chunks=chunks, decided=())
-    site.finish(held, planned=True)
+    plan_store.add_batch(site.database, lease, cursor=b"end", chunks=chunks, decided=())
+    site.finish(lease, planned=True)
     return job_id
 
 
@@ -38,18 +38,18 @@ def test_requests_that_kill_their_worker(site: Site, killers: int, seed: int) ->
     deadly = set(random.Random(seed).sample(sorted(rows.values()), killers))
     deaths = finished = 0
     for _ in range(NUMBER * retry.MAX_DEATHS * 2):
-        held = site.try_claim()
-        if held is None:
+        lease = site.try_claim()
+        if lease is None:
             if not any(chunk.state is ChunkState.PENDING for chunk in site.chunks(job_id)):
                 break
             site.clock.move(retry.LONGEST_AFTER_DEATH)
-        elif rows[held.chunk_id] in deadly:
+        elif rows[lease.chunk_id] in deadly:
             deaths += 1
             site.clock.move(LEASE + 1)
-            assert lease.expire(site.database) == 1
+            assert leases.expire(site.database) == 1
         else:
             finished += 1
-            site.complete(held)
+            site.complete(lease)
     assert (deaths, finished) == (retry.MAX_DEATHS * killers, NUMBER - killers)
     states = {rows[chunk.id]: chunk.state for chunk in site.chunks(job_id)}
     assert {row for row, state in states.items() if state is ChunkState.HELD} == deadly
@@ -83,16 +83,16 @@ def test_who_is_not_blamed_is_held_in_the_end() -> None:
 def test_chunks_made_later_are_not_held_along(site: Site) -> None:
     """A plan goes on while one of its chunks is held for its deaths: what it finds is sent."""
     job_id = site.submit_store()
-    held = site.claim_plan(job_id)
-    site.batch(held, 1)
+    lease = site.claim_plan(job_id)
+    site.batch(lease, 1)
     for _ in range(retry.MAX_DEATHS):
         (chunk,) = [one for one in site.chunks(job_id) if one.state is ChunkState.PENDING]
         claimed = site.claim()
         assert claimed.chunk_id == chunk.id
         site.clock.move(LEASE + 1)
-        lease.renew(site.database, held, site.planner, lease_seconds=LEASE)
-        lease.expire(site.database)
+        leases.renew(site.database, lease, site.planner, lease_seconds=LEASE)
+        leases.expire(site.database)
         site.clock.move(retry.LONGEST_AFTER_DEATH)
-        lease.renew(site.database, held, site.planner, lease_seconds=LEASE)
-    site.batch(held, 1)
+        leases.renew(site.database, lease, site.planner, lease_seconds=LEASE)
+    site.batch(lease, 1)
     assert [chunk.state for chunk in site.chunks(job_id)] == [ChunkState.HELD, ChunkState.PENDING]

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from dicomferry.models import job_store, lease, presence, prune_store
+from dicomferry.models import job_store, leases, presence, prune_store
 from dicomferry.models.database import Database
 from dicomferry.models.errors import LeaseLost, Locked, OutOfReach
 from dicomferry.models.state import AttemptEnd, ChunkState
@@ -38,8 +38,8 @@ def test_the_sweep_leaves_out_what_it_cannot_lock(site: Site, url: str, what: st
     first one as soon as it can be had.
     """
     frozen, other = site.echo(), site.echo()
-    held = [site.claim("quick"), site.claim("quick")]
-    (stuck,) = [one for one in held if one.job_id == frozen]
+    lease = [site.claim("quick"), site.claim("quick")]
+    (stuck,) = [one for one in lease if one.job_id == frozen]
     site.clock.move(LEASE + 1)
     row = (
         sa.select(JobRow.id).where(JobRow.id == frozen)
@@ -47,10 +47,10 @@ def test_the_sweep_leaves_out_what_it_cannot_lock(site: Site, url: str, what: st
         else sa.select(ChunkRow.id).where(ChunkRow.id == stuck.chunk_id)
     )
     with holding(url, row.with_for_update()):
-        assert lease.expire(site.database) == 1
+        assert leases.expire(site.database) == 1
         assert [chunk.state for chunk in site.chunks(other)] == [ChunkState.PENDING]
         assert [chunk.state for chunk in site.chunks(frozen)] == [ChunkState.RUNNING]
-    assert lease.expire(site.database) == 1
+    assert leases.expire(site.database) == 1
 
 
 @postgresql_only
@@ -128,18 +128,18 @@ def test_an_attempt_whose_job_was_pruned_has_lost_its_lease(site: Site) -> None:
     error.
     """
     job_id = site.echo()
-    held = site.claim("quick")
+    lease = site.claim("quick")
     job_store.cancel(site.database, job_id)
     site.lose()
     site.clock.move(86_400.0)
     list(prune_store.prune(site.database, prune_store.age(site.database, 3600.0, told_within=3600.0)))
     writes = (
-        lambda: site.finish(held, decision=DONE),
-        lambda: lease.renew(site.database, held, site.worker, lease_seconds=LEASE),
-        lambda: lease.signals(site.database, held, site.worker),
-        lambda: lease.record(site.database, held, ()),
-        lambda: site.batch(held, 1),
-        lambda: lease.finish(site.database, held, end=AttemptEnd.INTERRUPTED, decision=None),
+        lambda: site.finish(lease, decision=DONE),
+        lambda: leases.renew(site.database, lease, site.worker, lease_seconds=LEASE),
+        lambda: leases.signals(site.database, lease, site.worker),
+        lambda: leases.record(site.database, lease, ()),
+        lambda: site.batch(lease, 1),
+        lambda: leases.finish(site.database, lease, end=AttemptEnd.INTERRUPTED, decision=None),
     )
     for write in writes:
         with pytest.raises(LeaseLost):

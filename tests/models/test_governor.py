@@ -9,9 +9,18 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import breaker, dimse_status, governor, governor_view, job_store, lease, remote_store, retry
-from dicomferry.models import claim as claims
-from dicomferry.models.claim import Claim
+from dicomferry.models import (
+    breaker,
+    claims,
+    dimse_status,
+    governor,
+    governor_view,
+    job_store,
+    leases,
+    remote_store,
+    retry,
+)
+from dicomferry.models.claims import Lease
 from dicomferry.models.errors import AssociationRejected
 from dicomferry.models.governor_tables import GovernorRow
 from dicomferry.models.pacing import BURST_SECONDS
@@ -34,7 +43,7 @@ def at(site: Site, hour: int) -> datetime:
     return site.clock().replace(hour=hour, minute=0)
 
 
-def away(site: Site, held: Claim, *, pause: float = 10.0) -> None:
+def away(site: Site, lease: Lease, *, pause: float = 10.0) -> None:
     """End an attempt that found the remote unreachable, as an attempt decides it."""
     until = site.clock() + seconds(pause)
     decision = Decision(
@@ -48,7 +57,7 @@ def away(site: Site, held: Claim, *, pause: float = 10.0) -> None:
         leave_until=until,
         away=True,
     )
-    site.finish(held, end=AttemptEnd.ERROR, decision=decision, detail="connection refused")
+    site.finish(lease, end=AttemptEnd.ERROR, decision=decision, detail="connection refused")
 
 
 def shown(site: Site) -> dict[str, Any]:
@@ -80,7 +89,7 @@ def test_not_everybody_begins_in_the_same_second(site: Site) -> None:
     """A part of the jitter comes on top of the opening."""
     remote_store.change(site.database, "PACS1", None, window=DAY)
     job = site.store(1)
-    assert claims.claim(site.database, "bulk", site.worker, lease_seconds=30, jitter=0.5) is None
+    assert claims.take(site.database, "bulk", site.worker, lease_seconds=30, jitter=0.5) is None
     assert site.chunks(job)[0].not_before == at(site, 8) + seconds(governor.JITTER_SECONDS / 2)
 
 
@@ -88,22 +97,22 @@ def test_a_job_that_cannot_wait(site: Site) -> None:
     """It is claimed at any hour, and is known for it; what keeps to the window goes on waiting."""
     remote_store.change(site.database, "PACS1", None, window=DAY)
     patient, urgent = site.store(1), site.store(1, ignore_window=True)
-    held = site.claim()
-    assert (held.job_id, site.job(urgent).ignore_window, site.job(patient).ignore_window) == (urgent, True, False)
+    lease = site.claim()
+    assert (lease.job_id, site.job(urgent).ignore_window, site.job(patient).ignore_window) == (urgent, True, False)
     assert site.try_claim() is None
-    assert not lease.signals(site.database, held, site.worker).stop
+    assert not leases.signals(site.database, lease, site.worker).stop
 
 
 def test_at_closing_time_what_runs_is_asked_to_stop(site: Site) -> None:
     """Between two items, by the next look of its heartbeat; the rest waits for the next opening, and uses no budget."""
     remote_store.change(site.database, "PACS1", None, window=NIGHT)
     job = site.store(2)
-    held = site.claim()
-    assert not lease.signals(site.database, held, site.worker).closed
+    lease = site.claim()
+    assert not leases.signals(site.database, lease, site.worker).closed
     site.clock.move(2 * 3600)
-    signals = lease.renew(site.database, held, site.worker, lease_seconds=30)
+    signals = leases.renew(site.database, lease, site.worker, lease_seconds=30)
     assert signals.closed and signals.stop
-    site.finish(held, end=AttemptEnd.INTERRUPTED, decision=None, outcomes=site.outcomes(held)[:1], finished_items=1)
+    site.finish(lease, end=AttemptEnd.INTERRUPTED, decision=None, outcomes=site.outcomes(lease)[:1], finished_items=1)
     assert site.try_claim() is None
     [chunk] = site.chunks(job)
     assert (chunk.state, chunk.reason, chunk.not_before) == (ChunkState.PENDING, "window", at(site, 20))
@@ -114,9 +123,9 @@ def test_a_plan_needs_no_window(site: Site) -> None:
     """It walks our own disk."""
     remote_store.change(site.database, "PACS1", None, window=DAY)
     site.submit_store()
-    held = site.claim()
-    assert held.kind == claims.PLAN
-    assert not lease.signals(site.database, held, site.worker).stop
+    lease = site.claim()
+    assert lease.kind == claims.PLAN
+    assert not leases.signals(site.database, lease, site.worker).stop
 
 
 def test_a_window_that_is_changed_counts_at_once(site: Site) -> None:
@@ -165,13 +174,13 @@ def test_an_attempt_hears_of_its_limits_by_its_heartbeat(site: Site) -> None:
     """Those at the claim come with it; a change comes with the next look."""
     remote_store.change(site.database, "PACS1", None, max_instances_per_second=200.0, max_requests_per_minute=30.0)
     site.store(1)
-    held = site.claim()
-    assert held.limits is not None and (held.limits.instances, held.limits.requests) == (200.0, 0.5)
+    lease = site.claim()
+    assert lease.limits is not None and (lease.limits.instances, lease.limits.requests) == (200.0, 0.5)
     remote_store.change(site.database, "PACS1", None, max_instances_per_second=50.0, max_requests_per_minute=None)
-    limits = lease.signals(site.database, held, site.worker).limits
+    limits = leases.signals(site.database, lease, site.worker).limits
     assert limits is not None and (limits.instances, limits.requests) == (50.0, None)
     remote_store.change(site.database, "PACS1", None, max_instances_per_second=None)
-    assert lease.signals(site.database, held, site.worker).limits is None
+    assert leases.signals(site.database, lease, site.worker).limits is None
 
 
 def test_requests_that_would_wait_long_are_not_begun(site: Site) -> None:
@@ -191,7 +200,7 @@ def test_requests_that_would_wait_long_are_not_begun(site: Site) -> None:
 def test_what_is_learned_of_a_remote_is_a_limit_for_all(site: Site) -> None:
     """Short of resources: as much as was tried, less a part; more with each second; at most the limit that was set."""
     site.store(1, 1)
-    held = site.claim()
+    lease = site.claim()
     site.claim()
     limits = governor.slow_down(site.database, site.remote_id, 100.0)
     assert limits is not None and limits.instances == pytest.approx(140.0), "two of them tried as much"
@@ -199,25 +208,25 @@ def test_what_is_learned_of_a_remote_is_a_limit_for_all(site: Site) -> None:
     assert again == limits, "one finding in a second"
     assert shown(site)["learned"]["instances_per_second"] == pytest.approx(140.0)
     site.clock.move(10)
-    faster = lease.signals(site.database, held, site.worker).limits
+    faster = leases.signals(site.database, lease, site.worker).limits
     assert faster is not None and faster.instances == pytest.approx(210.0)
     remote_store.change(site.database, "PACS1", None, max_instances_per_second=150.0)
-    known = lease.signals(site.database, held, site.worker).limits
+    known = leases.signals(site.database, lease, site.worker).limits
     assert known is not None and known.instances == 150.0
     site.clock.move(600)
     remote_store.change(site.database, "PACS1", None, max_instances_per_second=None)
-    assert lease.signals(site.database, held, site.worker).limits is None
+    assert leases.signals(site.database, lease, site.worker).limits is None
 
 
 def test_no_room_for_another_association_is_remembered(site: Site) -> None:
     """As many as were open are allowed, and one more each minute; the word for it is that of the table of answers."""
     assert dimse_status.for_error(AssociationRejected(2, 3, 2)).reason == governor.CROWDED
     site.store(1, 1, 1, 1)
-    held = [site.claim() for _ in range(3)]
+    lease = [site.claim() for _ in range(3)]
     decision = Decision(
         next=retry.Next.RETRY, at=site.clock() + seconds(10), reason=governor.CROWDED, advice="fewer", for_all=True
     )
-    site.finish(held[2], end=AttemptEnd.ERROR, decision=decision)
+    site.finish(lease[2], end=AttemptEnd.ERROR, decision=decision)
     site.clock.move(11)
     assert site.try_claim() is None, "two are open, and two is what it has room for"
     assert shown(site)["learned"]["associations"] == 2 and shown(site)["breaker"]["state"] == "closed"
@@ -233,7 +242,7 @@ def test_a_long_store_does_not_starve_a_retrieve(site: Site) -> None:
     query = sa.update(ChunkRow).where(ChunkRow.job_id == retrieve, ChunkRow.kind == "store")
     site.set(query.values(kind="move"))
     running = [site.claim() for _ in range(4)]
-    begun = [held.job_id for held in running]
+    begun = [lease.job_id for lease in running]
     while begun.count(retrieve) < 10:
         site.complete(running.pop(0))
         running.append(site.claim())
@@ -248,8 +257,8 @@ def test_a_long_store_does_not_starve_a_retrieve(site: Site) -> None:
 def test_one_looks_for_all(site: Site) -> None:
     """Open: all wait until the next look. Then one chunk is begun as a probe, the others wait for what it finds."""
     first, second = site.store(1, 1), site.store(1, 1)
-    held = site.claim()
-    away(site, held)
+    lease = site.claim()
+    away(site, lease)
     assert shown(site)["breaker"] | {"since": None} == {
         "state": "open",
         "since": None,
@@ -284,11 +293,11 @@ def test_one_looks_for_all(site: Site) -> None:
 def test_who_was_under_way_tells_nothing_new(site: Site) -> None:
     """Failing after the breaker opened it neither counts nor moves the next look; ending well does not close it."""
     site.store(1, 1, 1)
-    held = [site.claim() for _ in range(3)]
+    lease = [site.claim() for _ in range(3)]
     site.clock.move(1)
-    away(site, held[0])
-    away(site, held[1], pause=99.0)
-    site.complete(held[2])
+    away(site, lease[0])
+    away(site, lease[1], pause=99.0)
+    site.complete(lease[2])
     found = shown(site)["breaker"]
     assert (found["state"], found["failures"], found["probe_at"]) == ("open", 1, "2026-11-22T02:00:11.000Z")
 
@@ -332,8 +341,8 @@ def test_a_person_who_mended_it_need_not_wait(site: Site, how: str) -> None:
         job_store.release(site.database, job)
     else:
         remote_store.change(site.database, "PACS1", "PACS1@127.0.0.2:104")
-    held = site.claim()
-    assert (held.job_id, held.probe) == (job, False)
+    lease = site.claim()
+    assert (lease.job_id, lease.probe) == (job, False)
 
 
 def test_status_names_what_is_not_as_usual(site: Site) -> None:

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from dicomferry.models import archive_store, instance_store, remote_store, request_store, schema
 from dicomferry.models.archive_store import File
 from dicomferry.models.archive_tables import ArrivalRow
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import Database
 from dicomferry.models.instance_store import Arrival, Received
 from dicomferry.models.request_store import Listed
@@ -76,7 +76,7 @@ class Archive(RuleBasedStateMachine):
         remote_store.change(self.database, "PACS1", None, max_moves=9, max_associations=9, coerces=coerces)
         self.coerces = frozenset((coerces or "").split(",")) - {""}
         self.disk: dict[str, OnDisk] = {}
-        self.jobs: dict[int, tuple[Claim, bool]] = {}
+        self.jobs: dict[int, tuple[Lease, bool]] = {}
         self.listed: dict[int, set[Key]] = {}
         self.good: dict[int, Key] = {}
         self.number = 0
@@ -97,19 +97,19 @@ class Archive(RuleBasedStateMachine):
         later = self.desk.now() + timedelta(days=1)
         others = sa.update(ChunkRow).where(ChunkRow.job_id != job_id, ChunkRow.state == ChunkState.PENDING)
         self.desk.site.set(others.values(not_before=later))
-        held = self.desk.site.claim()
-        assert held.job_id == job_id
-        request_id: int = request_store.state(self.database, held.chunk_id).row.id
+        lease = self.desk.site.claim()
+        assert lease.job_id == job_id
+        request_id: int = request_store.state(self.database, lease.chunk_id).row.id
         request_store.expect(
             self.database,
-            held,
+            lease,
             request_id,
             [Listed(uid, "1.2.3", own, series) for own, series, uid in sorted(listed)],
             targets=[Target(study=study, count=len(listed))],
             expectation="images",
             expected=len(listed),
         )
-        self.jobs[job_id] = held, True
+        self.jobs[job_id] = lease, True
         self.listed[job_id] = listed
 
     @rule(key=keys, flaw=st.sampled_from(FLAWS), whose=st.integers(0, 3), found=st.booleans())
@@ -175,9 +175,9 @@ class Archive(RuleBasedStateMachine):
         """An attempt ends; what comes from now on is judged as it comes."""
         running = sorted(job for job, (_, runs) in self.jobs.items() if runs)
         job_id = running[which % len(running)]
-        held, _ = self.jobs[job_id]
-        self.desk.wait(held)
-        self.jobs[job_id] = held, False
+        lease, _ = self.jobs[job_id]
+        self.desk.wait(lease)
+        self.jobs[job_id] = lease, False
 
     @precondition(lambda self: any(runs for _, runs in self.jobs.values()))
     @rule(which=st.integers(0, 9))
@@ -185,13 +185,13 @@ class Archive(RuleBasedStateMachine):
         """An attempt looks at what is here until nothing new is found: then no whole file of its own is left out."""
         running = sorted(job for job, (_, runs) in self.jobs.items() if runs)
         job_id = running[which % len(running)]
-        held, _ = self.jobs[job_id]
+        lease, _ = self.jobs[job_id]
         for _ in range(6):
-            found = self.database.read(lambda c: request_store.arrived(c, held, refetch=False))
+            found = self.database.read(lambda c: request_store.arrived(c, lease, refetch=False))
             fine = self._keep([File(one.instance_id, one.path, one.size, one.latest) for one in found])
-            request_store.mark_arrived(self.database, held, [one for one in found if one.instance_id in fine])
+            request_store.mark_arrived(self.database, lease, [one for one in found if one.instance_id in fine])
             self.check()
-        request_store.fail_elsewhere(self.database, held)
+        request_store.fail_elsewhere(self.database, lease)
         for row in self._items():
             if row.job_id == job_id and row.state not in (ItemState.SUCCEEDED, ItemState.WARNING):
                 key = (row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid)

@@ -7,8 +7,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import claim as claims
-from dicomferry.models import job_store, lease, ledger, spec
+from dicomferry.models import claims, job_store, leases, ledger, spec
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.state import AttemptEnd, ChunkState, ItemState, JobState
@@ -105,11 +104,11 @@ def test_cancel_before_the_plan(site: Site) -> None:
 def test_cancel_stops_a_running_plan(site: Site) -> None:
     """The plan's next batch writes nothing, its chunks are cancelled, the job ends with it."""
     job = site.submit_store()
-    held = site.claim_plan(job)
-    site.batch(held, 2)
+    lease = site.claim_plan(job)
+    site.batch(lease, 2)
     job_store.cancel(site.database, job)
-    assert site.batch(held, 2) == (True, 0)
-    site.finish(held, end=AttemptEnd.INTERRUPTED, decision=None)
+    assert site.batch(lease, 2) == (True, 0)
+    site.finish(lease, end=AttemptEnd.INTERRUPTED, decision=None)
     assert site.item_states(job) == ["cancelled", "cancelled"]
     assert site.state(job) is JobState.CANCELLED
     site.check()
@@ -184,8 +183,8 @@ def test_release_after_a_refusal(site: Site) -> None:
     site.refused(site.claim())
     assert site.state(job) is JobState.HELD
     assert job_store.release(site.database, job) is JobState.RUNNING
-    while held := site.try_claim():
-        site.complete(held)
+    while lease := site.try_claim():
+        site.complete(lease)
     assert site.state(job) is JobState.SUCCEEDED
     assert site.events(job).count("released") == 1
     site.check()
@@ -194,11 +193,11 @@ def test_release_after_a_refusal(site: Site) -> None:
 def test_hold_stops_a_running_plan_and_release_lets_it_go_on(site: Site) -> None:
     """The plan writes nothing more, keeps its cursor and goes on after it."""
     job = site.submit_store()
-    held = site.claim_plan(job)
-    site.batch(held, 1, cursor=b"/data/a")
+    lease = site.claim_plan(job)
+    site.batch(lease, 1, cursor=b"/data/a")
     job_store.hold(site.database, job)
-    assert site.batch(held, 1) == (True, 0)
-    site.finish(held, end=AttemptEnd.INTERRUPTED, decision=None)
+    assert site.batch(lease, 1) == (True, 0)
+    site.finish(lease, end=AttemptEnd.INTERRUPTED, decision=None)
     assert {chunk.state for chunk in site.chunks(job, plan=True)} == {ChunkState.HELD}
     assert site.state(job) is JobState.HELD
     job_store.release(site.database, job)
@@ -209,11 +208,11 @@ def test_hold_stops_a_running_plan_and_release_lets_it_go_on(site: Site) -> None
 def test_release_while_the_attempt_is_still_stopping(site: Site) -> None:
     """The hold is taken back before the attempt ended: it goes back to pending and not to held."""
     job = site.store(1)
-    held = site.claim()
+    lease = site.claim()
     job_store.hold(site.database, job)
     job_store.release(site.database, job)
-    site.finish(held, end=AttemptEnd.INTERRUPTED, decision=None)
-    assert site.claim().chunk_id == held.chunk_id
+    site.finish(lease, end=AttemptEnd.INTERRUPTED, decision=None)
+    assert site.claim().chunk_id == lease.chunk_id
 
 
 # --- retry
@@ -222,15 +221,15 @@ def test_release_while_the_attempt_is_still_stopping(site: Site) -> None:
 def _failed(site: Site, *sizes: int) -> int:
     """A job in whose chunks the first item succeeded and the others failed."""
     job = site.store(*sizes)
-    while held := site.try_claim():
-        first, *rest = site.outcomes(held)
+    while lease := site.try_claim():
+        first, *rest = site.outcomes(lease)
         failed = [
             Outcome(
                 item_id=outcome.item_id, state=ItemState.FAILED, reason="cannot understand", status=0xC000, charges=1
             )
             for outcome in rest
         ]
-        site.finish(held, outcomes=[first, *failed], finished_items=1 + len(failed))
+        site.finish(lease, outcomes=[first, *failed], finished_items=1 + len(failed))
     return job
 
 
@@ -255,8 +254,8 @@ def test_retry_tries_what_failed_and_nothing_else(site: Site) -> None:
 def test_retry_a_cancelled_job(site: Site) -> None:
     """What was cancelled is tried, the cancel is forgotten."""
     job = site.store(2, 1)
-    held = site.claim()
-    site.finish(held, decision=None, outcomes=site.outcomes(held)[:1])
+    lease = site.claim()
+    site.finish(lease, decision=None, outcomes=site.outcomes(lease)[:1])
     job_store.cancel(site.database, job)
     assert job_store.retry(site.database, job) == 2
     assert site.state(job) is JobState.RUNNING
@@ -280,10 +279,10 @@ def test_retry_a_job_that_was_cancelled_before_it_ever_ran(site: Site) -> None:
 def test_retry_a_job_whose_plan_was_cancelled(site: Site) -> None:
     """The plan goes on after its cursor, no new walk; the items that it had cancelled are tried."""
     job = site.submit_store()
-    held = site.claim_plan(job)
-    site.batch(held, 2, cursor=b"/data/m")
+    lease = site.claim_plan(job)
+    site.batch(lease, 2, cursor=b"/data/m")
     job_store.cancel(site.database, job)
-    site.finish(held, end=AttemptEnd.INTERRUPTED, decision=None)
+    site.finish(lease, end=AttemptEnd.INTERRUPTED, decision=None)
     assert site.state(job) is JobState.CANCELLED
     assert job_store.retry(site.database, job) == 2
     assert site.state(job) is JobState.RUNNING
@@ -298,13 +297,13 @@ def test_retry_a_job_whose_plan_was_cancelled(site: Site) -> None:
 def test_what_failed_in_the_plan_moves_out_of_it(site: Site) -> None:
     """Failed plan items get chunks of their own, where they can be sent; skipped ones stay; the plan stays done."""
     job = site.submit_store()
-    held = site.claim_plan(job)
+    lease = site.claim_plan(job)
     decided = [
         *site.files(3, state=ItemState.FAILED, reason="unreadable", is_first=False, sop_instance_uid=None),
         *site.files(2, state=ItemState.SKIPPED, reason="not DICOM", is_first=False, sop_instance_uid=None),
     ]
-    site.batch(held, 1, decided=decided)
-    site.finish(held, planned=True)
+    site.batch(lease, 1, decided=decided)
+    site.finish(lease, planned=True)
     site.complete(site.claim())
     assert site.state(job) is JobState.INCOMPLETE
     site.check()
@@ -322,9 +321,9 @@ def test_what_failed_in_the_plan_moves_out_of_it(site: Site) -> None:
 def test_many_failures_of_a_plan_make_several_chunks(site: Site) -> None:
     """At most 500 instances in a chunk, also here."""
     job = site.submit_store()
-    held = site.claim_plan(job)
-    site.batch(held, decided=site.files(501, state=ItemState.FAILED, reason="unreadable", is_first=False))
-    site.finish(held, planned=True)
+    lease = site.claim_plan(job)
+    site.batch(lease, decided=site.files(501, state=ItemState.FAILED, reason="unreadable", is_first=False))
+    site.finish(lease, planned=True)
     row = site.job(job)
     assert (row.state, row.reason) == (JobState.FAILED, "unreadable")
     assert job_store.retry(site.database, job) == 501
@@ -337,13 +336,13 @@ def test_retry_after_deaths(site: Site) -> None:
     site.claim()
     site.lose()
     for _ in range(2):
-        held = site.claim()
-        lease.record(site.database, held, [], in_flight=site.items(job)[0].id)
+        lease = site.claim()
+        leases.record(site.database, lease, [], in_flight=site.items(job)[0].id)
         site.lose()
     assert site.state(job) is JobState.FAILED
     assert job_store.retry(site.database, job) == 1
-    held = site.claim()
-    assert not held.careful
+    lease = site.claim()
+    assert not lease.careful
     assert site.items(job)[0].losses == 0
 
 
@@ -405,9 +404,9 @@ def test_release_of_what_is_not_held_is_refused(site: Site) -> None:
 def test_nothing_to_do(site: Site) -> None:
     """A store that found nothing to send failed, and says why."""
     job = site.submit_store()
-    held = site.claim_plan(job)
-    site.batch(held, decided=site.files(2, state=ItemState.SKIPPED, reason="not DICOM", is_first=False))
-    site.finish(held, planned=True)
+    lease = site.claim_plan(job)
+    site.batch(lease, decided=site.files(2, state=ItemState.SKIPPED, reason="not DICOM", is_first=False))
+    site.finish(lease, planned=True)
     row = site.job(job)
     assert (row.state, row.reason, row.verified) == (JobState.FAILED, "nothing to do", "none")
     site.check()
@@ -416,11 +415,11 @@ def test_nothing_to_do(site: Site) -> None:
 def test_the_plan_may_be_the_last_to_finish(site: Site) -> None:
     """All chunks are done, more may come: the job ends with its plan and not before."""
     job = site.submit_store()
-    held = site.claim_plan(job)
-    site.batch(held, 1)
+    lease = site.claim_plan(job)
+    site.batch(lease, 1)
     site.complete(site.claim())
     assert site.state(job) is JobState.RUNNING
-    site.finish(held, planned=True)
+    site.finish(lease, planned=True)
     assert site.state(job) is JobState.SUCCEEDED
     site.check()
 
@@ -436,13 +435,13 @@ def test_an_echo_that_failed(site: Site) -> None:
 def test_the_commonest_reason_stands_for_all(site: Site) -> None:
     """Of the chunk with most failures."""
     job = site.store(4)
-    held = site.claim()
+    lease = site.claim()
     reasons = ["truncated", "cannot understand", "cannot understand", "changed"]
     outcomes = [
         Outcome(item_id=outcome.item_id, state=ItemState.FAILED, reason=reason)
-        for outcome, reason in zip(site.outcomes(held), reasons, strict=True)
+        for outcome, reason in zip(site.outcomes(lease), reasons, strict=True)
     ]
-    site.finish(held, outcomes=outcomes)
+    site.finish(lease, outcomes=outcomes)
     assert site.job(job).reason == "cannot understand"
 
 
@@ -464,10 +463,10 @@ def test_a_missed_end_heals(site: Site) -> None:
 def test_a_verb_against_finish(site: Site, verb: str) -> None:
     """A person stops the job as its only attempt ends with something left: one order or the other, never lost."""
     job = site.store(2)
-    held = site.claim()
-    outcomes = site.outcomes(held)[:1]
+    lease = site.claim()
+    outcomes = site.outcomes(lease)[:1]
     results = together(
-        lambda: site.finish(held, decision=None, outcomes=outcomes), lambda: VERBS[verb](site.database, job)
+        lambda: site.finish(lease, decision=None, outcomes=outcomes), lambda: VERBS[verb](site.database, job)
     )
     assert not [result for result in results if isinstance(result, Exception)]
     assert site.state(job) is (JobState.CANCELLED if verb == "cancel" else JobState.HELD)
@@ -480,9 +479,9 @@ def test_a_cancel_against_claims(site: Site) -> None:
     job = site.store(*[1] * 4)
     *claimed, cancelled = together(*[site.try_claim] * 3, lambda: job_store.cancel(site.database, job))
     assert isinstance(cancelled, JobState)
-    for held in claimed:
-        if isinstance(held, claims.Claim):
-            site.finish(held, decision=None)
+    for lease in claimed:
+        if isinstance(lease, claims.Lease):
+            site.finish(lease, decision=None)
     assert site.state(job) is JobState.CANCELLED
     assert {row.state for row in site.rows(sa.select(ChunkRow.state).where(ChunkRow.kind != claims.PLAN))} == {
         ChunkState.CANCELLED
@@ -504,6 +503,6 @@ def test_not_before_lies_on_the_plan_only(site: Site) -> None:
     job = site.submit_store(not_before=site.clock() + timedelta(hours=1))
     assert site.try_claim() is None
     site.clock.move(3600)
-    held = site.claim_plan(job)
-    site.batch(held, 1)
+    lease = site.claim_plan(job)
+    site.batch(lease, 1)
     assert site.claim().kind == "store"

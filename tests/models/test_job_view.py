@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dicomferry.models import job_history, job_store, job_view, lease
+from dicomferry.models import job_history, job_store, job_view, leases
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.job_filter import Filter
 from dicomferry.models.outcome import Outcome
@@ -79,9 +79,9 @@ def _jobs(site: Site) -> list[int]:
     failed = site.store(1)
     site.complete(site.claim(), ItemState.FAILED, reason="cannot understand", status=0xC000)
     incomplete = site.store(2)
-    held = site.claim()
-    first, second = site.outcomes(held)
-    site.finish(held, outcomes=[first, Outcome(item_id=second.item_id, state=ItemState.FAILED, reason="truncated")])
+    lease = site.claim()
+    first, second = site.outcomes(lease)
+    site.finish(lease, outcomes=[first, Outcome(item_id=second.item_id, state=ItemState.FAILED, reason="truncated")])
     cancelled = site.store(1)
     job_store.cancel(site.database, cancelled)
     refused = site.store(1)
@@ -103,9 +103,9 @@ def test_the_rate_is_that_of_the_time_in_which_attempts_ran(site: Site) -> None:
     site.clock.move(3600)
     job_store.retry(site.database, job)
     site.clock.move(3600)
-    held = site.claim()
+    lease = site.claim()
     site.clock.move(2)
-    site.finish(held, outcomes=site.outcomes(held, status=0), finished_items=2)
+    site.finish(lease, outcomes=site.outcomes(lease, status=0), finished_items=2)
     assert job_view.show(site.database, job)["rate_instances_per_s"] == pytest.approx(4 / 4, abs=0.01)
 
 
@@ -130,11 +130,11 @@ def test_the_document_of_a_store_that_ended(site: Site) -> None:
     """Numbers, times, proof."""
     job = site.store(3, label="ward 3")
     site.clock.move(1)
-    held = site.claim()
+    lease = site.claim()
     site.clock.move(2)
-    one, two, three = site.outcomes(held, status=0, sent_bytes=1000)
+    one, two, three = site.outcomes(lease, status=0, sent_bytes=1000)
     failed = Outcome(item_id=three.item_id, state=ItemState.FAILED, reason="cannot understand", status=0xC001)
-    site.finish(held, outcomes=[one, two, failed], finished_items=3)
+    site.finish(lease, outcomes=[one, two, failed], finished_items=3)
     document = job_view.show(site.database, job)
     assert (document["id"], document["kind"], document["remote"]) == (job, "store", "PACS1")
     assert (document["label"], document["state"], document["reason"]) == ("ward 3", "incomplete", "cannot understand")
@@ -155,8 +155,8 @@ def test_the_document_of_a_store_that_ended(site: Site) -> None:
 def test_numbers_are_kept_while_a_job_runs(site: Site) -> None:
     """Expected, received and missing move with each record."""
     job = site.store(3)
-    held = site.claim()
-    lease.record(site.database, held, site.outcomes(held)[:2])
+    lease = site.claim()
+    leases.record(site.database, lease, site.outcomes(lease)[:2])
     document = job_view.show(site.database, job)
     assert (document["state"], document["expected"], document["received"], document["missing"]) == ("running", 3, 2, 1)
     assert document["items"]["pending"] == 1
@@ -214,13 +214,13 @@ def test_the_list_is_newest_first(site: Site) -> None:
 def test_items_by_state(site: Site) -> None:
     """In the order of the walk, by any state, with a limit; each with all keys, status as four hexadecimal digits."""
     job = site.store(6, 1)
-    held = site.claim()
+    lease = site.claim()
     states = [state for state in ItemState if state is not ItemState.PENDING]
     outcomes = [
         Outcome(item_id=outcome.item_id, state=state, status=0x0110, reason="processing failure", detail="disk full")
-        for outcome, state in zip(site.outcomes(held), states, strict=False)
+        for outcome, state in zip(site.outcomes(lease), states, strict=False)
     ]
-    lease.record(site.database, held, outcomes)
+    leases.record(site.database, lease, outcomes)
     documents = list(job_view.items(site.database, job))
     assert [document["state"] for document in documents] == [*states, "pending", "pending"]
     for document in documents:
@@ -244,9 +244,9 @@ def test_items_by_state(site: Site) -> None:
 def test_reasons_of_items(site: Site) -> None:
     """How many have which, among those of one state."""
     job = site.store(3)
-    held = site.claim()
-    for outcome, reason in zip(site.outcomes(held), ("already there", "already there", None), strict=True):
-        lease.record(site.database, held, [Outcome(item_id=outcome.item_id, state=ItemState.WARNING, reason=reason)])
+    lease = site.claim()
+    for outcome, reason in zip(site.outcomes(lease), ("already there", "already there", None), strict=True):
+        leases.record(site.database, lease, [Outcome(item_id=outcome.item_id, state=ItemState.WARNING, reason=reason)])
     assert job_view.reasons(site.database, job, ItemState.WARNING) == {"already there": 2}
     assert job_view.reasons(site.database, job, ItemState.FAILED) == {}
     assert job_view.reasons(site.database, job, ItemState.PENDING) == {}

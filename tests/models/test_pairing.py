@@ -14,7 +14,7 @@ from dicomferry.models import (
     instance_store,
     job_store,
     job_view,
-    lease,
+    leases,
     move_store,
     pairing,
     proof_store,
@@ -26,7 +26,7 @@ from dicomferry.models import (
     spec,
 )
 from dicomferry.models.archive_tables import ArrivalRow
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import AnyRow
 from dicomferry.models.instance_store import Arrival, Received
 from dicomferry.models.outcome import Outcome
@@ -98,24 +98,24 @@ class Desk:
         identifiers = tuple((row, ((STUDY, study),)) for row, study in zip(numbers, studies, strict=True))
         what = spec.MoveSpec(identifiers=identifiers, destination=destination)
         job_id = job_store.submit(self.database, what, self.site.remote_id)
-        held = self.site.claim_plan(job_id)
-        assert retrieve_plan.run(self.database, held, _Still(), lambda: None)  # type: ignore[arg-type]
-        self.site.finish(held, planned=True)
+        lease = self.site.claim_plan(job_id)
+        assert retrieve_plan.run(self.database, lease, _Still(), lambda: None)  # type: ignore[arg-type]
+        self.site.finish(lease, planned=True)
         return job_id
 
-    def claim(self) -> Claim:
+    def claim(self) -> Lease:
         self.site.set(sa.update(ChunkRow).where(ChunkRow.state == ChunkState.PENDING).values(not_before=self.now()))
         return self.site.claim()
 
     def now(self) -> datetime:
         return self.site.clock()
 
-    def expect(self, held: Claim, *uids: str, study: str = "1") -> int:
+    def expect(self, lease: Lease, *uids: str, study: str = "1") -> int:
         """The request expects these; its item."""
-        request_id: int = request_store.state(self.database, held.chunk_id).row.id
+        request_id: int = request_store.state(self.database, lease.chunk_id).row.id
         request_store.expect(
             self.database,
-            held,
+            lease,
             request_id,
             [Listed(uid, "1.2.3", study, "2") for uid in uids],
             targets=[Target(study=study, count=len(uids))],
@@ -124,11 +124,11 @@ class Desk:
         )
         return request_id
 
-    def ask(self, held: Claim, request_id: int, study: str = "1") -> int:
+    def ask(self, lease: Lease, request_id: int, study: str = "1") -> int:
         """A C-MOVE; its message id."""
         _, message_id = move_store.begin_move(
             self.database,
-            held,
+            lease,
             request_id,
             Ask(Target(study=study)),
             rounds=0,
@@ -138,18 +138,18 @@ class Desk:
         )
         return message_id
 
-    def wait(self, held: Claim, seconds: float = 300.0) -> None:
+    def wait(self, lease: Lease, seconds: float = 300.0) -> None:
         """The attempt ends; what is missing waits for the next round."""
         decision = Decision(next=retry.Next.RETRY, at=self.now() + timedelta(seconds=seconds), reason=pairing.NOT_YET)
-        lease.finish(self.database, held, end=AttemptEnd.COMPLETED, decision=decision)
+        leases.finish(self.database, lease, end=AttemptEnd.COMPLETED, decision=decision)
 
-    def mark(self, held: Claim) -> int:
+    def mark(self, lease: Lease) -> int:
         """An attempt looks at what has come; how much of what it waits for that is."""
-        found = self.database.read(lambda connection: request_store.arrived(connection, held, refetch=False))
-        request_store.mark_arrived(self.database, held, found)
+        found = self.database.read(lambda connection: request_store.arrived(connection, lease, refetch=False))
+        request_store.mark_arrived(self.database, lease, found)
         return len(found)
 
-    def give_up(self, held: Claim, request_id: int) -> None:
+    def give_up(self, lease: Lease, request_id: int) -> None:
         """What is missing is not delivered."""
 
         def last(connection: sa.Connection) -> None:
@@ -157,9 +157,9 @@ class Desk:
                 return Outcome(item_id=row.id, state=ItemState.FAILED, reason=pairing.NOT_DELIVERED)
 
             proof_store.conclude(connection, request_id, Finding(word=Word.UIDS, basis=Basis.NUMBER))
-            request_store.close(connection, held, request_id, missing_as=lost)
+            request_store.close(connection, lease, request_id, missing_as=lost)
 
-        lease.finish(self.database, held, end=AttemptEnd.COMPLETED, decision=None, last=last)
+        leases.finish(self.database, lease, end=AttemptEnd.COMPLETED, decision=None, last=last)
 
     def arrive(self, *received: Received) -> list[tuple[int | None, int | None]]:
         """(job, move) of each arrival that there is now."""
@@ -180,8 +180,8 @@ def desk(site: Site) -> Desk:
 def test_the_originator_pairs(desk: Desk) -> None:
     """Message id and AE title name the move, also for an instance that nobody expects."""
     job_id = desk.submit("1")
-    held = desk.claim()
-    message_id = desk.ask(held, desk.expect(held, "1.1"))
+    lease = desk.claim()
+    message_id = desk.ask(lease, desk.expect(lease, "1.1"))
     assert desk.arrive(came(1, "1.1", move=message_id), came(2, "1.9", move=message_id)) == [(job_id, 1)] * 2
     numbers = retrieve_store.numbers(desk.database, job_id)
     assert (numbers.expected, numbers.received, numbers.surplus) == (1, 0, 1)
@@ -190,8 +190,8 @@ def test_the_originator_pairs(desk: Desk) -> None:
 def test_another_study_is_none_that_was_asked_for(desk: Desk) -> None:
     """It came along with the move: on record with it, as surplus, and unsolicited."""
     job_id = desk.submit("1")
-    held = desk.claim()
-    message_id = desk.ask(held, desk.expect(held, "1.1"))
+    lease = desk.claim()
+    message_id = desk.ask(lease, desk.expect(lease, "1.1"))
     assert desk.arrive(came(1, "7.1", study="7", move=message_id)) == [(None, 1)]
     assert retrieve_store.numbers(desk.database, job_id).surplus == 1
     assert [row["sop_instance_uid"] for row in retrieve_store.surplus(desk.database, job_id)] == ["7.1"]
@@ -202,16 +202,16 @@ def test_what_a_list_of_jobs_shows_is_kept(desk: Desk) -> None:
     item names it.
     """
     job_id = desk.submit("1")
-    held = desk.claim()
-    request_id = desk.expect(held, "1.1")
-    message_id = desk.ask(held, request_id)
+    lease = desk.claim()
+    request_id = desk.expect(lease, "1.1")
+    message_id = desk.ask(lease, request_id)
     one, two = came(1, "1.1", move=message_id), came(2, "1.9", move=message_id)
     desk.arrive(one, two)
     desk.arrive(two, came(3, "1.9", move=message_id), came(4, "5.5", study="5"))
     (job,) = job_view.listing(desk.database)
     assert (job["bytes"], job["surplus"], job["conflicts"]) == (300, 1, 0)
-    found = blind_store.archived(desk.database, held, Target(study="1"), refetch=False)
-    blind_store.add_archived(desk.database, held, request_id, found)
+    found = blind_store.archived(desk.database, lease, Target(study="1"), refetch=False)
+    blind_store.add_archived(desk.database, lease, request_id, found)
     (job,) = job_view.listing(desk.database)
     assert (job["surplus"], list(retrieve_store.surplus(desk.database, job_id))) == (0, [])
     again = came(5, "1.1", move=message_id)
@@ -227,14 +227,14 @@ def test_what_a_list_of_jobs_shows_is_kept(desk: Desk) -> None:
 def test_a_row_is_shown_with_what_came_of_its_instances(desk: Desk) -> None:
     """Whoever asked for them: the same row again, one whose instances another row has, and all once they came late."""
     job_id = desk.submit("1", "1", "*", rows=(2, 3, 4))
-    held = desk.claim()
-    request_id = desk.expect(held, "1.1", "1.2")
-    desk.ask(held, request_id)
+    lease = desk.claim()
+    request_id = desk.expect(lease, "1.1", "1.2")
+    desk.ask(lease, request_id)
     desk.arrive(came(1, "1.1"))
-    assert desk.mark(held) == 1
-    desk.give_up(held, request_id)
-    held = desk.claim()
-    desk.give_up(held, desk.expect(held, "1.1", "1.2"))
+    assert desk.mark(lease) == 1
+    desk.give_up(lease, request_id)
+    lease = desk.claim()
+    desk.give_up(lease, desk.expect(lease, "1.1", "1.2"))
 
     def told() -> list[tuple[object, ...]]:
         rows = retrieve_store.requests(desk.database, job_id)
@@ -256,17 +256,17 @@ def test_a_row_is_shown_with_what_came_of_its_instances(desk: Desk) -> None:
 def test_a_remote_is_under_repair_while_the_second_round_runs(desk: Desk) -> None:
     """And only if the first one left something that the archive could not send."""
     job_id = desk.submit("1")
-    held = desk.claim()
-    request_id = desk.expect(held, "1.1")
-    desk.ask(held, request_id)
-    assert not move_store.is_repair(desk.database, held.chunk_id)
-    move_store.end_move(desk.database, held, 1, {"status": 0xB000, "failed": 0})
+    lease = desk.claim()
+    request_id = desk.expect(lease, "1.1")
+    desk.ask(lease, request_id)
+    assert not move_store.is_repair(desk.database, lease.chunk_id)
+    move_store.end_move(desk.database, lease, 1, {"status": 0xB000, "failed": 0})
     desk.site.set(sa.update(ChunkRow).where(ChunkRow.job_id == job_id).values(round=1))
     assert remote_store.repairing(desk.database) == []
-    move_store.end_move(desk.database, held, 1, {"status": 0xB000, "failed": 2})
+    move_store.end_move(desk.database, lease, 1, {"status": 0xB000, "failed": 2})
     assert [one.ae_title for one in remote_store.repairing(desk.database)] == ["PACS1"]
-    assert move_store.is_repair(desk.database, held.chunk_id)
-    desk.wait(held)
+    assert move_store.is_repair(desk.database, lease.chunk_id)
+    desk.wait(lease)
     assert remote_store.repairing(desk.database) == []
     desk.site.set(sa.update(ChunkRow).where(ChunkRow.job_id == job_id).values(round=2))
     desk.claim()
@@ -276,17 +276,17 @@ def test_a_remote_is_under_repair_while_the_second_round_runs(desk: Desk) -> Non
 def test_somebody_elses_move_is_not_ours(desk: Desk) -> None:
     """Another station's message id means nothing here."""
     desk.submit("1")
-    held = desk.claim()
-    message_id = desk.ask(held, desk.expect(held, "1.1"))
+    lease = desk.claim()
+    message_id = desk.ask(lease, desk.expect(lease, "1.1"))
     assert desk.arrive(came(1, "1.9", move=message_id, aet="OTHER")) == [(None, None)]
 
 
 def test_without_originator_the_expected_uid_pairs(desk: Desk) -> None:
     """With the retrieve that runs before the one that waits; nobody's is nobody's."""
     waiting = desk.submit("1")
-    held = desk.claim()
-    desk.expect(held, "1.1", "1.2")
-    desk.wait(held)
+    lease = desk.claim()
+    desk.expect(lease, "1.1", "1.2")
+    desk.wait(lease)
     running = desk.submit("1")
     mine = desk.site.claim()
     assert mine.job_id == running
@@ -301,9 +301,9 @@ def test_without_originator_the_expected_uid_pairs(desk: Desk) -> None:
 def test_a_move_to_somebody_else_expects_nothing_here(desk: Desk) -> None:
     """What comes here is not what was sent there."""
     job_id = desk.submit("1", destination="ELSEWHERE")
-    held = desk.claim()
-    desk.expect(held, "1.1")
-    desk.wait(held)
+    lease = desk.claim()
+    desk.expect(lease, "1.1")
+    desk.wait(lease)
     assert desk.arrive(came(1, "1.1")) == [(None, None)]
     assert desk.states(job_id)[1] == ("pending", None)
 
@@ -311,11 +311,11 @@ def test_a_move_to_somebody_else_expects_nothing_here(desk: Desk) -> None:
 def test_what_comes_while_a_chunk_runs_is_left_to_its_attempt(desk: Desk) -> None:
     """Two that write the same items would count them twice."""
     job_id = desk.submit("1")
-    held = desk.claim()
-    desk.expect(held, "1.1")
+    lease = desk.claim()
+    desk.expect(lease, "1.1")
     desk.arrive(came(1, "1.1"))
     assert desk.states(job_id)[1] == ("pending", None)
-    assert desk.mark(held) == 1
+    assert desk.mark(lease) == 1
     assert desk.states(job_id)[1] == ("succeeded", None)
     desk.site.check()
 
@@ -323,15 +323,15 @@ def test_what_comes_while_a_chunk_runs_is_left_to_its_attempt(desk: Desk) -> Non
 def test_a_waiting_chunk_is_due_when_the_last_one_came(desk: Desk) -> None:
     """Before that, its next round is put off for as long as something still arrives, never brought forward."""
     job_id = desk.submit("1")
-    held = desk.claim()
-    desk.expect(held, "1.1", "1.2")
-    desk.wait(held, 3.0)
+    lease = desk.claim()
+    desk.expect(lease, "1.1", "1.2")
+    desk.wait(lease, 3.0)
     desk.arrive(came(1, "1.1"))
     assert desk.states(job_id)[1:] == [("succeeded", None), ("pending", None)]
     later = desk.now() + timedelta(seconds=pairing.STRAGGLE_SECONDS)
-    assert desk.site.chunk(held).not_before == later
+    assert desk.site.chunk(lease).not_before == later
     desk.arrive(came(2, "1.2"))
-    chunk = desk.site.chunk(held)
+    chunk = desk.site.chunk(lease)
     assert (chunk.not_before, chunk.state) == (desk.now(), ChunkState.PENDING)
     desk.site.check()
 
@@ -339,8 +339,8 @@ def test_a_waiting_chunk_is_due_when_the_last_one_came(desk: Desk) -> None:
 def test_what_comes_late_is_made_good(desk: Desk) -> None:
     """Item, request, chunk and job, once all of the request's instances are here."""
     job_id = desk.submit("1")
-    held = desk.claim()
-    desk.give_up(held, desk.expect(held, "1.1", "1.2"))
+    lease = desk.claim()
+    desk.give_up(lease, desk.expect(lease, "1.1", "1.2"))
     assert desk.site.state(job_id) is JobState.FAILED
     assert desk.arrive(came(1, "1.1")) == [(job_id, None)]
     assert desk.site.state(job_id) is JobState.INCOMPLETE
@@ -355,9 +355,9 @@ def test_what_comes_late_is_made_good(desk: Desk) -> None:
 def test_a_cancelled_item_stays_cancelled(desk: Desk) -> None:
     """What arrives then is kept, and the job is as its owner wanted it."""
     job_id = desk.submit("1")
-    held = desk.claim()
-    desk.expect(held, "1.1")
-    desk.wait(held)
+    lease = desk.claim()
+    desk.expect(lease, "1.1")
+    desk.wait(lease)
     job_store.cancel(desk.database, job_id)
     desk.arrive(came(1, "1.1"))
     assert desk.site.state(job_id) is JobState.CANCELLED
@@ -367,9 +367,9 @@ def test_a_cancelled_item_stays_cancelled(desk: Desk) -> None:
 def test_a_batch_that_is_written_twice_counts_once(desk: Desk) -> None:
     """A commit whose answer was lost is repeated."""
     job_id = desk.submit("1")
-    held = desk.claim()
-    message_id = desk.ask(held, desk.expect(held, "1.1"))
-    desk.wait(held)
+    lease = desk.claim()
+    message_id = desk.ask(lease, desk.expect(lease, "1.1"))
+    desk.wait(lease)
     batch = [came(1, "1.1", move=message_id), came(2, "1.9", move=message_id)]
     assert desk.arrive(*batch) == desk.arrive(*batch) == [(job_id, 1)] * 2
     assert retrieve_store.numbers(desk.database, job_id).received == 1
@@ -397,11 +397,11 @@ def test_what_is_here_already(desk: Desk) -> None:
     """An instance that is archived is not expected to come."""
     desk.arrive(came(1, "1.1"))
     job_id = desk.submit("1")
-    held = desk.claim()
-    desk.expect(held, "1.1", "1.2")
-    assert desk.mark(held) == 1
+    lease = desk.claim()
+    desk.expect(lease, "1.1", "1.2")
+    assert desk.mark(lease) == 1
     assert desk.states(job_id)[1:] == [("succeeded", "already here"), ("pending", None)]
-    assert [one.uid for one in request_store.missing(desk.database, held.chunk_id)] == ["1.2"]
+    assert [one.uid for one in request_store.missing(desk.database, lease.chunk_id)] == ["1.2"]
 
 
 def test_what_a_restart_finds_was_brought_by_the_job_that_waited(desk: Desk) -> None:
@@ -409,8 +409,8 @@ def test_what_a_restart_finds_was_brought_by_the_job_that_waited(desk: Desk) -> 
     earlier = replace(came(1, "1.1"), arrival=None, stored_at=desk.now() - timedelta(hours=1))
     desk.arrive(earlier)
     job_id = desk.submit("1")
-    held = desk.claim()
-    desk.expect(held, "1.1", "1.2", "1.3")
+    lease = desk.claim()
+    desk.expect(lease, "1.1", "1.2", "1.3")
     later = desk.now() + timedelta(seconds=5)
     found, unasked = (replace(came(0, uid), arrival=None, stored_at=later) for uid in ("1.2", "1.9"))
     desk.arrive(found, unasked, came(2, "1.3"))
@@ -422,9 +422,9 @@ def test_what_a_restart_finds_was_brought_by_the_job_that_waited(desk: Desk) -> 
 def test_message_ids_are_not_used_again_for_long(desk: Desk) -> None:
     """1 to 65,535 over all moves of an installation, then 1 again."""
     desk.submit("1")
-    held = desk.claim()
-    request_id = desk.expect(held, "1.1")
-    assert [desk.ask(held, request_id) for _ in range(3)] == [1, 2, 3]
+    lease = desk.claim()
+    request_id = desk.expect(lease, "1.1")
+    assert [desk.ask(lease, request_id) for _ in range(3)] == [1, 2, 3]
 
 
 def test_late_arrivals_and_a_retry_at_once(desk: Desk, clock: Clock) -> None:
@@ -432,9 +432,9 @@ def test_late_arrivals_and_a_retry_at_once(desk: Desk, clock: Clock) -> None:
     jobs = []
     for study in map(str, range(1, 9)):
         jobs.append(desk.submit(study))
-        held = desk.claim()
+        lease = desk.claim()
         uids = [f"{study}.{n}" for n in range(1, 6)]
-        desk.give_up(held, desk.expect(held, *uids, study=study))
+        desk.give_up(lease, desk.expect(lease, *uids, study=study))
 
     def arrive(studies: Sequence[int]) -> None:
         for study in studies:

@@ -14,12 +14,12 @@ from .site import Site
 def test_a_batch_is_items_chunks_and_cursor(site: Site) -> None:
     """All in one step: the chunks may be claimed at once, decided items stay with the plan."""
     job = site.submit_store(priority="high")
-    held = site.claim_plan(job)
+    lease = site.claim_plan(job)
     decided = [
         *site.files(1, state=ItemState.FAILED, reason="unreadable", is_first=False),
         *site.files(2, state=ItemState.SKIPPED, reason="not DICOM", is_first=False),
     ]
-    assert site.batch(held, 3, 2, decided=decided, cursor=b"/data/\xff") == (False, 2)
+    assert site.batch(lease, 3, 2, decided=decided, cursor=b"/data/\xff") == (False, 2)
     plan, first, second = site.chunks(job, plan=True)
     assert (plan.cursor, plan.total, plan.failed, plan.skipped) == (b"/data/\xff", 3, 1, 2)
     assert [(chunk.total, chunk.kind, chunk.lane) for chunk in (first, second)] == [
@@ -38,26 +38,26 @@ def test_a_batch_is_items_chunks_and_cursor(site: Site) -> None:
 def test_batches_add_up(site: Site) -> None:
     """Numbers of the plan grow, the cursor moves on."""
     job = site.submit_store()
-    held = site.claim_plan(job)
+    lease = site.claim_plan(job)
     for number in range(1, 4):
         decided = site.files(1, state=ItemState.SKIPPED, is_first=False)
-        assert site.batch(held, 1, decided=decided) == (False, number)
-    assert site.chunk(held).skipped == 3
+        assert site.batch(lease, 1, decided=decided) == (False, number)
+    assert site.chunk(lease).skipped == 3
     site.check()
 
 
 def test_a_batch_that_ran_again_counts_once(site: Site) -> None:
     """The connection is lost in the commit and the write runs again: the cursor tells that the batch is there."""
     job = site.submit_store()
-    held = site.claim_plan(job)
+    lease = site.claim_plan(job)
     values = {
         "cursor": b"/data/z",
         "chunks": [site.files(2)],
         "decided": site.files(1, state=ItemState.SKIPPED, is_first=False),
     }
-    first = plan_store.add_batch(site.database, held, **values)  # type: ignore[arg-type]
+    first = plan_store.add_batch(site.database, lease, **values)  # type: ignore[arg-type]
     before = site.everything()
-    assert plan_store.add_batch(site.database, held, **values) == first  # type: ignore[arg-type]
+    assert plan_store.add_batch(site.database, lease, **values) == first  # type: ignore[arg-type]
     assert site.everything() == before
     assert len(site.items(job)) == 3
 
@@ -66,24 +66,24 @@ def test_a_batch_that_ran_again_counts_once(site: Site) -> None:
 def test_a_stop_writes_nothing(site: Site, verb: str) -> None:
     """Once cancel or hold is asked the plan learns it from its next batch, which is not written."""
     job = site.submit_store()
-    held = site.claim_plan(job)
-    site.batch(held, 1)
+    lease = site.claim_plan(job)
+    site.batch(lease, 1)
     getattr(job_store, verb)(site.database, job)
     before = site.everything()
-    assert site.batch(held, 5, decided=site.files(1, state=ItemState.FAILED)) == (True, 0)
+    assert site.batch(lease, 5, decided=site.files(1, state=ItemState.FAILED)) == (True, 0)
     assert site.everything() == before
 
 
 def test_a_batch_is_whole_or_not_there(site: Site) -> None:
     """A batch that cannot be written leaves nothing, its cursor included."""
     job = site.submit_store()
-    held = site.claim_plan(job)
-    site.batch(held, 1)
+    lease = site.claim_plan(job)
+    site.batch(lease, 1)
     before = site.everything()
     with pytest.raises(sa.exc.StatementError):
         plan_store.add_batch(
             site.database,
-            held,
+            lease,
             cursor=b"/data/z",
             chunks=[site.files(1), [{**site.files(1)[0], "state": None}]],
             decided=[],
@@ -96,11 +96,11 @@ def test_a_uid_that_was_taken_meanwhile(site: Site) -> None:
     tried.
     """
     job = site.submit_store()
-    held = site.claim_plan(job)
-    site.batch(held, 1)
+    lease = site.claim_plan(job)
+    site.batch(lease, 1)
     taken = site.items(job)[0].sop_instance_uid
     chunks = [site.files(1), site.files(1, sop_instance_uid=taken)]
-    plan_store.add_batch(site.database, held, cursor=b"/data/z", chunks=chunks, decided=[])
+    plan_store.add_batch(site.database, lease, cursor=b"/data/z", chunks=chunks, decided=[])
     assert [(row.sop_instance_uid == taken, row.is_first, row.state) for row in site.items(job)] == [
         (True, True, "pending"),
         (False, True, "pending"),
@@ -111,11 +111,11 @@ def test_a_uid_that_was_taken_meanwhile(site: Site) -> None:
 def test_one_file_speaks_for_a_uid(site: Site) -> None:
     """Duplicates and conflicts name the same UID without taking its place; other jobs have their own firsts."""
     job = site.submit_store()
-    held = site.claim_plan(job)
-    site.batch(held, 1)
+    lease = site.claim_plan(job)
+    site.batch(lease, 1)
     first = site.items(job)[0]
     twins = site.files(2, sop_instance_uid=first.sop_instance_uid, is_first=False, state=ItemState.SKIPPED)
-    site.batch(held, decided=twins)
+    site.batch(lease, decided=twins)
     found = plan_store.firsts_of(site.database, job, [first.sop_instance_uid, "9.9.9", first.sop_instance_uid])
     assert found == {first.sop_instance_uid: first.path}
     assert plan_store.firsts_of(site.database, site.submit_store(), [first.sop_instance_uid]) == {}
@@ -125,8 +125,8 @@ def test_one_file_speaks_for_a_uid(site: Site) -> None:
 def test_firsts_of_many_uids(site: Site) -> None:
     """More than one query's worth of parameters."""
     job = site.submit_store()
-    held = site.claim_plan(job)
-    site.batch(held, 500, 101)
+    lease = site.claim_plan(job)
+    site.batch(lease, 500, 101)
     uids = [item.sop_instance_uid for item in site.items(job)]
     assert set(plan_store.firsts_of(site.database, job, [*uids, *map(str, range(600))])) == set(uids)
 
@@ -134,14 +134,14 @@ def test_firsts_of_many_uids(site: Site) -> None:
 def test_pending_items_come_in_the_order_of_the_walk_but_for_the_charged(site: Site) -> None:
     """What was in flight when an association broke goes to the chunk's end; what is finished is left out."""
     job = site.store(4)
-    held = site.claim()
-    outcomes = site.outcomes(held)
+    lease = site.claim()
+    outcomes = site.outcomes(lease)
     broken = [
         type(outcome)(item_id=outcome.item_id, state=ItemState.PENDING, charges=charges)
         for outcome, charges in zip(outcomes[:2], (2, 1), strict=True)
     ]
-    site.finish(held, decision=None, outcomes=[*broken, outcomes[3]])
-    rows = plan_store.pending_items(site.database, held.chunk_id)
+    site.finish(lease, decision=None, outcomes=[*broken, outcomes[3]])
+    rows = plan_store.pending_items(site.database, lease.chunk_id)
     assert [row.id for row in rows] == [outcomes[2].item_id, outcomes[1].item_id, outcomes[0].item_id]
     assert len(site.items(job)) == 4
 
@@ -149,8 +149,8 @@ def test_pending_items_come_in_the_order_of_the_walk_but_for_the_charged(site: S
 def test_what_a_file_turned_out_to_hold_is_written_down(site: Site) -> None:
     """An item that the plan could not read gets its identity at the retry."""
     job = site.store(1)
-    held = site.claim()
+    lease = site.claim()
     [item] = site.items(job)
-    plan_store.identify_item(site.database, held, item.id, {"sop_instance_uid": "1.9", "size": 5})
+    plan_store.identify_item(site.database, lease, item.id, {"sop_instance_uid": "1.9", "size": 5})
     [item] = site.items(job)
     assert (item.sop_instance_uid, item.size, item.state) == ("1.9", 5, ItemState.PENDING)

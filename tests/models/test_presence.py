@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from dicomferry.models import lease, presence
+from dicomferry.models import leases, presence
 
 from .site import LEASE, Site, together
 
@@ -39,9 +39,9 @@ def test_each_registration_is_a_worker_of_its_own(site: Site) -> None:
     assert other.id != site.worker.id
     presence.drain(site.database, other)
     site.store(1)
-    held = site.claim()
-    assert not lease.renew(site.database, held, site.worker, lease_seconds=LEASE).drain
-    assert lease.renew(site.database, held, other, lease_seconds=LEASE).drain
+    lease = site.claim()
+    assert not leases.renew(site.database, lease, site.worker, lease_seconds=LEASE).drain
+    assert leases.renew(site.database, lease, other, lease_seconds=LEASE).drain
 
 
 def test_a_turn_is_one_roles_at_a_time(site: Site) -> None:

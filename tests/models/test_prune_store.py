@@ -69,60 +69,60 @@ def test_what_ended_long_ago_goes_with_all_that_was_written_of_it(site: Site) ->
     """Younger ones stay, and those that wait, run or are held, however old."""
     for _ in range(2):
         _done(site, 3, 2)
-    held = site.echo()
+    lease = site.echo()
     site.refused(site.claim("quick"))
     waits = site.submit_store(not_before=site.clock() + timedelta(days=365))
     site.clock.move(91 * DAY)
     young = _done(site, 4)
-    before = {job: site.events(job) for job in (held, waits, young)}
+    before = {job: site.events(job) for job in (lease, waits, young)}
     assert _prune(site) == Numbers(jobs=2, items=10)
-    assert [job["id"] for job in job_view.listing(site.database)] == [young, waits, held]
-    assert {job: site.events(job) for job in (held, waits, young)} == before
-    assert [len(site.items(job)) for job in (held, waits, young)] == [1, 0, 4]
+    assert [job["id"] for job in job_view.listing(site.database)] == [young, waits, lease]
+    assert {job: site.events(job) for job in (lease, waits, young)} == before
+    assert [len(site.items(job)) for job in (lease, waits, young)] == [1, 0, 4]
     site.check()
     assert not _prune(site)
-    job_store.release(site.database, held)
+    job_store.release(site.database, lease)
     site.complete(site.claim("quick"))
-    assert site.state(held) is JobState.SUCCEEDED
+    assert site.state(lease) is JobState.SUCCEEDED
 
 
 def test_nothing_of_a_job_is_left(site: Site) -> None:
     """Not a row of any table, nor of what a find found or a retrieve asked for; ids are not given away again."""
     _done(site, 2)
     find = job_store.submit(site.database, spec.FindSpec(), site.remote_id)
-    held = site.claim("quick")
+    lease = site.claim("quick")
     (item,) = site.items(find)
     row = {
-        "job_id": find, "item_id": item.id, "fence": held.fence, "number": 1, "attributes": "{}",
+        "job_id": find, "item_id": item.id, "fence": lease.fence, "number": 1, "attributes": "{}",
         "character_set": "ISO_IR 100", "transfer_syntax_uid": "1.2", "data": b"",
     }  # fmt: skip
     site.database.write(lambda connection: match_store.add(connection, item.id, [row]))
-    site.set(sa.update(ChunkRow).where(ChunkRow.id == held.chunk_id).values(matches=1))
-    site.complete(held)
+    site.set(sa.update(ChunkRow).where(ChunkRow.id == lease.chunk_id).values(matches=1))
+    site.complete(lease)
     desk = Desk(site)
     last = desk.submit("1")
-    held = desk.claim()
-    desk.ask(held, desk.expect(held, "1.1", "1.2"))
+    lease = desk.claim()
+    desk.ask(lease, desk.expect(lease, "1.1", "1.2"))
     job_store.cancel(site.database, last)
-    site.finish(held, decision=None)
+    site.finish(lease, decision=None)
     site.clock.move(91 * DAY)
     assert _prune(site) == Numbers(jobs=3, items=2 + 1 + 3, matches=1)
     assert _number(site, *OF_JOBS) == [0] * len(OF_JOBS)
     assert site.echo() > last
     desk.submit("1")
-    held = desk.claim()
-    assert desk.ask(held, desk.expect(held, "1.1")) == 2, "nor are message ids"
+    lease = desk.claim()
+    assert desk.ask(lease, desk.expect(lease, "1.1")) == 2, "nor are message ids"
 
 
 def test_what_arrived_stays_and_names_its_job(site: Site) -> None:
     """The archive is as it was; what comes later for a job that is gone is kept as well."""
     desk = Desk(site)
     job = desk.submit("1")
-    held = desk.claim()
-    message_id = desk.ask(held, desk.expect(held, "1.1", "1.2"))
+    lease = desk.claim()
+    message_id = desk.ask(lease, desk.expect(lease, "1.1", "1.2"))
     instance_store.record(site.database, [came(1, "1.1", move=message_id)])
     job_store.cancel(site.database, job)
-    site.finish(held, decision=None)
+    site.finish(lease, decision=None)
     site.clock.move(91 * DAY)
     assert _prune(site).jobs == 1
     assert _number(site, InstanceRow, ArrivalRow) == [1, 1]
@@ -138,9 +138,9 @@ def test_a_job_that_is_being_removed_is_gone_for_everyone(site: Site) -> None:
     """
     desk = Desk(site)
     job = desk.submit("1")
-    held = desk.claim()
-    desk.expect(held, "1.1", "1.2")
-    site.complete(held, ItemState.FAILED, reason="not delivered")
+    lease = desk.claim()
+    desk.expect(lease, "1.1", "1.2")
+    site.complete(lease, ItemState.FAILED, reason="not delivered")
     site.clock.move(91 * DAY)
     assert list(islice(_steps(site), 1)) == [Numbers(items=3)]
     assert _number(site, JobRow) == [1]
@@ -227,7 +227,7 @@ def _fire(site: Site) -> int:
 def test_runs_of_schedules_go_as_jobs_do(site: Site) -> None:
     """Not those whose job stays, and not the last one of a schedule, which would look as if it had never fired."""
     _hourly(site)
-    held = _fire(site)
+    lease = _fire(site)
     site.refused(site.claim("quick"))
     for _ in range(3):
         last = _fire(site)
@@ -238,7 +238,7 @@ def test_runs_of_schedules_go_as_jobs_do(site: Site) -> None:
     site.clock.move(91 * DAY)
     assert _prune(site) == Numbers(jobs=3, items=3, runs=2)
     runs = schedule_view.show(site.database, "hourly")["runs"]
-    assert [(run["job"], run["job_state"]) for run in runs] == [(last, None), (held, "held")]
+    assert [(run["job"], run["job_state"]) for run in runs] == [(last, None), (lease, "held")]
     assert schedule_store.by_name(site.database, "hourly").next_due == due
 
 

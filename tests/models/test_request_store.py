@@ -22,13 +22,13 @@ def test_a_uid_that_cannot_be_kept_is_an_item_of_its_own(site: Site, odd: str) -
     """
     desk = Desk(site)
     desk.submit("1")
-    held = desk.claim()
+    lease = desk.claim()
     for _ in range(2):
-        desk.expect(held, "1.1", odd, "1.2")
+        desk.expect(lease, "1.1", odd, "1.2")
     query = sa.select(ItemRow.__table__)
     rows = site.rows(query.where(ItemRow.request_id.is_not(None)).order_by(ItemRow.id))
     assert [(row.state, row.reason) for row in rows] == [
         (ItemState.PENDING, None), (ItemState.FAILED, request_store.BAD_UID), (ItemState.PENDING, None)
     ]  # fmt: skip
     assert len(rows[1].sop_instance_uid) <= 128 and "0x0117" in rows[1].detail
-    assert [one.uid for one in request_store.missing(site.database, held.chunk_id)] == ["1.1", "1.2"]
+    assert [one.uid for one in request_store.missing(site.database, lease.chunk_id)] == ["1.1", "1.2"]

@@ -11,7 +11,7 @@ from dicomferry.models import (
     archive_tables,
     governor,
     governor_tables,
-    lease,
+    leases,
     notification_store,
     presence,
     remote_store,
@@ -135,10 +135,10 @@ def test_an_open_breaker_is_looked_at_again(site: Site) -> None:
     """The look that was to come in some minutes is due, and its success closes the breaker."""
     site.store(1)
     site.store(1)
-    held = site.claim()
+    lease = site.claim()
     until = site.clock() + timedelta(seconds=900)
     decision = Decision(next=Next.RETRY, at=until, reason="unreachable", for_all=True, leave_until=until, away=True)
-    site.finish(held, end=AttemptEnd.ERROR, decision=decision)
+    site.finish(lease, end=AttemptEnd.ERROR, decision=decision)
     site.clock.step(BACK)
     probe = site.claim()
     assert probe.probe
@@ -207,38 +207,38 @@ def test_a_notification_goes_out(site: Site) -> None:
 def test_living_attempts_outlive_a_step(site: Site, seconds: float) -> None:
     """Whoever renewed a moment before the clock was set keeps the lease, and nobody's item is charged."""
     job_id = site.store(2)
-    held = site.claim()
+    lease = site.claim()
     (first, _) = site.items(job_id)
     for _ in range(3):
-        lease.record(site.database, held, (), in_flight=first.id)
+        leases.record(site.database, lease, (), in_flight=first.id)
         site.clock.move(2)
-        lease.renew(site.database, held, site.worker, lease_seconds=LEASE)
-        assert lease.expire(site.database) == 0
+        leases.renew(site.database, lease, site.worker, lease_seconds=LEASE)
+        assert leases.expire(site.database) == 0
         site.clock.step(seconds)
-        assert lease.expire(site.database) == 0
-    assert site.chunk(held).state is ChunkState.RUNNING
+        assert leases.expire(site.database) == 0
+    assert site.chunk(lease).state is ChunkState.RUNNING
     assert site.item_states(job_id) == [ItemState.PENDING] * 2
-    lease.renew(site.database, held, site.worker, lease_seconds=LEASE)
+    leases.renew(site.database, lease, site.worker, lease_seconds=LEASE)
 
 
 @pytest.mark.parametrize("seconds", [60.0, -3600.0])
 def test_dead_attempts_end_one_lease_after_a_step(site: Site, seconds: float) -> None:
     """The step is worth one renewal: whoever does not make it is dead."""
     site.store(1)
-    held = site.claim()
-    lease.expire(site.database)
+    lease = site.claim()
+    leases.expire(site.database)
     site.clock.step(seconds)
-    assert lease.expire(site.database) == 0
+    assert leases.expire(site.database) == 0
     site.clock.move(LEASE + 1)
-    assert lease.expire(site.database) == 1
-    assert site.chunk(held).state is ChunkState.PENDING
+    assert leases.expire(site.database) == 1
+    assert site.chunk(lease).state is ChunkState.PENDING
 
 
 def test_a_step_that_nobody_saw_is_seen_in_the_lease(site: Site) -> None:
     """A sweep that begins after the clock was set back finds leases of the future, and lets each last once more."""
     site.store(1)
-    held = site.claim()
+    lease = site.claim()
     site.clock.step(BACK)
     site.database.steps = StepWatch()
-    assert lease.expire(site.database) == 0
-    assert site.chunk(held).lease_until == site.clock() + timedelta(seconds=LEASE)
+    assert leases.expire(site.database) == 0
+    assert site.chunk(lease).lease_until == site.clock() + timedelta(seconds=LEASE)

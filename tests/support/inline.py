@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models import job_store, ledger, presence, remote_store, retry, schema, spec
-from dicomferry.models.claim import PLAN
+from dicomferry.models.claims import PLAN
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import OutOfReach
 from dicomferry.models.settings import Settings

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from dicomferry.models import claim, job_store, lease, presence
-from dicomferry.models.claim import Claim
+from dicomferry.models import claims, job_store, leases, presence
+from dicomferry.models.claims import Lease
 from dicomferry.models.errors import LeaseLost, OutOfReach
-from dicomferry.models.lease import Signals
+from dicomferry.models.leases import Signals
 from dicomferry.models.state import JobState, Tally
 from dicomferry.workers import attempt, heartbeat, runner
 from dicomferry.workers.heartbeat import Heartbeat
@@ -55,12 +55,12 @@ class Beats:
         monkeypatch.setattr(heartbeat, "os", SimpleNamespace(_exit=self._exit))
         monkeypatch.setattr(heartbeat, "STUCK_GRACE_SECONDS", 0.01)
         monkeypatch.setattr(
-            heartbeat, "lease", SimpleNamespace(renew=self._renew, signals=self._signals, Signals=Signals)
+            heartbeat, "leases", SimpleNamespace(renew=self._renew, signals=self._signals, Signals=Signals)
         )
         self.job_id = site.echo("NOBODY@127.0.0.1:1")
-        found = claim.claim(site.database, "quick", site.worker, lease_seconds=30)
+        found = claims.take(site.database, "quick", site.worker, lease_seconds=30)
         assert found is not None
-        self.held: Claim = found
+        self.lease: Lease = found
         self.heart = Heartbeat(site.database, found, site.worker, lease_seconds=30, watchdog=100)
         self.heart.on_abort(self.aborted.set)
 
@@ -71,7 +71,7 @@ class Beats:
     def _renew(self, *arguments: Any, **named: Any) -> Signals:
         try:
             self.trouble()
-            result = lease.renew(*arguments, **named)
+            result = leases.renew(*arguments, **named)
             self.renewals += 1
             return result
         finally:
@@ -80,7 +80,7 @@ class Beats:
     def _signals(self, *arguments: Any) -> Signals:
         try:
             self.trouble()
-            return lease.signals(*arguments)
+            return leases.signals(*arguments)
         finally:
             self.looks.release()
 

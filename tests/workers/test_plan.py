@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models import claim, job_store
+from dicomferry.models import claims, job_store
 from dicomferry.models.spec import StoreSpec
 from dicomferry.models.state import FINAL_JOB_STATES, JobState, Tally
 from dicomferry.models.text import path_text
@@ -379,7 +379,7 @@ def test_a_crowded_folder(
     """One folder with very many files is planned batch by batch; memory stays flat once its names are read."""
     crowd(crowded, count)
     monkeypatch.setattr(plan, "PLAN_STOPS_AT", 1000)
-    monkeypatch.setattr(claim, "PLAN_GOES_ON_BELOW", 1000)
+    monkeypatch.setattr(claims, "PLAN_GOES_ON_BELOW", 1000)
     resident: list[int] = []
     job_id = site.store(bench.address, crowded)
     site.database.on_write = lambda _: resident.append(resident_bytes())
@@ -397,9 +397,9 @@ def test_a_crowded_folder(
 
 def test_the_plan_gives_way_to_its_chunks(site: Inline, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stops once 50 chunks of the job wait, leaves its slot to them, and is claimed again below 25."""
-    assert (claim.PLAN_STOPS_AT, claim.PLAN_GOES_ON_BELOW) == (50, 25)
+    assert (claims.PLAN_STOPS_AT, claims.PLAN_GOES_ON_BELOW) == (50, 25)
     monkeypatch.setattr(plan, "PLAN_STOPS_AT", 8)
-    monkeypatch.setattr(claim, "PLAN_GOES_ON_BELOW", 4)
+    monkeypatch.setattr(claims, "PLAN_GOES_ON_BELOW", 4)
     site.batches_of(1)
     site.cut_at(1)
     files = site.mr(20)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models import claim, job_store, presence
+from dicomferry.models import claims, job_store, presence
 from dicomferry.models.state import JobState, Tally
 from dicomferry.workers import plan, runner
 from dicomferry.workers.heartbeat import Heartbeat
@@ -81,7 +81,7 @@ def test_what_is_planned_while_a_remote_is_away_waits_along(site: Inline) -> Non
 def test_a_plan_that_waits_is_held_with_its_chunks(site: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan that had given way is held as well, and release lets it go on behind its cursor."""
     monkeypatch.setattr(plan, "PLAN_STOPS_AT", 2)
-    monkeypatch.setattr(claim, "PLAN_GOES_ON_BELOW", 1)
+    monkeypatch.setattr(claims, "PLAN_GOES_ON_BELOW", 1)
     files = site.mr(8)
     with Bench(greet=refuse_first) as bench:
         job_id = site.store(bench.address)

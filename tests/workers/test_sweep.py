@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import claim, job_store, presence
+from dicomferry.models import claims, job_store, presence
 from dicomferry.models.state import ChunkState, ItemState, JobState
 from dicomferry.models.tables import ChunkRow, ItemRow
 from dicomferry.workers import sweep
@@ -91,7 +91,7 @@ def test_it_does_not_ring_for_a_remote_at_its_limit(site: Inline, bell: Bell) ->
     for _ in range(5):
         site.echo("NOBODY@127.0.0.1:1")
     for _ in range(4):
-        assert claim.claim(site.database, "quick", site.worker, lease_seconds=30)
+        assert claims.take(site.database, "quick", site.worker, lease_seconds=30)
     assert bell.swept(site) == []
     site.clock.move(31)
     assert bell.swept(site) == ["quick"]
@@ -100,7 +100,7 @@ def test_it_does_not_ring_for_a_remote_at_its_limit(site: Inline, bell: Bell) ->
 def test_a_dead_lease_ends(site: Inline, bell: Bell) -> None:
     """A lease that is over ends in a round, once: attempt lost, an event, and a second later the chunk is rung for."""
     job_id = site.echo("NOBODY@127.0.0.1:1")
-    assert claim.claim(site.database, "quick", site.worker, lease_seconds=30)
+    assert claims.take(site.database, "quick", site.worker, lease_seconds=30)
     site.clock.move(29)
     assert bell.swept(site) == []
     site.clock.move(2)
@@ -115,7 +115,7 @@ def test_a_dead_lease_ends(site: Inline, bell: Bell) -> None:
 def test_a_dead_lease_of_a_cancelled_job(site: Inline, bell: Bell) -> None:
     """A dead chunk whose job was cancelled meanwhile is cancelled, never revived, and the job ends."""
     job_id = site.echo("NOBODY@127.0.0.1:1")
-    assert claim.claim(site.database, "quick", site.worker, lease_seconds=30)
+    assert claims.take(site.database, "quick", site.worker, lease_seconds=30)
     assert job_store.cancel(site.database, job_id) is JobState.RUNNING
     site.clock.move(31)
     assert bell.swept(site) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from dicomferry.models import claim
+from dicomferry.models import claims
 from dicomferry.models.database import Database
 from dicomferry.models.presence import Worker
 
@@ -40,7 +40,7 @@ class PoolWatch:
             return False
         self._looked = now
         try:
-            idle, self._mark = claim.idle_lanes(self._database, self._worker, since=self._mark)
+            idle, self._mark = claims.idle_lanes(self._database, self._worker, since=self._mark)
         except BaseException:
             self._since = now
             raise

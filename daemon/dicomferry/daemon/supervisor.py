@@ -11,7 +11,7 @@ from dicomferry.daemon.child import CannotKeepUp, Child, python
 from dicomferry.daemon.home_lock import no_worker_lives, take_home
 from dicomferry.daemon.port import take_port
 from dicomferry.daemon.stop_signal import StopSignal
-from dicomferry.models import lease, schema
+from dicomferry.models import leases, schema
 from dicomferry.models import settings as settings_module
 from dicomferry.models.database import Database, hide_password
 from dicomferry.models.settings import Settings
@@ -54,7 +54,7 @@ def _prepare_database(settings: Settings) -> None:
             schema.upgrade(database)
             if no_worker_lives(settings.home):
                 # Nobody is left who could renew them, so there is nothing to wait for.
-                lease.expire(database, everything=True)
+                leases.expire(database, everything=True)
         else:
             schema.require_current(database)
     finally:

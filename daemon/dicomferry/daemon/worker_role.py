@@ -15,7 +15,7 @@ from dicomferry.daemon.home_lock import share_home
 from dicomferry.daemon.pool_watch import PoolWatch
 from dicomferry.daemon.sign_of_life import SignOfLife
 from dicomferry.daemon.stop_signal import StopSignal
-from dicomferry.models import claim, facts, presence, schema, telemetry
+from dicomferry.models import claims, facts, presence, schema, telemetry
 from dicomferry.models import settings as settings_module
 from dicomferry.models.database import Database, hide_password
 from dicomferry.models.errors import ConfigurationError, DicomferryError
@@ -176,7 +176,7 @@ def _drain(
 
 def _has_work(database: Database, worker: presence.Worker) -> bool:
     try:
-        return claim.is_busy(database, worker)
+        return claims.is_busy(database, worker)
     except DicomferryError:
         return True
 

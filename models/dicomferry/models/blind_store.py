@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import here, lease, request_store
+from dicomferry.models import here, leases, request_store
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import Database
 from dicomferry.models.here import Found
 from dicomferry.models.request_store import KEY, Listed
@@ -28,14 +28,14 @@ class Kept:
     file: Found
 
 
-def archived(database: Database, held: Claim, one: Target, *, refetch: bool, after: int | None = None) -> list[Kept]:
+def archived(database: Database, lease: Lease, one: Target, *, refetch: bool, after: int | None = None) -> list[Kept]:
     """What lies in the archive of a target, by its rows. With `refetch` only what came for this job.
 
     `after` names the last arrival before the target was asked for: then only what came later and for no other job.
     """
 
     def work(connection: Connection) -> list[Kept]:
-        who = here.asker(connection, held.job_id)
+        who = here.asker(connection, lease.job_id)
         query = sa.select(
             InstanceRow.sop_instance_uid,
             InstanceRow.sop_class_uid,
@@ -52,9 +52,9 @@ def archived(database: Database, held: Claim, one: Target, *, refetch: bool, aft
         if refetch or after is not None or not one.study:
             ours = sa.select(ArrivalRow.id).where(ArrivalRow.instance_id == InstanceRow.id)
             if after is None:
-                ours = ours.where(ArrivalRow.job_id == held.job_id)
+                ours = ours.where(ArrivalRow.job_id == lease.job_id)
             else:
-                mine = [ArrivalRow.job_id == held.job_id]
+                mine = [ArrivalRow.job_id == lease.job_id]
                 if one.study:
                     mine.append(ArrivalRow.job_id.is_(None))
                 ours = ours.where(ArrivalRow.id > after, sa.or_(*mine))
@@ -65,26 +65,26 @@ def archived(database: Database, held: Claim, one: Target, *, refetch: bool, aft
     return database.read(work)
 
 
-def unnamed(database: Database, held: Claim, request_id: int, found: Sequence[Kept]) -> list[Kept]:
+def unnamed(database: Database, lease: Lease, request_id: int, found: Sequence[Kept]) -> list[Kept]:
     """Those of which the request has no item yet."""
-    query = sa.select(*KEY).where(ItemRow.chunk_id == held.chunk_id, ItemRow.request_id == request_id)
+    query = sa.select(*KEY).where(ItemRow.chunk_id == lease.chunk_id, ItemRow.request_id == request_id)
     known = {(study, series, uid or "") for study, series, uid in database.read(lambda c: c.execute(query).all())}
     return [one for one in found if one.listed.key not in known]
 
 
-def add_archived(database: Database, held: Claim, request_id: int, found: Sequence[Kept]) -> None:
+def add_archived(database: Database, lease: Lease, request_id: int, found: Sequence[Kept]) -> None:
     """Make items of what lies in the archive for a request whose instances nobody has listed; what is there stays."""
     for first in range(0, len(found), _BATCH):
         batch = found[first : first + _BATCH]
 
         def work(connection: Connection, batch: Sequence[Kept] = batch) -> None:
             why = {one.listed.key: one.file.outcome().reason for one in batch}
-            request_store.write_expected(connection, held, request_id, [one.listed for one in batch], why)
+            request_store.write_expected(connection, lease, request_id, [one.listed for one in batch], why)
             named = sa.select(InstanceRow.id).where(InstanceRow.sop_instance_uid.in_([one.listed.uid for one in batch]))
             connection.execute(
                 sa.update(ArrivalRow)
-                .where(ArrivalRow.surplus_of == held.job_id, ArrivalRow.instance_id.in_(named))
+                .where(ArrivalRow.surplus_of == lease.job_id, ArrivalRow.instance_id.in_(named))
                 .values(surplus_of=None)
             )
 
-        lease.fenced(database, held, work)
+        leases.fenced(database, lease, work)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models import breaker, ledger, plan_store, proof, proof_store, spec
-from dicomferry.models.claim import PLAN
+from dicomferry.models.claims import PLAN
 from dicomferry.models.database import AnyRow, Database, locking
 from dicomferry.models.errors import NotFound, UsageError
 from dicomferry.models.state import CHUNK_TRANSITIONS, FINAL_JOB_STATES, ChunkState, ItemState, JobState, step

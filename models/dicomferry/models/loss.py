@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models import ledger, twin_store
 from dicomferry.models.chunk_end import leave, left
-from dicomferry.models.claim import PLAN
+from dicomferry.models.claims import PLAN
 from dicomferry.models.database import AnyRow, Database, locking, past
 from dicomferry.models.errors import Locked
 from dicomferry.models.outcome import Outcome

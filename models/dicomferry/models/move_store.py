@@ -8,10 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import flaws, lease
+from dicomferry.models import flaws, leases
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
 from dicomferry.models.call_store import Refusal
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.rounds import Ask
 from dicomferry.models.state import ItemState
@@ -23,7 +23,7 @@ MESSAGE_IDS = 65_535
 
 def begin_move(
     database: Database,
-    held: Claim,
+    lease: Lease,
     request_id: int,
     ask: Ask,
     *,
@@ -37,10 +37,10 @@ def begin_move(
 
     def work(connection: Connection) -> tuple[int, int]:
         values = {
-            "job_id": held.job_id,
-            "chunk_id": held.chunk_id,
+            "job_id": lease.job_id,
+            "chunk_id": lease.chunk_id,
             "item_id": request_id,
-            "fence": held.fence,
+            "fence": lease.fence,
             "round": rounds,
             "method": method,
             "message_id": 0,
@@ -57,10 +57,10 @@ def begin_move(
         connection.execute(sa.update(MoveRow).where(MoveRow.id == key).values(message_id=message_id))
         return key, message_id
 
-    return lease.fenced(database, held, work)
+    return leases.fenced(database, lease, work)
 
 
-def end_move(database: Database, held: Claim, move_id: int, values: Mapping[str, Any]) -> None:
+def end_move(database: Database, lease: Lease, move_id: int, values: Mapping[str, Any]) -> None:
     """Write down how it ended: its final answer, or why there is none."""
 
     def work(connection: Connection) -> None:
@@ -68,10 +68,10 @@ def end_move(database: Database, held: Claim, move_id: int, values: Mapping[str,
             sa.update(MoveRow).where(MoveRow.id == move_id).values(answered_at=database.now(connection), **values)
         )
 
-    lease.fenced(database, held, work)
+    leases.fenced(database, lease, work)
 
 
-def note_refusals(database: Database, held: Claim, found: Mapping[int, Sequence[Refusal]]) -> None:
+def note_refusals(database: Database, lease: Lease, found: Mapping[int, Sequence[Refusal]]) -> None:
     """Write down what our side refused of what each request brought."""
 
     def work(connection: Connection) -> None:
@@ -80,7 +80,7 @@ def note_refusals(database: Database, held: Claim, found: Mapping[int, Sequence[
             connection.execute(sa.update(MoveRow).where(MoveRow.id == move_id).values(values))
 
     if any(found.values()):
-        lease.fenced(database, held, work)
+        leases.fenced(database, lease, work)
 
 
 def repairs() -> sa.ColumnElement[bool]:

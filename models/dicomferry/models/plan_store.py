@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from dicomferry.models import breaker, lease, twin_store
-from dicomferry.models.claim import Claim, waiting_chunks
+from dicomferry.models import breaker, leases, twin_store
+from dicomferry.models.claims import Lease, waiting_chunks
 from dicomferry.models.database import AnyRow, Database, insert_many
 from dicomferry.models.loss import TWICE
 from dicomferry.models.state import ChunkState, ItemState
@@ -39,7 +39,7 @@ def new_chunk(job_id: int, **values: Any) -> dict[str, Any]:
 
 def add_batch(
     database: Database,
-    held: Claim,
+    lease: Lease,
     *,
     cursor: bytes | None,
     chunks: Sequence[Sequence[Mapping[str, Any]]],
@@ -53,34 +53,34 @@ def add_batch(
     """
 
     def work(connection: Connection, *, claimed: bool = False) -> tuple[bool, int]:
-        cancel, hold = lease.fence(connection, held)
+        cancel, hold = leases.fence(connection, lease)
         if cancel or hold:
             return True, 0
-        written = connection.execute(sa.select(ChunkRow.cursor).where(ChunkRow.id == held.chunk_id)).scalar_one()
+        written = connection.execute(sa.select(ChunkRow.cursor).where(ChunkRow.id == lease.chunk_id)).scalar_one()
         if cursor is not None and written == cursor:  # this runs again after a connection lost in the commit
-            return False, waiting_chunks(connection, held.job_id)
+            return False, waiting_chunks(connection, lease.job_id)
         now = database.now(connection)
         connection.execute(
-            sa.update(ChunkRow).where(ChunkRow.id == held.chunk_id).values(cursor=cursor, barren=0, deaths=0)
+            sa.update(ChunkRow).where(ChunkRow.id == lease.chunk_id).values(cursor=cursor, barren=0, deaths=0)
         )
-        new = twin_store.demoted(connection, held.job_id, chunks) if claimed else chunks
-        _insert_chunks(connection, held, now, new)
-        settled, orphans = twin_store.orphans(connection, held.job_id, decided)
+        new = twin_store.demoted(connection, lease.job_id, chunks) if claimed else chunks
+        _insert_chunks(connection, lease, now, new)
+        settled, orphans = twin_store.orphans(connection, lease.job_id, decided)
         if orphans:
-            _insert_chunks(connection, held, now, [orphans])
+            _insert_chunks(connection, lease, now, [orphans])
         if settled:
-            _insert_items(connection, held.job_id, held.chunk_id, settled)
+            _insert_items(connection, lease.job_id, lease.chunk_id, settled)
             failed = sum(item["state"] is ItemState.FAILED for item in settled)
             connection.execute(
                 sa.update(ChunkRow)
-                .where(ChunkRow.id == held.chunk_id)
+                .where(ChunkRow.id == lease.chunk_id)
                 .values(
                     total=ChunkRow.total + len(settled),
                     failed=ChunkRow.failed + failed,
                     skipped=ChunkRow.skipped + len(settled) - failed,
                 )
             )
-        return False, waiting_chunks(connection, held.job_id)
+        return False, waiting_chunks(connection, lease.job_id)
 
     try:
         return database.write(work)
@@ -89,15 +89,15 @@ def add_batch(
 
 
 def _insert_chunks(
-    connection: Connection, held: Claim, now: datetime, chunks: Sequence[Sequence[Mapping[str, Any]]]
+    connection: Connection, lease: Lease, now: datetime, chunks: Sequence[Sequence[Mapping[str, Any]]]
 ) -> None:
-    wait = _wait(connection, held, now) if chunks else {}
+    wait = _wait(connection, lease, now) if chunks else {}
     for items in chunks:
-        chunk_id = _insert_chunk(connection, held, total=len(items), waits_from=now, **wait)
-        _insert_items(connection, held.job_id, chunk_id, items)
+        chunk_id = _insert_chunk(connection, lease, total=len(items), waits_from=now, **wait)
+        _insert_items(connection, lease.job_id, chunk_id, items)
 
 
-def died_on(database: Database, held: Claim) -> tuple[dict[bytes, int], frozenset[bytes]]:
+def died_on(database: Database, lease: Lease) -> tuple[dict[bytes, int], frozenset[bytes]]:
     """On what the last attempt at a plan died, if that is known, and how often; and what earlier ones died on twice,
     which no plan opens again.
     """
@@ -105,43 +105,49 @@ def died_on(database: Database, held: Claim) -> tuple[dict[bytes, int], frozense
     def work(connection: Connection) -> tuple[dict[bytes, int], frozenset[bytes]]:
         suspects = connection.execute(
             sa.select(ChunkRow.in_flight_path, ChunkRow.in_flight_losses).where(
-                ChunkRow.id == held.chunk_id, ChunkRow.in_flight_path.is_not(None)
+                ChunkRow.id == lease.chunk_id, ChunkRow.in_flight_path.is_not(None)
             )
         )
         deaths = {row.in_flight_path: row.in_flight_losses for row in suspects}
         given_up = sa.select(ItemRow.path).where(
-            ItemRow.chunk_id == held.chunk_id, ItemRow.state == ItemState.FAILED, ItemRow.reason == TWICE
+            ItemRow.chunk_id == lease.chunk_id, ItemRow.state == ItemState.FAILED, ItemRow.reason == TWICE
         )
         return deaths, frozenset(path for path in connection.execute(given_up).scalars() if path is not None)
 
     return database.read(work)
 
 
-def about_to_open(database: Database, held: Claim, path: bytes | None, *, deaths: int = 0) -> None:
+def about_to_open(database: Database, lease: Lease, path: bytes | None, *, deaths: int = 0) -> None:
     """Write down what a careful plan looks at next, None for nothing, to know on what a worker died; so often one
     died on it before. Raises LeaseLost.
     """
-    lease.fenced(database, held, lambda _: None, in_flight_path=path, in_flight_losses=deaths)
+    leases.fenced(database, lease, lambda _: None, in_flight_path=path, in_flight_losses=deaths)
 
 
-def _wait(connection: Connection, held: Claim, now: datetime) -> dict[str, Any]:
+def _wait(connection: Connection, lease: Lease, now: datetime) -> dict[str, Any]:
     """How a new chunk begins: held as its job is, or waiting as the remote's breaker does."""
     of_job = sa.select(ChunkRow.reason, ChunkRow.advice).where(
-        ChunkRow.job_id == held.job_id, ChunkRow.state == ChunkState.HELD, ChunkRow.reason != "worker lost"
+        ChunkRow.job_id == lease.job_id, ChunkRow.state == ChunkState.HELD, ChunkRow.reason != "worker lost"
     )
     refused = connection.execute(of_job.limit(1)).one_or_none()
     if refused:
         return {"state": ChunkState.HELD, "not_before": now, "reason": refused.reason, "advice": refused.advice}
     # Whether the remote is away is the breaker's to say: a chunk that waits may do so for reasons of its own.
-    open_until = breaker.broken_until(connection, held.remote_id, now)
+    open_until = breaker.broken_until(connection, lease.remote_id, now)
     return {"not_before": now, **open_until}
 
 
-def _insert_chunk(connection: Connection, held: Claim, **values: Any) -> int:
-    priority = sa.select(JobRow.priority).where(JobRow.id == held.job_id).scalar_subquery()
+def _insert_chunk(connection: Connection, lease: Lease, **values: Any) -> int:
+    priority = sa.select(JobRow.priority).where(JobRow.id == lease.job_id).scalar_subquery()
     chunk = new_chunk(
-        held.job_id,
-        **{"kind": held.spec.kind, "lane": held.spec.lane, "priority": priority, "remote_id": held.remote_id, **values},
+        lease.job_id,
+        **{
+            "kind": lease.spec.kind,
+            "lane": lease.spec.lane,
+            "priority": priority,
+            "remote_id": lease.remote_id,
+            **values,
+        },
     )
     key: int = connection.execute(sa.insert(ChunkRow).values(**chunk).returning(ChunkRow.id)).scalar_one()
     return key
@@ -171,15 +177,15 @@ def pending_items(database: Database, chunk_id: int) -> Sequence[AnyRow]:
     return database.read(work)
 
 
-def identify_item(database: Database, held: Claim, item_id: int, values: Mapping[str, Any]) -> bool:
+def identify_item(database: Database, lease: Lease, item_id: int, values: Mapping[str, Any]) -> bool:
     """Write down what a file turned out to hold, and that it speaks for its SOP Instance UID; False where another one
     does meanwhile. Raises LeaseLost.
     """
 
     def work(connection: Connection) -> bool:
-        lease.fence(connection, held)
+        leases.fence(connection, lease)
         own = sa.select(ItemRow.path).where(ItemRow.id == item_id)
-        known = twin_store.firsts(connection, held.job_id, [values["sop_instance_uid"]])
+        known = twin_store.firsts(connection, lease.job_id, [values["sop_instance_uid"]])
         if known and connection.execute(own).scalar_one() not in known.values():
             return False
         connection.execute(sa.update(ItemRow).where(ItemRow.id == item_id).values(**values))

@@ -13,9 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import lease
+from dicomferry.models import leases
 from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.proof import Depth, Facts, Finding, Part, Seen, Way
 from dicomferry.models.request_store import GREW, State
@@ -56,27 +56,27 @@ class _Whole:
 
 
 def note_list(
-    database: Database, held: Claim, request_id: int, *, listed_at: datetime, noted: Mapping[str, Any] | None
+    database: Database, lease: Lease, request_id: int, *, listed_at: datetime, noted: Mapping[str, Any] | None
 ) -> None:
     """Write down when a list was made, and what was odd about what its identifier matched."""
-    _update(database, held, request_id, listed_at=listed_at, noted=noted)
+    _update(database, lease, request_id, listed_at=listed_at, noted=noted)
 
 
-def note_stage(database: Database, held: Claim, request_id: int, stage: int) -> None:
+def note_stage(database: Database, lease: Lease, request_id: int, stage: int) -> None:
     """Write down how far a list that is not whole was looked into."""
-    _update(database, held, request_id, relisted=stage)
+    _update(database, lease, request_id, relisted=stage)
 
 
-def note_growth(database: Database, held: Claim, request_id: int) -> None:
+def note_growth(database: Database, lease: Lease, request_id: int) -> None:
     """Write down that the archive had more than it listed at first."""
-    _update(database, held, request_id, reason=GREW)
+    _update(database, lease, request_id, reason=GREW)
 
 
-def _update(database: Database, held: Claim, request_id: int, **values: object) -> None:
+def _update(database: Database, lease: Lease, request_id: int, **values: object) -> None:
     def work(connection: Connection) -> None:
         connection.execute(sa.update(ItemRow).where(ItemRow.id == request_id).values(**values))
 
-    lease.fenced(database, held, work)
+    leases.fenced(database, lease, work)
 
 
 def conclude(connection: Connection, request_id: int, finding: Finding) -> None:
@@ -102,11 +102,11 @@ def came_along(database: Database, job_id: int) -> bool:
     return database.read(lambda connection: connection.execute(query).first()) is not None
 
 
-def facts(database: Database, held: Claim, state: State, *, ignored: bool, way: Way) -> Facts:
+def facts(database: Database, lease: Lease, state: State, *, ignored: bool, way: Way) -> Facts:
     """What is known of the request of a chunk."""
 
     def work(connection: Connection) -> Facts:
-        return _Reader(connection, held, state, ignored, way).facts()
+        return _Reader(connection, lease, state, ignored, way).facts()
 
     return database.read(work)
 
@@ -114,7 +114,7 @@ def facts(database: Database, held: Claim, state: State, *, ignored: bool, way: 
 @dataclass
 class _Reader:
     connection: Connection
-    held: Claim
+    lease: Lease
     state: State
     ignored: bool
     way: Way
@@ -177,7 +177,7 @@ class _Reader:
         columns = (ItemRow.study_instance_uid, ItemRow.series_instance_uid)
         query = (
             sa.select(*columns, sa.func.count().label("total"), good.label("good"))
-            .where(ItemRow.chunk_id == self.held.chunk_id, ItemRow.request_id.is_not(None))
+            .where(ItemRow.chunk_id == self.lease.chunk_id, ItemRow.request_id.is_not(None))
             .group_by(*columns)
         )
         return {
@@ -195,15 +195,15 @@ class _Reader:
         return sum(total for total, _ in found), sum(missing for _, missing in found)
 
     def _moves(self) -> Sequence[AnyRow]:
-        query = sa.select(MoveRow.__table__).where(MoveRow.chunk_id == self.held.chunk_id).order_by(MoveRow.id)
+        query = sa.select(MoveRow.__table__).where(MoveRow.chunk_id == self.lease.chunk_id).order_by(MoveRow.id)
         return self.connection.execute(query).all()
 
     def _came(self, part: Part, whole: _Whole) -> tuple[int, int]:
         """(how many sub-operations of a request brought what another of them had brought, how many instances came with
         it that no item names, those of other studies among them).
         """
-        mine = sa.and_(ArrivalRow.job_id == self.held.job_id, *_within(part))
-        along = sa.or_(ArrivalRow.move_id == whole.row.id, ArrivalRow.surplus_of == self.held.job_id)
+        mine = sa.and_(ArrivalRow.job_id == self.lease.job_id, *_within(part))
+        along = sa.or_(ArrivalRow.move_id == whole.row.id, ArrivalRow.surplus_of == self.lease.job_id)
         arrived = (
             sa.select(InstanceRow.study_instance_uid, InstanceRow.series_instance_uid, InstanceRow.sop_instance_uid)
             .join(ArrivalRow, ArrivalRow.instance_id == InstanceRow.id)
@@ -212,7 +212,7 @@ class _Reader:
         if whole.until is not None:
             arrived = arrived.where(ArrivalRow.at < whole.until)
         named = sa.select(ItemRow.id).where(
-            ItemRow.job_id == self.held.job_id,
+            ItemRow.job_id == self.lease.job_id,
             ItemRow.request_id.is_not(None),
             ItemRow.sop_instance_uid == InstanceRow.sop_instance_uid,
         )
@@ -238,7 +238,7 @@ class _Reader:
         for first in range(0, len(uids), _MOST_KEYS):
             part = uids[first : first + _MOST_KEYS]
             expected = sa.select(ItemRow.sop_instance_uid).where(
-                ItemRow.job_id == self.held.job_id, ItemRow.sop_instance_uid.in_(part), ItemRow.request_id.is_not(None)
+                ItemRow.job_id == self.lease.job_id, ItemRow.sop_instance_uid.in_(part), ItemRow.request_id.is_not(None)
             )
             here = sa.select(InstanceRow.sop_instance_uid).where(
                 InstanceRow.sop_instance_uid.in_(part), InstanceRow.is_current, InstanceRow.removed_at.is_(None)

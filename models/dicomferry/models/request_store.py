@@ -15,9 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import flaws, here, lease, ledger, peer_text, target
+from dicomferry.models import flaws, here, leases, ledger, peer_text, target
 from dicomferry.models.archive_tables import ArrivalRow
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.here import Found
 from dicomferry.models.outcome import Outcome
@@ -92,7 +92,7 @@ def state(database: Database, chunk_id: int) -> State:
 
 def expect(
     database: Database,
-    held: Claim,
+    lease: Lease,
     request_id: int,
     listed: Sequence[Listed],
     *,
@@ -109,10 +109,10 @@ def expect(
     new = 0
     for first in range(0, len(listed), _BATCH):
         batch = listed[first : first + _BATCH]
-        new += lease.fenced(
+        new += leases.fenced(
             database,
-            held,
-            lambda connection, batch=batch: write_expected(connection, held, request_id, batch),  # type: ignore[misc]
+            lease,
+            lambda connection, batch=batch: write_expected(connection, lease, request_id, batch),  # type: ignore[misc]
         )
 
     def work(connection: Connection) -> None:
@@ -124,13 +124,13 @@ def expect(
             )
         )
 
-    lease.fenced(database, held, work)
+    leases.fenced(database, lease, work)
     return new
 
 
 def write_expected(
     connection: Connection,
-    held: Claim,
+    lease: Lease,
     request_id: int,
     batch: Sequence[Listed],
     known_here: Mapping[Key, str | None] = MappingProxyType({}),
@@ -142,7 +142,7 @@ def write_expected(
     for first in range(0, len(uids), _MOST_KEYS):
         rows = connection.execute(
             sa.select(*KEY, ItemRow.request_id, ItemRow.is_first).where(
-                ItemRow.job_id == held.job_id,
+                ItemRow.job_id == lease.job_id,
                 ItemRow.request_id.is_not(None),
                 ItemRow.sop_instance_uid.in_(uids[first : first + _MOST_KEYS]),
             )
@@ -169,8 +169,8 @@ def write_expected(
             found |= {"state": ItemState.FAILED, "reason": BAD_UID, "detail": _TOO_LONG}
         values.append(
             {
-                "job_id": held.job_id,
-                "chunk_id": held.chunk_id,
+                "job_id": lease.job_id,
+                "chunk_id": lease.chunk_id,
                 "kind": "instance",
                 "request_id": request_id,
                 "sop_class_uid": one.sop_class_uid,
@@ -182,7 +182,7 @@ def write_expected(
         )
     if values:
         connection.execute(sa.insert(ItemRow), values)
-        ledger.recount(connection, held.chunk_id)
+        ledger.recount(connection, lease.chunk_id)
     return len(values)
 
 
@@ -250,42 +250,42 @@ def _awaited(chunk_id: int) -> sa.ColumnElement[bool]:
 # --- what is here -----------------------------------------------------------------------------------------------------
 
 
-def arrived(connection: Connection, held: Claim, *, refetch: bool, after: int | None = None) -> list[Found]:
+def arrived(connection: Connection, lease: Lease, *, refetch: bool, after: int | None = None) -> list[Found]:
     """The files of what the chunk waits for; with `refetch` only what came for this job.
 
     With `after` only what arrived since that arrival. Everything else has to be looked at before it counts.
     """
-    who = here.asker(connection, held.job_id)
-    found = here.found(connection, who, _awaited(held.chunk_id), refetch=refetch)
+    who = here.asker(connection, lease.job_id)
+    found = here.found(connection, who, _awaited(lease.chunk_id), refetch=refetch)
     return [one for one in found if after is None or one.came_after(after)]
 
 
 def settle(connection: Connection, chunk_id: int, found: Sequence[Found]) -> None:
     """These items are here."""
-    lease.write_outcomes(connection, chunk_id, [one.outcome() for one in found])
+    leases.write_outcomes(connection, chunk_id, [one.outcome() for one in found])
     here.note_filed(connection, {one.item_id: one.filed for one in found})
 
 
-def mark_arrived(database: Database, held: Claim, found: Sequence[Found]) -> None:
+def mark_arrived(database: Database, lease: Lease, found: Sequence[Found]) -> None:
     """Bring to their end the items of which these are the files."""
     if found:
-        lease.fenced(database, held, lambda connection: settle(connection, held.chunk_id, found))
+        leases.fenced(database, lease, lambda connection: settle(connection, lease.chunk_id, found))
 
 
-def fail_elsewhere(database: Database, held: Claim) -> int:
+def fail_elsewhere(database: Database, lease: Lease) -> int:
     """Bring to their end the items whose instance came under a study or series that was not listed; how many."""
 
     def look(connection: Connection) -> dict[int, tuple[Outcome, here.Filed]]:
-        return here.elsewhere(connection, here.asker(connection, held.job_id), _awaited(held.chunk_id))
+        return here.elsewhere(connection, here.asker(connection, lease.job_id), _awaited(lease.chunk_id))
 
     lost = database.read(look)
 
     def work(connection: Connection) -> None:
-        lease.write_outcomes(connection, held.chunk_id, [outcome for outcome, _ in lost.values()])
+        leases.write_outcomes(connection, lease.chunk_id, [outcome for outcome, _ in lost.values()])
         here.note_filed(connection, {key: filed for key, (_, filed) in lost.items()})
 
     if lost:
-        lease.fenced(database, held, work)
+        leases.fenced(database, lease, work)
     return len(lost)
 
 
@@ -329,7 +329,7 @@ def came(database: Database, chunk_id: int, one: Target | None) -> int:
 
 def close(
     connection: Connection,
-    held: Claim,
+    lease: Lease,
     request_id: int,
     *,
     failure: Outcome | None = None,
@@ -341,21 +341,21 @@ def close(
     instances do not decide it.
     """
     if missing_as is not None:
-        rows = connection.execute(sa.select(ItemRow.__table__).where(_awaited(held.chunk_id))).all()
-        who = here.asker(connection, held.job_id)
-        came = here.flaws_of(connection, who, _awaited(held.chunk_id)) if rows else {}
+        rows = connection.execute(sa.select(ItemRow.__table__).where(_awaited(lease.chunk_id))).all()
+        who = here.asker(connection, lease.job_id)
+        came = here.flaws_of(connection, who, _awaited(lease.chunk_id)) if rows else {}
         lost = [
             missing_as(row)._replace(reason=flaws.CAME_FLAWED, detail=came[row.id])
             if row.id in came
             else missing_as(row)
             for row in rows
         ]
-        lease.write_outcomes(connection, held.chunk_id, lost)
+        leases.write_outcomes(connection, lease.chunk_id, lost)
     states: Counter[ItemState] = Counter()
     reasons: Counter[str] = Counter()
     for row in connection.execute(
         sa.select(ItemRow.state, ItemRow.reason, sa.func.count().label("number"))
-        .where(ItemRow.chunk_id == held.chunk_id, ItemRow.request_id == request_id)
+        .where(ItemRow.chunk_id == lease.chunk_id, ItemRow.request_id == request_id)
         .group_by(ItemRow.state, ItemRow.reason)
     ):
         states[row.state] += row.number
@@ -377,4 +377,4 @@ def close(
         outcome = Outcome(
             item_id=request_id, state=ItemState.FAILED, reason=worst, detail=f"{bad} of {sum(states.values())} missing"
         )
-    lease.write_outcomes(connection, held.chunk_id, [outcome])
+    leases.write_outcomes(connection, lease.chunk_id, [outcome])

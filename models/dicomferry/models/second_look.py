@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import here, lease, ledger
-from dicomferry.models.claim import Claim
+from dicomferry.models import here, leases, ledger
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import Database
 from dicomferry.models.here import Found
 from dicomferry.models.state import ITEM_TRANSITIONS, ItemState, step
@@ -20,19 +20,19 @@ _ARRIVED = (ItemState.SUCCEEDED, ItemState.WARNING)
 _MOST_KEYS = 500
 
 
-def counted(database: Database, held: Claim) -> list[Found]:
+def counted(database: Database, lease: Lease) -> list[Found]:
     """The files by which instances of the chunk's request are called here."""
     arrived = sa.and_(
-        ItemRow.chunk_id == held.chunk_id, ItemRow.request_id.is_not(None), ItemRow.state.in_(list(_ARRIVED))
+        ItemRow.chunk_id == lease.chunk_id, ItemRow.request_id.is_not(None), ItemRow.state.in_(list(_ARRIVED))
     )
 
     def work(connection: Connection) -> list[Found]:
-        return here.found(connection, here.asker(connection, held.job_id), arrived, refetch=False)
+        return here.found(connection, here.asker(connection, lease.job_id), arrived, refetch=False)
 
     return database.read(work)
 
 
-def fail(database: Database, held: Claim, gone: Sequence[Found]) -> None:
+def fail(database: Database, lease: Lease, gone: Sequence[Found]) -> None:
     """Fail the items of these files. Raises LeaseLost."""
     for state in _ARRIVED:
         step(ITEM_TRANSITIONS, state, ItemState.FAILED)
@@ -45,6 +45,6 @@ def fail(database: Database, held: Claim, gone: Sequence[Found]) -> None:
                 .where(ItemRow.id.in_(items[first : first + _MOST_KEYS]), ItemRow.state.in_(list(_ARRIVED)))
                 .values(state=ItemState.FAILED, reason=FILE_GONE, detail=None, status=None)
             )
-        ledger.recount(connection, held.chunk_id)
+        ledger.recount(connection, lease.chunk_id)
 
-    lease.fenced(database, held, work)
+    leases.fenced(database, lease, work)

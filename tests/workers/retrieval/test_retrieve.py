@@ -16,7 +16,7 @@ from dicomferry.cli import retrieve_words
 from dicomferry.models import (
     call_store,
     job_store,
-    lease,
+    leases,
     presence,
     remote_store,
     retrieve_report,
@@ -216,7 +216,7 @@ def test_after_a_worker_died_only_the_rest_is_asked_for(
         with pytest.raises(Killed):
             runner.run_next(here.environment, "bulk")
         monkeypatch.setattr(watch.Watch, "follow", follow)
-        assert lease.expire(here.database, everything=True) == 1
+        assert leases.expire(here.database, everything=True) == 1
         job = here.drive(job_id)
         assert [len(one.wanted) for one in peer.retrieves[1:]] == [3]
     assert (job["state"], job["received"]) == ("succeeded", 10)

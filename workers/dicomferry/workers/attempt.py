@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from dicomferry.models import dimse_status, lease, plan_store, retry, telemetry, twin_store
+from dicomferry.models import dimse_status, leases, plan_store, retry, telemetry, twin_store
 from dicomferry.models.answers.quirks import Quirks
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import AnyRow
 from dicomferry.models.dimse_status import Answer, Rule
 from dicomferry.models.errors import DicomferryError, DimseError, LeaseLost, OutOfReach
@@ -39,10 +39,10 @@ Ended = tuple[Answer | None, str | None, AttemptEnd]
 log = telemetry.logger(__name__)
 
 
-def run(environment: Environment, held: Claim, heart: Heartbeat, remote: Remote) -> None:
+def run(environment: Environment, lease: Lease, heart: Heartbeat, remote: Remote) -> None:
     """Try what is pending of a chunk, and end the attempt. Raises LeaseLost, OutOfReach."""
-    pace = remote.pace if held.kind == "store" and isinstance(remote.pace, AttemptPace) else None
-    _Attempt(environment, held, heart, pace).run(remote)
+    pace = remote.pace if lease.kind == "store" and isinstance(remote.pace, AttemptPace) else None
+    _Attempt(environment, lease, heart, pace).run(remote)
 
 
 @dataclass
@@ -50,7 +50,7 @@ class _Attempt:
     """One try of a chunk that speaks to a remote."""
 
     environment: Environment
-    held: Claim
+    lease: Lease
     heart: Heartbeat
     pace: AttemptPace | None = None
     """Of a store: when the next instance may go."""
@@ -74,7 +74,7 @@ class _Attempt:
     """Whether the remote answers all the same: something else when the last association broke, or a C-ECHO since."""
 
     def __post_init__(self) -> None:
-        self.turns = Turns(self.held.kind)
+        self.turns = Turns(self.lease.kind)
 
     def run(self, remote: Remote) -> None:
         """Send what is pending, record what comes of it, end the attempt."""
@@ -93,9 +93,9 @@ class _Attempt:
     def _pending(self) -> Sequence[AnyRow]:
         """The items that wait; what is decided without the remote is booked."""
         self._flush()
-        rows = plan_store.pending_items(self.environment.database, self.held.chunk_id)
-        if self.held.kind == "store":
-            rows, decided = plan.examine(self.environment.database, self.held, rows)
+        rows = plan_store.pending_items(self.environment.database, self.lease.chunk_id)
+        if self.lease.kind == "store":
+            rows, decided = plan.examine(self.environment.database, self.lease, rows)
             self.buffered += decided
             self.finished += len(decided)
         self.turns.returned = False
@@ -128,7 +128,7 @@ class _Attempt:
         """Whether the item that was in flight when the association broke is at fault itself: others got through on that
         association, or a C-ECHO does now. Then whoever is behind it has a turn at once.
         """
-        if self.held.kind != "store" or not self.charged or self.heart.gave_up or self.heart.stop:
+        if self.lease.kind != "store" or not self.charged or self.heart.gave_up or self.heart.stop:
             return False
         if self.turns.is_hopeless(answered):
             self.well = False
@@ -141,14 +141,14 @@ class _Attempt:
         """Run the operation until it is through or at fault: (fault, sentence, how the attempt ends)."""
         work = Work(
             remote=remote,
-            spec=self.held.spec,
+            spec=self.lease.spec,
             rows=rows,
             feed=self._feed(),
             coming=self._coming,
             heart=self.heart,
-            record=Recorder(self.environment.database, self.held, self.heart),
+            record=Recorder(self.environment.database, self.lease, self.heart),
         )
-        answers = OPERATIONS[self.held.kind](work)
+        answers = OPERATIONS[self.lease.kind](work)
         try:
             for answered in answers:
                 fault = self._take(answered)
@@ -187,7 +187,7 @@ class _Attempt:
         if row is None:
             return
         if not self.heart.stop:
-            raise RuntimeError(f"{self.held.kind} ended without an answer to item {row.id}")
+            raise RuntimeError(f"{self.lease.kind} ended without an answer to item {row.id}")
         self.in_flight = None
         self.waiting.appendleft(row)
 
@@ -199,7 +199,7 @@ class _Attempt:
                 if self.heart.stop:
                     return
             row = self.waiting.popleft()
-            if self.held.careful:
+            if self.lease.careful:
                 self._flush(in_flight=row.id)
             elif row.size and row.size >= LARGE_BYTES:
                 self._flush()
@@ -231,7 +231,7 @@ class _Attempt:
                 if self.pace:
                     self.pace.short_of_resources(self.answered)
                 self.heart.pause(CONGESTION_PAUSES[max(self.refusals - 1, 0)])
-        last = self.held.careful and not self.waiting
+        last = self.lease.careful and not self.waiting
         if last or len(self.buffered) >= RECORD_ITEMS or time.monotonic() - self.flushed_at >= RECORD_SECONDS:
             self._flush()
         return None
@@ -269,7 +269,7 @@ class _Attempt:
         """Whether that is what the remote said of the item the last time."""
         own = self.quirks
         return (
-            row.status is not None and dimse_status.for_status(self.held.kind, row.status, own).rule is Rule.CONGESTED
+            row.status is not None and dimse_status.for_status(self.lease.kind, row.status, own).rule is Rule.CONGESTED
         )
 
     def _to_blame(self, row: AnyRow) -> bool:
@@ -302,7 +302,7 @@ class _Attempt:
         """Record what is buffered. Blocks while the database is away; raises LeaseLost when that took too long."""
         self.heart.progress(0)
         if self.buffered or in_flight is not None:
-            lease.record(self.environment.database, self.held, self.buffered, in_flight=in_flight)
+            leases.record(self.environment.database, self.lease, self.buffered, in_flight=in_flight)
             self.buffered = []
         self.flushed_at = time.monotonic()
         self.heart.progress(0)
@@ -315,16 +315,16 @@ class _Attempt:
         if not interrupted:
             decision = decide(
                 self.environment,
-                self.held,
+                self.lease,
                 fault,
                 left=left + len(self.waiting) + self.turns.left,
                 progressed=self.answered > 0,
                 well=self.well,
                 now=database.read(database.now),
             )
-        lease.finish(
+        leases.finish(
             database,
-            self.held,
+            self.lease,
             end=end,
             decision=decision,
             outcomes=self.buffered,

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from dicomferry.models import breaker, governor, lease, remote_store, retry
+from dicomferry.models import breaker, governor, leases, remote_store, retry
 from dicomferry.models.answers.answer import Category
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import Database
 from dicomferry.models.dimse_status import Answer, Rule, local
 from dicomferry.models.errors import DicomferryError
@@ -45,7 +45,7 @@ class Environment:
 
 def decide(
     environment: Environment,
-    held: Claim,
+    lease: Lease,
     fault: Answer | None,
     *,
     left: int,
@@ -63,21 +63,21 @@ def decide(
     jitter = environment.jitter()
     suspect = fault is not None and fault.rule is Rule.SUSPECT
     waited = None
-    if held.waiting_since:
-        hours = remote_store.window_of(environment.database, held.remote_id)
-        waited = hours.open_seconds(held.waiting_since, now) if hours else None
+    if lease.waiting_since:
+        hours = remote_store.window_of(environment.database, lease.remote_id)
+        waited = hours.open_seconds(lease.waiting_since, now) if hours else None
     decision = retry.decide_chunk(
         fault,
         left=left,
         progressed=progressed,
-        barren=held.barren,
-        same_before=lease.ended_alike(environment.database, held, reason) if held.barren else 0,
-        waiting_since=held.waiting_since,
+        barren=lease.barren,
+        same_before=leases.ended_alike(environment.database, lease, reason) if lease.barren else 0,
+        waiting_since=lease.waiting_since,
         now=now,
         jitter=jitter,
         policy=policy,
         waited=waited,
-        served=suspect and breaker.has_served(environment.database, held.remote_id),
+        served=suspect and breaker.has_served(environment.database, lease.remote_id),
     )
     away = suspect or (fault is not None and fault.rule is Rule.AWAY)
     if fault is None or progressed or well or not left or not (away or fault.rule is Rule.BROKEN):
@@ -86,7 +86,7 @@ def decide(
     if fault.category is Category.HERE or reason == governor.CROWDED:
         return decision
     # Chunks take turns in looking again, so that the pause grows with the failures of all of them.
-    fruitless = max(decision.barren, held.failures + 1)
+    fruitless = max(decision.barren, lease.failures + 1)
     pause = retry.delay(fruitless, jitter=jitter, policy=policy, pace=retry.pace_of(fault))
     until = now + timedelta(seconds=pause)
     return replace(decision, leave_until=until, away=away, at=until if decision.for_all else decision.at)

@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from dicomferry.models import lease, telemetry
-from dicomferry.models.claim import Claim
+from dicomferry.models import leases, telemetry
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import Database
 from dicomferry.models.errors import LeaseLost
 from dicomferry.models.presence import Worker
@@ -33,10 +33,10 @@ class Heartbeat:
     """
 
     def __init__(
-        self, database: Database, held: Claim, worker: Worker, *, lease_seconds: float, watchdog: float
+        self, database: Database, lease: Lease, worker: Worker, *, lease_seconds: float, watchdog: float
     ) -> None:
         self._database = database
-        self._held = held
+        self._lease = lease
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._watchdog = watchdog
@@ -50,7 +50,7 @@ class Heartbeat:
         self._asking = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._watcher = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-        self.signals = lease.Signals(cancel=False, hold=False, drain=False, limits=held.limits)
+        self.signals = leases.Signals(cancel=False, hold=False, drain=False, limits=lease.limits)
         self.lost = False
         self.gave_up = False
         self.cut_short = False
@@ -94,7 +94,7 @@ class Heartbeat:
     def require_lease(self) -> None:
         """Raise LeaseLost once the lease is known to be lost."""
         if self.lost:
-            raise LeaseLost(f"chunk {self._held.chunk_id}: the lease ran out")
+            raise LeaseLost(f"chunk {self._lease.chunk_id}: the lease ran out")
 
     def _run(self) -> None:
         stopped: float | None = None
@@ -104,18 +104,18 @@ class Heartbeat:
             self._asking = True
             try:
                 if now - self._renewed >= renew_every:
-                    self.signals = lease.renew(
-                        self._database, self._held, self._worker, lease_seconds=self._lease_seconds
+                    self.signals = leases.renew(
+                        self._database, self._lease, self._worker, lease_seconds=self._lease_seconds
                     )
                     self._renewed = now
                 else:
-                    self.signals = lease.signals(self._database, self._held, self._worker)
+                    self.signals = leases.signals(self._database, self._lease, self._worker)
             except LeaseLost:
                 self._lose()
                 return
             except Exception as error:
                 # Whatever it is: without this thread nobody would notice that the lease is lost.
-                log.warning("heartbeat cannot reach the record", chunk=self._held.chunk_id, error=str(error))
+                log.warning("heartbeat cannot reach the record", chunk=self._lease.chunk_id, error=str(error))
                 if time.monotonic() - self._renewed > self._lease_seconds:
                     self._lose()
                     return
@@ -137,14 +137,14 @@ class Heartbeat:
             # Twice in a row: a process that was stopped for a while asks first whether the lease is still its own.
             was, overdue = overdue, self._asking and now - self._renewed > self._lease_seconds
             if was and overdue:
-                log.warning("the record does not answer", chunk=self._held.chunk_id)
+                log.warning("the record does not answer", chunk=self._lease.chunk_id)
                 self._lose()
 
     def _hurry(self, silent: float) -> None:
         """A stop was asked for, and nothing has moved for so many seconds since."""
         grace = CANCEL_GRACE_SECONDS if self.signals.cancel else STOP_GRACE_SECONDS
         if self._impatient and not self.cut_short and silent > grace:
-            log.warning("the peer is silent, and a stop was asked for: aborting", chunk=self._held.chunk_id)
+            log.warning("the peer is silent, and a stop was asked for: aborting", chunk=self._lease.chunk_id)
             self.cut_short = True
             self._break_off()
 
@@ -152,7 +152,7 @@ class Heartbeat:
         """Somebody else may have the chunk now, so nothing more may be sent."""
         self.lost = True
         self._stop.set()
-        log.warning("lease lost", chunk=self._held.chunk_id, fence=self._held.fence)
+        log.warning("lease lost", chunk=self._lease.chunk_id, fence=self._lease.fence)
         self._break_off()
 
     def _break_off(self) -> None:
@@ -163,11 +163,11 @@ class Heartbeat:
 
     def _give_up(self) -> None:
         """No progress: break the association, and if even that does not free the main thread, end the process."""
-        log.error("no progress, aborting", chunk=self._held.chunk_id, seconds=self._watchdog)
+        log.error("no progress, aborting", chunk=self._lease.chunk_id, seconds=self._watchdog)
         stuck_since = self._moved
         self.gave_up = True
         self._stop.set()
         self._break_off()
         if not self._ended.wait(STUCK_GRACE_SECONDS) and self._moved == stuck_since:
-            log.critical("the attempt does not come back, ending the process", chunk=self._held.chunk_id)
+            log.critical("the attempt does not come back, ending the process", chunk=self._lease.chunk_id)
             os._exit(70)

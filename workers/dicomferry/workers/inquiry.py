@@ -196,9 +196,9 @@ class Inquiry:
             self._wrong += bool(wrong)
             self._against.update(wrong)
         row: dict[str, Any] = {
-            "job_id": self.work.record.held.job_id,
+            "job_id": self.work.record.lease.job_id,
             "item_id": self.row.id,
-            "fence": self.work.record.held.fence,
+            "fence": self.work.record.lease.fence,
             "number": self.number,
             "attributes": json.dumps(found.attributes(), separators=(",", ":")),
             "character_set": found.answer.character_set,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from dicomferry.models import governor, remote_store, telemetry
 from dicomferry.models.callers import Callers
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import Database
 from dicomferry.models.errors import OutOfReach
 from dicomferry.models.governor import What
@@ -90,9 +90,9 @@ class Places:
 class AttemptPace:
     """The `Pace` of one attempt: what applies is what its heartbeat saw last. For the attempt's thread."""
 
-    def __init__(self, database: Database, held: Claim, heart: Heartbeat) -> None:
+    def __init__(self, database: Database, lease: Lease, heart: Heartbeat) -> None:
         self._database = database
-        self._remote_id = held.remote_id
+        self._remote_id = lease.remote_id
         self._heart = heart
         self._places = Places(self._take)
         self._since = time.monotonic()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dicomferry.models import lease, plan_store, twin_store
-from dicomferry.models.claim import PLAN_STOPS_AT, Claim
+from dicomferry.models import leases, plan_store, twin_store
+from dicomferry.models.claims import PLAN_STOPS_AT, Lease
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.errors import UnusableFile
 from dicomferry.models.outcome import Outcome
@@ -51,19 +51,19 @@ class _Batch:
         return len(self.found) >= BATCH_ITEMS or time.monotonic() - self.began >= BATCH_SECONDS
 
 
-def run(database: Database, held: Claim, heart: Heartbeat, ring: Callable[[], object]) -> bool:
+def run(database: Database, lease: Lease, heart: Heartbeat, ring: Callable[[], object]) -> bool:
     """Plan until everything is planned (True), or until it is time to give the slot back (False).
 
     `ring` is called after each batch that made chunks. Raises LeaseLost.
     """
-    assert isinstance(held.spec, StoreSpec)
+    assert isinstance(lease.spec, StoreSpec)
     began = time.monotonic()
     batch = _Batch()
-    care = _Care(database, held)
+    care = _Care(database, lease)
     for found in inventory(
-        held.spec.roots,
-        recursive=held.spec.recursive,
-        after=held.cursor,
+        lease.spec.roots,
+        recursive=lease.spec.recursive,
+        after=lease.cursor,
         leave_out=care.given_up,
         before_opening=care.before_opening,
     ):
@@ -71,12 +71,12 @@ def run(database: Database, held: Claim, heart: Heartbeat, ring: Callable[[], ob
         batch.found.append(found)
         if not batch.is_full:
             continue
-        stop, waiting = _write(database, held, batch, heart, care)
+        stop, waiting = _write(database, lease, batch, heart, care)
         ring()
         if stop or heart.stop or waiting >= PLAN_STOPS_AT or time.monotonic() - began >= SLOT_SECONDS:
             return False
         batch = _Batch()
-    stop, _ = _write(database, held, batch, heart, care) if batch.found else (False, 0)
+    stop, _ = _write(database, lease, batch, heart, care) if batch.found else (False, 0)
     return not stop
 
 
@@ -87,11 +87,11 @@ class _Care:
     may have been on the way when the worker died; then the plan is fast again.
     """
 
-    def __init__(self, database: Database, held: Claim) -> None:
+    def __init__(self, database: Database, lease: Lease) -> None:
         self._database = database
-        self._held = held
-        self._left = BATCH_ITEMS + AHEAD if held.careful else 0
-        self._deaths, self.given_up = plan_store.died_on(database, held)
+        self._lease = lease
+        self._left = BATCH_ITEMS + AHEAD if lease.careful else 0
+        self._deaths, self.given_up = plan_store.died_on(database, lease)
         self._is_written = False
 
     def before_opening(self, path: bytes) -> bool:
@@ -105,7 +105,7 @@ class _Care:
 
     def before_comparing(self, path: bytes) -> None:
         """This one is read as a whole. Raises LeaseLost."""
-        if self._held.careful:
+        if self._lease.careful:
             self._write(path)
 
     def before_writing(self) -> None:
@@ -115,16 +115,16 @@ class _Care:
 
     def _write(self, path: bytes | None) -> None:
         deaths = self._deaths.get(path, 0) if path is not None else 0
-        plan_store.about_to_open(self._database, self._held, path, deaths=deaths)
+        plan_store.about_to_open(self._database, self._lease, path, deaths=deaths)
         self._is_written = path is not None
 
 
-def _write(database: Database, held: Claim, batch: _Batch, heart: Heartbeat, care: _Care) -> tuple[bool, int]:
+def _write(database: Database, lease: Lease, batch: _Batch, heart: Heartbeat, care: _Care) -> tuple[bool, int]:
     """Settle twins, cut chunks, write; whether to stop, and how many chunks wait."""
     heart.require_lease()
     cut = Cut()
     items: list[dict[str, Any]] = []
-    for found, values in _settled(database, held, batch.found, care.before_comparing):
+    for found, values in _settled(database, lease, batch.found, care.before_comparing):
         if values["state"] is not ItemState.PENDING:
             batch.decided.append(values)
             continue
@@ -137,16 +137,18 @@ def _write(database: Database, held: Claim, batch: _Batch, heart: Heartbeat, car
     if items:
         batch.chunks.append(items)
     care.before_writing()
-    return plan_store.add_batch(database, held, cursor=batch.found[-1].path, chunks=batch.chunks, decided=batch.decided)
+    return plan_store.add_batch(
+        database, lease, cursor=batch.found[-1].path, chunks=batch.chunks, decided=batch.decided
+    )
 
 
 def _settled(
-    database: Database, held: Claim, batch: Sequence[Found], before_comparing: Callable[[bytes], object]
+    database: Database, lease: Lease, batch: Sequence[Found], before_comparing: Callable[[bytes], object]
 ) -> Iterator[tuple[Found, dict[str, Any]]]:
     """Each of these files with the values of its item's row; a second file of one UID is compared with the first."""
     uids = [found.header.sop_instance_uid for found in batch if found.header and found.state is ItemState.PENDING]
-    firsts = plan_store.firsts_of(database, held.job_id, uids)
-    long_uids = isinstance(held.spec, StoreSpec) and held.spec.send_odd_uids
+    firsts = plan_store.firsts_of(database, lease.job_id, uids)
+    long_uids = isinstance(lease.spec, StoreSpec) and lease.spec.send_odd_uids
     for found in batch:
         values = _values(found, long_uids=long_uids)
         if values["state"] is ItemState.PENDING:
@@ -219,7 +221,7 @@ def _check(found: Found) -> None:
     open_instance(LocalInstance(0, found.path, found.size, found.mtime_ns, *uids)).close()
 
 
-def examine(database: Database, held: Claim, rows: Sequence[AnyRow]) -> tuple[list[AnyRow], list[Outcome]]:
+def examine(database: Database, lease: Lease, rows: Sequence[AnyRow]) -> tuple[list[AnyRow], list[Outcome]]:
     """Look again at items that the plan could not settle and `retry` brought back: (to be sent, decided here).
 
     Rows that have their identity pass unchanged. Raises LeaseLost.
@@ -231,21 +233,21 @@ def examine(database: Database, held: Claim, rows: Sequence[AnyRow]) -> tuple[li
         if row.is_first and row.sop_instance_uid:
             to_send.append(row)
             continue
-        if held.careful:
-            lease.record(database, held, (), in_flight=row.id)
+        if lease.careful:
+            leases.record(database, lease, (), in_flight=row.id)
         while True:
-            (_, values), *_ = _settled(database, held, [_look(row.path)], lambda _: None)
+            (_, values), *_ = _settled(database, lease, [_look(row.path)], lambda _: None)
             if values["state"] is not ItemState.PENDING:
                 decided.append(
                     Outcome(item_id=row.id, state=values["state"], reason=values["reason"], detail=values["detail"])
                 )
                 break
-            if plan_store.identify_item(database, held, row.id, _identity(values)):
+            if plan_store.identify_item(database, lease, row.id, _identity(values)):
                 identified = True
                 break
     if identified:
         known = {outcome.item_id for outcome in decided}
-        to_send = [row for row in plan_store.pending_items(database, held.chunk_id) if row.id not in known]
+        to_send = [row for row in plan_store.pending_items(database, lease.chunk_id) if row.id not in known]
     return to_send, decided
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dicomferry.models import breaker, dimse_status, lease, spec, telemetry
-from dicomferry.models.claim import Claim
+from dicomferry.models import breaker, dimse_status, leases, spec, telemetry
+from dicomferry.models.claims import Lease
 from dicomferry.models.dimse_status import Answer, Rule
 from dicomferry.models.errors import DimseError
 from dicomferry.models.remote import Remote
@@ -34,22 +34,22 @@ def _fault(remote: Remote, heart: Heartbeat) -> tuple[Answer, DimseError] | None
     return None
 
 
-def finds_it_well(environment: Environment, held: Claim, heart: Heartbeat, remote: Remote) -> bool:
-    """Whether the remote answers, whatever it answers; then others are rung for. If not, the attempt has ended with
-    that. Raises LeaseLost, OutOfReach.
+def look_again(environment: Environment, lease: Lease, heart: Heartbeat, remote: Remote) -> bool:
+    """Ask the remote, on behalf of all that wait for it: if it answers, its breaker is closed and others are rung for;
+    if not, the attempt ends with that. Whether it answered. Raises LeaseLost, OutOfReach.
     """
     database = environment.database
     found = _fault(remote, heart)
     if found is not None:
         fault, error = found
         now = database.read(database.now)
-        decision = decide(environment, held, fault, left=1, progressed=False, now=now)
-        lease.finish(database, held, end=AttemptEnd.ERROR, decision=decision, detail=sentence(error))
+        decision = decide(environment, lease, fault, left=1, progressed=False, now=now)
+        leases.finish(database, lease, end=AttemptEnd.ERROR, decision=decision, detail=sentence(error))
         return False
     heart.require_lease()
     database.write(
         lambda connection: breaker.mended(
-            connection, held.remote_id, held.chunk_id, held.fence, database.now(connection)
+            connection, lease.remote_id, lease.chunk_id, lease.fence, database.now(connection)
         ),
     )
     log.info("the remote answers again", remote=remote.name)

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import lease
-from dicomferry.models.claim import Claim
+from dicomferry.models import leases
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import Database
 from dicomferry.workers.heartbeat import Heartbeat
 
@@ -21,7 +21,7 @@ class Recorder:
     """The record as an attempt may write to it: as long as its chunk is its own."""
 
     database: Database
-    held: Claim
+    lease: Lease
     heart: Heartbeat
 
     def write(self, work: Callable[[Connection], _T], **values: object) -> _T:
@@ -31,6 +31,6 @@ class Recorder:
         """
         self.heart.require_lease()
         self.heart.progress(0)
-        result = lease.fenced(self.database, self.held, work, **values)
+        result = leases.fenced(self.database, self.lease, work, **values)
         self.heart.progress(0)
         return result

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from dicomferry.models import claim, lease, remote_store, telemetry
-from dicomferry.models.claim import PLAN, Claim
+from dicomferry.models import claims, leases, remote_store, telemetry
+from dicomferry.models.claims import PLAN, Lease
 from dicomferry.models.database import Database
 from dicomferry.models.errors import DicomferryError, LeaseLost, OutOfReach
 from dicomferry.models.remote import Remote
@@ -22,10 +22,10 @@ from dicomferry.workers.retrieval import retrieve, retrieve_plan
 
 TURN_SECONDS = 5.0
 """So long a slot goes on with the next due chunk by itself, which saves the way over the broker."""
-Try = Callable[[Environment, Claim, Heartbeat, Remote], None]
+Try = Callable[[Environment, Lease, Heartbeat, Remote], None]
 ATTEMPTS: Mapping[str, Try] = dict.fromkeys(RETRIEVES, retrieve.run)
 """What tries a chunk of a kind that is not items in, one answer per item out."""
-PLANS: Mapping[str, Callable[[Database, Claim, Heartbeat, Callable[[], object]], bool]] = {
+PLANS: Mapping[str, Callable[[Database, Lease, Heartbeat, Callable[[], object]], bool]] = {
     "store": plan.run,
     **dict.fromkeys(RETRIEVES, retrieve_plan.run),
 }
@@ -57,59 +57,59 @@ def run_next(environment: Environment, lane: str) -> bool:
 
 
 def _ring_for_more(environment: Environment, lane: str) -> None:
-    if claim.any_due(environment.database, lane):
+    if claims.any_due(environment.database, lane):
         environment.ring(lane)
 
 
 def _run_one(environment: Environment, lane: str) -> bool:
     settings = environment.settings
-    held = claim.claim(
+    lease = claims.take(
         environment.database,
         lane,
         environment.worker,
         lease_seconds=settings.lease_seconds,
         jitter=environment.jitter(),
     )
-    if held is None:
+    if lease is None:
         return False
-    with telemetry_context(held):
-        _run(environment, held)
+    with telemetry_context(lease):
+        _run(environment, lease)
     return True
 
 
-def telemetry_context(held: Claim):  # type: ignore[no-untyped-def]
+def telemetry_context(lease: Lease):  # type: ignore[no-untyped-def]
     """Log lines of this attempt carry its ids."""
     import structlog
 
-    return structlog.contextvars.bound_contextvars(job=held.job_id, chunk=held.chunk_id, fence=held.fence)
+    return structlog.contextvars.bound_contextvars(job=lease.job_id, chunk=lease.chunk_id, fence=lease.fence)
 
 
-def _run(environment: Environment, held: Claim) -> None:
+def _run(environment: Environment, lease: Lease) -> None:
     settings = environment.settings
     remote = remote_store.load(
-        environment.database, held.remote_id, ae_title=settings.ae_title, timeouts=settings.timeouts.value()
+        environment.database, lease.remote_id, ae_title=settings.ae_title, timeouts=settings.timeouts.value()
     )
     waits = remote.timeouts
     watchdog = max(waits.store_answer, waits.first_answer, waits.progress, waits.connect + waits.acse)
     impatient = environment.database.impatient()
     heart = Heartbeat(
         impatient,
-        held,
+        lease,
         environment.worker,
         lease_seconds=settings.lease_seconds,
         watchdog=watchdog + settings.lease_seconds + 30,
     )
     try:
         with heart:
-            if held.more:  # only now: a mute broker may take a while, and the lease has to be kept
-                environment.ring(held.lane)
-            if held.kind == PLAN:
-                _plan(environment, held, heart)
+            if lease.more:  # only now: a mute broker may take a while, and the lease has to be kept
+                environment.ring(lease.lane)
+            if lease.kind == PLAN:
+                _plan(environment, lease, heart)
                 return
-            remote = replace(remote, pace=AttemptPace(environment.database, held, heart))
+            remote = replace(remote, pace=AttemptPace(environment.database, lease, heart))
             # An echo is a look by itself.
-            if not held.probe or held.kind == "echo" or probe.finds_it_well(environment, held, heart, remote):
-                ATTEMPTS.get(held.kind, attempt.run)(environment, held, heart, remote)
+            if not lease.probe or lease.kind == "echo" or probe.look_again(environment, lease, heart, remote):
+                ATTEMPTS.get(lease.kind, attempt.run)(environment, lease, heart, remote)
     except LeaseLost as error:
         # The sweep has ended this attempt, or will; whoever has the chunk now goes on with it.
         log.warning("attempt given up", error=str(error))
@@ -119,17 +119,17 @@ def _run(environment: Environment, held: Claim) -> None:
         impatient.close()
 
 
-def _plan(environment: Environment, held: Claim, heart: Heartbeat) -> None:
+def _plan(environment: Environment, lease: Lease, heart: Heartbeat) -> None:
     database = environment.database
     try:
-        planned = PLANS[held.spec.kind](database, held, heart, lambda: environment.ring(held.spec.lane))
+        planned = PLANS[lease.spec.kind](database, lease, heart, lambda: environment.ring(lease.spec.lane))
     except DicomferryError:
         raise
     except Exception as error:
         log.exception("plan failed")
         now = database.read(database.now)
-        decision = decide(environment, held, INTERNAL, left=1, progressed=False, now=now)
-        lease.finish(database, held, end=AttemptEnd.ERROR, decision=decision, detail=sentence(error))
+        decision = decide(environment, lease, INTERNAL, left=1, progressed=False, now=now)
+        leases.finish(database, lease, end=AttemptEnd.ERROR, decision=decision, detail=sentence(error))
         return
     end = AttemptEnd.COMPLETED if planned or not heart.stop else AttemptEnd.INTERRUPTED
-    lease.finish(database, held, end=end, decision=None, planned=planned)
+    leases.finish(database, lease, end=end, decision=None, planned=planned)

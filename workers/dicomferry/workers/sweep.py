@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import claim, lease, ledger, presence, spec, telemetry
+from dicomferry.models import claims, leases, ledger, presence, spec, telemetry
 from dicomferry.models.database import Database
 from dicomferry.models.errors import LeaseLost, Locked
 from dicomferry.models.presence import Worker
@@ -29,7 +29,7 @@ def sweep(database: Database, worker: Worker, ring: Callable[[str], object]) -> 
     if not presence.take_turn(database, "sweep", worker, seconds=_TURN_SECONDS):
         database.steps.take()  # a clock that was set is the matter of whoever has the turn
         return
-    lost = lease.expire(database)
+    lost = leases.expire(database)
     if lost:
         log.warning("leases ended", number=lost)
     for job_id in _missed_ends(database):
@@ -37,7 +37,7 @@ def sweep(database: Database, worker: Worker, ring: Callable[[str], object]) -> 
         with contextlib.suppress(Locked, LeaseLost):
             _end(database, job_id)
     for lane in spec.LANES:
-        if claim.any_due(database, lane):
+        if claims.any_due(database, lane):
             ring(lane)
 
 
@@ -64,7 +64,7 @@ def _missed_ends(database: Database) -> Sequence[int]:
 
 def _end(database: Database, job_id: int) -> None:
     def work(connection: Connection) -> None:
-        lease.lock_job(connection, job_id)
+        leases.lock_job(connection, job_id)
         ledger.derive(connection, job_id, database.now(connection))
 
     database.write_at_once(work)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from dicomferry.models import dimse_status, lease, move_store, request_store
+from dicomferry.models import dimse_status, leases, move_store, request_store
 from dicomferry.models.call_store import Refusal
 from dicomferry.models.callers import Callers
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.dimse_status import Rule
 from dicomferry.models.errors import DimseError
 from dicomferry.models.outcome import Outcome
@@ -45,7 +45,7 @@ class Asking:
     """
 
     environment: Environment
-    held: Claim
+    lease: Lease
     heart: Heartbeat
     remote: Remote
     spec: MoveSpec | GetSpec
@@ -111,7 +111,7 @@ class Asking:
     def _limits(self) -> Limits:
         """What this archive was found not to do, by the answers to former requests of this chunk."""
         limits = Limits()
-        for row in move_store.moves_of(self.database, self.held.chunk_id):
+        for row in move_store.moves_of(self.database, self.lease.chunk_id):
             if row.reason != "refused":
                 continue
             if row.asked and row.asked > 1:
@@ -132,7 +132,7 @@ class Asking:
         ours = self.remote.calling_ae_title
         move_id, message_id = move_store.begin_move(
             self.database,
-            self.held,
+            self.lease,
             self.state.row.id,
             ask,
             rounds=self.state.rounds,
@@ -195,7 +195,7 @@ class Asking:
         """
         if self.comes_here or self.spec.kind == "get":
             return False
-        rows = move_store.moves_of(self.database, self.held.chunk_id)
+        rows = move_store.moves_of(self.database, self.lease.chunk_id)
         return bool(rows) and all(
             row.status is not None
             and not (row.completed or row.failed or row.warning)
@@ -204,7 +204,7 @@ class Asking:
         )
 
     def _answered(self, move_id: int, values: dict[str, object]) -> None:
-        move_store.end_move(self.database, self.held, move_id, values)
+        move_store.end_move(self.database, self.lease, move_id, values)
 
     def _refused(self, ask: Ask, report: Report, limits: Limits) -> Limits | None:
         """Other limits where the answer means that the archive does not take this kind of request."""
@@ -229,7 +229,7 @@ class Asking:
             raise Fault(answer, text, report.status)
         good = answer.rule in (Rule.DONE, Rule.WARNING) and (report.completed or report.warning)
         if not good and self.comes_here and not self.watch.came:
-            self.blame()
+            self.raise_blame()
         if answer.rule is Rule.FINAL and not self.watch.came:
             if not ask.items:
                 raise Fault(answer, text, report.status)
@@ -238,9 +238,9 @@ class Asking:
         if answer.rule is Rule.CONGESTED and not report.done:
             raise Fault(answer, text, report.status)
 
-    def blame(self) -> None:
+    def raise_blame(self) -> None:
         """Raise Fault if nobody called our storage SCP, and never has for this job; its rows come a moment late."""
-        if request_store.last_arrival(self.database, self.held.job_id):
+        if request_store.last_arrival(self.database, self.lease.job_id):
             return
         until = self.environment.clock() + GRACE_SECONDS
         while True:
@@ -268,7 +268,7 @@ class Asking:
             found = refusals.of_moves(self.database, self.callers, self.call_mark, self.moves, last)
         elif self.line is not None:
             found = {move_id: list(kept.all()) for move_id, kept in self.line.refused.items()}
-        move_store.note_refusals(self.database, self.held, found)
+        move_store.note_refusals(self.database, self.lease, found)
         return [one for some in found.values() for one in some]
 
     def refused_here(self) -> Fault | None:
@@ -287,10 +287,10 @@ class Asking:
         wanted = set(items)
         lost = [
             Outcome(item_id=one.item_id, state=ItemState.FAILED, reason=reason, detail=detail, charges=one.charges)
-            for one in request_store.missing(self.database, self.held.chunk_id)
+            for one in request_store.missing(self.database, self.lease.chunk_id)
             if one.item_id in wanted
         ]
-        lease.record(self.database, self.held, lost)
+        leases.record(self.database, self.lease, lost)
         if isinstance(self.goal, ItemByItem):
             self.goal.missing = [one for one in self.goal.missing if one.item_id not in wanted]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dicomferry.models import call_store, lease, move_store, request_store, retry
-from dicomferry.models.claim import Claim
+from dicomferry.models import call_store, leases, move_store, request_store, retry
+from dicomferry.models.claims import Lease
 from dicomferry.models.dimse_status import Answer, Rule
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.pairing import NOT_DELIVERED
@@ -33,10 +33,10 @@ MOST_MUTE = 3
 """After so many attempts in a row at which an archive only kept silent, and with nothing ever come, a person looks."""
 
 
-def end_of(environment: Environment, held: Claim, state: State, asking: Asking | None, found: Fault) -> End:
+def end_of(environment: Environment, lease: Lease, state: State, asking: Asking | None, found: Fault) -> End:
     """How the attempt ends. What our own side refused explains a fault before anything else does. Raises OutOfReach."""
     ours = asking.refused_here() if asking and found.answer.reason not in OURS else None
-    return _Charge(environment, held, state, asking, ours or found).end()
+    return _Charge(environment, lease, state, asking, ours or found).end()
 
 
 def nothing_found(state: State, spec: Retrieve, left_out: str | None) -> End:
@@ -60,11 +60,11 @@ def failure(state: State, reason: str | None, detail: str | None, status: int | 
 
 class _Charge:
     def __init__(
-        self, environment: Environment, held: Claim, state: State, asking: Asking | None, found: Fault
+        self, environment: Environment, lease: Lease, state: State, asking: Asking | None, found: Fault
     ) -> None:
         self._environment = environment
         self._database = environment.database
-        self._held = held
+        self._lease = lease
         self._row = state.row
         self._state = state
         self._asking = asking
@@ -85,7 +85,7 @@ class _Charge:
             return replace(end, end=AttemptEnd.COMPLETED)
         decision = decide(
             self._environment,
-            self._held,
+            self._lease,
             answer,
             left=1,
             progressed=self._progressed and answer.rule not in (Rule.DOUBTFUL, Rule.HOLD) and answer.reason not in OURS,
@@ -100,25 +100,25 @@ class _Charge:
         """Whether nothing moved at this attempt, and nothing ever has for the chunk, neither answers nor arrivals."""
         if self._answer.reason != STUCK.reason or self._progressed or self._asking is None or not self._asking.asked:
             return False
-        moves = move_store.moves_of(self._database, self._held.chunk_id)
+        moves = move_store.moves_of(self._database, self._lease.chunk_id)
         return all(row.status is None and not row.completed for row in moves) and not request_store.last_arrival(
-            self._database, self._held.job_id
+            self._database, self._lease.job_id
         )
 
     def _of_mute(self) -> tuple[Decision, list[Outcome]]:
         """Asked again in smaller requests, then held: which instance it is asked for makes no difference."""
         now = self._database.read(self._database.now)
-        before = lease.ended_alike(self._database, self._held, self._answer.reason) if self._held.barren else 0
+        before = leases.ended_alike(self._database, self._lease, self._answer.reason) if self._lease.barren else 0
         if before + 1 >= MOST_MUTE:
-            held = Decision(
+            lease = Decision(
                 next=Next.HOLD,
                 reason=self._answer.reason,
                 advice=self._answer.advice,
-                barren=self._held.barren + 1,
-                waiting_since=self._held.waiting_since or now,
+                barren=self._lease.barren + 1,
+                waiting_since=self._lease.waiting_since or now,
             )
-            return held, []
-        decision = decide(self._environment, self._held, self._answer, left=1, progressed=False, now=now)
+            return lease, []
+        decision = decide(self._environment, self._lease, self._answer, left=1, progressed=False, now=now)
         charges = min(self._row.charges + 1, retry.MAX_CHARGES - 1)
         return decision, [self._request(charges)]
 
@@ -133,7 +133,7 @@ class _Charge:
             return [], False
         asking = self._asking.asking if self._asking else None
         if asking is not None and asking.is_single and asking.items:
-            before = {one.item_id: one.charges for one in request_store.missing(self._database, self._held.chunk_id)}
+            before = {one.item_id: one.charges for one in request_store.missing(self._database, self._lease.chunk_id)}
             (item_id,) = asking.items
             if item_id not in before:
                 return [], False

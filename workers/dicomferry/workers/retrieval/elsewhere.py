@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dicomferry.models import lease, remote_store, request_store, rounds, telemetry
-from dicomferry.models.claim import Claim
+from dicomferry.models import leases, remote_store, request_store, rounds, telemetry
+from dicomferry.models.claims import Lease
 from dicomferry.models.errors import DimseError
 from dicomferry.models.outcome import Outcome
 from dicomferry.models.proof import Way
@@ -55,20 +55,20 @@ class Elsewhere(ItemByItem):
     def mark(self) -> int:
         """Ask the destination for what was sent, and bring to their end the items that it has."""
         if not self.missing:
-            self.missing = request_store.missing(self.database, self.held.chunk_id)
+            self.missing = request_store.missing(self.database, self.lease.chunk_id)
         if not self.sent:
             return 0
         found = self._found()
         good = [one for one in self.sent.values() if found is None or one.key in found]
         reason = UNVERIFIED if found is None else None
-        lease.record(
+        leases.record(
             self.database,
-            self.held,
+            self.lease,
             [Outcome(item_id=one.item_id, state=ItemState.SUCCEEDED, reason=reason) for one in good],
         )
         for one in good:
             del self.sent[one.item_id]
-        self.missing = request_store.missing(self.database, self.held.chunk_id)
+        self.missing = request_store.missing(self.database, self.lease.chunk_id)
         return len(good)
 
     def _found(self) -> frozenset[Key] | None:
@@ -129,7 +129,7 @@ class Believed(Unlisted):
 
 def goal_for(
     environment: Environment,
-    held: Claim,
+    lease: Lease,
     state: State,
     heart: Heartbeat,
     remote: Remote,
@@ -143,16 +143,16 @@ def goal_for(
     items: ItemByItem
     rest: Unlisted
     if away:
-        rest = Believed(database, held, state, most)
-        items = Elsewhere(database, held, state, most, heart, destination_of(environment, spec.destination or ""))
+        rest = Believed(database, lease, state, most)
+        items = Elsewhere(database, lease, state, most, heart, destination_of(environment, spec.destination or ""))
     else:
         sight = sight_of(environment, heart)
-        rest = Blind(database, held, state, most, spec.refetch, after, sight)
-        items = Listed(database, held, state, most, spec.refetch, after, sight)
+        rest = Blind(database, lease, state, most, spec.refetch, after, sight)
+        items = Listed(database, lease, state, most, spec.refetch, after, sight)
     if not rest.targets:
         return items
     unlisted = len(rest.targets) == len(state.targets) and not any(one.listed for one in state.targets)
-    return rest if unlisted else Mixed(database, held, state, most, items, rest)
+    return rest if unlisted else Mixed(database, lease, state, most, items, rest)
 
 
 def sight_of(environment: Environment, heart: Heartbeat) -> Sight:

@@ -10,7 +10,7 @@ from functools import partial
 
 from dicomferry.models import call_store
 from dicomferry.models.callers import Callers
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import AnyRow, Database
 from dicomferry.models.dimse_status import local
 from dicomferry.models.outcome import Outcome
@@ -74,13 +74,13 @@ class End:
     finding: Finding | None = None
 
 
-def callers_of(environment: Environment, held: Claim, remote: Remote) -> Callers:
+def callers_of(environment: Environment, lease: Lease, remote: Remote) -> Callers:
     """Who calls for this remote; its host is looked up for as long as a connection would be waited for.
 
     Raises OutOfReach.
     """
     within = partial(environment.names.within, seconds=remote.timeouts.connect)
-    return admission.of_remote(environment.database, held.remote_id, within)
+    return admission.of_remote(environment.database, lease.remote_id, within)
 
 
 def seen_from(database: Database, callers: Callers, after: int) -> tuple[list[AnyRow], list[AnyRow]]:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from dicomferry.models import telemetry
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import Database
 from dicomferry.models.durable import make_folder
 from dicomferry.models.remote import Remote
@@ -133,7 +133,7 @@ class GetLine:
         remote: Remote,
         root: str,
         store: Store,
-        held: Claim,
+        lease: Lease,
         heart: Heartbeat,
         classes: Callable[[], Sequence[str]],
         *,
@@ -147,7 +147,7 @@ class GetLine:
         self._only = only
         self._root = root
         self._store = store
-        self._held = held
+        self._lease = lease
         self._heart = heart
         self._classes = classes
         self._gets: Gets | None = None
@@ -183,7 +183,7 @@ class GetLine:
             incoming,
             association=self._token,
             address=self._remote.host[:64],
-            job_id=self._held.job_id,
+            job_id=self._lease.job_id,
             move_id=move_id,
             refused=self.refused.setdefault(move_id, Refusals()).add,
         )

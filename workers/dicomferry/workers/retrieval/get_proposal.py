@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dicomferry.models import move_store, remote_store, request_store
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import Database
 from dicomferry.models.remote import Remote
 from dicomferry.models.request_store import State
@@ -14,15 +14,15 @@ from dicomferry.workers.retrieval import expectation
 from dicomferry.workers.retrieval.get_line import GetLine, Store
 
 
-def line(database: Database, held: Claim, heart: Heartbeat, remote: Remote, state: State, store: Store) -> GetLine:
+def line(database: Database, lease: Lease, heart: Heartbeat, remote: Remote, state: State, store: Store) -> GetLine:
     """Where C-GET is asked for what is missing of the chunk."""
-    assert isinstance(held.spec, MoveSpec | GetSpec)
-    root = held.spec.root
+    assert isinstance(lease.spec, MoveSpec | GetSpec)
+    root = lease.spec.root
     told: list[str] | None = None
 
     def classes() -> list[str]:
         nonlocal told
-        found = request_store.missing_classes(database, held.chunk_id)
+        found = request_store.missing_classes(database, lease.chunk_id)
         named = [one for one in found if one]
         if found and len(named) == len(found):
             return named
@@ -31,16 +31,16 @@ def line(database: Database, held: Claim, heart: Heartbeat, remote: Remote, stat
         return list(dict.fromkeys([*named, *(told or (storage_classes.CLASSES if named else ()))]))
 
     # What was preferred brought not everything, or was ill encoded: then it is asked for otherwise.
-    plainly = move_store.asks_plainly(database, held.chunk_id)
+    plainly = move_store.asks_plainly(database, lease.chunk_id)
     prefer = remote_store.PLAIN if plainly else remote.prefer_syntax if not state.rounds else None
     return GetLine(
         remote,
         root,
         store,
-        held,
+        lease,
         heart,
         classes,
         part=state.rounds,
-        compressed_first=move_store.is_repair(database, held.chunk_id),
+        compressed_first=move_store.is_repair(database, lease.chunk_id),
         only=get.narrowed(prefer),
     )

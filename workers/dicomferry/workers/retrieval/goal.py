@@ -8,7 +8,7 @@ from typing import Protocol
 
 from dicomferry.models import blind_store, request_store, rounds
 from dicomferry.models.archive_store import File
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import Database
 from dicomferry.models.here import Found
 from dicomferry.models.proof import Depth
@@ -43,7 +43,7 @@ class ItemByItem:
     """What goals have in common whose instances are items, because the archive has listed them."""
 
     database: Database
-    held: Claim
+    lease: Lease
     state: State
     max_uids: int
     missing: list[rounds.Missing] = field(default_factory=list, kw_only=True)
@@ -68,7 +68,7 @@ class ItemByItem:
         return rounds.asks(
             self.state.targets,
             [one for one in self.missing if one.item_id not in put_off],
-            request_store.totals(self.database, self.held.chunk_id),
+            request_store.totals(self.database, self.lease.chunk_id),
             fineness=fineness,
             max_uids=self.max_uids,
             limits=limits,
@@ -98,19 +98,19 @@ class Listed(ItemByItem):
 
     def mark(self) -> int:
         """Bring to their end the items whose instance is here, seen where it did not just come; how many came."""
-        held = self.held
-        found = self.database.read(lambda c: request_store.arrived(c, held, refetch=self.refetch))
+        lease = self.lease
+        found = self.database.read(lambda c: request_store.arrived(c, lease, refetch=self.refetch))
         fresh = [one for one in found if one.came_after(self.after)]
         old = seen(self.sight, [one for one in found if not one.came_after(self.after)])
-        request_store.mark_arrived(self.database, held, [*fresh, *old])
+        request_store.mark_arrived(self.database, lease, [*fresh, *old])
         if fresh or old or not self.missing:
-            self.missing = request_store.missing(self.database, held.chunk_id)
+            self.missing = request_store.missing(self.database, lease.chunk_id)
         return len(fresh)
 
     def judge_elsewhere(self) -> None:
         """Fail the items whose instance came for this job under another study or series: it is not asked for again."""
-        if self.missing and request_store.fail_elsewhere(self.database, self.held):
-            self.missing = request_store.missing(self.database, self.held.chunk_id)
+        if self.missing and request_store.fail_elsewhere(self.database, self.lease):
+            self.missing = request_store.missing(self.database, self.lease.chunk_id)
 
     def hear(self, ask: Ask, report: Report) -> None:
         """What it says of numbers proves nothing that the items do not."""
@@ -121,7 +121,7 @@ class Unlisted:
     """What goals have in common whose instances nobody lists: each target is asked for as it is."""
 
     database: Database
-    held: Claim
+    lease: Lease
     state: State
     max_uids: int
     reports: dict[Ask, Report] = field(default_factory=dict, kw_only=True)
@@ -194,17 +194,17 @@ class Blind(Unlisted):
         for one in self.targets:
             self.keep(one, after=None if self.is_depth(one, Depth.COUNTS) else self.after)
             alone = len(self.state.targets) == 1
-            self.here[one.bare] = request_store.came(self.database, self.held.chunk_id, None if alone else one)
+            self.here[one.bare] = request_store.came(self.database, self.lease.chunk_id, None if alone else one)
         return self.came - before
 
     def keep(self, one: Target, *, after: int | None) -> None:
         """Make items of what lies here of a target, seen where it did not just come; `after` as in `blind_store`."""
-        found = blind_store.archived(self.database, self.held, one, refetch=self.refetch, after=after)
-        new = blind_store.unnamed(self.database, self.held, self.state.row.id, found)
+        found = blind_store.archived(self.database, self.lease, one, refetch=self.refetch, after=after)
+        new = blind_store.unnamed(self.database, self.lease, self.state.row.id, found)
         old = seen(self.sight, [kept.file for kept in new if not kept.file.came_after(self.after)])
         there = {file.instance_id for file in old}
         sure = [kept for kept in new if kept.file.came_after(self.after) or kept.file.instance_id in there]
-        blind_store.add_archived(self.database, self.held, self.state.row.id, sure)
+        blind_store.add_archived(self.database, self.lease, self.state.row.id, sure)
 
     @property
     def came(self) -> int:

@@ -12,8 +12,8 @@ from datetime import datetime
 
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import dimse_status, lease, ledger, proof, proof_store, request_store, retry, second_look
-from dicomferry.models.claim import Claim
+from dicomferry.models import dimse_status, leases, ledger, proof, proof_store, request_store, retry, second_look
+from dicomferry.models.claims import Lease
 from dicomferry.models.dimse_status import Rule
 from dicomferry.models.job_sums import DEPTHS
 from dicomferry.models.outcome import Outcome
@@ -43,7 +43,7 @@ class Judgement:
     """Of one attempt at a retrieve. `way` is how it is known what came."""
 
     environment: Environment
-    held: Claim
+    lease: Lease
     heart: Heartbeat
     remote: Remote
     spec: MoveSpec | GetSpec
@@ -68,15 +68,15 @@ class Judgement:
     def write(self, state: State, listing: Listing, listed_at: datetime, *, reason: str | None) -> int:
         """Write down what the archive lists; how many instances are new to the request."""
         noted = {**(state.row.noted or {}), **(listing.noted.to_json() or {})}
-        proof_store.note_list(self.database, self.held, state.row.id, listed_at=listed_at, noted=noted or None)
+        proof_store.note_list(self.database, self.lease, state.row.id, listed_at=listed_at, noted=noted or None)
         expected = listing.expected(ignored=self.ignores_numbers)
         before = state.row.expected
         if before is not None and self.ignores_numbers:
             # It may hold a number from before that was said.
-            before = sum(request_store.totals(self.database, self.held.chunk_id).values())
+            before = sum(request_store.totals(self.database, self.lease.chunk_id).values())
         return request_store.expect(
             self.database,
-            self.held,
+            self.lease,
             state.row.id,
             [*listing.instances, *listing.absent],
             targets=listing.targets,
@@ -103,9 +103,9 @@ class Judgement:
 
     def _is_as_before(self, state: State) -> bool:
         """Whether nothing came or was answered that the list does not explain, and the list is not old."""
-        if proof_store.is_stale(self.database, state, self.held.job_id, self.remote.timeouts.settle):
+        if proof_store.is_stale(self.database, state, self.lease.job_id, self.remote.timeouts.settle):
             return False
-        if self.way is Way.HERE and proof_store.came_along(self.database, self.held.job_id):
+        if self.way is Way.HERE and proof_store.came_along(self.database, self.lease.job_id):
             return False
         facts = self._facts(state)
         return not (facts.strangers or any(one.told for one in (*facts.targets, *facts.inner)))
@@ -127,17 +127,17 @@ class Judgement:
 
     def _note_growth(self, state: State, new: int) -> None:
         told = f"{new} more instances" if new else "more instances"
-        proof_store.note_growth(self.database, self.held, state.row.id)
+        proof_store.note_growth(self.database, self.lease, state.row.id)
         self.note(f"{request_store.GREW}, {told} than before: those are fetched as well")
 
     def note(self, text: str) -> None:
         """Write something into the job's history."""
-        told = f"chunk {self.held.chunk_id}: {text}"
+        told = f"chunk {self.lease.chunk_id}: {text}"
 
         def work(connection: Connection) -> None:
-            ledger.add_event(connection, self.held.job_id, self.database.now(connection), "expected", told)
+            ledger.add_event(connection, self.lease.job_id, self.database.now(connection), "expected", told)
 
-        lease.fenced(self.database, self.held, work)
+        leases.fenced(self.database, self.lease, work)
 
     # --- the verdict
 
@@ -147,7 +147,7 @@ class Judgement:
         return proof.judge(self._facts(state))
 
     def _facts(self, state: State) -> Facts:
-        return proof_store.facts(self.database, self.held, state, ignored=self.ignores_numbers, way=self.way)
+        return proof_store.facts(self.database, self.lease, state, ignored=self.ignores_numbers, way=self.way)
 
     def end(self, asking: Asking, read: Callable[[], State]) -> End:
         """How an attempt ends that has all that is expected. Raises Fault, DimseError, Stopped."""
@@ -156,10 +156,10 @@ class Judgement:
         finding = self._when_quiet(asking, state)
         stage = state.row.relisted or 0
         if finding.is_short and stage < proof_store.WAITS:
-            proof_store.note_stage(self.database, self.held, state.row.id, proof_store.WAITS)
+            proof_store.note_stage(self.database, self.lease, state.row.id, proof_store.WAITS)
             return self._later(finding)
         if finding.short and stage == proof_store.LISTED_AGAIN:
-            proof_store.note_stage(self.database, self.held, state.row.id, proof_store.ASKED_WHOLE)
+            proof_store.note_stage(self.database, self.lease, state.row.id, proof_store.ASKED_WHOLE)
             self._ask_whole(asking, state, finding.short)
             finding = self._when_quiet(asking, state)
         return self.conclude(End(), state, finding)
@@ -170,11 +170,11 @@ class Judgement:
         """
         if self.way is not Way.HERE:
             return
-        found = second_look.counted(self.database, self.held)
+        found = second_look.counted(self.database, self.lease)
         there = {one.item_id for one in seen(elsewhere.sight_of(self.environment, self.heart), found)}
         gone = [one for one in found if one.item_id not in there]
         if gone:
-            second_look.fail(self.database, self.held, gone)
+            second_look.fail(self.database, self.lease, gone)
 
     def _later(self, finding: Finding) -> End:
         times = self.remote.timeouts
@@ -241,7 +241,9 @@ class Judgement:
         if not parts:
             return
         sight = elsewhere.sight_of(self.environment, self.heart)
-        goal = Blind(self.database, self.held, state, self.remote.max_uids, self.spec.refetch, self.arrival_mark, sight)
+        goal = Blind(
+            self.database, self.lease, state, self.remote.max_uids, self.spec.refetch, self.arrival_mark, sight
+        )
         for part in parts:
             goal.keep(Target(study=part.study, series=part.series), after=None)
 

@@ -61,9 +61,9 @@ class Media:
     def is_waited_for(self) -> bool:
         """Whether a former attempt has asked for what is on slow media, and there is time left to wait for it."""
         asking = self.asking
-        if asking.held.waiting_since is None or self._is_tired():
+        if asking.lease.waiting_since is None or self._is_tired():
             return False
-        return bool(request_store.recalled(asking.database, asking.held.chunk_id))
+        return bool(request_store.recalled(asking.database, asking.lease.chunk_id))
 
     def put_off(self) -> bool:
         """Ask no more for what lies there; whether that is something new."""
@@ -74,8 +74,8 @@ class Media:
         asking.all_put_off = self._is_blind and self._whole_is_slow()
         return (len(asking.put_off), asking.all_put_off) != before
 
-    def explain(self, found: Fault) -> bool:
-        """Whether slow media are the reason for this fault: then what lies there is put off, and the rest asked for."""
+    def put_off_for(self, found: Fault) -> bool:
+        """Put off what lies on slow media, if that may be this fault's reason; whether anything new was put off."""
         rejected = found.answer.reason == "archive was rejected here"  # so it had something to send
         if rejected or found.answer.rule not in _PASSING or self._all_online:
             return False
@@ -109,9 +109,9 @@ class Media:
         tired = not anew and self._is_tired()
         decision = retry.decide_recall(
             local(NEARLINE, _HELD if tired else _SHELF if shelved else None),
-            looks=0 if anew else asking.held.barren,
+            looks=0 if anew else asking.lease.barren,
             settle=asking.remote.timeouts.settle,
-            waiting_since=None if anew else asking.held.waiting_since,
+            waiting_since=None if anew else asking.lease.waiting_since,
             now=asking.database.read(asking.database.now),
             policy=asking.environment.settings.retry.value(),
         )
@@ -120,7 +120,7 @@ class Media:
     def _noted(self, missing: list[Missing]) -> Iterable[Outcome]:
         """Each instance that waits says so; the request where none is listed."""
         asking = self.asking
-        known = request_store.recalled(asking.database, asking.held.chunk_id)
+        known = request_store.recalled(asking.database, asking.lease.chunk_id)
         waiting = {one.item_id: (one.charges, f"the archive says {self.words[one.key]}") for one in missing}
         if self._is_blind:
             row = asking.state.row
@@ -157,8 +157,8 @@ class Media:
     def _is_tired(self) -> bool:
         asking = self.asking
         now = asking.database.read(asking.database.now)
-        return retry.is_tired(asking.held.waiting_since, now=now, policy=asking.environment.settings.retry.value())
+        return retry.is_tired(asking.lease.waiting_since, now=now, policy=asking.environment.settings.retry.value())
 
     def _missing(self) -> list[Missing]:
         asking = self.asking
-        return request_store.missing(asking.database, asking.held.chunk_id)
+        return request_store.missing(asking.database, asking.lease.chunk_id)

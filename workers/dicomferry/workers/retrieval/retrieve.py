@@ -11,18 +11,9 @@ from dataclasses import replace
 
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import (
-    call_store,
-    dimse_status,
-    lease,
-    move_store,
-    proof,
-    proof_store,
-    request_store,
-    telemetry,
-)
+from dicomferry.models import call_store, dimse_status, leases, move_store, proof, proof_store, request_store, telemetry
 from dicomferry.models.callers import Callers
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.dimse_status import local
 from dicomferry.models.errors import ConfigurationError, DimseError, LeaseLost, OutOfReach
 from dicomferry.models.proof import Way
@@ -49,21 +40,21 @@ from dicomferry.workers.sight import OutOfSight
 log = telemetry.logger(__name__)
 
 
-def run(environment: Environment, held: Claim, heart: Heartbeat, remote: Remote) -> None:
+def run(environment: Environment, lease: Lease, heart: Heartbeat, remote: Remote) -> None:
     """Try a chunk of a retrieve and end the attempt. Raises LeaseLost, OutOfReach."""
-    _Attempt(environment, held, heart, remote).run()
+    _Attempt(environment, lease, heart, remote).run()
 
 
 class _Attempt:
-    def __init__(self, environment: Environment, held: Claim, heart: Heartbeat, remote: Remote) -> None:
-        assert isinstance(held.spec, MoveSpec | GetSpec)
+    def __init__(self, environment: Environment, lease: Lease, heart: Heartbeat, remote: Remote) -> None:
+        assert isinstance(lease.spec, MoveSpec | GetSpec)
         self.environment = environment
         self.database = environment.database
-        self.held = held
+        self.lease = lease
         self.heart = heart
         self.remote = remote
-        self.spec = held.spec
-        self.state = request_store.state(self.database, held.chunk_id)
+        self.spec = lease.spec
+        self.state = request_store.state(self.database, lease.chunk_id)
         self.request_id: int = self.state.row.id
         self.asking: Asking | None = None
         self.store: Store | None = None
@@ -73,7 +64,7 @@ class _Attempt:
         self.absent: frozenset[request_store.Key] = frozenset()
         self.listing: expectation.Listing | None = None
         way = elsewhere.way_of(environment, self.spec) if self.goes_elsewhere else Way.HERE
-        self.judgement = Judgement(environment, held, heart, remote, self.spec, way)
+        self.judgement = Judgement(environment, lease, heart, remote, self.spec, way)
 
     @property
     def progressed(self) -> int:
@@ -131,14 +122,14 @@ class _Attempt:
         away = self.goes_elsewhere
         whole = end.decision is None and end.end is AttemptEnd.COMPLETED
         if whole and known and end.finding is None and self.state.row.state is ItemState.PENDING:
-            end = self.judgement.conclude(end, request_store.state(self.database, self.held.chunk_id))
+            end = self.judgement.conclude(end, request_store.state(self.database, self.lease.chunk_id))
 
         def last(connection: Connection) -> None:
             # What came since the last look: with the job locked, nobody else sees to it.
             request_store.settle(
                 connection,
-                self.held.chunk_id,
-                request_store.arrived(connection, self.held, refetch=self.spec.refetch, after=self.arrival_mark)
+                self.lease.chunk_id,
+                request_store.arrived(connection, self.lease, refetch=self.spec.refetch, after=self.arrival_mark)
                 if known and not away
                 else (),
             )
@@ -147,7 +138,7 @@ class _Attempt:
             if end.failure or (known and whole):
                 request_store.close(
                     connection,
-                    self.held,
+                    self.lease,
                     self.request_id,
                     failure=end.failure,
                     missing_as=end.lost.outcome if end.lost else None,
@@ -156,9 +147,9 @@ class _Attempt:
                 call_store.put_off(connection, end.decision, self.database.now(connection))
 
         pending = self.state.row.state is ItemState.PENDING
-        lease.finish(
+        leases.finish(
             self.database,
-            self.held,
+            self.lease,
             end=end.end,
             decision=end.decision,
             outcomes=end.outcomes,
@@ -173,13 +164,13 @@ class _Attempt:
 
     def _at_fault(self, found: Fault) -> End:
         """Who is charged, and when it is tried again."""
-        return charge.end_of(self.environment, self.held, self.state, self.asking, found)
+        return charge.end_of(self.environment, self.lease, self.state, self.asking, found)
 
     # --- the work
 
     def _work(self) -> End:
         database = self.database
-        self.callers = callers_of(self.environment, self.held, self.remote)
+        self.callers = callers_of(self.environment, self.lease, self.remote)
         if self.comes_here:
             self.scps = call_store.living_scps(database)
             if not self.scps:
@@ -194,10 +185,10 @@ class _Attempt:
                 return end
         elif again:
             self.judgement.list_again(self.state)
-            proof_store.note_stage(self.database, self.held, self.request_id, proof_store.LISTED_AGAIN)
+            proof_store.note_stage(self.database, self.lease, self.request_id, proof_store.LISTED_AGAIN)
         self.asking = self._begin()
         if self.absent:
-            missing = request_store.missing(self.database, self.held.chunk_id)
+            missing = request_store.missing(self.database, self.lease.chunk_id)
             absent = [one.item_id for one in missing if one.key in self.absent]
             self.asking.fail(absent, "no match", "the archive does not list it")
         if not fresh:
@@ -217,7 +208,7 @@ class _Attempt:
             just_listed = (fresh or again) and not asking.asked
             grew = self.state.row.reason == request_store.GREW
             if just_listed or grew or not self.judgement.has_more(self.state):
-                return self.judgement.end(asking, lambda: request_store.state(self.database, self.held.chunk_id))
+                return self.judgement.end(asking, lambda: request_store.state(self.database, self.lease.chunk_id))
             self._begin()
 
     def _ask(self, asking: Asking, media: Media) -> None:
@@ -231,7 +222,7 @@ class _Attempt:
             except (Fault, DimseError) as error:
                 found = error if isinstance(error, Fault) else self._fault(error)
                 self._line_ends(lambda line: line.abort())
-                if self.heart.gave_up or not media.explain(found):
+                if self.heart.gave_up or not media.put_off_for(found):
                     raise
         if asking.asked and not asking.is_in_vain():
             asking.watch.settle()
@@ -241,10 +232,10 @@ class _Attempt:
 
     def _begin(self) -> Asking:
         """The goal as the record has it now, and all that it takes to reach it."""
-        self.state = request_store.state(self.database, self.held.chunk_id)
+        self.state = request_store.state(self.database, self.lease.chunk_id)
         goal = elsewhere.goal_for(
             self.environment,
-            self.held,
+            self.lease,
             self.state,
             self.heart,
             self.remote,
@@ -254,7 +245,7 @@ class _Attempt:
         )
         watch = Watch(
             self.environment,
-            self.held.job_id,
+            self.lease.job_id,
             self.remote,
             self.heart,
             goal,
@@ -267,7 +258,7 @@ class _Attempt:
         else:
             asking = Asking(
                 environment=self.environment,
-                held=self.held,
+                lease=self.lease,
                 heart=self.heart,
                 remote=self.remote,
                 spec=self.spec,
@@ -291,12 +282,12 @@ class _Attempt:
             self.store = self.store or Store(self.environment.settings, self.database)
         except ConfigurationError as error:
             raise Fault(local("archive out of sight"), str(error)) from error
-        return get_proposal.line(self.database, self.held, self.heart, self.remote, self.state, self.store)
+        return get_proposal.line(self.database, self.lease, self.heart, self.remote, self.state, self.store)
 
     def _expect(self) -> End | None:
         """Find out what there is; the end of the attempt where that is nothing."""
         keys = tuple((path, value) for path, value in self.state.row.identifier or ())
-        insist, trials = self.held.barren == 0, Trials(self.database, self.held.remote_id)
+        insist, trials = self.lease.barren == 0, Trials(self.database, self.lease.remote_id)
         listed_at = self.judgement.now()
         listing = expectation.ask(self.remote, self.spec, keys, self.heart, insist=insist, trials=trials)
         self.listing = listing
@@ -313,8 +304,8 @@ class _Attempt:
 
     def _let_former_end(self, watch: Watch) -> None:
         """What a former attempt asked for, and did not see answered, may still be on its way."""
-        former = move_store.moves_of(self.database, self.held.chunk_id)
+        former = move_store.moves_of(self.database, self.lease.chunk_id)
         if not any(row.status is None and row.answered_at is None for row in former):
             return
-        if request_store.arrived_within(self.database, self.held.job_id, self.remote.timeouts.quiet):
+        if request_store.arrived_within(self.database, self.lease.job_id, self.remote.timeouts.quiet):
             watch.settle()

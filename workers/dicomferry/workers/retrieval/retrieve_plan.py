@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dicomferry.models import lists, plan_store
-from dicomferry.models.claim import Claim
+from dicomferry.models.claims import Lease
 from dicomferry.models.database import Database
 from dicomferry.models.errors import UsageError
 from dicomferry.models.query import Key
@@ -23,22 +23,22 @@ BATCH = 500
 """Requests that are written in one transaction."""
 
 
-def run(database: Database, held: Claim, heart: Heartbeat, ring: Callable[[], object]) -> bool:
+def run(database: Database, lease: Lease, heart: Heartbeat, ring: Callable[[], object]) -> bool:
     """Plan until everything is planned (True), or a stop is asked for (False). The cursor counts requests.
 
     `ring` is called after each batch. Raises LeaseLost.
     """
-    assert isinstance(held.spec, MoveSpec | GetSpec)
-    identifiers = [(row, one) for row, keys in held.spec.identifiers for one in _each(keys, held.spec)]
+    assert isinstance(lease.spec, MoveSpec | GetSpec)
+    identifiers = [(row, one) for row, keys in lease.spec.identifiers for one in _each(keys, lease.spec)]
     rows = {keys: row for row, keys in reversed(identifiers)}
-    for first in range(int(held.cursor or b"0"), len(identifiers), BATCH):
+    for first in range(int(lease.cursor or b"0"), len(identifiers), BATCH):
         heart.require_lease()
         heart.progress(0)
         batch = identifiers[first : first + BATCH]
         cursor = b"%d" % (first + len(batch))
         chunks = [[_item(one)] for one in batch if rows[one[1]] == one[0]]
         again = [_duplicate(one, rows[one[1]]) for one in batch if rows[one[1]] != one[0]]
-        stop, _ = plan_store.add_batch(database, held, cursor=cursor, chunks=chunks, decided=again)
+        stop, _ = plan_store.add_batch(database, lease, cursor=cursor, chunks=chunks, decided=again)
         ring()
         if stop or heart.stop:
             return not stop and first + len(batch) == len(identifiers)

@@ -28,7 +28,7 @@ def round_is_over(asking: Asking, media: Media, scps: frozenset[int]) -> End:
     if waits is not None:
         return waits
     if asking.comes_here and not asking.watch.came:
-        asking.blame()
+        asking.raise_blame()
     counted = asking.state.rounds + 1
     in_vain = asking.is_in_vain()
     if counted >= (retry.MAX_ROUNDS_IN_VAIN if in_vain else retry.MAX_ROUNDS):
@@ -66,7 +66,7 @@ def _given_up(asking: Asking, media: Media, counted: int) -> End:
         goal = goal.listed
     if isinstance(goal, Unlisted):
         return End(failure=_of_unlisted(asking, goal.came, detail), rounds=counted)
-    missing = request_store.missing(asking.database, asking.held.chunk_id)
+    missing = request_store.missing(asking.database, asking.lease.chunk_id)
     media.look()
     taken, _ = fault.seen_from(asking.database, asking.callers, asking.call_mark)
     unseen: frozenset[int] = frozenset()

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import claim as claims
-from dicomferry.models import job_store, lease, ledger, presence, remote_store
-from dicomferry.models.claim import Claim
+from dicomferry.models import claims, job_store, leases, ledger, presence, remote_store
+from dicomferry.models.claims import Lease
 from dicomferry.models.state import ChunkState, JobState
 from dicomferry.models.tables import ChunkRow
 
@@ -31,13 +30,13 @@ def test_nothing_due(site: Site) -> None:
 def test_a_claim_is_a_lease_with_a_fence(site: Site) -> None:
     """The chunk runs under this worker until the lease ends; attempt and event are written; the job is running."""
     job = site.echo()
-    held = site.claim("quick")
-    chunk = site.chunk(held)
-    assert (held.job_id, held.kind, held.lane, held.remote_id) == (job, "echo", "quick", site.remote_id)
-    assert (chunk.state, chunk.fence, chunk.owner_id) == (ChunkState.RUNNING, held.fence, site.worker.id)
+    lease = site.claim("quick")
+    chunk = site.chunk(lease)
+    assert (lease.job_id, lease.kind, lease.lane, lease.remote_id) == (job, "echo", "quick", site.remote_id)
+    assert (chunk.state, chunk.fence, chunk.owner_id) == (ChunkState.RUNNING, lease.fence, site.worker.id)
     assert chunk.lease_until == site.clock() + timedelta(seconds=LEASE)
     [attempt] = site.attempts(job)
-    assert (attempt.fence, attempt.end, attempt.worker) == (held.fence, None, site.worker.name)
+    assert (attempt.fence, attempt.end, attempt.worker) == (lease.fence, None, site.worker.name)
     assert site.events(job) == ["submitted", "chunk_started"]
     row = site.job(job)
     assert (row.state, row.started_at) == (JobState.RUNNING, site.clock())
@@ -49,9 +48,9 @@ def test_the_fence_grows_with_each_claim(site: Site) -> None:
     job = site.store(1)
     fences = []
     for _ in range(3):
-        held = site.claim()
-        fences.append(held.fence)
-        site.finish(held, decision=None)
+        lease = site.claim()
+        fences.append(lease.fence)
+        site.finish(lease, decision=None)
     assert fences == sorted(set(fences))
     assert len(site.attempts(job)) == 3
 
@@ -187,10 +186,10 @@ def test_quick_has_a_slot_of_its_own(site: Site) -> None:
     """A worker full of bulk work still answers an echo; the echo takes no bulk slot."""
     worker = presence.register(site.database, "worker", slots=1)
     site.store(1, 1)
-    held = site.claim(worker=worker)
+    lease = site.claim(worker=worker)
     site.echo()
     assert site.try_claim("quick", worker) is not None
-    site.complete(held)
+    site.complete(lease)
     assert site.try_claim(worker=worker) is not None
 
 
@@ -200,37 +199,37 @@ def test_a_plan_opens_no_association(site: Site) -> None:
     site.store(1, remote_id=remote)
     site.claim()
     job = site.submit_store(remote)
-    held = site.claim()
-    assert (held.kind, held.job_id, held.remote_id) == (claims.PLAN, job, remote)
+    lease = site.claim()
+    assert (lease.kind, lease.job_id, lease.remote_id) == (claims.PLAN, job, remote)
 
 
 def test_a_plan_gives_way_while_enough_chunks_wait(site: Site) -> None:
     """It stops at 50 waiting chunks of its job and goes on below 25; other jobs' plans are not concerned."""
     job = site.submit_store()
-    held = site.claim_plan(job)
-    assert site.batch(held, *[1] * 49) == (False, 49)
-    assert site.batch(held, 1) == (False, claims.PLAN_STOPS_AT)
-    site.finish(held, decision=None)
+    lease = site.claim_plan(job)
+    assert site.batch(lease, *[1] * 49) == (False, 49)
+    assert site.batch(lease, 1) == (False, claims.PLAN_STOPS_AT)
+    site.finish(lease, decision=None)
     site.set(sa.update(ChunkRow).where(ChunkRow.kind == claims.PLAN).values(priority=2))
     chunks = [chunk.id for chunk in site.chunks(job)]
     waiting = len(chunks)
     while waiting >= claims.PLAN_GOES_ON_BELOW:
-        held = site.claim()
-        assert held.kind == "store"
-        site.complete(held)
+        lease = site.claim()
+        assert lease.kind == "store"
+        site.complete(lease)
         waiting -= 1
     assert waiting == 24
-    held = site.claim()
-    assert held.kind == claims.PLAN and held.cursor == b"/data/000050.dcm"
+    lease = site.claim()
+    assert lease.kind == claims.PLAN and lease.cursor == b"/data/000050.dcm"
     assert site.job(job).planned is False
 
 
 def test_another_jobs_plan_is_not_kept_waiting(site: Site) -> None:
     """The gate counts the chunks of the plan's own job."""
     job = site.submit_store()
-    held = site.claim_plan(job)
-    site.batch(held, *[1] * 50)
-    site.finish(held, decision=None)
+    lease = site.claim_plan(job)
+    site.batch(lease, *[1] * 50)
+    site.finish(lease, decision=None)
     other = site.submit_store(priority="high")
     assert site.claim().job_id == other
 
@@ -241,10 +240,10 @@ def test_another_jobs_plan_is_not_kept_waiting(site: Site) -> None:
 def test_nothing_of_a_cancelled_job_is_claimed(site: Site) -> None:
     """Not even what came back to pending after the cancel."""
     job = site.store(1, 1)
-    held = site.claim()
+    lease = site.claim()
     job_store.cancel(site.database, job)
     assert site.try_claim() is None
-    site.set(sa.update(ChunkRow).where(ChunkRow.id == held.chunk_id).values(state=ChunkState.PENDING))
+    site.set(sa.update(ChunkRow).where(ChunkRow.id == lease.chunk_id).values(state=ChunkState.PENDING))
     assert site.try_claim() is None
 
 
@@ -266,7 +265,7 @@ class _Crowd:
 
     def __init__(self, site: Site, number: int) -> None:
         self.site, self.number = site, number
-        self.found: list[Claim] = []
+        self.found: list[Lease] = []
         self.running: list[int] = []
         self.through = 0
         self.changed = threading.Condition()
@@ -274,14 +273,14 @@ class _Crowd:
     def work(self, worker: presence.Worker) -> None:
         """Until nothing is left; at each claim it is noted how many chunks run on the remote."""
         while self.through < self.number:
-            held = self.site.try_claim(worker=worker)
+            lease = self.site.try_claim(worker=worker)
             with self.changed:
-                if held is None:
+                if lease is None:
                     self.changed.wait(0.2)
                     continue
-                self.found.append(held)
-            self.running.append(sum(row.state is ChunkState.RUNNING for row in self.site.chunks(held.job_id)))
-            self.site.complete(held)
+                self.found.append(lease)
+            self.running.append(sum(row.state is ChunkState.RUNNING for row in self.site.chunks(lease.job_id)))
+            self.site.complete(lease)
             with self.changed:
                 self.through += 1
                 self.changed.notify_all()
@@ -297,7 +296,7 @@ def test_eight_claimers_never_exceed_the_limit_and_never_share_a_chunk(site: Sit
     results = together(*[lambda worker=worker: crowd.work(worker) for worker in workers])
     assert results == [None] * 8
     assert max(crowd.running) <= limit
-    assert Counter(held.chunk_id for held in crowd.found) == Counter(chunk.id for chunk in site.chunks(job))
+    assert Counter(lease.chunk_id for lease in crowd.found) == Counter(chunk.id for chunk in site.chunks(job))
     assert site.state(job) is JobState.SUCCEEDED
     site.check()
 
@@ -308,9 +307,9 @@ def test_one_place_for_eight(site: Site) -> None:
     job = site.store(*[1] * 8)
     workers = [presence.register(site.database, "worker", slots=1) for _ in range(8)]
     results = together(*[lambda worker=worker: site.try_claim(worker=worker) for worker in workers])
-    held = [result for result in results if isinstance(result, Claim)]
+    lease = [result for result in results if isinstance(result, Lease)]
     assert not [result for result in results if isinstance(result, Exception)]
-    assert len({claim.chunk_id for claim in held}) == len(held) == 2
+    assert len({claim.chunk_id for claim in lease}) == len(lease) == 2
     assert len(site.attempts(job)) == 2
     site.check()
 
@@ -320,7 +319,7 @@ def test_one_worker_rung_eight_times(site: Site) -> None:
     worker = presence.register(site.database, "worker", slots=2)
     site.store(*[1] * 8)
     results = together(*[lambda: site.try_claim(worker=worker) for _ in range(8)])
-    assert len([result for result in results if isinstance(result, Claim)]) == 2
+    assert len([result for result in results if isinstance(result, Lease)]) == 2
 
 
 def test_a_worker_that_drains_takes_nothing_more(site: Site) -> None:
@@ -329,8 +328,8 @@ def test_a_worker_that_drains_takes_nothing_more(site: Site) -> None:
     presence.drain(site.database, site.worker)
     assert site.try_claim() is None
     other = presence.register(site.database, "worker", slots=1)
-    held = site.try_claim(worker=other)
-    assert held is not None and held.job_id == job
+    lease = site.try_claim(worker=other)
+    assert lease is not None and lease.job_id == job
 
 
 @postgresql_only
@@ -381,7 +380,7 @@ def test_two_claimers_that_look_at_two_full_remotes_in_different_orders(
         found = look(connection, lane, now, full)
         return found[::-1] if getattr(backwards, "on", False) else found
 
-    def claim(worker: presence.Worker) -> Claim | None:
+    def claim(worker: presence.Worker) -> Lease | None:
         backwards.on = worker is workers[1]
         return site.try_claim(worker=worker)
 
@@ -395,27 +394,27 @@ def test_a_claimer_and_whoever_has_the_job_do_not_wait_for_each_other(
 ) -> None:
     """A chunk that is written twice has its worker looked up by the database, which a claimer has locked."""
     site.store(1, 1)
-    held = site.claim()
+    lease = site.claim()
     look, has_job, claims_it = claims._candidates, threading.Event(), threading.Event()
 
     def look_then_tell(*arguments: object) -> object:
         claims_it.set()  # the worker's row is locked by now
         return look(*arguments)  # type: ignore[arg-type]
 
-    def claim() -> Claim | None:
+    def claim() -> Lease | None:
         assert has_job.wait(20)
         return site.try_claim()
 
     def write() -> None:
         def work(connection: Any) -> None:
-            lease.fence(connection, held)
+            leases.fence(connection, lease)
             has_job.set()
             assert claims_it.wait(20)
-            ledger.recount(connection, held.chunk_id)
+            ledger.recount(connection, lease.chunk_id)
 
         site.database.write(work)
 
     monkeypatch.setattr(claims, "_candidates", look_then_tell)
     claimed, written = together(claim, write)
-    assert isinstance(claimed, Claim) and written is None
+    assert isinstance(claimed, Lease) and written is None
     site.check()

@@ -69,7 +69,7 @@ _ATTEMPT = sa.insert(AttemptRow.__table__)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class Lease:
     """The right to work on one chunk, as long as the lease is renewed."""
 
     chunk_id: int
@@ -92,7 +92,7 @@ class Claim:
     limits: Limits | None = None
 
 
-def claim(database: Database, lane: str, worker: Worker, *, lease_seconds: float, jitter: float = 0.0) -> Claim | None:
+def take(database: Database, lane: str, worker: Worker, *, lease_seconds: float, jitter: float = 0.0) -> Lease | None:
     """The best due chunk of a lane for this worker; None when nothing is due or every gate is closed.
 
     Gates: the worker's slots for this lane, and what the governor says of each remote. A closed gate writes no attempt
@@ -100,7 +100,7 @@ def claim(database: Database, lane: str, worker: Worker, *, lease_seconds: float
     0..1.
     """
     while True:
-        found = database.write(lambda connection: _claim(database, connection, lane, worker, lease_seconds))
+        found = database.write(lambda connection: _take(database, connection, lane, worker, lease_seconds))
         if not isinstance(found, _Closed):
             return found
         governor.put_off(database, found.remote_id, found.kind, ignore_window=found.ignore_window, jitter=jitter)
@@ -115,9 +115,9 @@ class _Closed:
     ignore_window: bool
 
 
-def _claim(
+def _take(
     database: Database, connection: Connection, lane: str, worker: Worker, lease_seconds: float
-) -> Claim | _Closed | None:
+) -> Lease | _Closed | None:
     own = {"worker": worker.id}
     if connection.execute(_SLOTS, own).scalar():  # it drains
         return None
@@ -134,13 +134,13 @@ def _claim(
         # Rolling back to the savepoint gives the locks of job and remote back before the next job's is asked for:
         # holding on to them, two claimers that look at two jobs in different orders would wait for each other.
         with connection.begin_nested() as savepoint:
-            held = _take(connection, best, lane, worker, now, lease_seconds, full, more=len(candidates) > 1)
-            if held is not None:
-                return held
+            lease = _lease(connection, best, lane, worker, now, lease_seconds, full, more=len(candidates) > 1)
+            if lease is not None:
+                return lease
             savepoint.rollback()
 
 
-def _take(
+def _lease(
     connection: Connection,
     best: _Candidate,
     lane: str,
@@ -150,7 +150,7 @@ def _take(
     full: set[tuple[int, bool]],
     *,
     more: bool,
-) -> Claim | _Closed | None:
+) -> Lease | _Closed | None:
     """Lock the job and the remote and take the chunk; None when the remote is `full` or somebody was faster."""
     job = connection.execute(_JOB, {"job": best.job_id}).one()
     gate = Gate()
@@ -194,7 +194,7 @@ def _take(
         f"chunk {best.id} ({best.kind}) on {worker.name}, process {os.getpid()}",
     )
     ledger.derive(connection, job.id, now)
-    return Claim(
+    return Lease(
         chunk_id=best.id,
         job_id=job.id,
         fence=taken.fence,

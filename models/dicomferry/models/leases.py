@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import breaker, ledger, twin_store
 from dicomferry.models import signals as signals_of
 from dicomferry.models.chunk_end import leave, left
-from dicomferry.models.claim import PLAN, Claim
+from dicomferry.models.claims import PLAN, Lease
 from dicomferry.models.database import Database, locking, run_many
 from dicomferry.models.errors import LeaseLost
 from dicomferry.models.loss import MAX_DEATHS as MAX_DEATHS
@@ -45,31 +45,31 @@ _ATTEMPT = sa.update(AttemptRow.__table__).where(  # type: ignore[arg-type]
 _FRUITFUL = {"barren": 0, "deaths": 0}
 
 
-def renew(database: Database, held: Claim, worker: Worker, *, lease_seconds: float) -> Signals:
+def renew(database: Database, lease: Lease, worker: Worker, *, lease_seconds: float) -> Signals:
     """Make the lease last `lease_seconds` from now; raises LeaseLost when it is no longer ours."""
 
     def work(connection: Connection) -> Signals:
         now = database.now(connection)
-        _fenced(connection, held, lease_until=now + timedelta(seconds=lease_seconds), leased_at=now)
-        return _signals(database, connection, held, worker)
+        _fenced(connection, lease, lease_until=now + timedelta(seconds=lease_seconds), leased_at=now)
+        return _signals(database, connection, lease, worker)
 
     return database.write(work)
 
 
-def signals(database: Database, held: Claim, worker: Worker) -> Signals:
+def signals(database: Database, lease: Lease, worker: Worker) -> Signals:
     """What was asked of the attempt meanwhile; nothing is renewed."""
-    return database.read(lambda connection: _signals(database, connection, held, worker))
+    return database.read(lambda connection: _signals(database, connection, lease, worker))
 
 
-def _signals(database: Database, connection: Connection, held: Claim, worker: Worker) -> Signals:
+def _signals(database: Database, connection: Connection, lease: Lease, worker: Worker) -> Signals:
     now = database.now(connection)
-    found = signals_of.read(connection, held.job_id, worker.id, now, plan=held.kind == PLAN)
+    found = signals_of.read(connection, lease.job_id, worker.id, now, plan=lease.kind == PLAN)
     if found is None:
-        raise LeaseLost(f"chunk {held.chunk_id}: job {held.job_id} is not on record any more")
+        raise LeaseLost(f"chunk {lease.chunk_id}: job {lease.job_id} is not on record any more")
     return found
 
 
-def record(database: Database, held: Claim, outcomes: Sequence[Outcome], *, in_flight: int | None = None) -> None:
+def record(database: Database, lease: Lease, outcomes: Sequence[Outcome], *, in_flight: int | None = None) -> None:
     """Write down what came of some items; raises LeaseLost when the chunk is no longer ours.
 
     `in_flight` is the item that is about to be tried; careful attempts say so, to know on what a worker died.
@@ -79,20 +79,20 @@ def record(database: Database, held: Claim, outcomes: Sequence[Outcome], *, in_f
 
     def work(connection: Connection) -> None:
         if frees:
-            lock_job(connection, held.job_id)
-        _fenced(connection, held, in_flight_item_id=in_flight)
-        write_outcomes(connection, held.chunk_id, outcomes)
+            lock_job(connection, lease.job_id)
+        _fenced(connection, lease, in_flight_item_id=in_flight)
+        write_outcomes(connection, lease.chunk_id, outcomes)
         if frees:
-            twin_store.come_back(connection, held.job_id, held.chunk_id, outcomes)
+            twin_store.come_back(connection, lease.job_id, lease.chunk_id, outcomes)
 
     database.write(work)
 
 
-def fenced(database: Database, held: Claim, work: Callable[[Connection], _T], **values: object) -> _T:
+def fenced(database: Database, lease: Lease, work: Callable[[Connection], _T], **values: object) -> _T:
     """One transaction with the chunk's row locked and `values` set on it; raises LeaseLost when it is not ours now."""
 
     def both(connection: Connection) -> _T:
-        _fenced(connection, held, **values)
+        _fenced(connection, lease, **values)
         return work(connection)
 
     return database.write(both)
@@ -127,11 +127,13 @@ def write_outcomes(connection: Connection, chunk_id: int, outcomes: Sequence[Out
     ledger.recount(connection, chunk_id, **(_FRUITFUL if finished else {}))
 
 
-def _fenced(connection: Connection, held: Claim, **values: object) -> None:
+def _fenced(connection: Connection, lease: Lease, **values: object) -> None:
     """Update the chunk if it is still ours, which locks its row; raises LeaseLost otherwise."""
-    updated = connection.execute(_FENCED, {"chunk": held.chunk_id, "held": held.fence, "fence": held.fence, **values})
+    updated = connection.execute(
+        _FENCED, {"chunk": lease.chunk_id, "held": lease.fence, "fence": lease.fence, **values}
+    )
     if not updated.rowcount:
-        raise LeaseLost(f"chunk {held.chunk_id}: fence {held.fence} is no longer the current one")
+        raise LeaseLost(f"chunk {lease.chunk_id}: fence {lease.fence} is no longer the current one")
 
 
 def lock_job(connection: Connection, job_id: int) -> tuple[bool, bool]:
@@ -142,19 +144,19 @@ def lock_job(connection: Connection, job_id: int) -> tuple[bool, bool]:
     return row.cancel_asked, row.hold_asked
 
 
-def fence(connection: Connection, held: Claim, **values: object) -> tuple[bool, bool]:
+def fence(connection: Connection, lease: Lease, **values: object) -> tuple[bool, bool]:
     """Lock the job and the chunk for a write of the plan; says whether cancel and hold are asked for.
 
     Raises LeaseLost when the chunk is no longer ours.
     """
-    asked = lock_job(connection, held.job_id)
-    _fenced(connection, held, **values)
+    asked = lock_job(connection, lease.job_id)
+    _fenced(connection, lease, **values)
     return asked
 
 
 def finish(
     database: Database,
-    held: Claim,
+    lease: Lease,
     *,
     end: AttemptEnd,
     decision: Decision | None,
@@ -175,33 +177,33 @@ def finish(
     """
 
     def work(connection: Connection) -> None:
-        cancel, hold = fence(connection, held, **(values or {}))
+        cancel, hold = fence(connection, lease, **(values or {}))
         now = database.now(connection)
         if decision and (decision.for_all or decision.leave_until):
-            breaker.failed(connection, held.remote_id, held.chunk_id, decision, now, detail)
-        elif held.kind != PLAN and (finished_items or end is AttemptEnd.COMPLETED):
-            breaker.mended(connection, held.remote_id, held.chunk_id, held.fence, now)
-        write_outcomes(connection, held.chunk_id, outcomes)
-        twin_store.come_back(connection, held.job_id, held.chunk_id, outcomes)
+            breaker.failed(connection, lease.remote_id, lease.chunk_id, decision, now, detail)
+        elif lease.kind != PLAN and (finished_items or end is AttemptEnd.COMPLETED):
+            breaker.mended(connection, lease.remote_id, lease.chunk_id, lease.fence, now)
+        write_outcomes(connection, lease.chunk_id, outcomes)
+        twin_store.come_back(connection, lease.job_id, lease.chunk_id, outcomes)
         if last:
             last(connection)
         if planned:
-            connection.execute(sa.update(JobRow).where(JobRow.id == held.job_id).values(planned=True))
-            numbers = ledger.tally(connection, held.job_id)
+            connection.execute(sa.update(JobRow).where(JobRow.id == lease.job_id).values(planned=True))
+            numbers = ledger.tally(connection, lease.job_id)
             ledger.add_event(
                 connection,
-                held.job_id,
+                lease.job_id,
                 now,
                 "planned",
                 f"{numbers.total:,} item{'s' if numbers.total != 1 else ''} found",
             )
-        complete = planned or (held.kind != PLAN and not left(connection, held.chunk_id))
+        complete = planned or (lease.kind != PLAN and not left(connection, lease.chunk_id))
         asked = not complete and decision is None and (cancel or hold)
         connection.execute(
             _ATTEMPT,
             {
-                "chunk": held.chunk_id,
-                "held": held.fence,
+                "chunk": lease.chunk_id,
+                "held": lease.fence,
                 "end": (AttemptEnd.CANCELLED if cancel else AttemptEnd.INTERRUPTED) if asked else end,
                 "ended_at": now,
                 "reason": decision.reason if decision else None,
@@ -211,8 +213,8 @@ def finish(
         )
         leave(
             connection,
-            held.job_id,
-            held.chunk_id,
+            lease.job_id,
+            lease.chunk_id,
             now,
             cancel=cancel,
             hold=hold,
@@ -220,33 +222,33 @@ def finish(
             decision=decision,
         )
         if finished_items and not (decision and decision.for_all):
-            ledger.answered(connection, held.chunk_id)
+            ledger.answered(connection, lease.chunk_id)
         if decision and decision.next is Next.RETRY and decision.reason and not complete:
             pause = ((decision.at or now) - now).total_seconds()
             when = f"next try in {pause:.0f} s" if pause >= 0.5 else "tried again at once"
             ledger.add_event(
                 connection,
-                held.job_id,
+                lease.job_id,
                 now,
                 "retry",
-                f"chunk {held.chunk_id}: {detail or decision.reason}, {when}",
+                f"chunk {lease.chunk_id}: {detail or decision.reason}, {when}",
             )
             if decision.for_all:
-                ledger.postpone(connection, held.chunk_id, decision, now)
-        ledger.derive(connection, held.job_id, now)
+                ledger.postpone(connection, lease.chunk_id, decision, now)
+        ledger.derive(connection, lease.job_id, now)
 
     database.write(work)
 
 
-def ended_alike(database: Database, held: Claim, reason: str | None) -> int:
+def ended_alike(database: Database, lease: Lease, reason: str | None) -> int:
     """How many of the chunk's fruitless attempts in a row, counted back from this one, ended for this reason."""
 
     def work(connection: Connection) -> int:
         query = (
             sa.select(AttemptRow.reason)
-            .where(AttemptRow.chunk_id == held.chunk_id, AttemptRow.fence < held.fence)
+            .where(AttemptRow.chunk_id == lease.chunk_id, AttemptRow.fence < lease.fence)
             .order_by(AttemptRow.fence.desc())
-            .limit(held.barren)
+            .limit(lease.barren)
         )
         reasons = connection.execute(query).scalars()
         return sum(1 for _ in itertools.takewhile(lambda found: found == reason, reasons))
