@@ -21,8 +21,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _COLUMNS = (
     "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
     "max_associations", "max_moves", "max_uids", "find_cap", "relational", "numbers", "prefer_syntax",
-    "timeouts", "quirks",
-    "coerces", "trust_answers",
+    "timeouts", "quirks", "coerces", "trust_answers",
     "window", "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
 )  # fmt: skip
 _TABLE = (
