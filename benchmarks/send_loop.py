@@ -12,10 +12,10 @@ from pathlib import Path
 
 from benchmarks import data, receivers
 from benchmarks.harness import Measured, Row, interleave, timed_process
-from dicomferry.models.remote import Remote
-from dicomferry.workers import part10
+from dicomferry.models.rules.remote import Remote
 from dicomferry.workers.dimse.local_instance import LocalInstance
 from dicomferry.workers.dimse.store import send
+from dicomferry.workers.files import part10
 
 ROWS = (("MR", 2000), ("CT", 400), ("XL", 12))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import data
 from benchmarks.harness import Measured, Row, Run, interleave
-from dicomferry.workers.inventory import inventory
+from dicomferry.workers.sending.inventory import inventory
 
 FILES = 10_000
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from dicomferry.models.tables import JobRow
+from dicomferry.models.record.tables.jobs import JobRow
 from support import samples
 from support.installation import Installation, Up, until
 from support.peers import Orthanc, StoreScp

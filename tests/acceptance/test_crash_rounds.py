@@ -22,9 +22,9 @@ import pytest
 import sqlalchemy as sa
 from redis import Redis
 
-from dicomferry.models.tables import AttemptRow, JobRow
-from dicomferry.workers.celery_app import create
-from dicomferry.workers.tasks import RING
+from dicomferry.models.record.tables.jobs import AttemptRow, JobRow
+from dicomferry.workers.doorbell.celery_app import create
+from dicomferry.workers.doorbell.tasks import RING
 from support import samples
 from support.installation import Up, until
 from support.peers import PostgresCluster

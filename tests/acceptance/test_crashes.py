@@ -20,10 +20,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models.state import AttemptEnd, ItemState
-from dicomferry.models.tables import AttemptRow, ChunkRow, EventRow, JobRow
-from dicomferry.workers.celery_app import create
-from dicomferry.workers.tasks import RING
+from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, EventRow, JobRow
+from dicomferry.models.rules.state import AttemptEnd, ItemState
+from dicomferry.workers.doorbell.celery_app import create
+from dicomferry.workers.doorbell.tasks import RING
 from support import samples
 from support.installation import until
 from support.peers import Orthanc, PostgresCluster, RedisServer, StoreScp

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models.tables import AttemptRow, ChunkRow, JobRow
+from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, JobRow
 from support import samples
 from support.installation import Installation, until
 from support.peers import StoreScp

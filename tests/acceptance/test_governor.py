@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models.pacing import BURST_SECONDS
+from dicomferry.models.rules.pacing import BURST_SECONDS
 from support import samples
 from support.bench import Bench, Store
 from support.installation import Installation, until

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from dicomferry.models import job_store, job_view, leases, remote_store, schema, spec
-from dicomferry.models.database import Database
-from dicomferry.models.state import FINAL_JOB_STATES, ChunkState
-from dicomferry.models.tables import ChunkRow
+from dicomferry.models.documents import jobs
+from dicomferry.models.record import schema
+from dicomferry.models.record.database import Database
+from dicomferry.models.record.jobs import leases, verbs
+from dicomferry.models.record.remotes import book
+from dicomferry.models.record.tables.jobs import ChunkRow
+from dicomferry.models.rules import spec
+from dicomferry.models.rules.state import FINAL_JOB_STATES, ChunkState
 from support import samples
 from support.bench import Bench
 
@@ -56,9 +60,9 @@ def test_files_that_kill_the_process_that_plans(tmp_path: Path) -> None:
     environment = {**os.environ, "DICOMFERRY_HOME": str(home)}
     deaths = 0
     with Bench() as bench:
-        remote = remote_store.resolve_id(database, bench.address)
-        job_id = job_store.submit(database, spec.StoreSpec(paths=(str(files),)), remote)
-        while job_view.show(database, job_id)["state"] not in FINAL_JOB_STATES:
+        remote = book.resolve_id(database, bench.address)
+        job_id = verbs.submit(database, spec.StoreSpec(paths=(str(files),)), remote)
+        while jobs.show(database, job_id)["state"] not in FINAL_JOB_STATES:
             done = subprocess.run([sys.executable, "-P", "-c", WORKER], env=environment, capture_output=True, text=True)
             assert done.returncode in (0, -signal.SIGKILL), done.stderr
             deaths += done.returncode != 0
@@ -68,7 +72,7 @@ def test_files_that_kill_the_process_that_plans(tmp_path: Path) -> None:
             due = sa.update(ChunkRow).where(ChunkRow.state == ChunkState.PENDING).values(not_before=ChunkRow.waits_from)
             database.write(lambda connection, due=due: connection.execute(due))  # type: ignore[misc]
         assert set(bench.stores) == samples.uids(good)
-    failed = [row["path"] for row in job_view.items(database, job_id) if row["reason"] == "worker died twice on it"]
+    failed = [row["path"] for row in jobs.items(database, job_id) if row["reason"] == "worker died twice on it"]
     assert sorted(Path(path).name for path in failed) == ["02-poison.dcm", "04-poison.dcm"]
     assert deaths == 5
     database.close()

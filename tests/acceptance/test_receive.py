@@ -12,7 +12,7 @@ import psutil
 import pytest
 from pydicom import dcmread
 
-from dicomferry.workers import archive_check
+from dicomferry.workers.receiving import archive_check
 from support import samples
 from support.compare import assert_same_object
 from support.installation import until

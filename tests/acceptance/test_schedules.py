@@ -7,7 +7,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from dicomferry.models.schedule_tables import ScheduleRow
+from dicomferry.models.record.tables.schedules import ScheduleRow
 from support.installation import until
 from support.peers import StoreScp
 

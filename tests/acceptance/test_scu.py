@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dicomferry.cli.scu.messages import rejection_text
-from dicomferry.models.errors import AssociationRejected
+from dicomferry.models.rules.errors import AssociationRejected
 from support import find_scp, gdcmscu, samples
 from support import scripted_peer as peer
 from support.find_scp import FindScp

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dicomferry.models.remote import Remote
+from dicomferry.models.rules.remote import Remote
 from dicomferry.workers.dimse.local_instance import LocalInstance
 from dicomferry.workers.dimse.store import StoreAnswer, send
 from support import samples

@@ -9,7 +9,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
 
-from dicomferry.workers.part10 import EXPLICIT_LE, IMPLICIT_LE
+from dicomferry.workers.files.part10 import EXPLICIT_LE, IMPLICIT_LE
 from support import samples
 from support.compare import assert_same_object
 from support.peers import StoreScp

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import redis
 
-from dicomferry.models.state import AttemptEnd
+from dicomferry.models.rules.state import AttemptEnd
 from support import samples
 from support.installation import Installation, Up, until
 from support.peers import RedisServer, StoreScp, free_port, require

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models import schema
-from dicomferry.models.database import Database
-
-from .desk import Desk, desk_at
+from dicomferry.models.record import schema
+from dicomferry.models.record.database import Database
+from support.desk import Desk, desk_at
 
 
 @pytest.fixture(scope="session")

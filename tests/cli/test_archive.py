@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import instance_store, job_store
-from dicomferry.models.archive_tables import ArrivalRow, InstanceRow
-from dicomferry.models.instance_store import Arrival, Received
-from dicomferry.models.state import ItemState
-from dicomferry.models.tables import ChunkRow, ItemRow
-from dicomferry.workers.archive import place
+from dicomferry.models.record.archive import index
+from dicomferry.models.record.archive.index import Arrival, Received
+from dicomferry.models.record.jobs import verbs
+from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
+from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow
+from dicomferry.models.rules.state import ItemState
+from dicomferry.workers.receiving.archive import place
 from support import samples
+from support.desk import Desk
 from support.samples import Sample
-
-from .desk import Desk
 
 KEYS = {
     "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "study_instance_uid", "series_instance_uid", "path",
@@ -60,7 +60,7 @@ class Shelf:
                 transfer_syntax_uid=sample.transfer_syntax_uid, study_instance_uid=sample.study_instance_uid,
                 series_instance_uid=sample.series_instance_uid, relation="first", flaw=None, arrival=arrival,
             )  # fmt: skip
-            instance_store.record(self.desk.database, [row])
+            index.record(self.desk.database, [row])
         return replace(sample, path=path)
 
     def belongs_to(self, job_id: int) -> None:
@@ -277,7 +277,7 @@ def test_what_a_pruned_job_brought_is_known_by_its_arrivals(shelf: Shelf) -> Non
     sample = shelf.put()
     job_id = shelf.desk.echo_job()
     shelf.belongs_to(job_id)
-    job_store.cancel(shelf.desk.database, job_id)
+    verbs.cancel(shelf.desk.database, job_id)
     shelf.desk.run("jobs", "prune", "--older-than", "0m", "--yes")
     told = shelf.desk.run("archive", "list", "--job", job_id)
     assert sample.sop_instance_uid in told.stdout and f"job {job_id} was pruned" in told.stderr

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import explanation, instance_store, plan_store
-from dicomferry.models.answers import connections, statuses
-from dicomferry.models.archive_tables import ArrivalRow
-from dicomferry.models.instance_store import Arrival, Received
-from dicomferry.models.state import ItemState
-
-from .desk import ALREADY_THERE, REFUSED, SUCCEEDED, Desk
+from dicomferry.models.record.archive import index
+from dicomferry.models.record.archive.index import Arrival, Received
+from dicomferry.models.record.jobs import plans
+from dicomferry.models.record.tables.archive import ArrivalRow
+from dicomferry.models.rules.answers import connections, explanation, statuses
+from dicomferry.models.rules.state import ItemState
+from support.desk import ALREADY_THERE, REFUSED, SUCCEEDED, Desk
 
 KEYS = {
     "what",
@@ -124,7 +124,7 @@ def test_a_quirk_that_makes_no_sense_is_refused(desk: Desk) -> None:
 
 def test_words_are_offered(desk: Desk) -> None:
     """Completion knows the reason words and the newest jobs."""
-    from dicomferry.cli import completers
+    from dicomferry.cli.frame import completers
 
     assert next(item.value for item in completers.answers("truncated")) == "truncated"
 
@@ -138,7 +138,7 @@ def test_a_conflict_names_its_files(desk: Desk) -> None:
         | {"detail": f"differs from /data/first{number}.dcm"}
         for number in range(7)
     ]
-    plan_store.add_batch(desk.database, held, cursor=None, chunks=[[desk.item(9)]], decided=decided)
+    plans.add_batch(desk.database, held, cursor=None, chunks=[[desk.item(9)]], decided=decided)
     told = desk.run("explain", job_id).stdout
     assert "/data/other0.dcm: differs from /data/first0.dcm" in told
     assert f"and 2 more: `dicomferry jobs items {job_id} --state failed`" in told
@@ -161,7 +161,7 @@ def test_a_conflict_of_what_came_names_both_files(desk: Desk) -> None:
             path=name, size=10, stored_at=now, sop_instance_uid="1.2.3", sop_class_uid="1.2", transfer_syntax_uid="1.2",
             study_instance_uid="1.2", series_instance_uid="1.2.1", relation=relation, flaw=None, arrival=arrival,
         )  # fmt: skip
-        instance_store.record(desk.database, [row])
+        index.record(desk.database, [row])
     change = sa.update(ArrivalRow).values(job_id=job_id)
     desk.database.write(lambda connection: connection.execute(change))
     told = desk.run("explain", job_id).stdout

@@ -13,12 +13,11 @@ from pathlib import Path
 import click
 import pytest
 
-from dicomferry.cli.commands import Group, Root
+from dicomferry.cli.frame.command_classes import Group, Root
 from dicomferry.cli.root import cli
-from dicomferry.models import job_view
+from dicomferry.models.documents import jobs
+from support.desk import SUCCEEDED, Desk
 from support.process import free_port
-
-from .desk import SUCCEEDED, Desk
 
 SCRIPT = (sys.executable, "-m", "dicomferry.cli.main")
 
@@ -186,7 +185,7 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_with_debug(
         raise ZeroDivisionError("by nought")
 
     desk.echo_job()
-    monkeypatch.setattr(job_view, "listing", fail)
+    monkeypatch.setattr(jobs, "listing", fail)
     brief = desk.run("jobs", code=1).stderr
     assert brief == "dicomferry: unexpected ZeroDivisionError: by nought; --debug shows where\n"
     assert "Traceback" in desk.run("jobs", "list", "--debug", code=1).stderr

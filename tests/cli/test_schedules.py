@@ -12,15 +12,16 @@ import click
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.cli import order
+from dicomferry.cli.submit import parsed_command
 from dicomferry.daemon import scheduler
-from dicomferry.models import remote_store, schedule_store, spec
-from dicomferry.models.errors import UsageError
-from dicomferry.models.run_store import Order
+from dicomferry.models.record.remotes import book
+from dicomferry.models.record.schedules import verbs
+from dicomferry.models.record.schedules.runs import Order
+from dicomferry.models.record.tables.jobs import JobRow
+from dicomferry.models.rules import spec
+from dicomferry.models.rules.errors import UsageError
 from dicomferry.models.settings import Settings
-from dicomferry.models.tables import JobRow
-
-from .desk import Desk
+from support.desk import Desk
 
 NIGHT = ("--cron", "30 2 * * *", "--tz", "Europe/Berlin")
 
@@ -32,9 +33,9 @@ def _add(desk: Desk, *words: object, name: str = "nightly", options: tuple[str, 
 
 def _at(desk: Desk, moment: str, name: str = "nightly") -> Order:
     """What a scheduler would submit for a due time."""
-    found = schedule_store.by_name(desk.database, name)
+    found = verbs.by_name(desk.database, name)
     with click.Context(click.Command("scheduler")):
-        return order.of(desk.database, found, datetime.fromisoformat(moment))
+        return parsed_command.of(desk.database, found, datetime.fromisoformat(moment))
 
 
 def test_added_shown_and_removed(desk: Desk) -> None:
@@ -85,7 +86,7 @@ def test_a_command_that_cannot_be_submitted_is_refused(desk: Desk, words: tuple[
     """As `submit` would refuse it, in one line, and nothing is written."""
     result = _add(desk, *words, code=2)
     assert told in result.stderr and len(result.stderr.splitlines()) == 1
-    assert schedule_store.listing(desk.database) == []
+    assert verbs.listing(desk.database) == []
 
 
 @pytest.mark.parametrize(
@@ -102,13 +103,13 @@ def test_rules_that_make_no_sense_are_refused(desk: Desk, options: tuple[str, ..
     """Exit 2, before anything is written."""
     assert told in _add(desk, "echo", "pacs1", options=options, code=2).stderr
     assert "is no name for a schedule" in _add(desk, "echo", "pacs1", name="a b", code=2).stderr
-    assert schedule_store.listing(desk.database) == []
+    assert verbs.listing(desk.database) == []
 
 
 def test_a_name_is_there_once(desk: Desk) -> None:
     """And the word `submit` may stand before the command."""
     _add(desk, "submit", "echo", "pacs1")
-    assert schedule_store.by_name(desk.database, "nightly").words == ("echo", "pacs1")
+    assert verbs.by_name(desk.database, "nightly").words == ("echo", "pacs1")
     assert "there is a schedule nightly already" in _add(desk, "echo", "pacs1", code=2).stderr
 
 
@@ -162,11 +163,11 @@ def test_paths_begin_where_it_was_added(desk: Desk, tmp_path: Path, monkeypatch:
 def test_a_remote_that_is_gone(desk: Desk) -> None:
     """The same words mean the remote of the address book, whoever that is by then."""
     _add(desk, "echo", "pacs1")
-    remote_store.remove(desk.database, "pacs1")
+    book.remove(desk.database, "pacs1")
     with pytest.raises(UsageError, match="no remote 'pacs1'"):
         _at(desk, "2026-07-10T00:30:00+00:00")
-    remote_store.add(desk.database, "pacs1", "NEW@127.0.0.1:105")
-    assert _at(desk, "2026-07-10T00:30:00+00:00").remote_id == remote_store.resolve_id(desk.database, "pacs1")
+    book.add(desk.database, "pacs1", "NEW@127.0.0.1:105")
+    assert _at(desk, "2026-07-10T00:30:00+00:00").remote_id == book.resolve_id(desk.database, "pacs1")
 
 
 def test_pause_run_resume(desk: Desk) -> None:
@@ -205,7 +206,7 @@ def test_hints_are_for_people(desk: Desk, tmp_path: Path, monkeypatch: pytest.Mo
 
     def once(settings: Settings, interpret: scheduler.Interpret) -> int:
         stderr = sys.stderr
-        found = schedule_store.by_name(desk.database, "nightly")
+        found = verbs.by_name(desk.database, "nightly")
         assert isinstance(interpret(desk.database, found, datetime.now(UTC)).what, spec.MoveSpec)
         assert sys.stderr is stderr
         return 0

@@ -8,7 +8,9 @@ from datetime import datetime
 
 import pytest
 
-from dicomferry.models import call_store, presence, remote_store
+from dicomferry.models.record import presence
+from dicomferry.models.record.archive import calls
+from dicomferry.models.record.remotes import book
 from support import samples
 from support.caller import EXPLICIT, Caller, association
 from support.installation import until
@@ -41,8 +43,8 @@ def test_title_and_address_may_both_be_asked_for() -> None:
     """scp.accept = "both": an AE title that is printed somewhere opens nothing from another address."""
     host = outsider()
     with storage_scp(scp__host="0.0.0.0", scp__accept="both") as scp:
-        remote_store.add(scp.database, "pacs1", f"PACS1@{host}:104")
-        remote_store.add(scp.database, "pacs2", "PACS2@192.0.2.1:104")
+        book.add(scp.database, "pacs1", f"PACS1@{host}:104")
+        book.add(scp.database, "pacs2", "PACS2@192.0.2.1:104")
         until(lambda: rejected(host, scp.port, "PACS1") is None, "the new remote is known")
         assert rejected(host, scp.port, "PACS2") == (1, 1, 3)
         assert rejected(host, scp.port, "STRANGER") == (1, 1, 3)
@@ -66,7 +68,7 @@ def test_all_addresses_of_this_machine_are_listened_on() -> None:
     host = outsider()
     data = samples.encoded(samples.dataset(size=16), EXPLICIT)
     with storage_scp(scp__host="::") as scp:
-        remote_store.add(scp.database, "pacs1", f"PACS1@{host}:104")
+        book.add(scp.database, "pacs1", f"PACS1@{host}:104")
         assert rejected("::1", scp.port, "TESTER") is None
         until(lambda: rejected(host, scp.port, "WHOEVER") is None, "its address is known")
         with Caller(scp.port) as caller:
@@ -84,8 +86,8 @@ def test_a_mute_name_server_takes_no_sign_of_life() -> None:
     """The sign of life waits for nothing else, and callers that are known by their address come in meanwhile."""
     host = outsider()
     with storage_scp(module="support.mute_names_scp", scp__host="0.0.0.0") as scp:
-        remote_store.add(scp.database, "mute", "MUTE@pacs.example:104")
-        remote_store.add(scp.database, "pacs1", f"PACS1@{host}:104")
+        book.add(scp.database, "mute", "MUTE@pacs.example:104")
+        book.add(scp.database, "pacs1", f"PACS1@{host}:104")
         until(lambda: rejected(host, scp.port, "SOMEBODY") is None, "its address is known")
 
         def seen() -> datetime | None:
@@ -94,4 +96,4 @@ def test_a_mute_name_server_takes_no_sign_of_life() -> None:
 
         signs = {until(seen, "it lives")}
         until(lambda: signs.add(seen()) or len(signs) >= 3, "signs of life go on")  # type: ignore[func-returns-value]
-        assert call_store.living_scps(scp.database)
+        assert calls.living_scps(scp.database)

@@ -9,8 +9,9 @@ import pytest
 
 from dicomferry.daemon.pool_watch import LEASES, PoolWatch
 from dicomferry.daemon.sign_of_life import SignOfLife
-from dicomferry.models import claims, presence
-from dicomferry.models.errors import OutOfReach
+from dicomferry.models.record import presence
+from dicomferry.models.record.jobs import claims
+from dicomferry.models.rules.errors import OutOfReach
 from support.inline import Inline
 
 LEASE = 30.0

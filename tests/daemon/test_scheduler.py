@@ -11,12 +11,17 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import job_store, remote_store, run_store, schedule_store, schema, spec, timetable
-from dicomferry.models.database import AnyRow, Database
-from dicomferry.models.schedule_tables import RunRow, ScheduleRow
-from dicomferry.models.state import JobState
-from dicomferry.models.tables import JobRow
-from dicomferry.models.timetable import CatchUp, Overlap, Policy
+from dicomferry.models.record import schema
+from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.jobs import verbs as job_store
+from dicomferry.models.record.remotes import book
+from dicomferry.models.record.schedules import runs as run_store
+from dicomferry.models.record.schedules import verbs as schedule_store
+from dicomferry.models.record.tables.jobs import JobRow
+from dicomferry.models.record.tables.schedules import RunRow, ScheduleRow
+from dicomferry.models.rules import spec, timetable
+from dicomferry.models.rules.state import JobState
+from dicomferry.models.rules.timetable import CatchUp, Overlap, Policy
 from support.installation import until
 from support.schedulers import ClockFile, by_the_hours, once_a_day, schedulers
 
@@ -51,7 +56,7 @@ class World:
         self.clock = ClockFile(folder / "clock", begin)
         self.database = Database(url, patience=60, clock=self.clock)
         schema.upgrade(self.database)
-        remote_store.add(self.database, "pacs1", "PACS1@127.0.0.1:104")
+        book.add(self.database, "pacs1", "PACS1@127.0.0.1:104")
         for name, (cron, zone, words, catch_up) in SCHEDULES.items():
             schedule_store.add(
                 self.database,

@@ -17,8 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dicomferry.models import presence, remote_store
-from dicomferry.workers import archive_check
+from dicomferry.models.record import presence
+from dicomferry.models.record.remotes import book
+from dicomferry.workers.receiving import archive_check
 from support import caller as calls
 from support import samples
 from support import scripted_peer as peer
@@ -108,7 +109,7 @@ def test_known_callers_are_taken_and_others_told_apart() -> None:
     with storage_scp(scp__host="0.0.0.0") as scp:
         assert rejected("127.0.0.1", scp.port, "STRANGER") is None
         assert rejected(host, scp.port, "Pacs1") == (1, 1, 3)
-        remote_store.add(scp.database, "pacs1", "PACS1@192.0.2.1:104", also_from=["MOVER", "198.51.100.0/24"])
+        book.add(scp.database, "pacs1", "PACS1@192.0.2.1:104", also_from=["MOVER", "198.51.100.0/24"])
         # What was refused a moment ago is looked up again after a second at most.
         until(lambda: rejected(host, scp.port, "PACS1") is None, "the new remote is known")
         assert rejected(host, scp.port, "MOVER") is None
@@ -117,7 +118,7 @@ def test_known_callers_are_taken_and_others_told_apart() -> None:
         assert "PACS1" in record["why"] and "case-sensitive" in record["why"]
         assert "dicomferry remote add" in record["advice"] and "scp.accept" in record["advice"]
         assert (record["calling_ae_title"], record["address"]) == ("pacs1", host)
-        remote_store.change(scp.database, "pacs1", None, also_from=[f"{host}/32"])
+        book.change(scp.database, "pacs1", None, also_from=[f"{host}/32"])
         until(lambda: rejected(host, scp.port, "WHOEVER") is None, "its network is known")
 
 
@@ -131,7 +132,7 @@ def test_anybody_is_taken_if_that_is_set() -> None:
 def test_a_remote_prefers_its_syntax(scp: StorageScp) -> None:
     """`--prefer-syntax` of the remote whose AE title calls."""
     jpeg = "1.2.840.10008.1.2.4.50"
-    remote_store.add(scp.database, "pacs1", "PACS1@192.0.2.1:104", prefer_syntax="compressed")
+    book.add(scp.database, "pacs1", "PACS1@192.0.2.1:104", prefer_syntax="compressed")
 
     def chosen() -> str:
         with Caller(scp.port) as caller:

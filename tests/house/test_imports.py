@@ -15,7 +15,7 @@ FOLDERS = ("cli", "daemon", "workers", "models")
 MAX_LINES = 400
 
 BROKER_LIBRARIES = {"celery", "kombu", "redis", "billiard", "valkey"}
-CELERY_MODULES = {"dicomferry.workers.celery_app", "dicomferry.workers.tasks"}
+CELERY_MODULES = {"dicomferry.workers.doorbell.celery_app", "dicomferry.workers.doorbell.tasks"}
 PURE = {
     f"dicomferry.models.{name}"
     for name in (
@@ -25,7 +25,7 @@ PURE = {
         "matching", "lists", "spreadsheet", "moments", "folding", "wildcards", "target", "rounds",
     )
 }  # fmt: skip
-PURE_LIBRARIES = {"dicomferry.models.timetable": {"cronsim"}}
+PURE_LIBRARIES = {"dicomferry.models.rules.timetable": {"cronsim"}}
 """Arithmetic of others that a pure module may use: no input, no output, no state."""
 
 

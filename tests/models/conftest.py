@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import schema
-from dicomferry.models.database import Database
-from dicomferry.models.tables import Base
-from dicomferry.models.waits import StepWatch
+from dicomferry.models.record import schema
+from dicomferry.models.record.database import Database
+from dicomferry.models.record.tables.jobs import Base
+from dicomferry.models.rules.waits import StepWatch
 from support.peers import PostgresCluster
-
-from .site import Clock, Site
+from support.record_site import Clock, Site
 
 BACKENDS = ("sqlite", "postgresql")
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import job_store, presence
-from dicomferry.models.governor_tables import GovernorRow
-from dicomferry.workers import chronicle
-from dicomferry.workers.chronicle import Chronicle
-
-from .site import Site
+from dicomferry.daemon import chronicle
+from dicomferry.daemon.chronicle import Chronicle
+from dicomferry.models.record import presence
+from dicomferry.models.record.jobs import verbs
+from dicomferry.models.record.tables.governor import GovernorRow
+from support.record_site import Site
 
 
 class Log:
@@ -45,7 +45,7 @@ def test_the_log_knows_jobs(site: Site, log: Log) -> None:
     lease = site.claim("quick")
     assert lease is not None
     told.look()
-    job_store.hold(site.database, job_id)
+    verbs.hold(site.database, job_id)
     told.look()
     told.look()
     assert log.messages[:2] == ["job submitted", "job begun"]

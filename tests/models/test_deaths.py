@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models import job_store, leases, plan_store, retry, spec
-from dicomferry.models.state import ChunkState, ItemState, JobState
-from dicomferry.models.tables import EventRow
-
-from .site import LEASE, Site
+from dicomferry.models.record.jobs import leases, plans, verbs
+from dicomferry.models.record.tables.jobs import EventRow
+from dicomferry.models.rules import retry, spec
+from dicomferry.models.rules.state import ChunkState, ItemState, JobState
+from support.record_site import LEASE, Site
 
 NUMBER = 10
 
@@ -21,11 +21,11 @@ NUMBER = 10
 def retrieve(site: Site) -> int:
     """A retrieve of some studies, planned: a chunk for each."""
     rows = tuple((number, (("0020000D", f"1.2.3.{number}"),)) for number in range(2, 2 + NUMBER))
-    job_id = job_store.submit(site.database, spec.GetSpec(identifiers=rows, level="study"), site.remote_id)
+    job_id = verbs.submit(site.database, spec.GetSpec(identifiers=rows, level="study"), site.remote_id)
     lease = site.claim_plan(job_id)
     common = {"kind": "request", "is_first": True, "state": ItemState.PENDING}
     chunks = [[{**common, "row": row, "identifier": [list(key) for key in keys]}] for row, keys in rows]
-    plan_store.add_batch(site.database, lease, cursor=b"end", chunks=chunks, decided=())
+    plans.add_batch(site.database, lease, cursor=b"end", chunks=chunks, decided=())
     site.finish(lease, planned=True)
     return job_id
 

@@ -9,7 +9,7 @@ import pytest
 
 from dicomferry.models.durable import make_folder
 from dicomferry.models.settings import prepare_home
-from dicomferry.workers.archive import OWN, Archive
+from dicomferry.workers.receiving.archive import OWN, Archive
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from dicomferry.models import job_store, leases, presence, prune_store
-from dicomferry.models.database import Database
-from dicomferry.models.errors import LeaseLost, Locked, OutOfReach
-from dicomferry.models.state import AttemptEnd, ChunkState
-from dicomferry.models.tables import ChunkRow, JobRow, MoveRow, TurnRow
-
-from .site import DONE, LEASE, Site
+from dicomferry.models.record import presence, pruning
+from dicomferry.models.record.database import Database
+from dicomferry.models.record.jobs import leases, verbs
+from dicomferry.models.record.tables.jobs import ChunkRow, JobRow, MoveRow, TurnRow
+from dicomferry.models.rules.errors import LeaseLost, Locked, OutOfReach
+from dicomferry.models.rules.state import AttemptEnd, ChunkState
+from support.record_site import DONE, LEASE, Site
 
 postgresql_only = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 
@@ -129,10 +129,10 @@ def test_an_attempt_whose_job_was_pruned_has_lost_its_lease(site: Site) -> None:
     """
     job_id = site.echo()
     lease = site.claim("quick")
-    job_store.cancel(site.database, job_id)
+    verbs.cancel(site.database, job_id)
     site.lose()
     site.clock.move(86_400.0)
-    list(prune_store.prune(site.database, prune_store.age(site.database, 3600.0, told_within=3600.0)))
+    list(pruning.prune(site.database, pruning.age(site.database, 3600.0, told_within=3600.0)))
     writes = (
         lambda: site.finish(lease, decision=DONE),
         lambda: leases.renew(site.database, lease, site.worker, lease_seconds=LEASE),
@@ -164,10 +164,10 @@ def test_a_persons_verb_is_done_once(site: Site, url: str) -> None:
 
     job_id = site.store(1)
     sa.event.listen(patient.engine, "commit", lose)
-    job_store.hold(patient, job_id)
-    job_store.release(patient, job_id)
-    job_store.cancel(patient, job_id)
-    assert job_store.retry(patient, job_id) == 1
+    verbs.hold(patient, job_id)
+    verbs.release(patient, job_id)
+    verbs.cancel(patient, job_id)
+    assert verbs.retry(patient, job_id) == 1
     assert len(lost) == 8
     assert site.events(job_id)[-7:].count("retry") == 1
     assert site.events(job_id).count("released") == 1

@@ -16,19 +16,22 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dicomferry.models import archive_store, instance_store, remote_store, request_store, schema
-from dicomferry.models.archive_store import File
-from dicomferry.models.archive_tables import ArrivalRow
-from dicomferry.models.claims import Lease
-from dicomferry.models.database import Database
-from dicomferry.models.instance_store import Arrival, Received
-from dicomferry.models.request_store import Listed
-from dicomferry.models.state import ChunkState, ItemState
-from dicomferry.models.tables import ChunkRow, ItemRow
-from dicomferry.models.target import Target
+from dicomferry.models.record import schema
+from dicomferry.models.record.archive import identity, index
+from dicomferry.models.record.archive.identity import File
+from dicomferry.models.record.archive.index import Arrival, Received
+from dicomferry.models.record.database import Database
+from dicomferry.models.record.jobs.claims import Lease
+from dicomferry.models.record.remotes import book
+from dicomferry.models.record.retrieves import expected
+from dicomferry.models.record.retrieves.expected import Listed
+from dicomferry.models.record.tables.archive import ArrivalRow
+from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow
+from dicomferry.models.rules.state import ChunkState, ItemState
+from dicomferry.models.rules.target import Target
+from support.record_site import Clock, Site
 
-from .site import Clock, Site
-from .test_pairing import Desk
+from .record.archive.test_pairing import Desk
 
 SIZE = 100
 STUDIES, SERIES, INSTANCES = ("1", "2"), ("1", "2"), ("7", "8")
@@ -73,7 +76,7 @@ class Archive(RuleBasedStateMachine):
         clock = Clock()
         self.database._clock = clock
         self.desk = Desk(Site(self.database, clock))
-        remote_store.change(self.database, "PACS1", None, max_moves=9, max_associations=9, coerces=coerces)
+        book.change(self.database, "PACS1", None, max_moves=9, max_associations=9, coerces=coerces)
         self.coerces = frozenset((coerces or "").split(",")) - {""}
         self.disk: dict[str, OnDisk] = {}
         self.jobs: dict[int, tuple[Lease, bool]] = {}
@@ -99,8 +102,8 @@ class Archive(RuleBasedStateMachine):
         self.desk.site.set(others.values(not_before=later))
         lease = self.desk.site.claim()
         assert lease.job_id == job_id
-        request_id: int = request_store.state(self.database, lease.chunk_id).row.id
-        request_store.expect(
+        request_id: int = expected.state(self.database, lease.chunk_id).row.id
+        expected.expect(
             self.database,
             lease,
             request_id,
@@ -127,7 +130,7 @@ class Archive(RuleBasedStateMachine):
         )  # fmt: skip
         if found and (outcome == "duplicate" or path in self._rows()):
             return
-        instance_store.record(
+        index.record(
             self.database,
             [
                 Received(
@@ -166,7 +169,7 @@ class Archive(RuleBasedStateMachine):
             self.disk[path].size = SIZE - 1
             return
         if how == "removed":
-            archive_store.make_history(self.database, archive_store.files_at(self.database, [path]))
+            identity.make_history(self.database, identity.files_at(self.database, [path]))
         del self.disk[path]
 
     @precondition(lambda self: any(runs for _, runs in self.jobs.values()))
@@ -187,11 +190,11 @@ class Archive(RuleBasedStateMachine):
         job_id = running[which % len(running)]
         lease, _ = self.jobs[job_id]
         for _ in range(6):
-            found = self.database.read(lambda c: request_store.arrived(c, lease, refetch=False))
+            found = self.database.read(lambda c: expected.arrived(c, lease, refetch=False))
             fine = self._keep([File(one.instance_id, one.path, one.size, one.latest) for one in found])
-            request_store.mark_arrived(self.database, lease, [one for one in found if one.instance_id in fine])
+            expected.mark_arrived(self.database, lease, [one for one in found if one.instance_id in fine])
             self.check()
-        request_store.fail_elsewhere(self.database, lease)
+        expected.fail_elsewhere(self.database, lease)
         for row in self._items():
             if row.job_id == job_id and row.state not in (ItemState.SUCCEEDED, ItemState.WARNING):
                 key = (row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid)
@@ -211,9 +214,9 @@ class Archive(RuleBasedStateMachine):
         for one in files:
             there = self.disk.get(one.path)
             if there is None:
-                archive_store.make_history(self.database, [one])
+                identity.make_history(self.database, [one])
             elif there.size != one.size:
-                archive_store.note_damage(self.database, [(one, "cut")])
+                identity.note_damage(self.database, [(one, "cut")])
             else:
                 fine.add(one.instance_id)
         return fine
@@ -259,7 +262,7 @@ class Archive(RuleBasedStateMachine):
         return [(path, one) for path, one in self.disk.items() if one.size == SIZE and path in rows]
 
     def _rows(self) -> set[str]:
-        return {path for path, _ in archive_store.sizes(self.database)}
+        return {path for path, _ in identity.sizes(self.database)}
 
     def _items(self) -> list[ItemRow]:
         query = sa.select(ItemRow.__table__).where(ItemRow.request_id.is_not(None))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dicomferry.models import settings
-from dicomferry.models.errors import ConfigurationError
+from dicomferry.models.rules.errors import ConfigurationError
 from dicomferry.models.settings import Settings, default_home, load, prepare_home
 
 

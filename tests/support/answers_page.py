@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dicomferry.models import retry
-from dicomferry.models.answers import connections, reasons, statuses
-from dicomferry.models.answers.answer import CHECKS, Answer, Rule
+from dicomferry.models.rules import retry
+from dicomferry.models.rules.answers import connections, reasons, statuses
+from dicomferry.models.rules.answers.answer import CHECKS, Answer, Rule
 
 PAGE = Path(__file__).parents[2] / "docs" / "answers.md"
 _HEADING = ("| {} | reason | about | rule | what to do | clause |", "|---|---|---|---|---|---|")

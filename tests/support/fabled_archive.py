@@ -15,18 +15,22 @@ from typing import Any
 
 import pytest
 
-from dicomferry.models import call_store, instance_store, job_view, presence, query, retrieve_store, spec
-from dicomferry.models.instance_store import Arrival, Received
-from dicomferry.models.query import UNIQUE, Key, Level
-from dicomferry.models.remote import Remote
-from dicomferry.models.target import Target
-from dicomferry.workers import archive_mark
-from dicomferry.workers.archive import Archive
-from dicomferry.workers.dimse import walk
+from dicomferry.models.documents import jobs, retrieves
+from dicomferry.models.record import presence
+from dicomferry.models.record.archive import calls, index
+from dicomferry.models.record.archive.index import Arrival, Received
+from dicomferry.models.rules import query, spec
+from dicomferry.models.rules.query import UNIQUE, Key, Level
+from dicomferry.models.rules.remote import Remote
+from dicomferry.models.rules.target import Target
 from dicomferry.workers.dimse.find import Match
 from dicomferry.workers.dimse.identifier import Answer
-from dicomferry.workers.dimse.retrieval import Report
-from dicomferry.workers.retrieval import asking, expectation, fault
+from dicomferry.workers.dimse.reports import Report
+from dicomferry.workers.finding import listing, walk
+from dicomferry.workers.receiving import archive_mark
+from dicomferry.workers.receiving.archive import Archive
+from dicomferry.workers.retrieval import blame
+from dicomferry.workers.retrieval import requests as asking
 from support.inline import Inline
 
 MR, SYNTAX = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.2.1"
@@ -239,10 +243,10 @@ class FabledSite:
             clock=lambda: (self.inline.clock.time - began).total_seconds(),
             sleep=self.pass_time,
         )
-        monkeypatch.setattr(call_store, "living_scps", lambda *_, **__: frozenset({self.scp.id}))
-        monkeypatch.setattr(fault, "why_nothing_came", lambda *_, **__: None)
+        monkeypatch.setattr(calls, "living_scps", lambda *_, **__: frozenset({self.scp.id}))
+        monkeypatch.setattr(blame, "why_nothing_came", lambda *_, **__: None)
         monkeypatch.setattr(walk, "asker", lambda *_, **__: self._ask)
-        monkeypatch.setattr(expectation, "inquiry", self._inquiry)
+        monkeypatch.setattr(listing, "inquiry", self._inquiry)
         monkeypatch.setattr(asking, "MoveLine", lambda *_: _Line(self))
 
     def _ask(self, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
@@ -284,7 +288,7 @@ class FabledSite:
                 )
             )  # fmt: skip
         if batch:
-            instance_store.record(self.inline.database, batch)
+            index.record(self.inline.database, batch)
 
     def has(self, archive: FabledArchive, place: int) -> bool:
         """Whether an instance lies here as the archive has it."""
@@ -304,5 +308,5 @@ class FabledSite:
         job_id = self.inline.submit(ADDRESS, what)
         self.inline.drain(job_id)
         database = self.inline.database
-        (request,) = retrieve_store.requests(database, job_id)
-        return archive, job_view.show(database, job_id), request
+        (request,) = retrieves.requests(database, job_id)
+        return archive, jobs.show(database, job_id), request

@@ -21,12 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dicomferry.models import instance_store, schema
-from dicomferry.models.database import Database
-from dicomferry.workers import archive_check
-from dicomferry.workers.archive import OWN, Archive
-from dicomferry.workers.indexer import Indexer
-from dicomferry.workers.journal import Journal
+from dicomferry.models.record import schema
+from dicomferry.models.record.archive import index
+from dicomferry.models.record.database import Database
+from dicomferry.workers.receiving import archive_check
+from dicomferry.workers.receiving.archive import OWN, Archive
+from dicomferry.workers.receiving.indexer import Indexer
+from dicomferry.workers.receiving.journal import Journal
 from support import samples
 from support.receiving import EXPLICIT, IMPLICIT, Site, data_of, encoded
 
@@ -133,7 +134,7 @@ def lost(folder: Path, answered: list[Answered]) -> list[str]:
     database = Database(f"sqlite:///{folder / 'rows.db'}")
     try:
         archive_check.recover(archive, database, Journal(archive.root / OWN / "journal").read())
-        rows = {str(row["path"]): row for row in instance_store.listing(database)}
+        rows = {str(row["path"]): row for row in index.listing(database)}
     finally:
         database.close()
     wrong = [f"a row without its file: {path}" for path in rows if not (archive.root / path).is_file()]

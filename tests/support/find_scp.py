@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom.dsutils import encode
 
-from dicomferry.models.remote import Remote, Timeouts
+from dicomferry.models.rules.remote import Remote, Timeouts
 from support import scripted_peer as peer
 from support.bench import Hung
 from support.qr_messages import CANCEL_RQ, ECHO_RQ, FIND_RQ, Message, QrLine, Released, read_message, respond

@@ -13,10 +13,10 @@ import threading
 from typing import Any
 
 from dicomferry.daemon import storage_scp
-from dicomferry.models import instance_store
-from dicomferry.models.database import Database
-from dicomferry.workers import archive_mark
-from dicomferry.workers.archive import Archive
+from dicomferry.models.record.archive import index
+from dicomferry.models.record.database import Database
+from dicomferry.workers.receiving import archive_mark
+from dicomferry.workers.receiving.archive import Archive
 
 STEP, WHEN, NUMBER = os.environ.get("FRAIL_STEP", "none after 0").split()
 
@@ -106,7 +106,7 @@ def main() -> None:
     os.mkdir = _wrap("mkdir", os.mkdir, _made)
     os.fsync = _wrap("fsync", os.fsync, _flushed_folder)
     # The indexer holds the function as a default argument, so its inner half is wrapped.
-    instance_store._record = _wrap("record", instance_store._record, lambda *_: None)
+    index._record = _wrap("record", index._record, lambda *_: None)
     storage_scp.main()
 
 

@@ -15,16 +15,21 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import job_store, ledger, presence, remote_store, retry, schema, spec
-from dicomferry.models.claims import PLAN
-from dicomferry.models.database import AnyRow, Database
-from dicomferry.models.errors import OutOfReach
+from dicomferry.daemon import sweep
+from dicomferry.models.record import presence, schema
+from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.jobs import ledger, verbs
+from dicomferry.models.record.jobs.claims import PLAN
+from dicomferry.models.record.remotes import book
+from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow
+from dicomferry.models.rules import retry, spec
+from dicomferry.models.rules.errors import OutOfReach
+from dicomferry.models.rules.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState, Tally
 from dicomferry.models.settings import Settings
-from dicomferry.models.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState, Tally
-from dicomferry.models.tables import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow
-from dicomferry.workers import attempt, plan, runner, sweep
-from dicomferry.workers.inventory import Cut
-from dicomferry.workers.lanes import InlineDoorbell
+from dicomferry.workers import item_attempt, runner
+from dicomferry.workers.doorbell.lanes import InlineDoorbell
+from dicomferry.workers.sending import plan
+from dicomferry.workers.sending.inventory import Cut
 from support import samples
 from support.samples import Sample
 
@@ -122,7 +127,7 @@ class Inline:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
         self._monkeypatch = monkeypatch
         # What was refused for want of resources is tried again at once; the pauses have a test of their own.
-        monkeypatch.setattr(attempt, "CONGESTION_PAUSES", (0.0, 0.0, 0.0))
+        monkeypatch.setattr(item_attempt, "CONGESTION_PAUSES", (0.0, 0.0, 0.0))
         self.files = folder / "files"
         self.files.mkdir()
         home = folder / "home"
@@ -183,8 +188,8 @@ class Inline:
 
     def submit(self, address: str, what: spec.Spec, **options: Any) -> int:
         """A job on the record; its bell has rung."""
-        remote_id = remote_store.resolve_id(self.database, address)
-        job_id = job_store.submit(self.database, what, remote_id, **options)
+        remote_id = book.resolve_id(self.database, address)
+        job_id = verbs.submit(self.database, what, remote_id, **options)
         self.bell.ring(what.lane)
         return job_id
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import psutil
 
-from dicomferry.workers.lanes import embedded_note
+from dicomferry.workers.doorbell.lanes import embedded_note
 from support.process import LOOPBACK, free_port
 
 SCRIPT = (sys.executable, "-P", "-m", "dicomferry.cli.main")
@@ -120,7 +120,7 @@ class Up:
             children = psutil.Process(self.pid).children()
             worker = _by_command(children, "dicomferry.daemon.worker_role")
             broker = _by_command(children, "valkey-server", "redis-server")
-            celery = _by_command(worker.children() if worker else [], "dicomferry.workers.tasks")
+            celery = _by_command(worker.children() if worker else [], "dicomferry.workers.doorbell.tasks")
             pool = tuple(sorted(child.pid for child in celery.children())) if celery else ()
             return Roles(self.pid, _pid(broker), _pid(worker), _pid(celery), pool)
         return Roles(self.pid, None, None, None, ())

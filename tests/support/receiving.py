@@ -10,17 +10,17 @@ from typing import Any
 
 from pydicom import dcmread
 
-from dicomferry.models.database import Database
-from dicomferry.models.errors import OutOfReach
-from dicomferry.models.instance_store import Received
-from dicomferry.workers import archive_check
-from dicomferry.workers.archive import OWN, Archive, Draft
-from dicomferry.workers.dimse.acceptance import Request
+from dicomferry.models.record.archive.index import Received
+from dicomferry.models.record.database import Database
+from dicomferry.models.rules.errors import OutOfReach
 from dicomferry.workers.dimse.acceptor import Answer, Incoming
-from dicomferry.workers.dimse.contexts import Context
-from dicomferry.workers.indexer import Indexer
-from dicomferry.workers.ingest import Ingest
-from dicomferry.workers.journal import Journal
+from dicomferry.workers.dimse.wire.associate_as_acceptor import Request
+from dicomferry.workers.dimse.wire.contexts import Context
+from dicomferry.workers.receiving import archive_check
+from dicomferry.workers.receiving.archive import OWN, Archive, Draft
+from dicomferry.workers.receiving.indexer import Indexer
+from dicomferry.workers.receiving.ingest import Ingest
+from dicomferry.workers.receiving.journal import Journal
 from support import samples
 
 EXPLICIT = "1.2.840.10008.1.2.1"

@@ -6,10 +6,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicomferry.models import job_view
-from dicomferry.models.database import AnyRow, Database
-from dicomferry.models.state import FINAL_JOB_STATES, AttemptEnd, ChunkState, ItemState, JobState
-from dicomferry.models.tables import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow
+from dicomferry.models.documents import jobs as job_view
+from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow
+from dicomferry.models.rules.state import FINAL_JOB_STATES, AttemptEnd, ChunkState, ItemState, JobState
 
 _COUNTED = (
     ItemState.SUCCEEDED,

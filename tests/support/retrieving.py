@@ -10,14 +10,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicomferry.models import job_store, job_view, presence, remote_store, retrieve_store, spec
-from dicomferry.models.database import AnyRow
-from dicomferry.models.query import Key
+from dicomferry.daemon import sweep
+from dicomferry.models.documents import jobs, retrieves
+from dicomferry.models.record import presence
+from dicomferry.models.record.database import AnyRow
+from dicomferry.models.record.jobs import verbs
+from dicomferry.models.record.remotes import book
+from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, ItemRow, JobRow
+from dicomferry.models.rules import spec
+from dicomferry.models.rules.query import Key
+from dicomferry.models.rules.state import FINAL_JOB_STATES, ChunkState, JobState
 from dicomferry.models.settings import Settings
-from dicomferry.models.state import FINAL_JOB_STATES, ChunkState, JobState
-from dicomferry.models.tables import AttemptRow, ChunkRow, ItemRow, JobRow
-from dicomferry.workers import runner, sweep
-from dicomferry.workers.environment import Environment
+from dicomferry.workers import runner
+from dicomferry.workers.attempts.environment import Environment
 from support.installation import until
 from support.process import LOOPBACK
 from support.scp import StorageScp
@@ -59,7 +64,7 @@ class Site:
         return self.submit(address, spec.GetSpec(identifiers=((None, tuple(keys)),), level=level, **more))
 
     def submit(self, address: str, what: spec.Spec) -> int:
-        return job_store.submit(self.database, what, remote_store.resolve_id(self.database, address))
+        return verbs.submit(self.database, what, book.resolve_id(self.database, address))
 
     def drive(self, job_id: int, seconds: float = 90.0) -> dict[str, Any]:
         """Run what is due until the job has ended or is held; its document then."""
@@ -84,10 +89,10 @@ class Site:
         return JobState(row.state)
 
     def show(self, job_id: int) -> dict[str, Any]:
-        return job_view.show(self.database, job_id)
+        return jobs.show(self.database, job_id)
 
     def items(self, job_id: int) -> list[dict[str, Any]]:
-        return list(job_view.items(self.database, job_id))
+        return list(jobs.items(self.database, job_id))
 
     def reasons(self, job_id: int) -> set[str | None]:
         """Why the instances of a job failed."""
@@ -97,12 +102,12 @@ class Site:
 
     def request(self, job_id: int) -> dict[str, Any]:
         """The one request of a job."""
-        (request,) = retrieve_store.requests(self.database, job_id)
+        (request,) = retrieves.requests(self.database, job_id)
         return request
 
     def rounds(self, job_id: int) -> list[int]:
         """The round of each move, in order."""
-        return [move["round"] for move in retrieve_store.moves(self.database, job_id)]
+        return [move["round"] for move in retrieves.moves(self.database, job_id)]
 
     def rows(self, statement: sa.Select[Any]) -> Sequence[AnyRow]:
         return self.database.read(lambda connection: connection.execute(statement).all())
@@ -116,7 +121,7 @@ class Site:
             lines.append(f"chunk {row.id} {row.kind} {row.state} round {row.round} {row.reason} {row.not_before}")
         for row in self.rows(sa.select(AttemptRow.__table__).where(AttemptRow.job_id == job_id)):
             lines.append(f"attempt {row.fence} {row.started_at} {row.ended_at} {row.end} {row.reason} {row.detail}")
-        lines += [str(move) for move in retrieve_store.moves(self.database, job_id)]
+        lines += [str(move) for move in retrieves.moves(self.database, job_id)]
         kinds = Counter((item["kind"], item["state"], item["reason"], item["detail"]) for item in self.items(job_id))
         lines += [f"{count} items {kind}" for kind, count in kinds.items()]
         return "\n".join(lines)

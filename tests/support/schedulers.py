@@ -12,14 +12,16 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from dicomferry.cli import order
+from dicomferry.cli.submit import parsed_command
 from dicomferry.daemon.scheduler import Scan
-from dicomferry.models.database import Database
+from dicomferry.models.record.database import Database
 
 _MINUTE = timedelta(minutes=1)
 # Forked from a process that has all modules and no connection: a new one takes a moment.
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["support.schedulers", "dicomferry.cli.enqueue", "dicomferry.workers.dimse.identifier"])
+_FORKS.set_forkserver_preload(
+    ["support.schedulers", "dicomferry.cli.submit.command", "dicomferry.workers.dimse.identifier"]
+)
 
 
 class ClockFile:
@@ -43,7 +45,7 @@ def _look(url: str, clock: ClockFile) -> None:
     """What the scheduler role does, with that clock and without a rest."""
     os.environ["DICOMFERRY_DATABASE_URL"] = url
     database = Database(url, patience=60, clock=clock)
-    scan = Scan(database, order.of)
+    scan = Scan(database, parsed_command.of)
     with click.Context(click.Command("scheduler")):
         while True:
             scan()

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dicomferry.models import schema
-from dicomferry.models.database import Database
-from dicomferry.workers.archive import Archive
+from dicomferry.models.record import schema
+from dicomferry.models.record.database import Database
+from dicomferry.workers.receiving.archive import Archive
 from support.process import LOOPBACK, Server
 
 

@@ -32,7 +32,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext
 
-from dicomferry.models.remote import Remote, Timeouts
+from dicomferry.models.rules.remote import Remote, Timeouts
 
 RQ, AC, RJ, DATA, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
 

@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomferry.models import dimse_status, errors, job_store, retry
-from dicomferry.models.answers.statuses import SERVICES
-from dicomferry.models.dimse_status import Rule
-from dicomferry.models.errors import DimseError
-from dicomferry.models.state import JobState
+from dicomferry.models.record.jobs import verbs
+from dicomferry.models.rules import errors, retry
+from dicomferry.models.rules.answers import lookup
+from dicomferry.models.rules.answers.lookup import Rule
+from dicomferry.models.rules.answers.statuses import SERVICES
+from dicomferry.models.rules.errors import DimseError
+from dicomferry.models.rules.state import JobState
 from dicomferry.workers import operations
-from dicomferry.workers.work import Answered, Work
+from dicomferry.workers.attempts.work import Answered, Work
 from support.inline import Inline
 
 Said = int | Callable[[], DimseError]
@@ -49,7 +51,7 @@ class Talk:
 
     def __init__(self, said: list[Said]) -> None:
         self.said: Iterator[Said] = cycle(said)
-        self.heard: dict[int, list[dimse_status.Answer]] = {}
+        self.heard: dict[int, list[lookup.Answer]] = {}
 
     def __call__(self, work: Work) -> Iterator[Answered]:
         opening = next(self.said)
@@ -60,7 +62,7 @@ class Talk:
         for row in work.feed:
             said = next(self.said)
             error = None if isinstance(said, int) else said()
-            answer = dimse_status.for_error(error) if error else work.status("store", int(said))  # type: ignore[arg-type]
+            answer = lookup.for_error(error) if error else work.status("store", int(said))  # type: ignore[arg-type]
             heard = self.heard.setdefault(row.id, [])
             assert not heard or heard[-1].rule not in FINAL, "a final answer was asked for again"
             heard.append(answer)
@@ -99,7 +101,7 @@ def test_every_job_ends_whatever_is_answered(said: list[Said], number: int, cut:
         assert len(site.attempts(job_id)) <= (number * retry.MAX_CHARGES + number) * 15
         if state is JobState.HELD:
             talk.said = chain(repeat(0))
-            job_store.release(site.database, job_id)
+            verbs.release(site.database, job_id)
             site.sweep()
             state = site.drain(job_id)
             talk.check()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models import governor_view, remote_store
-from dicomferry.models.state import JobState
+from dicomferry.models.documents import remotes
+from dicomferry.models.record.remotes import book
+from dicomferry.models.rules.state import JobState
 from support import samples
 from support import scripted_peer as peer
 from support.bench import Bench, Store
@@ -34,23 +35,23 @@ def test_one_look_for_all_that_waits(make: Make) -> None:
     site.cut_at(2)
     files = site.mr(6)
     with Bench(greet=lambda n: [peer.close] if n <= 2 else None) as bench:
-        remote_store.add(site.database, "bench", bench.address)
+        book.add(site.database, "bench", bench.address)
         jobs = [site.store("bench"), site.store("bench")]
         site.run_due()
         assert bench.associations == 1
-        assert governor_view.show(site.database, "bench")["breaker"]["state"] == "open"
+        assert remotes.show(site.database, "bench")["breaker"]["state"] == "open"
         site.clock.move(30)
         site.sweep()
         site.run_due()
         assert bench.associations == 2, "one looks, the others wait for what it finds"
-        found = governor_view.show(site.database, "bench")["breaker"]
+        found = remotes.show(site.database, "bench")["breaker"]
         assert (found["state"], found["failures"], found["reason"]) == ("open", 2, "connection closed")
         site.clock.move(60)
         site.sweep()
         assert [site.drain(job) for job in jobs] == [JobState.SUCCEEDED] * 2
     assert sorted(bench.stores) == sorted([*samples.uids(files)] * 2)
     assert bench.associations == 2 + 1 + 6, "the look, and one for each chunk"
-    assert governor_view.exceptions(site.database) == []
+    assert remotes.exceptions(site.database) == []
 
 
 def test_a_remote_that_goes_down_behind_a_door_that_stays_open(make: Make) -> None:
@@ -59,7 +60,7 @@ def test_a_remote_that_goes_down_behind_a_door_that_stays_open(make: Make) -> No
     site.cut_at(2)
     files = site.mr(4)
     with Bench(greet=lambda n: [peer.close] if 2 <= n <= 7 else None) as bench:
-        remote_store.add(site.database, "bench", bench.address)
+        book.add(site.database, "bench", bench.address)
         assert site.drain(site.store("bench")) is JobState.SUCCEEDED
     assert sorted(bench.stores) == sorted(samples.uids(files))
     assert bench.associations == 1 + 6 + 1 + 1, "six looks in vain, one that is answered, the second chunk"
@@ -74,10 +75,10 @@ def test_a_speed_that_nobody_was_told(make: Make) -> None:
         return 0xA700 if store.number == 6 else 0
 
     with Bench(answer=answer) as bench:
-        remote_store.add(site.database, "bench", bench.address)
+        book.add(site.database, "bench", bench.address)
         job_id = site.store("bench")
         assert site.drain(job_id) is JobState.SUCCEEDED
-    assert governor_view.show(site.database, "bench")["learned"]["instances_per_second"] > 0
+    assert remotes.show(site.database, "bench")["learned"]["instances_per_second"] > 0
     assert len(bench.stores) == 13
 
 
@@ -94,7 +95,7 @@ def test_a_window_that_closes_under_a_running_job(make: Make) -> None:
         return 0
 
     with Bench(answer=answer) as bench:
-        remote_store.add(site.database, "bench", bench.address, window={"hours": "daily 20:00-04:00", "tz": "UTC"})
+        book.add(site.database, "bench", bench.address, window={"hours": "daily 20:00-04:00", "tz": "UTC"})
         job_id = site.store("bench")
         site.run_due()
         (chunk,) = site.chunks(job_id)
@@ -111,7 +112,7 @@ def test_waiting_for_a_window_does_not_tire(make: Make) -> None:
     site = make(retry={"give_up_after": 3 * 3600.0, "first_delay": 3600.0, "max_delay": 3600.0})
     site.mr(1)
     with Bench(greet=lambda _: [peer.send(peer.rejection(2, 3, 2))]) as bench:
-        remote_store.add(site.database, "bench", bench.address, window={"hours": "daily 02:00-03:30", "tz": "UTC"})
+        book.add(site.database, "bench", bench.address, window={"hours": "daily 02:00-03:30", "tz": "UTC"})
         job_id = site.store("bench")
         assert site.drain(job_id) is JobState.HELD
     # Tries at 02:00 and 03:00 of two nights, of which 90 minutes each count, and at 02:00 of the third: three hours.

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models import retry
-from dicomferry.models.database import AnyRow
-from dicomferry.models.state import FINAL_JOB_STATES, JobState, Tally
-from dicomferry.workers import attempt, inventory, operations, part10, plan
-from dicomferry.workers.work import Answered, Work
+from dicomferry.models.record.database import AnyRow
+from dicomferry.models.rules import retry
+from dicomferry.models.rules.state import FINAL_JOB_STATES, JobState, Tally
+from dicomferry.workers import item_attempt, operations
+from dicomferry.workers.attempts.work import Answered, Work
+from dicomferry.workers.files import part10
+from dicomferry.workers.sending import inventory, plan
 from support import samples
 from support.bench import Bench
 from support.inline import Inline, Killed
@@ -27,7 +29,7 @@ SEEDS = range(2)
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
     """An installation whose chunks and batches are small."""
-    monkeypatch.setattr(attempt, "RECORD_SECONDS", 1e9)
+    monkeypatch.setattr(item_attempt, "RECORD_SECONDS", 1e9)
     monkeypatch.setattr(plan, "BATCH_ITEMS", 5)
     with Inline(tmp_path, monkeypatch) as made:
         yield made
@@ -68,7 +70,7 @@ def test_files_that_kill_the_sender(site: Inline, monkeypatch: pytest.MonkeyPatc
 
         return operations.store(replace(work, feed=dying()))
 
-    monkeypatch.setattr(attempt, "OPERATIONS", {**operations.OPERATIONS, "store": store})
+    monkeypatch.setattr(item_attempt, "OPERATIONS", {**operations.OPERATIONS, "store": store})
     with Bench() as bench:
         job_id = site.store(bench.address)
         assert deaths_of(site, job_id, 2 * killers + 3) >= 2 * killers
@@ -121,7 +123,7 @@ def test_a_twin_of_a_file_that_kills(site: Inline, monkeypatch: pytest.MonkeyPat
 
         return operations.store(replace(work, feed=dying()))
 
-    monkeypatch.setattr(attempt, "OPERATIONS", {**operations.OPERATIONS, "store": store})
+    monkeypatch.setattr(item_attempt, "OPERATIONS", {**operations.OPERATIONS, "store": store})
     with Bench() as bench:
         job_id = site.store(bench.address)
         deaths_of(site, job_id, 3)

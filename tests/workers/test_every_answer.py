@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from dicomferry.models import dimse_status, errors, job_answers, job_view, retry
-from dicomferry.models.answers import connections
-from dicomferry.models.answers.answer import Answer, Rule
-from dicomferry.models.answers.statuses import SERVICES, Status
-from dicomferry.models.spec import FindSpec, GetSpec, MoveSpec, Spec
-from dicomferry.models.state import JobState
+from dicomferry.models.documents import job_answers, jobs
+from dicomferry.models.rules import errors, retry
+from dicomferry.models.rules.answers import connections, lookup
+from dicomferry.models.rules.answers.answer import Answer, Rule
+from dicomferry.models.rules.answers.statuses import SERVICES, Status
+from dicomferry.models.rules.spec import FindSpec, GetSpec, MoveSpec, Spec
+from dicomferry.models.rules.state import JobState
 from support import scripted_peer as peer
 from support.bench import Bench, free_port
 from support.find_scp import FindScp, final, identifier, pending
@@ -31,7 +32,7 @@ GOODBYE: Sequence[Step] = (expect(peer.RELEASE_RQ), send(peer.release_pdu(peer.R
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
     hasty = {"acse": 0.2, "first_answer": 0.2, "store_answer": 0.2, "progress": 0.2, "quiet": 0.05, "settle": 0.05}
-    monkeypatch.setattr("dicomferry.workers.dimse.association.RELEASE_SECONDS", 0.2)
+    monkeypatch.setattr("dicomferry.workers.dimse.requestor.RELEASE_SECONDS", 0.2)
     with Inline(tmp_path, monkeypatch, retry={"give_up_after": 600.0}, timeouts=hasty) as made:
         yield made
 
@@ -57,7 +58,7 @@ def rows(service: str) -> Iterator[tuple[int, Status]]:
 
 def shown(site: Inline, job_id: int, answer: Answer, what: str) -> None:
     """State, reason and advice, after all that was due has run."""
-    (item,) = job_view.items(site.database, job_id)
+    (item,) = jobs.items(site.database, job_id)
     (chunk,) = site.chunks(job_id)
     states = {Rule.DONE: "succeeded", Rule.WARNING: "warning", Rule.FINAL: "failed", Rule.AGAIN: "failed"}
     if answer.rule is Rule.BROKEN:
@@ -130,7 +131,7 @@ def test_pending_is_never_the_end(patient_site: Inline) -> None:
     matches = [pending(identifier(StudyInstanceUID=f"1.2.{status}"), status) for status in (0xFF00, 0xFF01)]
     with FindScp(lambda _: [*matches, final()]) as scp:
         job_id = run(patient_site, patient_site.submit(scp.address, FindSpec(keys=((STUDY, ""),))))
-    (item,) = job_view.items(patient_site.database, job_id)
+    (item,) = jobs.items(patient_site.database, job_id)
     assert (item["state"], item["detail"]) == ("succeeded", "2 matches")
 
 
@@ -149,7 +150,7 @@ def test_every_answer_to_a_retrieve(service: str, patient_site: Inline) -> None:
             job_id = run(site, site.submit(archive.address, retrieve(service, held[0].study_instance_uid)))
             assert len(archive.retrieves) == 1, row.name
         answer, what = row.answer, f"{service} {row.name}"
-        request = next(item for item in job_view.items(site.database, job_id) if item["kind"] == "request")
+        request = next(item for item in jobs.items(site.database, job_id) if item["kind"] == "request")
         (chunk,) = site.chunks(job_id)
         if answer.rule is Rule.FINAL:
             told = (request["state"], request["reason"], request["advice"])
@@ -231,7 +232,7 @@ def test_every_row_of_a_connection_has_its_case() -> None:
     """A new row is tested, or this fails."""
     assert {*PEERS, *SOCKETS, *OF_QUERIES, *RECORDED} == set(connections.CONNECTIONS)
     for key, error in RECORDED.items():
-        assert dimse_status.for_error(error) == connections.CONNECTIONS[key]
+        assert lookup.for_error(error) == connections.CONNECTIONS[key]
 
 
 @pytest.mark.parametrize("key", PEERS)

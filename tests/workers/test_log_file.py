@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models.errors import ConfigurationError
+from dicomferry.models.rules.errors import ConfigurationError
 from dicomferry.models.settings import LogSettings, Settings
 from dicomferry.workers import log_file
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models.state import JobState, Tally
+from dicomferry.models.rules.state import JobState, Tally
 from support import samples
 from support.bench import Bench
 from support.inline import Inline, Killed

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models import breaker
-from dicomferry.models.spec import StoreSpec
-from dicomferry.models.state import JobState, Tally
-from dicomferry.workers import turns
+from dicomferry.models.record.remotes import breaker
+from dicomferry.models.rules.spec import StoreSpec
+from dicomferry.models.rules.state import JobState, Tally
+from dicomferry.workers.sending import turns
 from support import samples
 from support import scripted_peer as peer
 from support.bench import Bench, Store, free_port

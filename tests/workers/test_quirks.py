@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models import job_answers, job_view, remote_store
-from dicomferry.models.spec import FindSpec, GetSpec
-from dicomferry.models.state import JobState
+from dicomferry.models.documents import job_answers, jobs
+from dicomferry.models.record.remotes import book
+from dicomferry.models.rules.spec import FindSpec, GetSpec
+from dicomferry.models.rules.state import JobState
 from support import scripted_peer as peer
 from support.bench import Bench
 from support.find_scp import FindScp, final
@@ -29,7 +30,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
 
 def known(site: Inline, address: str, *quirks: str) -> str:
     """The remote as the address book has it."""
-    remote_store.add(site.database, "odd", address, quirks=quirks)
+    book.add(site.database, "odd", address, quirks=quirks)
     return "odd"
 
 
@@ -86,4 +87,4 @@ def test_a_retrieve_that_is_held(site: Inline) -> None:
         what = GetSpec(identifiers=((None, ((STUDY, held[0].study_instance_uid),)),))
         job_id = site.submit(known(site, archive.address, "get 0xC000=hold"), what)
         assert site.drain(job_id) is JobState.HELD
-    assert job_view.show(site.database, job_id)["reason"] == "unable to process"
+    assert jobs.show(site.database, job_id)["reason"] == "unable to process"

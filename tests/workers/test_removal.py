@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from dicomferry.models import archive_store, instance_store, schema
-from dicomferry.models.database import Database
-from dicomferry.workers import archive_check, file_hold
-from dicomferry.workers.archive import Archive
+from dicomferry.models.record import schema
+from dicomferry.models.record.archive import identity
+from dicomferry.models.record.archive import index as instance_store
+from dicomferry.models.record.database import Database
+from dicomferry.workers.receiving import archive_check, file_hold
+from dicomferry.workers.receiving.archive import Archive
 from support import samples
 from support.receiving import Site, data_of
 from support.samples import Sample
@@ -48,7 +50,7 @@ class Shelf(Site):
 
     @property
     def known(self) -> list[str]:
-        return [path for path, _ in archive_store.sizes(self.database)]
+        return [path for path, _ in identity.sizes(self.database)]
 
 
 @pytest.fixture
@@ -88,9 +90,7 @@ def test_a_removed_file_is_gone_with_its_row(shelf: Shelf, sample: Sample) -> No
 
 
 @pytest.mark.parametrize("indexed", [True, False])
-@pytest.mark.parametrize(
-    ("target", "name"), [(file_hold, "look"), (archive_store, "make_history"), (Archive, "remove")]
-)
+@pytest.mark.parametrize(("target", "name"), [(file_hold, "look"), (identity, "make_history"), (Archive, "remove")])
 def test_what_comes_in_the_middle_of_a_removal_stays(
     shelf: Shelf, sample: Sample, monkeypatch: pytest.MonkeyPatch, target: Any, name: str, indexed: bool
 ) -> None:
@@ -131,7 +131,7 @@ def test_only_what_still_is_that_file_is_unlinked(
         place.with_suffix(".new").write_bytes(content)
         os.replace(place.with_suffix(".new"), place)
 
-    after(shelf, "make_history", replace, monkeypatch, archive_store)
+    after(shelf, "make_history", replace, monkeypatch, identity)
     assert shelf.remove(sample.study_instance_uid) == 0
     assert shelf.known == shelf.files == [str(place.relative_to(shelf.archive.root))]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models.state import JobState, Tally
+from dicomferry.models.rules.state import JobState, Tally
 from support import samples
 from support import scripted_peer as peer
 from support.bench import Bench, Reply, Store
@@ -224,7 +224,7 @@ def test_a_release_in_place_of_an_answer(site: Inline) -> None:
 
 def test_a_peer_that_does_not_say_goodbye(hasty: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was answered is recorded, whatever happens to the release."""
-    monkeypatch.setattr("dicomferry.workers.dimse.association.RELEASE_SECONDS", 0.2)
+    monkeypatch.setattr("dicomferry.workers.dimse.requestor.RELEASE_SECONDS", 0.2)
     hasty.mr(2)
 
     def answer(store: Store) -> Reply:

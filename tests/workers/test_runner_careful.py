@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models import job_store
-from dicomferry.models.database import AnyRow
-from dicomferry.models.state import JobState, Tally
-from dicomferry.workers import attempt, operations, plan
-from dicomferry.workers.work import Answered, Work
+from dicomferry.models.record.database import AnyRow
+from dicomferry.models.record.jobs import verbs
+from dicomferry.models.rules.state import JobState, Tally
+from dicomferry.workers import item_attempt, operations
+from dicomferry.workers.attempts.work import Answered, Work
+from dicomferry.workers.sending import plan
 from support import samples
 from support.bench import Bench
 from support.inline import Inline, Killed
@@ -21,7 +22,7 @@ from support.inline import Inline, Killed
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
     """An installation that records by number only, so that what a death loses is the most that it can lose."""
-    monkeypatch.setattr(attempt, "RECORD_SECONDS", 1e9)
+    monkeypatch.setattr(item_attempt, "RECORD_SECONDS", 1e9)
     with Inline(tmp_path, monkeypatch) as made:
         yield made
 
@@ -56,7 +57,7 @@ class Deadly:
 def deadly(monkeypatch: pytest.MonkeyPatch) -> Deadly:
     """Harmless until instances are named."""
     made = Deadly()
-    monkeypatch.setattr(attempt, "OPERATIONS", {**operations.OPERATIONS, "store": made})
+    monkeypatch.setattr(item_attempt, "OPERATIONS", {**operations.OPERATIONS, "store": made})
     return made
 
 
@@ -106,7 +107,7 @@ def test_an_item_that_kills_its_worker(site: Inline, bench: Bench, deadly: Deadl
     assert len(bench.stores) == 9 + place
     assert site.job(job_id).reason == "worker died twice on it"
     deadly.uids = set()
-    job_store.retry(site.database, job_id)
+    verbs.retry(site.database, job_id)
     site.sweep()
     assert site.drain(job_id) is JobState.SUCCEEDED
 
@@ -134,14 +135,14 @@ def test_workers_that_always_die_before_anything_is_sent(
         raise Killed
         yield
 
-    monkeypatch.setattr(attempt, "OPERATIONS", {"store": dead})
+    monkeypatch.setattr(item_attempt, "OPERATIONS", {"store": dead})
     job_id = site.store(bench.address)
     for _ in range(5):
         die(site)
     assert site.job(job_id).state is JobState.HELD
     assert site.chunks(job_id)[0].reason == "worker lost"
     monkeypatch.undo()
-    job_store.release(site.database, job_id)
+    verbs.release(site.database, job_id)
     site.sweep()
     assert site.drain(job_id) is JobState.SUCCEEDED
 
@@ -159,7 +160,7 @@ def test_a_death_after_the_answer(site: Inline, bench: Bench, deadly: Deadly) ->
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dicomferry.workers.dimse.association.Association.release", dies_at_release)
+        patch.setattr("dicomferry.workers.dimse.requestor.Association.release", dies_at_release)
         with pytest.raises(Killed):
             site.run_due()
     assert released
@@ -196,7 +197,7 @@ def test_a_fault_of_ours_before_sending(site: Inline, bench: Bench, monkeypatch:
         raise RuntimeError("what is this?")
 
     monkeypatch.setattr(plan, "examine", fault)
-    job_store.retry(site.database, job_id)
+    verbs.retry(site.database, job_id)
     site.sweep()
     site.run_due()
     assert site.ends(job_id)[-1] == "error"

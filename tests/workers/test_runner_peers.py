@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models import job_store
-from dicomferry.models.state import JobState, Tally
-from dicomferry.workers import attempt
+from dicomferry.models.record.jobs import verbs
+from dicomferry.models.rules.state import JobState, Tally
+from dicomferry.workers import item_attempt
 from support import samples
 from support import scripted_peer as peer
 from support.bench import Bench, Reply, Store, free_port
@@ -62,7 +62,7 @@ def test_a_remote_that_is_down_is_waited_for_then_held(site: Inline) -> None:
     assert "connection refused" in site.attempts(job_id)[0].detail
     assert uncharged(site, job_id)
     with Bench(port=port) as bench:
-        job_store.release(site.database, job_id)
+        verbs.release(site.database, job_id)
         site.sweep()
         assert site.drain(job_id) is JobState.SUCCEEDED
     assert sorted(bench.stores) == sorted(samples.uids(files))
@@ -147,7 +147,7 @@ def test_three_tries_then_held(site: Inline, steps: list[Step], reason: str) -> 
         assert chunk.reason == reason
         assert "is our address allowed there?" in chunk.advice
         assert uncharged(site, job_id)
-        job_store.release(site.database, job_id)
+        verbs.release(site.database, job_id)
         site.sweep()
         assert site.drain(job_id) is JobState.SUCCEEDED
     assert (bench.associations, len(bench.stores)) == (4, 2)
@@ -175,7 +175,7 @@ def test_an_unknown_ae_title_is_held_at_once(
         assert all(side in chunk.advice for chunk in chunks)
         assert uncharged(site, job_id)
         assert [event.kind for event in site.events(job_id)].count("held") == 1
-        job_store.release(site.database, job_id)
+        verbs.release(site.database, job_id)
         site.sweep()
         assert site.drain(job_id) is JobState.SUCCEEDED
     assert (bench.associations, len(bench.stores)) == (4, 6)
@@ -272,8 +272,10 @@ def test_a_doubtful_failure_has_one_retry(site: Inline, status: int, reason: str
 def test_out_of_resources_now_and_then_slows_down(site: Inline, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     """A refusal for want of resources pauses, then that item is sent again later; nothing fails."""
     pauses: list[float] = []
-    monkeypatch.setattr(attempt, "CONGESTION_PAUSES", (0.25, 0.5, 1.0))
-    monkeypatch.setattr("dicomferry.workers.heartbeat.Heartbeat.pause", lambda _, seconds: pauses.append(seconds))
+    monkeypatch.setattr(item_attempt, "CONGESTION_PAUSES", (0.25, 0.5, 1.0))
+    monkeypatch.setattr(
+        "dicomferry.workers.attempts.heartbeat.Heartbeat.pause", lambda _, seconds: pauses.append(seconds)
+    )
     site.mr(10)
     with Bench(answer=lambda store: status if store.number in (1, 5, 6) else 0) as bench:
         job_id = site.store(bench.address)
@@ -299,7 +301,7 @@ def test_out_of_resources_for_ever_is_held(site: Inline) -> None:
         assert site.chunks(job_id)[0].reason == "out of resources"
         assert uncharged(site, job_id)
         full.clear()
-        job_store.release(site.database, job_id)
+        verbs.release(site.database, job_id)
         site.sweep()
         assert site.drain(job_id) is JobState.SUCCEEDED
     assert site.tally(job_id) == Tally(total=5, succeeded=5)
@@ -310,7 +312,7 @@ def test_objects_that_are_refused_for_want_of_resources_for_ever(
     site: Inline, monkeypatch: pytest.MonkeyPatch, refused: set[int]
 ) -> None:
     """Some archives refuse a malformed object so: it has three tries, where the others are taken."""
-    monkeypatch.setattr("dicomferry.workers.heartbeat.Heartbeat.pause", lambda *_: None)
+    monkeypatch.setattr("dicomferry.workers.attempts.heartbeat.Heartbeat.pause", lambda *_: None)
     files = site.mr(10)
     never = {files[number - 1].sop_instance_uid for number in refused}
     with Bench(answer=lambda store: 0xA700 if store.uid in never else 0) as bench:
@@ -343,7 +345,7 @@ def test_not_authorized_is_held(site: Inline) -> None:
         assert site.drain(job_id) is JobState.HELD
         assert {chunk.reason for chunk in site.chunks(job_id)} == {"not authorized"}
         assert [row.state for row in site.items(job_id)] == ["succeeded", "pending", "pending", "pending"]
-        job_store.release(site.database, job_id)
+        verbs.release(site.database, job_id)
         site.sweep()
         assert site.drain(job_id) is JobState.SUCCEEDED
     assert bench.stores == [files[n].sop_instance_uid for n in (0, 1, 1, 2, 3)]

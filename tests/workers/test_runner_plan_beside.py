@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models import claims, job_store, presence
-from dicomferry.models.state import JobState, Tally
-from dicomferry.workers import plan, runner
-from dicomferry.workers.heartbeat import Heartbeat
+from dicomferry.models.record import presence
+from dicomferry.models.record.jobs import claims, verbs
+from dicomferry.models.rules.state import JobState, Tally
+from dicomferry.workers import runner
+from dicomferry.workers.attempts.heartbeat import Heartbeat
+from dicomferry.workers.sending import plan
 from support import samples
 from support import scripted_peer as peer
 from support.bench import Bench, free_port
@@ -60,7 +62,7 @@ def test_what_is_planned_after_a_refusal_for_good_is_held(site: Inline) -> None:
         chunks = site.chunks(job_id)
         assert [(chunk.state, chunk.reason) for chunk in chunks] == [("held", "calling AE title not recognized")] * 5
         assert all(chunk.advice for chunk in chunks)
-        job_store.release(site.database, job_id)
+        verbs.release(site.database, job_id)
         site.sweep()
         assert site.drain(job_id) is JobState.SUCCEEDED
     assert sorted(bench.stores) == sorted(samples.uids(files))
@@ -88,7 +90,7 @@ def test_a_plan_that_waits_is_held_with_its_chunks(site: Inline, monkeypatch: py
         assert site.drain(job_id) is JobState.HELD
         assert {chunk.state for chunk in site.chunks(job_id, plan=True)} == {"held"}
         assert not site.job(job_id).planned
-        job_store.release(site.database, job_id)
+        verbs.release(site.database, job_id)
         site.sweep()
         assert site.drain(job_id) is JobState.SUCCEEDED
     assert sorted(bench.stores) == sorted(samples.uids(files))
@@ -97,7 +99,7 @@ def test_a_plan_that_waits_is_held_with_its_chunks(site: Inline, monkeypatch: py
 
 def test_a_plan_that_is_drained(site: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that is told to end stops its plan behind a batch; another one goes on behind the cursor."""
-    monkeypatch.setattr("dicomferry.workers.heartbeat.TICK_SECONDS", 0.01)
+    monkeypatch.setattr("dicomferry.workers.attempts.heartbeat.TICK_SECONDS", 0.01)
     hearts: list[Heartbeat] = []
 
     def start(*arguments: object, **named: object) -> Heartbeat:

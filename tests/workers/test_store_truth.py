@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from dicomferry.models.spec import StoreSpec
-from dicomferry.models.state import ItemState
-from dicomferry.workers.dimse import pdata
+from dicomferry.models.rules.spec import StoreSpec
+from dicomferry.models.rules.state import ItemState
+from dicomferry.workers.dimse.wire import pdu_writer
 from support import scripted_peer as peer
 from support.bench import Bench, Reply, Store
 from support.inline import Inline
@@ -216,9 +216,9 @@ def beside(files: Sequence[File], patch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is done to a file happens before one of the reads for its sending, once."""
     waiting = {os.fsencode(file.path): file for file in files if file.meanwhile}
     reads: dict[bytes, int] = {}
-    fill = pdata.FileSource.fill
+    fill = pdu_writer.FileSource.fill
 
-    def watched(source: pdata.FileSource, views: list[memoryview]) -> int:
+    def watched(source: pdu_writer.FileSource, views: list[memoryview]) -> int:
         path = os.readlink(f"/proc/self/fd/{source._fd}".encode())
         reads[path] = reads.get(path, 0) + 1
         file = waiting.get(path)
@@ -227,8 +227,8 @@ def beside(files: Sequence[File], patch: pytest.MonkeyPatch) -> Iterator[None]:
             file.happens(file.meanwhile[0])
         return fill(source, views)
 
-    patch.setattr(pdata.FileSource, "fill", watched)
-    patch.setattr(pdata, "RUN_BYTES", 600)
+    patch.setattr(pdu_writer.FileSource, "fill", watched)
+    patch.setattr(pdu_writer, "RUN_BYTES", 600)
     yield
 
 

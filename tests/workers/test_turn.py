@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models.state import JobState
+from dicomferry.models.rules.state import JobState
 from dicomferry.workers import runner
 from support.inline import Inline
 

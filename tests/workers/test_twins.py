@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dicomferry.models import job_store, plan_store
-from dicomferry.models.state import JobState
+from dicomferry.models.record.jobs import plans, verbs
+from dicomferry.models.rules.state import JobState
 from support import samples
 from support.bench import Bench, Store
 from support.inline import Inline
@@ -141,7 +141,7 @@ def test_both_gone(site: Inline, bench: Bench) -> None:
     assert site.drain(job_id) is JobState.FAILED
     assert site.endings(job_id) == {"a": ("failed", "vanished"), "b": ("failed", "vanished")}
     twin.path.write_bytes(content)
-    job_store.retry(site.database, job_id)
+    verbs.retry(site.database, job_id)
     site.sweep()
     assert site.drain(job_id) is JobState.INCOMPLETE
     assert site.endings(job_id) == {"a": ("failed", "vanished"), "b": ("succeeded", None)}
@@ -178,18 +178,18 @@ def test_twins_that_are_planned_while_the_first_one_fails(
     samples.same_again(sample, site.files / "d")
     site.batches_of(2)
     job_id = site.store(bench.address)
-    add = plan_store.add_batch
+    add = plans.add_batch
     batches: list[int] = []
 
     def beside(*arguments: Any, **options: Any) -> tuple[bool, int]:
         batches.append(1)
         if len(batches) == 2:
             # Between the comparison and its writing the first batch is sent: another worker's work.
-            monkeypatch.setattr(plan_store, "add_batch", add)
+            monkeypatch.setattr(plans, "add_batch", add)
             site.run_next()
         return add(*arguments, **options)
 
-    monkeypatch.setattr(plan_store, "add_batch", beside)
+    monkeypatch.setattr(plans, "add_batch", beside)
     site.drain(job_id)
     assert site.endings(job_id) == {
         "a": ("failed", "truncated"),

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dicomferry.cli import options, render, words
-from dicomferry.cli.commands import Group, confirm, note
-from dicomferry.cli.layout import Column
-from dicomferry.cli.render import Row
-from dicomferry.models.errors import UsageError
+from dicomferry.cli.frame import options, render, words
+from dicomferry.cli.frame.command_classes import Group, confirm, note
+from dicomferry.cli.frame.layout import Column
+from dicomferry.cli.frame.render import Row
+from dicomferry.models.rules.errors import UsageError
 
 if TYPE_CHECKING:
-    from dicomferry.models.database import Database
+    from dicomferry.models.record.database import Database
     from dicomferry.models.settings import Settings
 
 _COLUMNS = (
@@ -48,13 +48,13 @@ def archive() -> None:
 @options.form_options
 def list_(job: str | None, study: str | None, paths: bool, form: str | None) -> None:
     """List the instances in the archive, by path."""
-    from dicomferry.cli import record
-    from dicomferry.models import instance_store
+    from dicomferry.cli.frame import installation
+    from dicomferry.models.record.archive import index
 
-    settings = record.settings()
-    database = record.for_reading(settings)
+    settings = installation.settings()
+    database = installation.for_reading(settings)
     job_id = _job(database, job)
-    found = instance_store.listing(database, study=study, job_id=job_id) if database else iter(())
+    found = index.listing(database, study=study, job_id=job_id) if database else iter(())
     if paths:
         if form:
             raise UsageError("--paths prints paths alone: leave out --json, --jsonl and --csv")
@@ -70,17 +70,18 @@ def list_(job: str | None, study: str | None, paths: bool, form: str | None) -> 
 
 def _job(database: Database | None, text: str | None) -> int | None:
     """The id of the job that was meant; raises NotFound. One that was pruned is known by its arrivals."""
-    from dicomferry.cli import record
-    from dicomferry.models import archive_of_job, job_view
-    from dicomferry.models.errors import NotFound
+    from dicomferry.cli.frame import installation
+    from dicomferry.models.documents import jobs
+    from dicomferry.models.record.archive import of_job
+    from dicomferry.models.rules.errors import NotFound
 
     if text is None:
         return None
     if database is None:
-        raise NotFound(record.NO_JOB_YET)
-    job_id = job_view.resolve_id(database, text)
-    if not archive_of_job.is_kept(database, job_id):
-        if not archive_of_job.has_arrivals(database, job_id):
+        raise NotFound(installation.NO_JOB_YET)
+    job_id = jobs.resolve_id(database, text)
+    if not of_job.is_kept(database, job_id):
+        if not of_job.has_arrivals(database, job_id):
             raise NotFound(f"no job {job_id}: there never was one, or it was pruned and brought nothing here")
         note(f"job {job_id} was pruned: what is known to have come for it are its arrivals")
     return job_id
@@ -88,9 +89,9 @@ def _job(database: Database | None, text: str | None) -> int | None:
 
 def _tell_here(database: Database, job_id: int) -> None:
     """Say what the job asked for and did not bring, for it was here before."""
-    from dicomferry.models import archive_of_job
+    from dicomferry.models.record.archive import of_job
 
-    number = archive_of_job.here_before(database, job_id)
+    number = of_job.here_before(database, job_id)
     if number:
         note(
             f"{words.plural(number, 'instance')} that job {job_id} asked for {'was' if number == 1 else 'were'} here "
@@ -124,8 +125,8 @@ def verify(repair: bool, as_json: bool) -> None:
 
     Exit code 1 when files are damaged or gone, or have no row and --repair was not given.
     """
-    from dicomferry.workers import archive_check, archive_mark
-    from dicomferry.workers.archive import Archive
+    from dicomferry.workers.receiving import archive_check, archive_mark
+    from dicomferry.workers.receiving.archive import Archive
 
     settings, database = _open()
     archive_mark.check(settings.archive, database)
@@ -172,16 +173,16 @@ def remove(study: str | None, job: str | None, flawed: bool, yes: bool) -> None:
 
     Says what would go and asks first; where nobody can be asked, --yes has to be given.
     """
-    from dicomferry.models import instance_store
-    from dicomferry.models.errors import NotFound
-    from dicomferry.workers import archive_check, archive_mark
-    from dicomferry.workers.archive import Archive
+    from dicomferry.models.record.archive import index
+    from dicomferry.models.rules.errors import NotFound
+    from dicomferry.workers.receiving import archive_check, archive_mark
+    from dicomferry.workers.receiving.archive import Archive
 
     if [study is not None, job is not None, flawed].count(True) != 1:
         raise UsageError("name what to remove: --study UID, --job ID or --flawed")
     settings, database = _open()
     job_id = _job(database, job)
-    instances, studies, size = instance_store.extent(database, study=study, job_id=job_id, flawed=flawed)
+    instances, studies, size = index.extent(database, study=study, job_id=job_id, flawed=flawed)
     if not instances:
         named = "nothing that is flawed" if flawed else f"nothing of {f'study {study}' if study else f'job {job_id}'}"
         raise NotFound(f"the archive has {named}")
@@ -189,7 +190,7 @@ def remove(study: str | None, job: str | None, flawed: bool, yes: bool) -> None:
     what = f"{words.plural(instances, 'instance')} of {_studies(studies)}, {words.size(size)}"
     if not yes:
         confirm(f"remove {what} from {settings.archive}")
-    paths = instance_store.paths(database, study=study, job_id=job_id, flawed=flawed)
+    paths = index.paths(database, study=study, job_id=job_id, flawed=flawed)
     done = archive_check.remove(Archive(settings.archive), database, paths)
     render.line(f"removed {words.plural(done.number, 'instance')} of {_studies(studies)}, {words.size(done.size)}")
     if done.stay:
@@ -201,10 +202,10 @@ def _studies(number: int) -> str:
 
 
 def _open() -> tuple[Settings, Database]:
-    from dicomferry.cli import record
+    from dicomferry.cli.frame import installation
 
-    settings = record.settings()
-    return settings, record.for_writing(settings)
+    settings = installation.settings()
+    return settings, installation.for_writing(settings)
 
 
 @archive.command()
@@ -215,7 +216,7 @@ def adopt(yes: bool) -> None:
     For files that were restored or moved to another disk. Looks first how many of some files that the record names
     are there; what is not is asked for again by the next retrieve.
     """
-    from dicomferry.workers import archive_mark
+    from dicomferry.workers.receiving import archive_mark
 
     settings, database = _open()
     root = settings.archive

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from dicomferry.cli import render
-from dicomferry.cli.commands import Command
+from dicomferry.cli.frame import render
+from dicomferry.cli.frame.command_classes import Command
 
 _SHELLS = ("bash", "zsh", "fish")
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from dicomferry.cli import options, render, words
-from dicomferry.cli.commands import Command
-from dicomferry.cli.options import Word
-from dicomferry.models.answers import statuses
-from dicomferry.models.answers.answer import Answer
-from dicomferry.models.errors import NotFound
-from dicomferry.models.explanation import Explained
+from dicomferry.cli.frame import options, render, words
+from dicomferry.cli.frame.command_classes import Command
+from dicomferry.cli.frame.options import Word
+from dicomferry.models.rules.answers import statuses
+from dicomferry.models.rules.answers.answer import Answer
+from dicomferry.models.rules.answers.explanation import Explained
+from dicomferry.models.rules.errors import NotFound
 
 if TYPE_CHECKING:
-    from dicomferry.models.job_answers import Met
+    from dicomferry.models.documents.job_answers import Met
 
 _SAYS = {
     "failed": ("item", "failed"),
@@ -45,7 +45,7 @@ class What(Word):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Reason words and recent jobs."""
-        from dicomferry.cli import completers
+        from dicomferry.cli.frame import completers
 
         return completers.answers(incomplete) + completers.jobs(ctx, incomplete)
 
@@ -70,7 +70,8 @@ def explain(what: tuple[str, ...], service: str | None, remote: str | None, as_j
             raise click.UsageError("a job has its own service and remote: leave --service and --remote out")
         _explain_job(text, as_json)
         return
-    from dicomferry.models import explanation, retry
+    from dicomferry.models.rules import retry
+    from dicomferry.models.rules.answers import explanation
 
     found = explanation.explain(text, service=service, own=_quirks(remote) if remote else None)
     if as_json:
@@ -113,19 +114,19 @@ def _is_job(text: str) -> bool:
 
 
 def _quirks(name: str) -> dict[str, Any]:
-    from dicomferry.cli import record
-    from dicomferry.models import remote_store
-    from dicomferry.models.answers import quirks
+    from dicomferry.cli.frame import installation
+    from dicomferry.models.record.remotes import book
+    from dicomferry.models.rules.answers import quirks
 
-    database = record.for_reading(record.settings())
+    database = installation.for_reading(installation.settings())
     if database is None:
-        raise record.no_remote(name)
-    return dict(quirks.from_texts(remote_store.show(database, name)["quirks"]))
+        raise installation.no_remote(name)
+    return dict(quirks.from_texts(book.show(database, name)["quirks"]))
 
 
 def _tell(heading: str, answer: Answer, more: Sequence[tuple[str, str | None]] = (), *, own: str | None = None) -> None:
     """One row on the screen; or several that have all but `more` in common, their names and advice."""
-    from dicomferry.models import retry
+    from dicomferry.models.rules import retry
 
     checks = answer.checks
     render.line(words.printable(heading))
@@ -145,12 +146,13 @@ def _tell(heading: str, answer: Answer, more: Sequence[tuple[str, str | None]] =
 
 
 def _explain_job(text: str, as_json: bool) -> None:
-    from dicomferry.cli import record
-    from dicomferry.models import job_answers, job_view, retry
+    from dicomferry.cli.frame import installation
+    from dicomferry.models.documents import job_answers, jobs
+    from dicomferry.models.rules import retry
 
     try:
-        database = record.for_jobs(record.settings())
-        job_id = job_view.resolve_id(database, text)
+        database = installation.for_jobs(installation.settings())
+        job_id = jobs.resolve_id(database, text)
         service, met = job_answers.of_job(database, job_id)
         refused = job_answers.refused_here(database, job_id)
     except NotFound as error:

@@ -16,7 +16,7 @@ def main() -> None:
     """The console script."""
     if sys.argv[1:2] == ["scu"]:
         beginning.watch()
-    from dicomferry.cli.output import Output
+    from dicomferry.cli.frame.output import Output
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

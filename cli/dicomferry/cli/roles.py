@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from dicomferry.cli.commands import QUIET, Command, meta
+from dicomferry.cli.frame.command_classes import QUIET, Command, meta
 
 
 @click.command(cls=Command)
@@ -15,11 +15,11 @@ def up() -> None:
 
     Stays in the foreground until Ctrl-C or SIGTERM, which let running work stop in good order.
     """
-    from dicomferry.cli import record
+    from dicomferry.cli.frame import installation
     from dicomferry.daemon import supervisor
     from dicomferry.daemon.child import python
 
-    sys.exit(supervisor.run(record.settings(), scheduler=python("dicomferry.cli.main", "scheduler")))
+    sys.exit(supervisor.run(installation.settings(), scheduler=python("dicomferry.cli.main", "scheduler")))
 
 
 @click.command(cls=Command)
@@ -28,10 +28,10 @@ def worker() -> None:
 
     Needs a database that was set up (`dicomferry db upgrade`) and a broker (broker_url, or `dicomferry up`).
     """
-    from dicomferry.cli import record
+    from dicomferry.cli.frame import installation
     from dicomferry.daemon import worker_role
 
-    sys.exit(worker_role.run(record.settings()))
+    sys.exit(worker_role.run(installation.settings()))
 
 
 @click.command(cls=Command)
@@ -41,10 +41,10 @@ def scp() -> None:
     It receives instances into the archive (scp.archive) from the remotes of the address book. Needs a database that
     was set up (`dicomferry db upgrade`).
     """
-    from dicomferry.cli import record
+    from dicomferry.cli.frame import installation
     from dicomferry.daemon import storage_scp
 
-    sys.exit(storage_scp.run(record.settings()))
+    sys.exit(storage_scp.run(installation.settings()))
 
 
 @click.command(cls=Command)
@@ -55,8 +55,9 @@ def scheduler() -> None:
     number may run: each due time fires once. Needs a database that was set up (`dicomferry db upgrade`), no broker;
     for schedules that store files, or read a file of requests, it has to see those.
     """
-    from dicomferry.cli import order, record
+    from dicomferry.cli.frame import installation
+    from dicomferry.cli.submit import parsed_command
     from dicomferry.daemon import scheduler as role
 
     meta()[QUIET] = True  # the hints of what is scheduled were for whoever added it
-    sys.exit(role.run(record.settings(), order.of))
+    sys.exit(role.run(installation.settings(), parsed_command.of))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dicomferry.cli.commands import Lazy, Root
+from dicomferry.cli.frame.command_classes import Lazy, Root
 
 _COMMANDS = {
     "up": Lazy(
@@ -14,16 +14,16 @@ _COMMANDS = {
     "scp": Lazy("dicomferry.cli.roles:scp", "Run the storage SCP alone, for systemd and containers."),
     "scheduler": Lazy("dicomferry.cli.roles:scheduler", "Run a scheduler alone, for systemd and containers."),
     "demo": Lazy(
-        "dicomferry.cli.demo:demo",
+        "dicomferry.cli.demo.command:demo",
         "Send samples to an archive on this machine, kill a worker on the way, fetch them back, count what came.",
     ),
-    "status": Lazy("dicomferry.cli.admin:status", "Show what runs, what waits and what went wrong."),
-    "remote": Lazy("dicomferry.cli.remotes:remote", "Keep the address book of remote AEs and test them."),
+    "status": Lazy("dicomferry.cli.status.command:status", "Show what runs, what waits and what went wrong."),
+    "remote": Lazy("dicomferry.cli.remotes.command:remote", "Keep the address book of remote AEs and test them."),
     "submit": Lazy(
-        "dicomferry.cli.enqueue:submit", "Queue a job: an echo, files to store, or what is to be retrieved."
+        "dicomferry.cli.submit.command:submit", "Queue a job: an echo, files to store, or what is to be retrieved."
     ),
     "scu": Lazy("dicomferry.cli.scu.command:scu", "Do one operation now, without a queue: gdcmscu's command line."),
-    "jobs": Lazy("dicomferry.cli.jobs:jobs", "Look at jobs, wait for them, change their course."),
+    "jobs": Lazy("dicomferry.cli.jobs.command:jobs", "Look at jobs, wait for them, change their course."),
     "explain": Lazy(
         "dicomferry.cli.explain:explain",
         "Explain an answer: what it means, what is done about it, what to check on which side.",
@@ -32,10 +32,10 @@ _COMMANDS = {
         "dicomferry.cli.schedules:schedule", "Submit jobs again and again, at the times of a cron expression."
     ),
     "archive": Lazy("dicomferry.cli.archive:archive", "Look at what was received, check it, remove it."),
-    "config": Lazy("dicomferry.cli.admin:config", "Show the settings and where they come from."),
-    "db": Lazy("dicomferry.cli.admin:db", "Set up, upgrade and check the database."),
+    "config": Lazy("dicomferry.cli.status.command:config", "Show the settings and where they come from."),
+    "db": Lazy("dicomferry.cli.status.command:db", "Set up, upgrade and check the database."),
     "completion": Lazy("dicomferry.cli.completion:completion", "Print the completion script for a shell."),
-    "version": Lazy("dicomferry.cli.admin:version", "Print the version."),
+    "version": Lazy("dicomferry.cli.status.command:version", "Print the version."),
 }
 
 
@@ -48,9 +48,9 @@ _ELSEWHERE |= {
 
 def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
     if asked:
-        from dicomferry.cli import admin
+        from dicomferry.cli.status import command
 
-        ctx.exit(ctx.invoke(admin.version))
+        ctx.exit(ctx.invoke(command.version))
 
 
 @click.group(
@@ -71,6 +71,6 @@ def cli(ctx: click.Context) -> None:
     Without a command: the status, and the next step worth taking.
     """
     if ctx.invoked_subcommand is None:
-        from dicomferry.cli import status
+        from dicomferry.cli.status import status
 
         status.show(next_step=True)

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from dicomferry.cli import job_words, options, render, words
-from dicomferry.cli.commands import Command, Group, note
-from dicomferry.cli.layout import Brief, Column
-from dicomferry.cli.render import Row
-from dicomferry.models.errors import NotFound, UsageError
+from dicomferry.cli.frame import options, render, words
+from dicomferry.cli.frame.command_classes import Command, Group, note
+from dicomferry.cli.frame.layout import Brief, Column
+from dicomferry.cli.frame.render import Row
+from dicomferry.cli.jobs import words as job_words
+from dicomferry.models.rules.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
-    from dicomferry.models.database import Database
+    from dicomferry.models.record.database import Database
 
 _COLUMNS = (
     "name", "cron", "tz", "command", "folder", "catch_up", "grace", "cap", "overlap", "created_at", "paused_at",
@@ -49,7 +50,7 @@ class ScheduleType(options.Word):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Names of schedules."""
-        from dicomferry.cli import completers
+        from dicomferry.cli.frame import completers
 
         return completers.schedules(ctx, incomplete)
 
@@ -139,11 +140,13 @@ def add(
     fires late. Folders and files, that of --from-csv included, are read each time that it fires. The job is labelled
     with the schedule's name unless the command has a --label.
     """
-    from dicomferry.cli import order, record
-    from dicomferry.models import schedule_store, timetable
-    from dicomferry.models.timetable import CatchUp, Overlap, Policy
+    from dicomferry.cli.frame import installation
+    from dicomferry.cli.submit import parsed_command
+    from dicomferry.models.record.schedules import verbs
+    from dicomferry.models.rules import timetable
+    from dicomferry.models.rules.timetable import CatchUp, Overlap, Policy
 
-    schedule_store.check_name(name)
+    verbs.check_name(name)
     when = timetable.parse(cron, tz)
     if catch_up == "skip" and grace is not None:
         raise UsageError("--grace says how late a due time may be caught up on; with --catch-up skip none is")
@@ -153,11 +156,11 @@ def add(
         raise UsageError("--catch-up all and --overlap skip: what is caught up on would be skipped but for the first")
     if command[:1] == ("submit",):
         command = command[1:]
-    database = record.for_writing(record.settings())
+    database = installation.for_writing(installation.settings())
     first = when.next(datetime.now(UTC))
     assert first is not None
-    order.check(database, command, os.getcwd(), first.astimezone(when.zone))
-    added = schedule_store.add(
+    parsed_command.check(database, command, os.getcwd(), first.astimezone(when.zone))
+    added = verbs.add(
         database,
         name,
         when,
@@ -175,11 +178,11 @@ def add(
 @options.form_options
 def list_(form: str | None) -> None:
     """List schedules, with the next due time and the last run of each."""
-    from dicomferry.cli import record
-    from dicomferry.models import schedule_view
+    from dicomferry.cli.frame import installation
+    from dicomferry.models.documents import schedules
 
-    database = record.for_reading(record.settings())
-    found = schedule_view.listing(database) if database else []
+    database = installation.for_reading(installation.settings())
+    found = schedules.listing(database) if database else []
     render.rows(found, form, columns=_COLUMNS, text=_table)
     if form or database is None:
         return
@@ -221,10 +224,10 @@ def _brief(full: str, moment: str | None) -> Brief:
 @options.wide_option
 def show(name: str, as_json: bool) -> None:
     """Show a schedule: when it fires next, its last runs and their jobs, what was missed and why."""
-    from dicomferry.models import schedule_view
+    from dicomferry.models.documents import schedules
 
     database = _open(name)
-    found = schedule_view.show(database, name)
+    found = schedules.show(database, name)
     if as_json:
         render.document(found)
         return
@@ -311,16 +314,18 @@ def _local(moment: datetime) -> str:
 @_name
 def run(name: str) -> None:
     """Submit the schedule's job now, also while it is paused or another one runs; prints the job's id."""
-    from dicomferry.cli import order, record, wait
-    from dicomferry.models import run_store, schedule_store
-    from dicomferry.models.database import hide_password
-    from dicomferry.workers import submit
+    from dicomferry.cli.frame import installation
+    from dicomferry.cli.jobs import wait
+    from dicomferry.cli.submit import parsed_command
+    from dicomferry.models.record.database import hide_password
+    from dicomferry.models.record.schedules import runs, verbs
+    from dicomferry.workers.doorbell import submit
 
-    settings = record.settings()
+    settings = installation.settings()
     database = _open(name)
-    found = schedule_store.by_name(database, name)
-    asked = order.of(database, found, datetime.now(UTC))
-    job_id = run_store.by_hand(database, found, asked)
+    found = verbs.by_name(database, name)
+    asked = parsed_command.of(database, found, datetime.now(UTC))
+    job_id = runs.by_hand(database, found, asked)
     render.line(str(job_id))
     warning = submit.ring(settings, asked.what.lane)
     if not wait.workers_alive(database):
@@ -333,9 +338,9 @@ def run(name: str) -> None:
 @_name
 def pause(name: str) -> None:
     """Let nothing of it fire until `resume`; what passes meanwhile is missed."""
-    from dicomferry.models import schedule_store
+    from dicomferry.models.record.schedules import verbs
 
-    schedule_store.pause(_open(name), name)
+    verbs.pause(_open(name), name)
     render.line(f"{name} is paused; go on with `dicomferry schedule resume {name}`")
 
 
@@ -343,11 +348,11 @@ def pause(name: str) -> None:
 @_name
 def resume(name: str) -> None:
     """Let it fire again, from its next due time on."""
-    from dicomferry.models import schedule_store
+    from dicomferry.models.record.schedules import verbs
 
     database = _open(name)
-    missed = schedule_store.resume(database, name)
-    found = schedule_store.by_name(database, name)
+    missed = verbs.resume(database, name)
+    found = verbs.by_name(database, name)
     next_due = _local(found.local(found.next_due)) if found.next_due else "never"
     passed = f"; {words.plural(missed, 'due time')} passed meanwhile" if missed else ""
     render.line(f"{name} goes on; it fires next at {next_due}{passed}")
@@ -358,24 +363,24 @@ def resume(name: str) -> None:
 @_name
 def remove(name: str) -> None:
     """Remove a schedule; its jobs stay."""
-    from dicomferry.models import schedule_store
+    from dicomferry.models.record.schedules import verbs
 
-    schedule_store.remove(_open(name), name)
+    verbs.remove(_open(name), name)
     render.line(f"{name} is removed; its jobs stay")
 
 
 def _open(name: str) -> Database:
     """The database; raises NotFound where nothing has been written yet."""
-    from dicomferry.cli import record
+    from dicomferry.cli.frame import installation
 
-    database = record.for_reading(record.settings())
+    database = installation.for_reading(installation.settings())
     if database is None:
         raise NotFound(f"no schedule {name!r}: there is none yet; see `dicomferry schedule add --help`")
     return database
 
 
 def _tell_idle(database: Database) -> None:
-    from dicomferry.models import presence
+    from dicomferry.models.record import presence
 
     if not any(role.role == "scheduler" for role in presence.alive(database)):
         note(NO_SCHEDULER)

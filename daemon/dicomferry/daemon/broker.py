@@ -13,9 +13,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from dicomferry.daemon.child import Child
-from dicomferry.models.errors import ConfigurationError
+from dicomferry.models.rules.errors import ConfigurationError
 from dicomferry.models.settings import Settings
-from dicomferry.workers.lanes import embedded_note
+from dicomferry.workers.doorbell.lanes import embedded_note
 
 READY_SECONDS = 30.0
 """Loading a long append-only file takes a while."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dicomferry.models.errors import DicomferryError
+from dicomferry.models.rules.errors import DicomferryError
 from dicomferry.workers import parent
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0

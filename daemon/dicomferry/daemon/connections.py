@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from dicomferry.models import telemetry
-from dicomferry.models.callers import canonical
+from dicomferry.models.rules.callers import canonical
 from dicomferry.workers.dimse.acceptor import Acceptor
 
 MOST_STRANGERS = 64

@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from dicomferry.models.errors import ConfigurationError
+from dicomferry.models.rules.errors import ConfigurationError
 
 
 def take_home(home: Path) -> int:

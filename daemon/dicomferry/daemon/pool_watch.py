@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from dicomferry.models import claims
-from dicomferry.models.database import Database
-from dicomferry.models.presence import Worker
+from dicomferry.models.record.database import Database
+from dicomferry.models.record.jobs import claims
+from dicomferry.models.record.presence import Worker
 
 LEASES = 3.0
 """A pool that claims nothing for so many leases, while there is something to claim, stands still."""

@@ -7,8 +7,8 @@ import os
 import socket
 import time
 
-from dicomferry.models.errors import ConfigurationError
-from dicomferry.models.remote import host_and_port
+from dicomferry.models.rules.errors import ConfigurationError
+from dicomferry.models.rules.remote import host_and_port
 from dicomferry.models.settings import Settings
 
 ORPHAN_SECONDS = 3.0

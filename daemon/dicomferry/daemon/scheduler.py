@@ -12,16 +12,20 @@ from datetime import datetime
 from functools import partial
 from typing import TypeAlias
 
+from dicomferry.daemon import notify
 from dicomferry.daemon.sign_of_life import SignOfLife
 from dicomferry.daemon.stop_signal import StopSignal
-from dicomferry.models import facts, presence, run_store, schedule_store, schema, telemetry, timetable
 from dicomferry.models import settings as settings_module
-from dicomferry.models.database import AnyRow, Database
-from dicomferry.models.errors import DicomferryError, OutOfReach, UsageError
-from dicomferry.models.run_store import Order, Refusal
-from dicomferry.models.schedule import Schedule
+from dicomferry.models import telemetry
+from dicomferry.models.record import presence, role_facts, schema
+from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.schedules import runs, verbs
+from dicomferry.models.record.schedules.runs import Order, Refusal
+from dicomferry.models.rules import timetable
+from dicomferry.models.rules.errors import DicomferryError, OutOfReach, UsageError
+from dicomferry.models.rules.schedule import Schedule
 from dicomferry.models.settings import Settings
-from dicomferry.workers import log_file, notify, parent
+from dicomferry.workers import log_file, parent
 
 INTERVAL_SECONDS = 1.0
 
@@ -39,7 +43,7 @@ def run(settings: Settings, interpret: Interpret) -> int:
     settings_module.prepare_home(settings.home)
     database = Database(settings.database, patience=settings.lease_seconds)
     schema.require_current(database)
-    worker = presence.register(database, "scheduler", slots=0, facts=facts.of_role("scheduler", settings))
+    worker = presence.register(database, "scheduler", slots=0, facts=role_facts.of_role("scheduler", settings))
     courier = Courier(settings)
     courier.start()
     parent.tell_ready()
@@ -76,14 +80,14 @@ class Scan:
         """Settle all that is due. What goes wrong with one schedule is not the others' matter. Raises OutOfReach."""
         if not self._recomputed:
             # Once a process: time zones do not change while it lives.
-            for name in schedule_store.recompute(self._database):
+            for name in verbs.recompute(self._database):
                 log.info("next due time is another one now", schedule=name)
             self._recomputed = True
-        now, due = run_store.due(self._database)
+        now, due = runs.due(self._database)
         for found in due:
             with self._apart(found):
                 self._settle(found, now)
-        for run, found in run_store.waiting(self._database):
+        for run, found in runs.waiting(self._database):
             with self._apart(found):
                 self._end_waiting(run, found)
 
@@ -97,7 +101,7 @@ class Scan:
             log.exception("a schedule could not be settled", schedule=found.name)
 
     def _end_waiting(self, run: AnyRow, found: Schedule) -> None:
-        job_id = run_store.end_waiting(self._database, run, found, self._order(found, run.due_at))
+        job_id = runs.end_waiting(self._database, run, found, self._order(found, run.due_at))
         if job_id is not None:
             log.info("submitted", schedule=found.name, due=run.due_at.isoformat(), job=job_id)
 
@@ -112,7 +116,7 @@ class Scan:
         if plan is None:
             return
         orders = {slot: self._order(found, slot) for slot in plan.fire}
-        jobs = run_store.settle(self._database, found, plan, orders)
+        jobs = runs.settle(self._database, found, plan, orders)
         if jobs is not None:
             missed = sum(some.number for some in plan.missed)
             log.info("due", schedule=found.name, at=plan.settled.isoformat(), jobs=list(jobs), missed=missed)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from dicomferry.models import presence, telemetry
-from dicomferry.models.errors import DicomferryError
+from dicomferry.models import telemetry
+from dicomferry.models.record import presence
+from dicomferry.models.rules.errors import DicomferryError
 
 log = telemetry.logger(__name__)
 

@@ -16,26 +16,29 @@ from dicomferry.daemon.connections import RELEASE_SECONDS, Connections
 from dicomferry.daemon.places import Caller, Places
 from dicomferry.daemon.port import take_port
 from dicomferry.daemon.stop_signal import StopSignal
-from dicomferry.models import call_store, disks, facts, presence, schema, telemetry
+from dicomferry.models import disks, telemetry
 from dicomferry.models import settings as settings_module
-from dicomferry.models.database import Database
-from dicomferry.models.errors import DicomferryError, DimseError
+from dicomferry.models.record import presence, role_facts, schema
+from dicomferry.models.record.archive import calls as call_store
+from dicomferry.models.record.database import Database
+from dicomferry.models.rules.errors import DicomferryError, DimseError
 from dicomferry.models.settings import Settings
-from dicomferry.workers import archive_check, archive_mark, log_file, parent
-from dicomferry.workers.admission import Admission
-from dicomferry.workers.archive import OWN, Archive, Draft
-from dicomferry.workers.call_log import CallLog, Entry
-from dicomferry.workers.dimse import acceptance
-from dicomferry.workers.dimse.acceptance import Rejection, Request
+from dicomferry.workers import log_file, parent
+from dicomferry.workers.attempts.pace import Paces, Slowed
 from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, Sink, Waits
-from dicomferry.workers.dimse.upper_layer import UpperLayer
-from dicomferry.workers.indexer import Indexer
-from dicomferry.workers.ingest import Ingest
-from dicomferry.workers.journal import Journal
-from dicomferry.workers.names import Names
-from dicomferry.workers.pace import Paces, Slowed
-from dicomferry.workers.retrieval import get_line
-from dicomferry.workers.sight import Lookout
+from dicomferry.workers.dimse.names import Names
+from dicomferry.workers.dimse.wire import associate_as_acceptor
+from dicomferry.workers.dimse.wire.associate_as_acceptor import Rejection, Request
+from dicomferry.workers.dimse.wire.upper_layer import UpperLayer
+from dicomferry.workers.receiving import archive_check, archive_mark
+from dicomferry.workers.receiving.archive import OWN, Archive, Draft
+from dicomferry.workers.receiving.call_log import CallLog, Entry
+from dicomferry.workers.receiving.callers import Admission
+from dicomferry.workers.receiving.indexer import Indexer
+from dicomferry.workers.receiving.ingest import Ingest
+from dicomferry.workers.receiving.journal import Journal
+from dicomferry.workers.receiving.sight import Lookout
+from dicomferry.workers.retrieval import get_association
 
 MOST_DESCRIPTORS = 65_536
 TICK_SECONDS = 1.0
@@ -156,7 +159,7 @@ class _Connection:
             )
             return rejection
         self._layer.peer = f"{caller}@{self._address}"
-        answers = acceptance.negotiate(request.contexts)
+        answers = associate_as_acceptor.negotiate(request.contexts)
         self._call = scp._calls.begin(
             self._token,
             calling=caller,
@@ -252,13 +255,15 @@ def run(settings: Settings) -> int:
         paces = Paces(database.impatient(), names)
         paces.reload()
         scp = StorageScp(settings, archive, indexer, admission, waits, calls, paces)
-        acceptance.prepare()
+        associate_as_acceptor.prepare()
         # What was loaded stays: otherwise the collector walks through all of it again and again while files come in.
         gc.collect()
         gc.freeze()
         connections = scp.listen()
         indexer.start()
-        worker = presence.register(database, "scp", slots=scp.most_associations, facts=facts.of_role("scp", settings))
+        worker = presence.register(
+            database, "scp", slots=scp.most_associations, facts=role_facts.of_role("scp", settings)
+        )
         call_store.begin(database)
         calls.start()
         log.info("storage SCP listens", host=settings.scp.host, port=settings.scp.port, archive=str(archive.root))
@@ -292,7 +297,7 @@ def _recover(archive: Archive, journal: Journal, database: Database) -> None:
     drafts = archive.remove_drafts()
     found, unfinished = archive_check.take_over(archive, database, journal)
     journal.keep(unfinished)
-    get_line.take_over(archive, database)
+    get_association.take_over(archive, database)
     if drafts or found:
         log.warning("taken over from a process that died", indexed=found, temporary_files_removed=drafts)
 

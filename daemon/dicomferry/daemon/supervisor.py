@@ -11,11 +11,14 @@ from dicomferry.daemon.child import CannotKeepUp, Child, python
 from dicomferry.daemon.home_lock import no_worker_lives, take_home
 from dicomferry.daemon.port import take_port
 from dicomferry.daemon.stop_signal import StopSignal
-from dicomferry.models import leases, schema
 from dicomferry.models import settings as settings_module
-from dicomferry.models.database import Database, hide_password
+from dicomferry.models.record import schema
+from dicomferry.models.record.database import Database, hide_password
+from dicomferry.models.record.jobs import leases
 from dicomferry.models.settings import Settings
-from dicomferry.workers import admission, lanes, log_file
+from dicomferry.workers import log_file
+from dicomferry.workers.doorbell import lanes
+from dicomferry.workers.receiving import callers
 
 WORKER_READY_SECONDS = 90.0
 SCHEDULER_READY_SECONDS = 60.0
@@ -113,7 +116,7 @@ class _Up:
         self._say(f"home      {self._settings.home}")
         self._say(f"log       {self._settings.log_file}")
         self._say("ready; Ctrl-C stops. Next, in another terminal: dicomferry submit store REMOTE FOLDER -r --wait")
-        host = admission.public_host(self._settings)
+        host = callers.public_host(self._settings)
         self._say(f"Tell your PACS administrator: AE title {ae_title}, host {host}, port {where.port}")
         return True
 
@@ -127,7 +130,7 @@ class _Up:
     def _start_broker(self) -> str | None:
         """The URL of a broker that answers; None when a stop was asked for meanwhile. Raises OutOfReach."""
         if self._settings.broker_url:
-            from dicomferry.workers import tasks  # only here: it brings all of Celery along
+            from dicomferry.workers.doorbell import tasks  # only here: it brings all of Celery along
 
             url = lanes.kombu_url(self._settings.broker_url)
             tasks.require_broker(url)

@@ -10,19 +10,23 @@ import sys
 import time
 from functools import partial
 
+from dicomferry.daemon import sweep
 from dicomferry.daemon.child import CannotKeepUp, Child, python
+from dicomferry.daemon.chronicle import Chronicle
 from dicomferry.daemon.home_lock import share_home
 from dicomferry.daemon.pool_watch import PoolWatch
 from dicomferry.daemon.sign_of_life import SignOfLife
 from dicomferry.daemon.stop_signal import StopSignal
-from dicomferry.models import claims, facts, presence, schema, telemetry
 from dicomferry.models import settings as settings_module
-from dicomferry.models.database import Database, hide_password
-from dicomferry.models.errors import ConfigurationError, DicomferryError
+from dicomferry.models import telemetry
+from dicomferry.models.record import presence, role_facts, schema
+from dicomferry.models.record.database import Database, hide_password
+from dicomferry.models.record.jobs import claims
+from dicomferry.models.rules.errors import ConfigurationError, DicomferryError
 from dicomferry.models.settings import Settings
-from dicomferry.workers import lanes, log_file, parent, sweep, tasks
-from dicomferry.workers.chronicle import Chronicle
-from dicomferry.workers.lanes import Doorbell
+from dicomferry.workers import log_file, parent
+from dicomferry.workers.doorbell import lanes, tasks
+from dicomferry.workers.doorbell.lanes import Doorbell
 
 START_SECONDS = 60.0
 MOVED = "the embedded broker has moved"
@@ -63,7 +67,7 @@ def _serve(settings: Settings, stop: StopSignal, *, remark: str) -> int | str:
     database = Database(settings.database, patience=settings.lease_seconds)
     schema.require_current(database)
     share = share_home(settings.home)
-    worker = presence.register(database, "worker", slots=settings.workers, facts=facts.of_role("worker", settings))
+    worker = presence.register(database, "worker", slots=settings.workers, facts=role_facts.of_role("worker", settings))
     environment = os.environ | {
         "DICOMFERRY_HOME": str(settings.home),
         "DICOMFERRY_BROKER_URL": url,
@@ -72,7 +76,7 @@ def _serve(settings: Settings, stop: StopSignal, *, remark: str) -> int | str:
     }
     child = Child(
         "worker",
-        python("dicomferry.workers.tasks"),
+        python("dicomferry.workers.doorbell.tasks"),
         log_file=settings.log_file,
         environment=environment,
         pass_fds=[share],

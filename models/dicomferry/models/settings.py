@@ -23,9 +23,9 @@ from pydantic_settings import (
 )
 
 from dicomferry.models.durable import make_folder
-from dicomferry.models.errors import ConfigurationError, UsageError
-from dicomferry.models.remote import LONGEST, Timeouts, check_ae_title
-from dicomferry.models.retry import Policy
+from dicomferry.models.rules.errors import ConfigurationError, UsageError
+from dicomferry.models.rules.remote import LONGEST, Timeouts, check_ae_title
+from dicomferry.models.rules.retry import Policy
 
 FILE_NAME = "dicomferry.toml"
 _PREFIX = "DICOMFERRY_"

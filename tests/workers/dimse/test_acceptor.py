@@ -8,15 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from dicomferry.models.errors import AssociationAborted, DimseTimeout, ProtocolViolation
-from dicomferry.workers.dimse.acceptance import Rejection
+from dicomferry.models.rules.errors import AssociationAborted, DimseTimeout, ProtocolViolation
 from dicomferry.workers.dimse.acceptor import Answer, Waits
+from dicomferry.workers.dimse.wire.associate_as_acceptor import Rejection
 from support import caller as calls
 from support import scripted_peer as peer
+from support.bay import Bay, open_bay
 from support.caller import EXPLICIT, IMPLICIT, MR, VERIFICATION, Caller, association
 from support.installation import until
-
-from .bay import Bay, open_bay
 
 JPEG = "1.2.840.10008.1.2.4.50"
 JPIP = "1.2.840.10008.1.2.4.94"

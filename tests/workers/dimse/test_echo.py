@@ -11,8 +11,8 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE, evt
 
-from dicomferry.models.errors import ContextNotAccepted, DimseTimeout
-from dicomferry.models.remote import Remote
+from dicomferry.models.rules.errors import ContextNotAccepted, DimseTimeout
+from dicomferry.models.rules.remote import Remote
 from dicomferry.workers.dimse import store
 from dicomferry.workers.dimse.echo import VERIFICATION, echo
 from dicomferry.workers.dimse.local_instance import LocalInstance

@@ -6,18 +6,18 @@ import threading
 
 import pytest
 
-from dicomferry.models.errors import (
+from dicomferry.models.rules.errors import (
     AssociationAborted,
     ContextNotAccepted,
     DimseFailure,
     DimseTimeout,
     ProtocolViolation,
 )
-from dicomferry.models.query import find_model
+from dicomferry.models.rules.query import find_model
 from dicomferry.workers.dimse import find as c_find
 from dicomferry.workers.dimse import identifier
-from dicomferry.workers.dimse.association import Association, open_association
 from dicomferry.workers.dimse.find import FindStopped, Match, find
+from dicomferry.workers.dimse.requestor import Association, open_association
 from support import scripted_peer as peer
 from support.find_scp import Asked, FindScp, Reply, final, pending
 from support.find_scp import identifier as encoded

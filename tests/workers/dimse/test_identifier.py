@@ -17,10 +17,10 @@ from pydicom.filereader import read_dataset
 from pydicom.sequence import Sequence
 from pynetdicom.dsutils import encode as encode_data_set
 
-from dicomferry.models.errors import UsageError
-from dicomferry.workers import keys
+from dicomferry.models.rules.errors import UsageError
 from dicomferry.workers.dimse import identifier
-from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE
+from dicomferry.workers.dimse.wire.contexts import EXPLICIT_LE, IMPLICIT_LE
+from dicomferry.workers.finding import keys
 
 BOTH = pytest.mark.parametrize("syntax", [IMPLICIT_LE, EXPLICIT_LE])
 NAME = 0x00100010

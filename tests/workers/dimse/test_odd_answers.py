@@ -8,22 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models.errors import DimseFailure, DimseTimeout, ProtocolViolation, ReleasedEarly
-from dicomferry.models.query import find_model
+from dicomferry.models.rules.errors import DimseFailure, DimseTimeout, ProtocolViolation, ReleasedEarly
+from dicomferry.models.rules.query import find_model
 from dicomferry.workers.dimse import find as c_find
-from dicomferry.workers.dimse import get, identifier, inbox, move, store
-from dicomferry.workers.dimse.association import Association, open_association
+from dicomferry.workers.dimse import get, identifier, move, store
 from dicomferry.workers.dimse.echo import echo
 from dicomferry.workers.dimse.get import Gets
-from dicomferry.workers.dimse.message import Assembler, Command
-from dicomferry.workers.dimse.retrieval import FAILED_SOP_INSTANCE_UID_LIST, Report, read_report
+from dicomferry.workers.dimse.reports import FAILED_SOP_INSTANCE_UID_LIST, Report, read_report
+from dicomferry.workers.dimse.requestor import Association, open_association
+from dicomferry.workers.dimse.wire import inbox
+from dicomferry.workers.dimse.wire.message import Assembler, Command
 from support import samples
 from support import scripted_peer as peer
 from support.find_scp import identifier as encoded
 from support.scripted_peer import ScriptedPeer, Step, command_set, expect, opening, p_data, pdv, send
 
-from .test_retrieval import END, MR, ONE, Kept, answer, implicit
-from .test_retrieval import store as c_store
+from .test_reports import END, MR, ONE, Kept, answer, implicit
+from .test_reports import store as c_store
 from .test_store import local
 
 ECHO_RSP, FIND_RSP, MOVE_RSP, GET_RSP = 0x8030, 0x8020, 0x8021, 0x8010

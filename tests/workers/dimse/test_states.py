@@ -13,7 +13,7 @@ import struct
 
 import pytest
 
-from dicomferry.models.errors import (
+from dicomferry.models.rules.errors import (
     AssociationAborted,
     AssociationRejected,
     DimseError,
@@ -21,17 +21,16 @@ from dicomferry.models.errors import (
     ProtocolViolation,
     RemoteUnreachable,
 )
-from dicomferry.models.remote import Remote, Timeouts
+from dicomferry.models.rules.remote import Remote, Timeouts
 from dicomferry.workers.dimse.acceptor import Waits
-from dicomferry.workers.dimse.association import open_association
-from dicomferry.workers.dimse.contexts import IMPLICIT_LE, Proposal
 from dicomferry.workers.dimse.echo import VERIFICATION, echo
+from dicomferry.workers.dimse.requestor import open_association
+from dicomferry.workers.dimse.wire.contexts import IMPLICIT_LE, Proposal
 from support import caller as calls
 from support import scripted_peer as peer
+from support.bay import open_bay
 from support.caller import Caller
 from support.scripted_peer import Conversation, ScriptedPeer, Step
-
-from .bay import open_bay
 
 ACCEPTANCE = struct.pack(">BxL", peer.AC, 68) + b"\0\1" + bytes(66)
 STORE = peer.p_data(peer.pdv(calls.store_command("1.2.3"), 3))

@@ -17,19 +17,14 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 
-from dicomferry.models.errors import (
-    AssociationAborted,
-    DimseTimeout,
-    ProtocolViolation,
-    RemoteUnreachable,
-)
-from dicomferry.models.remote import Remote
-from dicomferry.workers import part10
+from dicomferry.models.rules.errors import AssociationAborted, DimseTimeout, ProtocolViolation, RemoteUnreachable
+from dicomferry.models.rules.remote import Remote
 from dicomferry.workers.dimse import store
-from dicomferry.workers.dimse.association import Association
-from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE, Convert, Pair
 from dicomferry.workers.dimse.local_instance import LocalInstance
+from dicomferry.workers.dimse.requestor import Association
 from dicomferry.workers.dimse.store import StoreAnswer
+from dicomferry.workers.dimse.wire.contexts import EXPLICIT_LE, IMPLICIT_LE, Convert, Pair
+from dicomferry.workers.files import part10
 from support import samples
 from support import scripted_peer as peer
 from support.part10_bytes import element, meta, uid

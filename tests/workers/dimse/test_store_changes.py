@@ -10,11 +10,12 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from dicomferry.workers import part10, transcode
-from dicomferry.workers.dimse import pdata, store
-from dicomferry.workers.dimse.contexts import IMPLICIT_LE, Convert
+from dicomferry.workers.dimse import store
 from dicomferry.workers.dimse.local_instance import LocalInstance
 from dicomferry.workers.dimse.store import StoreAnswer
+from dicomferry.workers.dimse.wire import pdu_writer
+from dicomferry.workers.dimse.wire.contexts import IMPLICIT_LE, Convert
+from dicomferry.workers.files import part10, transcode
 from support import samples
 from support import scripted_peer as peer
 from support.samples import Sample
@@ -57,16 +58,16 @@ def run(scripted: ScriptedPeer, item: LocalInstance, **options: object) -> Store
 @pytest.fixture
 def beside(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], list[int]]:
     """Something that happens once before the n-th read of a file."""
-    fill, reads = pdata.FileSource.fill, [0]
+    fill, reads = pdu_writer.FileSource.fill, [0]
 
     def prepare(number: int, happens: Callable[[], object]) -> list[int]:
-        def watched(source: pdata.FileSource, views: list[memoryview]) -> int:
+        def watched(source: pdu_writer.FileSource, views: list[memoryview]) -> int:
             reads[0] += 1
             if reads[0] == number:
                 happens()
             return fill(source, views)
 
-        monkeypatch.setattr(pdata.FileSource, "fill", watched)
+        monkeypatch.setattr(pdu_writer.FileSource, "fill", watched)
         return reads
 
     return prepare
@@ -155,13 +156,13 @@ def test_a_file_that_is_replaced_before_it_is_converted_is_sent_as_it_was(
 def test_a_file_that_changes_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not sent for ever: `changing`, and not one whole message of it went out."""
     sample = samples.instance(tmp_path / "ct.dcm", "CT", size=512)
-    fill = pdata.FileSource.fill
+    fill = pdu_writer.FileSource.fill
 
-    def growing(source: pdata.FileSource, views: list[memoryview]) -> int:
+    def growing(source: pdu_writer.FileSource, views: list[memoryview]) -> int:
         append(sample)
         return fill(source, views)
 
-    monkeypatch.setattr(pdata.FileSource, "fill", growing)
+    monkeypatch.setattr(pdu_writer.FileSource, "fill", growing)
     with ScriptedPeer(*[[*opening(), until_abort]] * store.MOST_TRIES) as scripted:
         answer = run(scripted, local(sample))
     assert (answer.status, answer.reason) == (None, "changing")

@@ -11,9 +11,9 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import RLELossless
 
-from dicomferry.cli import wait
-from dicomferry.models import instance_store
-from dicomferry.models.query import Key
+from dicomferry.cli.jobs import wait
+from dicomferry.models.record.archive import index
+from dicomferry.models.rules.query import Key
 from support import samples
 from support.compare import body
 from support.qr_catalogue import Catalogue
@@ -154,4 +154,4 @@ def test_garbage_under_a_uid_is_nothing(here: Site, held: list[Sample], tmp_path
 
 
 def _rows(here: Site, one: Sample) -> list[dict[str, Any]]:
-    return [row for row in instance_store.listing(here.database) if row["sop_instance_uid"] == one.sop_instance_uid]
+    return [row for row in index.listing(here.database) if row["sop_instance_uid"] == one.sop_instance_uid]

@@ -11,10 +11,12 @@ import sqlalchemy as sa
 from pydicom import dcmread
 from pydicom.uid import UID
 
-from dicomferry.models import job_store, remote_store, retrieve_report
+from dicomferry.models.documents import retrieve_report
+from dicomferry.models.record.jobs import verbs
+from dicomferry.models.record.remotes import book
+from dicomferry.models.record.tables.jobs import ItemRow
+from dicomferry.models.rules.state import JobState
 from dicomferry.models.settings import Settings
-from dicomferry.models.state import JobState
-from dicomferry.models.tables import ItemRow
 from support import samples
 from support.installation import until
 from support.peers import StoreScp
@@ -96,7 +98,7 @@ def test_what_comes_under_another_study_is_kept_and_not_asked_for_again(
         job_id = getattr(here, method)(peer.address, (STUDY, held[0].study_instance_uid))
         job = here.drive(job_id)
         assert len(peer.stores) == 4, "it is not asked for again"
-        job_store.retry(here.database, job_id)
+        verbs.retry(here.database, job_id)
         again = here.drive(job_id)
         assert len(peer.stores) == 4
     for one in (job, again):
@@ -136,7 +138,7 @@ def test_a_file_that_is_gone_when_its_request_ends_proves_nothing(
         job = here.drive(job_id)
         sent = len(peer.stores)
         lost = {one["sop_instance_uid"]: one["reason"] for one in here.items(job_id) if one["state"] == "failed"}
-        job_store.retry(here.database, job_id)
+        verbs.retry(here.database, job_id)
         again = here.drive(job_id)
     assert (job["state"], job["received"], sent) == ("incomplete", 3, 4) if whole else ("incomplete", 2, 3)
     assert lost[first.sop_instance_uid] == "file gone"
@@ -177,14 +179,14 @@ def test_an_archive_that_coerces(here: Site, held: list[Sample], method: str, kn
     study, series = samples.uid("own study", name), samples.uid("own series", name)
     others = [filed_as(one, study=study, series=series) for one in held]
     with archive(here, held, manners=sending(others)) as peer:
-        remote_store.add(here.database, name, peer.address, coerces="study,series" if known else None)
+        book.add(here.database, name, peer.address, coerces="study,series" if known else None)
         job_id = getattr(here, method)(name, (STUDY, held[0].study_instance_uid))
         job = here.drive(job_id)
         if not known:
             assert (job["state"], job["received"]) == ("failed", 0)
             assert here.reasons(job_id) == {"filed elsewhere"}
-            remote_store.change(here.database, name, None, coerces="series,study")
-            job_store.retry(here.database, job_id)
+            book.change(here.database, name, None, coerces="series,study")
+            verbs.retry(here.database, job_id)
             job = here.drive(job_id)
         later = here.drive(getattr(here, method)(name, (STUDY, held[0].study_instance_uid)))
         assert len(peer.stores) == 4
@@ -201,7 +203,7 @@ def test_a_coerced_study_lies_under_one_study(here: Site, held: list[Sample]) ->
     study, stray = samples.uid("coerced to", 1), samples.uid("coerced to", 2)
     others = [filed_as(one, study=study if number else stray) for number, one in enumerate(reversed(held))]
     with archive(here, held, manners=sending(others)) as peer:
-        remote_store.add(here.database, "coercing-apart", peer.address, coerces="study")
+        book.add(here.database, "coercing-apart", peer.address, coerces="study")
         job_id = here.move("coercing-apart", (STUDY, held[0].study_instance_uid))
         job = here.drive(job_id)
     assert (job["state"], job["received"]) == ("incomplete", 3)
@@ -213,7 +215,7 @@ def test_coercion_of_series_leaves_studies_as_they_are(here: Site, held: list[Sa
     others = [filed_as(one, series=samples.uid("other series", one.sop_instance_uid)) for one in held]
     others[0] = filed_as(held[0], study=samples.uid("other study", held[0].sop_instance_uid))
     with archive(here, held, manners=sending(others)) as peer:
-        remote_store.add(here.database, "coercing-series", peer.address, coerces="series")
+        book.add(here.database, "coercing-series", peer.address, coerces="series")
         job = here.drive(here.move("coercing-series", (STUDY, held[0].study_instance_uid)))
     assert (job["state"], job["received"]) == ("incomplete", 3)
 
@@ -270,7 +272,7 @@ def test_an_archive_out_of_sight_lets_the_job_wait(here: Site, held: list[Sample
     finally:
         here.environment = near
     assert not list(tmp_path.glob("empty/**/*.dcm"))
-    job_store.cancel(here.database, job_id)
+    verbs.cancel(here.database, job_id)
 
 
 def _elsewhere(here: Site, folder: Path) -> Settings:
@@ -288,7 +290,7 @@ def test_a_destination_that_shows_one_of_two_series(here: Site, held: list[Sampl
         StoreScp() as sink,
         QrPeer(Catalogue(held[:1]), aet="THERE2") as there,
     ):
-        remote_store.add(here.database, "there2", f"THERE2@127.0.0.1:{there.port}")
+        book.add(here.database, "there2", f"THERE2@127.0.0.1:{there.port}")
         peer.destinations["THERE2"] = sink.port
         job_id = here.move(peer.address, (STUDY, twin.study_instance_uid), destination="THERE2")
         job = here.drive(job_id)

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from dicomferry.cli import retrieve_words, wait
-from dicomferry.models import job_store, remote_store, retrieve_report, retrieve_store
+from dicomferry.cli.jobs import retrieve_words, wait
+from dicomferry.models.documents import retrieve_report, retrieves
+from dicomferry.models.record.jobs import verbs
+from dicomferry.models.record.remotes import book
 from support import samples
 from support.qr_catalogue import Catalogue
 from support.qr_peer import Manners, QrPeer
@@ -145,7 +147,7 @@ def test_a_retry_lists_again_at_once(here: Site, held: list[Sample]) -> None:
         assert here.drive(job_id)["state"] == "incomplete"
         stores = len(peer.stores)
         peer.manners = Manners()
-        assert job_store.retry(here.database, job_id) == 1
+        assert verbs.retry(here.database, job_id) == 1
         job = here.drive(job_id)
         assert len(peer.stores) == stores + len(hidden)
     assert verdict(job) == ("succeeded", "uids", None, 6, 6)
@@ -154,7 +156,7 @@ def test_a_retry_lists_again_at_once(here: Site, held: list[Sample]) -> None:
 def test_numbers_that_are_wrong_for_good(here: Site, held: list[Sample]) -> None:
     """`--numbers ignored`: the list is the measure, nothing is asked twice, and the end says so."""
     with archive(here, held, hiding([], NumberOfStudyRelatedInstances=9)) as peer:
-        remote_store.add(here.database, "liar", peer.address, numbers="ignored")
+        book.add(here.database, "liar", peer.address, numbers="ignored")
         job_id = here.move("liar", study_of(held))
         job = here.drive(job_id)
         assert len(peer.retrieves) == 1
@@ -167,13 +169,13 @@ def test_numbers_that_are_set_aside_afterwards(here: Site, held: list[Sample]) -
     """What is expected is the list alone then: nothing is told as missing of a job that has succeeded."""
     hidden = held[4:]
     with archive(here, held, hiding(hidden), without(hidden)) as peer:
-        remote_store.add(here.database, "stale", peer.address)
+        book.add(here.database, "stale", peer.address)
         job_id = here.move("stale", study_of(held))
         job = here.drive(job_id)
         assert verdict(job) == ("incomplete", "counts", "listing not whole", 4, 6)
         assert retrieve_words.missing_lines(here.database, job) == ["2 that ARCHIVE says it has and does not list"]
-        remote_store.change(here.database, "stale", None, numbers="ignored")
-        job_store.retry(here.database, job_id)
+        book.change(here.database, "stale", None, numbers="ignored")
+        verbs.retry(here.database, job_id)
         job = here.drive(job_id)
     assert (*verdict(job), job["missing"]) == ("succeeded", "uids", None, 4, 4, 0)
     assert "4 of 4 proven from ARCHIVE by its list, its numbers set aside" in wait.end_sentence(here.database, job)
@@ -186,7 +188,7 @@ def test_a_list_without_a_number_stands_alone(here: Site, held: list[Sample]) ->
         job = here.drive(job_id)
     assert verdict(job) == ("succeeded", "uids", None, 6, 6)
     assert "6 of 6 proven from ARCHIVE by its list alone" in wait.end_sentence(here.database, job)
-    (request,) = retrieve_store.requests(here.database, job_id)
+    (request,) = retrieves.requests(here.database, job_id)
     assert (request["verified"], request["basis"]) == ("uids", "list") and request["listed_at"]
 
 
@@ -244,7 +246,7 @@ def test_a_known_cap_where_no_number_confirms(here: Site, tmp_path: Path) -> Non
     studies = [made(tmp_path, "cap", number) for number in (1, 2, 3)]
     held = [one for study in studies for one in study]
     with archive(here, held, lambda _, level, answers: answers[:2] if level == "STUDY" else answers) as peer:
-        remote_store.add(here.database, "capped", peer.address, find_cap=2)
+        book.add(here.database, "capped", peer.address, find_cap=2)
         job = here.drive(here.move("capped", (PATIENT, "cap")))
         images = here.drive(here.move("capped", study_of(held)))
     assert verdict(job) == ("incomplete", "none", "maybe truncated", 12, 12)
@@ -343,13 +345,13 @@ def test_a_job_that_is_accepted_stays_what_it_is(here: Site, held: list[Sample])
     with archive(here, held, hiding(hidden), without(hidden)) as peer:
         job_id = here.move(peer.address, study_of(held))
         here.drive(job_id)
-        job_store.accept(here.database, job_id, "a rejected object, says their administrator")
+        verbs.accept(here.database, job_id, "a rejected object, says their administrator")
         job = here.show(job_id)
         assert (job["state"], job["verified"]) == ("incomplete", "counts")
         assert job["accepted_reason"] == "a rejected object, says their administrator" and job["accepted_at"]
         assert "closed as it is by a person" in (wait.after_the_end(here.database, job) or "")
         assert wait.exit_code(job) == 1
-        job_store.retry(here.database, job_id)
+        verbs.retry(here.database, job_id)
         assert here.drive(job_id)["accepted_at"] is None
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.cli import retrieve_words
-from dicomferry.models import call_store, job_answers, remote_store, retrieve_store
-from dicomferry.models.tables import ChunkRow, ItemRow
+from dicomferry.cli.jobs import retrieve_words
+from dicomferry.models.documents import job_answers, retrieves
+from dicomferry.models.record.archive import calls
+from dicomferry.models.record.remotes import book
+from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow
 from dicomferry.workers import runner
 from dicomferry.workers.retrieval import refusals, watch
 from support import samples
@@ -78,14 +80,14 @@ def test_while_our_disk_is_short_nothing_is_asked_for(
 ) -> None:
     """It waits, `disk full`, nobody is charged, and it goes on by itself when there is room."""
     short = True
-    monkeypatch.setattr(call_store, "short_disk", lambda _: FULL if short else None)
+    monkeypatch.setattr(calls, "short_disk", lambda _: FULL if short else None)
     with archive(here, held) as peer:
         job_id = submit(here, peer, held, method)
         chunk = run_until_it_waits(here, job_id, "disk full")
         assert peer.retrieves == [] and charges(here, job_id) == {0}
         assert (chunk.round, "scp.reserve_bytes" in chunk.advice) == (0, True)
         short = False
-        call_store.room_again(here.database)
+        calls.room_again(here.database)
         job = here.drive(job_id)
     assert (job["state"], job["verified"], job["received"]) == ("succeeded", "uids", 3)
 
@@ -108,7 +110,7 @@ def test_a_full_disk_is_not_the_archives_fault(
             chunk = run_until_it_waits(here, job_id, "disk full")
             asked = len(peer.retrieves)
         assert asked == 1 and chunk.round == 0 and charges(here, job_id) == {0}
-        (move,) = retrieve_store.moves(here.database, job_id)
+        (move,) = retrieves.moves(here.database, job_id)
         (refused,) = move["refused_here"]
         assert (refused["status"], refused["number"], set(refused["uids"])) == (0xA700, 3, samples.uids(held))
         (told,) = job_answers.refused_here(here.database, job_id)
@@ -162,7 +164,7 @@ def test_another_archives_call_is_not_this_ones(here: Site, held: list[Sample], 
     remote is that one; under a title that nobody has, it may be this one.
     """
     if title == "OTHER":
-        remote_store.add(here.database, "other", "OTHER@127.0.0.1:1")
+        book.add(here.database, "other", "OTHER@127.0.0.1:1")
 
     def retrieve(retrieval: Retrieval) -> None:
         with association(here.scp.port, calling=title) as there:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models import remote_store, spec
-from dicomferry.models.rounds import Ask, Limits
-from dicomferry.workers.admission import Callers
-from dicomferry.workers.dimse.retrieval import Report
-from dicomferry.workers.heartbeat import Heartbeat
+from dicomferry.models.record.remotes import book
+from dicomferry.models.rules import spec
+from dicomferry.models.rules.rounds import Ask, Limits
+from dicomferry.workers.attempts.heartbeat import Heartbeat
+from dicomferry.workers.dimse.reports import Report
+from dicomferry.workers.receiving.callers import Callers
 from dicomferry.workers.retrieval.watch import Watch
 from support.inline import Inline
 
@@ -78,7 +79,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
 def watch(site: Inline, time: Time, goal: Counted, is_behind: object) -> Watch:
     job_id = site.submit("ARCHIVE@127.0.0.1:1", spec.GetSpec(identifiers=((None, (("0020000D", "1.2"),)),)))
     settings = site.settings
-    remote = remote_store.load(
+    remote = book.load(
         site.database, site.job(job_id).remote_id, ae_title=settings.ae_title, timeouts=settings.timeouts.value()
     )
     heart: Heartbeat = Quiet()  # type: ignore[assignment]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dicomferry.models import telemetry
-from dicomferry.models.errors import ConfigurationError
+from dicomferry.models.rules.errors import ConfigurationError
 from dicomferry.models.settings import Settings, prepare_home
 from dicomferry.workers import parent
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from operator import attrgetter
 
-from dicomferry.models import dimse_status
-from dicomferry.models.database import AnyRow
-from dicomferry.models.dimse_status import Answer, Rule
-from dicomferry.models.spec import StoreSpec
-from dicomferry.workers.work import Answered, Work
+from dicomferry.models.record.database import AnyRow
+from dicomferry.models.rules.answers import lookup
+from dicomferry.models.rules.answers.lookup import Answer, Rule
+from dicomferry.models.rules.spec import StoreSpec
+from dicomferry.workers.attempts.work import Answered, Work
 
 Operation = Callable[[Work], Iterator[Answered]]
 
@@ -29,7 +29,7 @@ def store(work: Work) -> Iterator[Answered]:
     """C-STORE of local files, looked for afterwards where that was asked for."""
     if not (isinstance(work.spec, StoreSpec) and work.spec.verify):
         return _send(work, work.feed)
-    from dicomferry.workers.verification import verified
+    from dicomferry.workers.sending.verification import verified
 
     return verified(work, _send)
 
@@ -39,9 +39,9 @@ _INSTANCE = attrgetter("id", "path", "size", "mtime_ns", "sop_class_uid", "sop_i
 
 
 def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
-    from dicomferry.workers.dimse.contexts import Convert
     from dicomferry.workers.dimse.local_instance import LocalInstance
     from dicomferry.workers.dimse.store import send
+    from dicomferry.workers.dimse.wire.contexts import Convert
 
     def coming() -> LocalInstance | None:
         row = work.coming()
@@ -62,14 +62,14 @@ def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
     meant: dict[int, Answer] = {}
     for answer in answers:
         if answer.status == 0 and answer.reason is not None:
-            row = dimse_status.local(answer.reason)
+            row = lookup.local(answer.reason)
         elif answer.status in meant:
             row = meant[answer.status]
         elif answer.status is not None:
             row = meant[answer.status] = work.status("store", answer.status)
         else:
             # Whatever it is about a file, what was planned to be sent was not.
-            row = dimse_status.local(answer.reason or "context refused")
+            row = lookup.local(answer.reason or "context refused")
             row = row if row.rule is Rule.AGAIN else replace(row, rule=Rule.FINAL)
         yield Answered(
             item_id=answer.instance.item_id,
@@ -83,7 +83,7 @@ def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
 
 def find(work: Work) -> Iterator[Answered]:
     """One C-FIND an item, its matches recorded as they come."""
-    from dicomferry.workers.inquiry import find as ask
+    from dicomferry.workers.finding.inquiry import find as ask
 
     return ask(work)
 

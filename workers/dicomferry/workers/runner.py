@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from dicomferry.models import claims, leases, remote_store, telemetry
-from dicomferry.models.claims import PLAN, Lease
-from dicomferry.models.database import Database
-from dicomferry.models.errors import DicomferryError, LeaseLost, OutOfReach
-from dicomferry.models.remote import Remote
-from dicomferry.models.spec import RETRIEVES
-from dicomferry.models.state import AttemptEnd
-from dicomferry.workers import attempt, plan, probe
-from dicomferry.workers.environment import INTERNAL, decide, sentence
-from dicomferry.workers.environment import STUCK as STUCK
-from dicomferry.workers.environment import Environment as Environment
-from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.pace import AttemptPace
-from dicomferry.workers.retrieval import retrieve, retrieve_plan
+from dicomferry.models import telemetry
+from dicomferry.models.record.database import Database
+from dicomferry.models.record.jobs import claims, leases
+from dicomferry.models.record.jobs.claims import PLAN, Lease
+from dicomferry.models.record.remotes import book
+from dicomferry.models.rules.errors import DicomferryError, LeaseLost, OutOfReach
+from dicomferry.models.rules.remote import Remote
+from dicomferry.models.rules.spec import RETRIEVES
+from dicomferry.models.rules.state import AttemptEnd
+from dicomferry.workers import item_attempt
+from dicomferry.workers.attempts import probe
+from dicomferry.workers.attempts.environment import INTERNAL, decide, sentence
+from dicomferry.workers.attempts.environment import STUCK as STUCK
+from dicomferry.workers.attempts.environment import Environment as Environment
+from dicomferry.workers.attempts.heartbeat import Heartbeat
+from dicomferry.workers.attempts.pace import AttemptPace
+from dicomferry.workers.retrieval import attempt as retrieve
+from dicomferry.workers.retrieval import plan as retrieve_plan
+from dicomferry.workers.sending import plan
 
 TURN_SECONDS = 5.0
 """So long a slot goes on with the next due chunk by itself, which saves the way over the broker."""
@@ -86,7 +91,7 @@ def telemetry_context(lease: Lease):  # type: ignore[no-untyped-def]
 
 def _run(environment: Environment, lease: Lease) -> None:
     settings = environment.settings
-    remote = remote_store.load(
+    remote = book.load(
         environment.database, lease.remote_id, ae_title=settings.ae_title, timeouts=settings.timeouts.value()
     )
     waits = remote.timeouts
@@ -109,7 +114,7 @@ def _run(environment: Environment, lease: Lease) -> None:
             remote = replace(remote, pace=AttemptPace(environment.database, lease, heart))
             # An echo is a look by itself.
             if not lease.probe or lease.kind == "echo" or probe.look_again(environment, lease, heart, remote):
-                ATTEMPTS.get(lease.kind, attempt.run)(environment, lease, heart, remote)
+                ATTEMPTS.get(lease.kind, item_attempt.run)(environment, lease, heart, remote)
     except LeaseLost as error:
         # The sweep has ended this attempt, or will; whoever has the chunk now goes on with it.
         log.warning("attempt given up", error=str(error))

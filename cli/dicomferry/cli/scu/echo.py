@@ -5,9 +5,9 @@ from __future__ import annotations
 from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import MAX_PDU, Invocation
 from dicomferry.cli.scu.messages import Messages
-from dicomferry.models.errors import DimseFailure
+from dicomferry.models.rules.errors import DimseFailure
 from dicomferry.workers.dimse import echo
-from dicomferry.workers.dimse.contexts import IMPLICIT_LE
+from dicomferry.workers.dimse.wire.contexts import IMPLICIT_LE
 
 
 def run(invocation: Invocation, say: Messages) -> int:

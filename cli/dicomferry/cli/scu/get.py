@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dicomferry.cli.scu.files import Output
 from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import Messages
+from dicomferry.cli.scu.output_files import Output
 from dicomferry.cli.scu.progress import Progress
 from dicomferry.cli.scu.query import Query, prepare
-from dicomferry.cli.scu.record import keeping
+from dicomferry.cli.scu.recording import keeping
 from dicomferry.cli.scu.retrieving import DONE, SOME_FAILED, Ended, describe, follow_or_cancel, judge
-from dicomferry.workers.dimse.association import open_with
-from dicomferry.workers.dimse.contexts import IMPLICIT_LE, Proposal
 from dicomferry.workers.dimse.get import Gets, proposals_for
+from dicomferry.workers.dimse.requestor import open_with
+from dicomferry.workers.dimse.wire.contexts import IMPLICIT_LE, Proposal
 
 MOST_ROUNDS = 4
 """Which SOP classes there are, nobody tells beforehand: what failed is asked for with other contexts so often."""

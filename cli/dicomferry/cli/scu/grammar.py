@@ -9,19 +9,11 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Literal, NamedTuple
 
-from dicomferry.cli.scu.invocation import (
-    ACSE_SECONDS,
-    CONNECT_SECONDS,
-    DIMSE_SECONDS,
-    Invocation,
-    Level,
-    Mode,
-    Root,
-)
+from dicomferry.cli.scu.invocation import ACSE_SECONDS, CONNECT_SECONDS, DIMSE_SECONDS, Invocation, Level, Mode, Root
 from dicomferry.cli.scu.messages import Refused
-from dicomferry.models.errors import UsageError
-from dicomferry.models.remote import LONGEST, check_ae_title
-from dicomferry.models.uid import is_lawful
+from dicomferry.models.rules.errors import UsageError
+from dicomferry.models.rules.remote import LONGEST, check_ae_title
+from dicomferry.models.rules.uid import is_lawful
 
 DEFAULT_PORT = 104
 PORT_PROBLEM = "Problem with port number"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dicomferry.cli.scu.environment import Characters
 from dicomferry.cli.scu.invocation import ACSE_SECONDS, CONNECT_SECONDS, DIMSE_SECONDS, Root
+from dicomferry.cli.scu.locale import Characters
 
 _HELP = f"""\
 Usage: dicomferry scu [OPTION]... HOSTNAME [PORT [FILE...]]

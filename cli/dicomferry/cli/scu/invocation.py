@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dicomferry.models.remote import Remote, Timeouts, host_and_port
+from dicomferry.models.rules.remote import Remote, Timeouts, host_and_port
 
 Mode = Literal["echo", "store", "find", "move", "get"]
 Level = Literal["patient", "study", "series", "image"]

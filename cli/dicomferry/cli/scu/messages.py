@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from dicomferry.cli.scu.invocation import Invocation
-from dicomferry.models.errors import AssociationRejected
+from dicomferry.models.rules.errors import AssociationRejected
 
 
 class Refused(Exception):

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 
-from dicomferry.cli.scu.files import Output
 from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import MAX_PDU, Invocation
 from dicomferry.cli.scu.messages import Messages
+from dicomferry.cli.scu.output_files import Output
 from dicomferry.cli.scu.progress import Progress
 from dicomferry.cli.scu.query import Query, prepare
 from dicomferry.cli.scu.receiver import Receiver
-from dicomferry.cli.scu.record import keeping
+from dicomferry.cli.scu.recording import keeping
 from dicomferry.cli.scu.retrieving import Ended, describe, follow_or_cancel, judge
-from dicomferry.models.remote import Timeouts
-from dicomferry.workers.dimse.association import open_with
-from dicomferry.workers.dimse.contexts import IMPLICIT_LE, Proposal
-from dicomferry.workers.dimse.message import PRIORITY_MEDIUM
+from dicomferry.models.rules.remote import Timeouts
 from dicomferry.workers.dimse.move import Move
+from dicomferry.workers.dimse.requestor import open_with
+from dicomferry.workers.dimse.wire.contexts import IMPLICIT_LE, Proposal
+from dicomferry.workers.dimse.wire.message import PRIORITY_MEDIUM
 
 LOOK_SECONDS = 0.02
 QUIET_SECONDS = Timeouts().quiet

@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from dicomferry.cli import words
+from dicomferry.cli.frame import words
 from dicomferry.cli.scu.messages import Messages
-from dicomferry.models.errors import AssociationRejected
+from dicomferry.models.rules.errors import AssociationRejected
 
 FIRST_SECONDS = 1.0
 """What is over sooner needs no progress line."""

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomferry.cli.scu import environment
+from dicomferry.cli.scu import locale
 from dicomferry.cli.scu.invocation import Invocation, Level, Root
 from dicomferry.cli.scu.messages import Messages, Refused
-from dicomferry.models.query import CHARACTER_SET, LEVEL, UNIQUE, find_model, get_model, move_model
+from dicomferry.models.rules.query import CHARACTER_SET, LEVEL, UNIQUE, find_model, get_model, move_model
 from dicomferry.workers.dimse.identifier import vr_of
 
 NO_PORT_SCP = "Need to set explicitly port number for SCP association --port-scp"
@@ -44,7 +44,7 @@ def prepare(invocation: Invocation, say: Messages) -> Query:
     Raises Refused with gdcmscu's words, in gdcmscu's order: root, --port-scp, study root with --patient, query file,
     value of (0008,0052), wildcards of a move or get. Nothing was connected to then.
     """
-    charset = environment.characters(environment.given()).term
+    charset = locale.characters(locale.given()).term
     if invocation.worklist:
         return Query(encode(invocation.keys, charset), charset, find_model("", worklist=True))
     root = invocation.root

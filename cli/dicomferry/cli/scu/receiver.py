@@ -11,13 +11,13 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from dicomferry.cli.scu.files import Output, ReceivedFile
 from dicomferry.cli.scu.messages import Refused
+from dicomferry.cli.scu.output_files import Output, ReceivedFile
 from dicomferry.daemon.connections import Connections
-from dicomferry.models.errors import DimseError
-from dicomferry.workers.dimse.acceptance import Rejection, Request
+from dicomferry.models.rules.errors import DimseError
 from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, Waits
-from dicomferry.workers.dimse.upper_layer import UpperLayer
+from dicomferry.workers.dimse.wire.associate_as_acceptor import Rejection, Request
+from dicomferry.workers.dimse.wire.upper_layer import UpperLayer
 
 GOODBYE_SECONDS = 1.0
 """When all has come, associations have so long to be released by who opened them."""

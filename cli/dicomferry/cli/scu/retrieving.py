@@ -11,12 +11,12 @@ from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import Messages
 from dicomferry.cli.scu.progress import Progress
 from dicomferry.cli.scu.query import Query
-from dicomferry.cli.scu.record import Journal
-from dicomferry.models import dimse_status
-from dicomferry.models.errors import DimseError, DimseTimeout
-from dicomferry.models.proof import Word
-from dicomferry.models.state import ItemState
-from dicomferry.workers.dimse.retrieval import Report, Retrieval
+from dicomferry.cli.scu.recording import Journal
+from dicomferry.models.rules.answers import lookup
+from dicomferry.models.rules.errors import DimseError, DimseTimeout
+from dicomferry.models.rules.proof import Word
+from dicomferry.models.rules.state import ItemState
+from dicomferry.workers.dimse.reports import Report, Retrieval
 
 POLL_SECONDS = 0.5
 DONE = 0x0000
@@ -44,9 +44,9 @@ class Ended:
 def describe(invocation: Invocation, query: Query, say: Messages) -> None:
     """With -D: what is asked for. Only then are the data dictionary's names loaded."""
     if invocation.debug:
-        from dicomferry.cli.scu import records
+        from dicomferry.cli.scu import dump
 
-        text = records.text(query.identifier, query.charset)
+        text = dump.text(query.identifier, query.charset)
         say.detail(f"C-{invocation.mode.upper()} by {invocation.calling} with\n{text}")
 
 
@@ -104,7 +104,7 @@ def why_not(asked: Invocation, ended: Ended, came: int, called: bool) -> str | N
     if ended.is_good and came >= ended.sent:
         return None
     parts = [f"status {final.status:04X}"]
-    reason = dimse_status.for_status(service, final.status).reason
+    reason = lookup.for_status(service, final.status).reason
     if reason and not reason.startswith("status"):
         parts[0] += f" ({reason})"
     if final.comment:
@@ -131,7 +131,7 @@ def judge(
     if wrong:
         progress.failed = max(progress.failed, ended.failed)
         progress.failure(wrong)
-    reason = dimse_status.for_status(asked.mode, ended.final.status).reason
+    reason = lookup.for_status(asked.mode, ended.final.status).reason
     journal.request(
         asked,
         ItemState.FAILED if wrong else ItemState.SUCCEEDED,

@@ -9,14 +9,14 @@ from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 
-from dicomferry.cli.output import mute
+from dicomferry.cli.frame.output import mute
 from dicomferry.cli.scu import grammar
 from dicomferry.cli.scu.beginning import INTERRUPTED
 from dicomferry.cli.scu.grammar import Line
 from dicomferry.cli.scu.interruption import restored
 from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import Messages, Refused, one_line
-from dicomferry.models.errors import (
+from dicomferry.models.rules.errors import (
     AssociationRejected,
     DicomferryError,
     DimseError,
@@ -97,17 +97,17 @@ def _mode(invocation: Invocation, say: Messages) -> int:
     """Run the mode; its module has its name, and nothing is imported for the others."""
     mode: Callable[[Invocation, Messages], int] = import_module(f"dicomferry.cli.scu.{invocation.mode}").run
     if invocation.record and invocation.mode in ("echo", "find"):
-        from dicomferry.cli.scu import record
+        from dicomferry.cli.scu import recording
 
-        return record.single(invocation, say, mode)
+        return recording.single(invocation, say, mode)
     return mode(invocation, say)
 
 
 def _status_line(invocation: Invocation, error: DimseFailure) -> str:
     """The peer, the operation, its status in four digits, and what that means."""
-    from dicomferry.models import dimse_status
+    from dicomferry.models.rules.answers import lookup
 
-    reason = dimse_status.for_status(invocation.mode, error.status).reason
+    reason = lookup.for_status(invocation.mode, error.status).reason
     meant = "" if reason is None or reason.startswith("status 0x") else f" ({reason})"
     comment = f", {error.comment!r}" if error.comment else ""
     peer = f"{invocation.called}@{invocation.address}"
@@ -118,9 +118,9 @@ def _error_line(error: DimseError) -> str:
     """What went wrong; where nobody was reached, also what to look at."""
     if not isinstance(error, RemoteUnreachable):
         return str(error)
-    from dicomferry.models import dimse_status
+    from dicomferry.models.rules.answers import lookup
 
-    return f"{error}; {dimse_status.for_error(error).advice}"
+    return f"{error}; {lookup.for_error(error).advice}"
 
 
 def _information(line: Line) -> str:
@@ -132,9 +132,9 @@ def _information(line: Line) -> str:
 
 
 def _help() -> str:
-    from dicomferry.cli.scu import environment, help
+    from dicomferry.cli.scu import help, locale
 
-    return help.help_text(environment.characters(environment.given()))
+    return help.help_text(locale.characters(locale.given()))
 
 
 def _flush() -> None:

@@ -6,22 +6,22 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from dicomferry.cli.scu.inputs import File, files
 from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import MAX_PDU, Invocation
 from dicomferry.cli.scu.messages import Messages, Refused
 from dicomferry.cli.scu.progress import Progress
-from dicomferry.cli.scu.record import Journal, keeping
-from dicomferry.cli.scu.sources import File, files
-from dicomferry.models import dimse_status
-from dicomferry.models.errors import ContextNotAccepted, DimseError
-from dicomferry.models.state import ItemState
-from dicomferry.models.uid import too_long
-from dicomferry.workers.dimse.association import Association
-from dicomferry.workers.dimse.contexts import Convert
+from dicomferry.cli.scu.recording import Journal, keeping
+from dicomferry.models.rules.answers import lookup
+from dicomferry.models.rules.errors import ContextNotAccepted, DimseError
+from dicomferry.models.rules.state import ItemState
+from dicomferry.models.rules.uid import too_long
 from dicomferry.workers.dimse.echo import echo
 from dicomferry.workers.dimse.local_instance import LocalInstance
-from dicomferry.workers.dimse.message import PRIORITY_LOW
+from dicomferry.workers.dimse.requestor import Association
 from dicomferry.workers.dimse.store import StoreAnswer, send
+from dicomferry.workers.dimse.wire.contexts import Convert
+from dicomferry.workers.dimse.wire.message import PRIORITY_LOW
 
 MOST_BROKEN = 3
 """Associations in a row that broke before any file was answered; after them a C-ECHO tells whose fault it is."""
@@ -165,7 +165,7 @@ class _Store:
             self._lost(file, why, reason=answer.reason)
             return
         self._answered += 1
-        reason = dimse_status.for_status("store", answer.status).reason or answer.reason
+        reason = lookup.for_status("store", answer.status).reason or answer.reason
         told = {"status": answer.status, "reason": reason, "sent_bytes": answer.sent_bytes, "sent_as": answer.sent_as}
         if is_stored(answer.status):
             self._progress.sent(file.shown, answer.status, answer.sent_bytes)
@@ -206,7 +206,7 @@ def note(journal: Journal, file: File, state: ItemState, **values: Any) -> None:
 
 def reason_of(error: DimseError) -> str | None:
     """The stable word for what kept an association from opening, or ended it."""
-    return dimse_status.for_error(error).reason
+    return lookup.for_error(error).reason
 
 
 def is_stored(status: int) -> bool:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from dicomferry.models.errors import AssociationAborted, DimseError, ProtocolViolation
-from dicomferry.workers.dimse import message, store_message, upper_layer
-from dicomferry.workers.dimse.acceptance import (
+from dicomferry.models.rules.errors import AssociationAborted, DimseError, ProtocolViolation
+from dicomferry.workers.dimse.wire import message, store_message, upper_layer
+from dicomferry.workers.dimse.wire.associate_as_acceptor import (
     MOST_REQUEST,
     VERIFICATION,
     Rejection,
@@ -24,10 +24,10 @@ from dicomferry.workers.dimse.acceptance import (
     encode_acceptance,
     negotiate,
 )
-from dicomferry.workers.dimse.contexts import Context
-from dicomferry.workers.dimse.inlet import Inlet
-from dicomferry.workers.dimse.message import Command, fragment_size, fragments
-from dicomferry.workers.dimse.upper_layer import Pdu, UpperLayer
+from dicomferry.workers.dimse.wire.contexts import Context
+from dicomferry.workers.dimse.wire.message import Command, fragment_size, fragments
+from dicomferry.workers.dimse.wire.pdu_reader import Inlet
+from dicomferry.workers.dimse.wire.upper_layer import Pdu, UpperLayer
 
 SUCCESS = 0x0000
 UNRECOGNISED_OPERATION = 0x0211

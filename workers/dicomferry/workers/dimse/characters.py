@@ -16,7 +16,7 @@ from functools import lru_cache
 from pydicom.charset import convert_encodings, decode_bytes, encode_string, python_encoding
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS, PersonName
 
-from dicomferry.models.errors import UsageError
+from dicomferry.models.rules.errors import UsageError
 
 DEFAULT = "ISO_IR 192"
 """What a remote without a character set of its own is taken to speak."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from dicomferry.models.remote import Remote
-from dicomferry.workers.dimse import message
-from dicomferry.workers.dimse.associate import OUR_MAX_PDU
-from dicomferry.workers.dimse.association import Association, Progress, open_association
-from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE, Proposal
-from dicomferry.workers.dimse.message import Command, number_value, text_value
+from dicomferry.models.rules.remote import Remote
+from dicomferry.workers.dimse.requestor import Association, Progress, open_association
+from dicomferry.workers.dimse.wire import message
+from dicomferry.workers.dimse.wire.associate_items import OUR_MAX_PDU
+from dicomferry.workers.dimse.wire.contexts import EXPLICIT_LE, IMPLICIT_LE, Proposal
+from dicomferry.workers.dimse.wire.message import Command, number_value, text_value
 
 VERIFICATION = "1.2.840.10008.1.1"
 

@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
-from dicomferry.models import dimse_status
-from dicomferry.models.dimse_status import Rule
-from dicomferry.models.errors import DimseError, DimseFailure
-from dicomferry.models.query import Key, Level
-from dicomferry.workers.dimse import message
-from dicomferry.workers.dimse.association import Association, Stop
-from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE, Proposal
+from dicomferry.models.rules.answers import lookup
+from dicomferry.models.rules.answers.lookup import Rule
+from dicomferry.models.rules.errors import DimseError, DimseFailure
+from dicomferry.models.rules.query import Key, Level
 from dicomferry.workers.dimse.identifier import Answer
-from dicomferry.workers.dimse.message import Command, Message, number_value, text_value
+from dicomferry.workers.dimse.requestor import Association, Stop
+from dicomferry.workers.dimse.wire import message
+from dicomferry.workers.dimse.wire.contexts import EXPLICIT_LE, IMPLICIT_LE, Proposal
+from dicomferry.workers.dimse.wire.message import Command, Message, number_value, text_value
 
 CANCELLED = 0xFE00
 CANCEL_SECONDS = 30.0
@@ -88,7 +88,7 @@ def find(
         received, status = answer
         if received.context_id != context.context_id:
             raise association.violation(f"an answer in context {received.context_id}")
-        if not dimse_status.is_pending(status):
+        if not lookup.is_pending(status):
             _check(association, received, status)
             return
         if received.data is None:
@@ -102,7 +102,7 @@ def find(
 
 
 def _check(association: Association, received: Message, status: int) -> None:
-    if dimse_status.for_status("find", status).rule is not Rule.DONE:
+    if lookup.for_status("find", status).rule is not Rule.DONE:
         raise DimseFailure(status, received.command.text(message.ERROR_COMMENT) or "")
 
 
@@ -113,7 +113,7 @@ def _cancel(association: Association, context_id: int, message_id: int, seconds:
         association.cancel(context_id, message_id)
         while (left := deadline - time.monotonic()) > 0:
             _, status = association.receive_response(message_id, message.C_FIND_RSP, "progress", left)
-            if not dimse_status.is_pending(status):
+            if not lookup.is_pending(status):
                 return
     association.abort()
 

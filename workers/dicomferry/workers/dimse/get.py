@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from dicomferry.models import query
-from dicomferry.models.errors import DimseTimeout, ProtocolViolation, ReleasedEarly
-from dicomferry.models.remote import Remote
-from dicomferry.models.target import Target
-from dicomferry.workers.dimse import message, upper_layer
-from dicomferry.workers.dimse.acceptance import Request
+from dicomferry.models.rules import query
+from dicomferry.models.rules.errors import DimseTimeout, ProtocolViolation, ReleasedEarly
+from dicomferry.models.rules.remote import Remote
+from dicomferry.models.rules.target import Target
 from dicomferry.workers.dimse.acceptor import Incoming, Sink
-from dicomferry.workers.dimse.association import Association, Progress, open_with
-from dicomferry.workers.dimse.contexts import (
+from dicomferry.workers.dimse.reports import Report, encode, read_report
+from dicomferry.workers.dimse.requestor import Association, Progress, open_with
+from dicomferry.workers.dimse.storage_classes import CLASSES, RARER, SYNTAXES, WITHOUT_PIXELS
+from dicomferry.workers.dimse.wire import message, upper_layer
+from dicomferry.workers.dimse.wire.associate_as_acceptor import Request
+from dicomferry.workers.dimse.wire.contexts import (
     EXPLICIT_LE,
     IMPLICIT_LE,
     MOST_PROPOSALS,
@@ -21,12 +23,10 @@ from dicomferry.workers.dimse.contexts import (
     Proposal,
     is_proposable,
 )
-from dicomferry.workers.dimse.inbox import ANNOUNCED_AGAIN_SECONDS, ANNOUNCED_SECONDS
-from dicomferry.workers.dimse.inlet import Inlet
-from dicomferry.workers.dimse.message import Command, number_value, text_value
-from dicomferry.workers.dimse.retrieval import Report, encode, read_report
-from dicomferry.workers.dimse.storage_classes import CLASSES, RARER, SYNTAXES, WITHOUT_PIXELS
-from dicomferry.workers.dimse.upper_layer import Pdu
+from dicomferry.workers.dimse.wire.inbox import ANNOUNCED_AGAIN_SECONDS, ANNOUNCED_SECONDS
+from dicomferry.workers.dimse.wire.message import Command, number_value, text_value
+from dicomferry.workers.dimse.wire.pdu_reader import Inlet
+from dicomferry.workers.dimse.wire.upper_layer import Pdu
 
 Receive = Callable[[Incoming], Sink]
 _UNRECOGNISED = 0x0211

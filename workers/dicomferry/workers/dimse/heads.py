@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dicomferry.models.errors import UnusableFile
-from dicomferry.workers import meta_group, part10
-from dicomferry.workers.data_set import BLANKS, DEFLATED, NeedMore, is_instance, sop_uids
-from dicomferry.workers.dimse.message import text_value
+from dicomferry.models.rules.errors import UnusableFile
+from dicomferry.workers.dimse.wire.message import text_value
+from dicomferry.workers.files import meta_group, part10
+from dicomferry.workers.files.data_set import BLANKS, DEFLATED, NeedMore, is_instance, sop_uids
 
 _ORDINARY = b"\x08\0"
 """The group that nearly all data sets begin with, in little endian."""

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from dicomferry.models import query
-from dicomferry.models.errors import UsageError
-from dicomferry.models.query import Key
+from dicomferry.models.rules import query
+from dicomferry.models.rules.errors import UsageError
+from dicomferry.models.rules.query import Key
 from dicomferry.workers.dimse import characters
 from dicomferry.workers.dimse.characters import CharacterSet
-from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE
-from dicomferry.workers.elements import UNDEFINED
+from dicomferry.workers.dimse.wire.contexts import EXPLICIT_LE, IMPLICIT_LE
+from dicomferry.workers.files.elements import UNDEFINED
 
 Attributes = dict[str, Any]
 """The DICOM JSON model: eight digits -> {"vr": ..., "Value": [...]}."""

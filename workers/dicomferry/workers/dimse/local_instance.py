@@ -7,9 +7,9 @@ import stat
 import time
 from typing import NamedTuple
 
-from dicomferry.models.errors import UnusableFile
-from dicomferry.workers import part10
+from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.workers.dimse.heads import Heads
+from dicomferry.workers.files import part10
 
 # As much of a file is read at once for its check: nearly always all that comes before its pixels.
 _FIRST_READ = 16384

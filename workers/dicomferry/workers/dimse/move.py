@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dicomferry.models import query
-from dicomferry.models.errors import DimseTimeout
-from dicomferry.models.remote import Remote
-from dicomferry.models.target import Target
-from dicomferry.workers.dimse import message
-from dicomferry.workers.dimse.association import Association, Progress, open_with
-from dicomferry.workers.dimse.contexts import EXPLICIT_LE, IMPLICIT_LE, Proposal
-from dicomferry.workers.dimse.message import Command, number_value, text_value
-from dicomferry.workers.dimse.retrieval import Report, encode, read_report
+from dicomferry.models.rules import query
+from dicomferry.models.rules.errors import DimseTimeout
+from dicomferry.models.rules.remote import Remote
+from dicomferry.models.rules.target import Target
+from dicomferry.workers.dimse.reports import Report, encode, read_report
+from dicomferry.workers.dimse.requestor import Association, Progress, open_with
+from dicomferry.workers.dimse.wire import message
+from dicomferry.workers.dimse.wire.contexts import EXPLICIT_LE, IMPLICIT_LE, Proposal
+from dicomferry.workers.dimse.wire.message import Command, number_value, text_value
 
 
 def open_for(remote: Remote, root: str, *, progress: Progress | None = None) -> Association:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dicomferry.workers.dimse.contexts import DEFLATED_LE, EXPLICIT_LE, IMPLICIT_LE
+from dicomferry.workers.dimse.wire.contexts import DEFLATED_LE, EXPLICIT_LE, IMPLICIT_LE
 
 SYNTAXES = (
     EXPLICIT_LE,

@@ -11,19 +11,19 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
-from dicomferry.models.errors import ContextNotAccepted, UnusableFile
-from dicomferry.models.remote import Remote
-from dicomferry.models.uid import too_long
-from dicomferry.workers import part10
-from dicomferry.workers.data_set import is_instance
-from dicomferry.workers.dimse import contexts, message, store_message
-from dicomferry.workers.dimse.associate import OUR_MAX_PDU
-from dicomferry.workers.dimse.association import Association, Progress, open_association
-from dicomferry.workers.dimse.contexts import Context, Convert, Pair, Proposal
+from dicomferry.models.rules.errors import ContextNotAccepted, UnusableFile
+from dicomferry.models.rules.remote import Remote
+from dicomferry.models.rules.uid import too_long
 from dicomferry.workers.dimse.heads import Heads
 from dicomferry.workers.dimse.local_instance import LocalInstance, OpenInstance, open_instance
-from dicomferry.workers.dimse.message import Message
-from dicomferry.workers.dimse.pdata import DataPath, FileSource, Source, SourceFailed, StreamSource
+from dicomferry.workers.dimse.requestor import Association, Progress, open_association
+from dicomferry.workers.dimse.wire import contexts, message, store_message
+from dicomferry.workers.dimse.wire.associate_items import OUR_MAX_PDU
+from dicomferry.workers.dimse.wire.contexts import Context, Convert, Pair, Proposal
+from dicomferry.workers.dimse.wire.message import Message
+from dicomferry.workers.dimse.wire.pdu_writer import DataPath, FileSource, Source, SourceFailed, StreamSource
+from dicomferry.workers.files import part10
+from dicomferry.workers.files.data_set import is_instance
 
 # PS3.8 table 9-18.
 _RESULTS = {
@@ -269,7 +269,7 @@ def _unsent(item: LocalInstance, reason: str, detail: str) -> StoreAnswer:
 def _reencoded(fd: int, header: part10.Header, syntax: str) -> tuple[BinaryIO, int]:
     """An open file's data set in another, uncompressed syntax, decompressed where need be, and its length in bytes."""
     # Only here: it brings all of pydicom along.
-    from dicomferry.workers import transcode
+    from dicomferry.workers.files import transcode
 
     try:
         stream = transcode.decompress(fd, header, syntax)
@@ -315,7 +315,7 @@ def _refusal(error: ContextNotAccepted, convert: Convert) -> str:
         return text
     if uncompressed:
         return f"{text}; `--transcode` sends a re-encoded copy"
-    from dicomferry.workers import transcode
+    from dicomferry.workers.files import transcode
 
     match transcode.obstacle(error.transfer_syntax_uid):
         case None:

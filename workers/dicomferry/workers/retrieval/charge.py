@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dicomferry.models import call_store, leases, move_store, request_store, retry
-from dicomferry.models.claims import Lease
-from dicomferry.models.dimse_status import Answer, Rule
-from dicomferry.models.outcome import Outcome
-from dicomferry.models.pairing import NOT_DELIVERED
-from dicomferry.models.request_store import State
-from dicomferry.models.retry import Decision, Next
-from dicomferry.models.spec import Retrieve
-from dicomferry.models.state import AttemptEnd, ItemState
-from dicomferry.models.text import printable
-from dicomferry.workers.environment import STUCK, Environment, decide
-from dicomferry.workers.fault import Fault
-from dicomferry.workers.retrieval.asking import Asking
-from dicomferry.workers.retrieval.fault import End, Lost
+from dicomferry.models.record.archive import calls
+from dicomferry.models.record.archive.pairing import NOT_DELIVERED
+from dicomferry.models.record.jobs import leases
+from dicomferry.models.record.jobs.claims import Lease
+from dicomferry.models.record.retrieves import expected
+from dicomferry.models.record.retrieves import moves as move_store
+from dicomferry.models.record.retrieves.expected import State
+from dicomferry.models.rules import retry
+from dicomferry.models.rules.answers.lookup import Answer, Rule
+from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.retry import Decision, Next
+from dicomferry.models.rules.spec import Retrieve
+from dicomferry.models.rules.state import AttemptEnd, ItemState
+from dicomferry.models.rules.text import printable
+from dicomferry.workers.attempts.environment import STUCK, Environment, decide
+from dicomferry.workers.attempts.fault import Fault
+from dicomferry.workers.retrieval.blame import End, Lost
+from dicomferry.workers.retrieval.requests import Asking
 
 OURS = frozenset(
     {
-        call_store.NO_SCP,
+        calls.NO_SCP,
         "storage SCP was restarted",
-        call_store.DISK_FULL,
-        call_store.REFUSED_HERE,
+        calls.DISK_FULL,
+        calls.REFUSED_HERE,
         "archive out of sight",
     }
 )
@@ -101,7 +105,7 @@ class _Charge:
         if self._answer.reason != STUCK.reason or self._progressed or self._asking is None or not self._asking.asked:
             return False
         moves = move_store.moves_of(self._database, self._lease.chunk_id)
-        return all(row.status is None and not row.completed for row in moves) and not request_store.last_arrival(
+        return all(row.status is None and not row.completed for row in moves) and not expected.last_arrival(
             self._database, self._lease.job_id
         )
 
@@ -133,7 +137,7 @@ class _Charge:
             return [], False
         asking = self._asking.asking if self._asking else None
         if asking is not None and asking.is_single and asking.items:
-            before = {one.item_id: one.charges for one in request_store.missing(self._database, self._lease.chunk_id)}
+            before = {one.item_id: one.charges for one in expected.missing(self._database, self._lease.chunk_id)}
             (item_id,) = asking.items
             if item_id not in before:
                 return [], False
@@ -150,6 +154,6 @@ class _Charge:
     def _request(self, charges: int) -> Outcome:
         """The request goes on, with so many charges: with each it is asked for finer."""
         row = self._row
-        reason = row.reason if row.reason == request_store.GREW else self._answer.reason
+        reason = row.reason if row.reason == expected.GREW else self._answer.reason
         text = printable(self._found.detail)
         return Outcome(item_id=row.id, state=ItemState.PENDING, reason=reason, detail=text, charges=charges)

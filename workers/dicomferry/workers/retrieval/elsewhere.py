@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dicomferry.models import leases, remote_store, request_store, rounds, telemetry
-from dicomferry.models.claims import Lease
-from dicomferry.models.errors import DimseError
-from dicomferry.models.outcome import Outcome
-from dicomferry.models.proof import Way
-from dicomferry.models.remote import Remote
-from dicomferry.models.request_store import Key, State
-from dicomferry.models.rounds import Ask
-from dicomferry.models.spec import GetSpec, MoveSpec
-from dicomferry.models.state import ItemState
-from dicomferry.models.target import Target
+from dicomferry.models import telemetry
+from dicomferry.models.record.jobs import leases
+from dicomferry.models.record.jobs.claims import Lease
+from dicomferry.models.record.remotes import book
+from dicomferry.models.record.retrieves import expected
+from dicomferry.models.record.retrieves.expected import Key, State
+from dicomferry.models.rules import rounds
+from dicomferry.models.rules.errors import DimseError
+from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.proof import Way
+from dicomferry.models.rules.remote import Remote
+from dicomferry.models.rules.rounds import Ask
+from dicomferry.models.rules.spec import GetSpec, MoveSpec
+from dicomferry.models.rules.state import ItemState
+from dicomferry.models.rules.target import Target
+from dicomferry.workers.attempts.environment import Environment
+from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.dimse.find import FindStopped
-from dicomferry.workers.dimse.retrieval import Report
-from dicomferry.workers.environment import Environment
-from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.retrieval import expectation
-from dicomferry.workers.retrieval.goal import Blind, Goal, ItemByItem, Listed, Mixed, Unlisted
-from dicomferry.workers.sight import Sight
+from dicomferry.workers.dimse.reports import Report
+from dicomferry.workers.finding import listing as expectation
+from dicomferry.workers.receiving.sight import Sight
+from dicomferry.workers.retrieval.completeness import Blind, Goal, ItemByItem, Listed, Mixed, Unlisted
 
-UNVERIFIED = request_store.UNVERIFIED
+UNVERIFIED = expected.UNVERIFIED
 
 log = telemetry.logger(__name__)
 
@@ -31,10 +35,10 @@ log = telemetry.logger(__name__)
 def destination_of(environment: Environment, ae_title: str) -> Remote | None:
     """The remote of the address book with this AE title, which can be asked what it has."""
     settings = environment.settings
-    key = remote_store.id_of_ae_title(environment.database, ae_title)
+    key = book.id_of_ae_title(environment.database, ae_title)
     if key is None:
         return None
-    return remote_store.load(environment.database, key, ae_title=settings.ae_title, timeouts=settings.timeouts.value())
+    return book.load(environment.database, key, ae_title=settings.ae_title, timeouts=settings.timeouts.value())
 
 
 def way_of(environment: Environment, spec: MoveSpec | GetSpec) -> Way:
@@ -55,7 +59,7 @@ class Elsewhere(ItemByItem):
     def mark(self) -> int:
         """Ask the destination for what was sent, and bring to their end the items that it has."""
         if not self.missing:
-            self.missing = request_store.missing(self.database, self.lease.chunk_id)
+            self.missing = expected.missing(self.database, self.lease.chunk_id)
         if not self.sent:
             return 0
         found = self._found()
@@ -68,7 +72,7 @@ class Elsewhere(ItemByItem):
         )
         for one in good:
             del self.sent[one.item_id]
-        self.missing = request_store.missing(self.database, self.lease.chunk_id)
+        self.missing = expected.missing(self.database, self.lease.chunk_id)
         return len(good)
 
     def _found(self) -> frozenset[Key] | None:

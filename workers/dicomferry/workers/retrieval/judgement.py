@@ -12,26 +12,31 @@ from datetime import datetime
 
 from sqlalchemy.engine import Connection
 
-from dicomferry.models import dimse_status, leases, ledger, proof, proof_store, request_store, retry, second_look
-from dicomferry.models.claims import Lease
-from dicomferry.models.dimse_status import Rule
-from dicomferry.models.job_sums import DEPTHS
-from dicomferry.models.outcome import Outcome
-from dicomferry.models.proof import Depth, Facts, Finding, Part, Way
-from dicomferry.models.remote import Remote
-from dicomferry.models.request_store import State
-from dicomferry.models.spec import GetSpec, MoveSpec
-from dicomferry.models.state import ItemState
-from dicomferry.models.target import Target
-from dicomferry.models.text import printable
-from dicomferry.workers.environment import Environment
-from dicomferry.workers.fault import Fault, Stopped
-from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.retrieval import elsewhere, expectation
-from dicomferry.workers.retrieval.asking import Asking
-from dicomferry.workers.retrieval.expectation import Listing
-from dicomferry.workers.retrieval.fault import End
-from dicomferry.workers.retrieval.goal import Blind, seen
+from dicomferry.models.documents.job_sums import DEPTHS
+from dicomferry.models.record.jobs import leases, ledger
+from dicomferry.models.record.jobs.claims import Lease
+from dicomferry.models.record.retrieves import expected as request_store
+from dicomferry.models.record.retrieves import proofs, second_look
+from dicomferry.models.record.retrieves.expected import State
+from dicomferry.models.rules import proof, retry
+from dicomferry.models.rules.answers import lookup
+from dicomferry.models.rules.answers.lookup import Rule
+from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.proof import Depth, Facts, Finding, Part, Way
+from dicomferry.models.rules.remote import Remote
+from dicomferry.models.rules.spec import GetSpec, MoveSpec
+from dicomferry.models.rules.state import ItemState
+from dicomferry.models.rules.target import Target
+from dicomferry.models.rules.text import printable
+from dicomferry.workers.attempts.environment import Environment
+from dicomferry.workers.attempts.fault import Fault, Stopped
+from dicomferry.workers.attempts.heartbeat import Heartbeat
+from dicomferry.workers.finding import listing as expectation
+from dicomferry.workers.finding.listing import Listing
+from dicomferry.workers.retrieval import elsewhere
+from dicomferry.workers.retrieval.blame import End
+from dicomferry.workers.retrieval.completeness import Blind, seen
+from dicomferry.workers.retrieval.requests import Asking
 
 NOT_WHOLE_YET = "listing not whole yet"
 """Why the chunk of a retrieve waits to be listed again."""
@@ -68,7 +73,7 @@ class Judgement:
     def write(self, state: State, listing: Listing, listed_at: datetime, *, reason: str | None) -> int:
         """Write down what the archive lists; how many instances are new to the request."""
         noted = {**(state.row.noted or {}), **(listing.noted.to_json() or {})}
-        proof_store.note_list(self.database, self.lease, state.row.id, listed_at=listed_at, noted=noted or None)
+        proofs.note_list(self.database, self.lease, state.row.id, listed_at=listed_at, noted=noted or None)
         expected = listing.expected(ignored=self.ignores_numbers)
         before = state.row.expected
         if before is not None and self.ignores_numbers:
@@ -103,9 +108,9 @@ class Judgement:
 
     def _is_as_before(self, state: State) -> bool:
         """Whether nothing came or was answered that the list does not explain, and the list is not old."""
-        if proof_store.is_stale(self.database, state, self.lease.job_id, self.remote.timeouts.settle):
+        if proofs.is_stale(self.database, state, self.lease.job_id, self.remote.timeouts.settle):
             return False
-        if self.way is Way.HERE and proof_store.came_along(self.database, self.lease.job_id):
+        if self.way is Way.HERE and proofs.came_along(self.database, self.lease.job_id):
             return False
         facts = self._facts(state)
         return not (facts.strangers or any(one.told for one in (*facts.targets, *facts.inner)))
@@ -127,7 +132,7 @@ class Judgement:
 
     def _note_growth(self, state: State, new: int) -> None:
         told = f"{new} more instances" if new else "more instances"
-        proof_store.note_growth(self.database, self.lease, state.row.id)
+        proofs.note_growth(self.database, self.lease, state.row.id)
         self.note(f"{request_store.GREW}, {told} than before: those are fetched as well")
 
     def note(self, text: str) -> None:
@@ -147,7 +152,7 @@ class Judgement:
         return proof.judge(self._facts(state))
 
     def _facts(self, state: State) -> Facts:
-        return proof_store.facts(self.database, self.lease, state, ignored=self.ignores_numbers, way=self.way)
+        return proofs.facts(self.database, self.lease, state, ignored=self.ignores_numbers, way=self.way)
 
     def end(self, asking: Asking, read: Callable[[], State]) -> End:
         """How an attempt ends that has all that is expected. Raises Fault, DimseError, Stopped."""
@@ -155,11 +160,11 @@ class Judgement:
         state = read()
         finding = self._when_quiet(asking, state)
         stage = state.row.relisted or 0
-        if finding.is_short and stage < proof_store.WAITS:
-            proof_store.note_stage(self.database, self.lease, state.row.id, proof_store.WAITS)
+        if finding.is_short and stage < proofs.WAITS:
+            proofs.note_stage(self.database, self.lease, state.row.id, proofs.WAITS)
             return self._later(finding)
-        if finding.short and stage == proof_store.LISTED_AGAIN:
-            proof_store.note_stage(self.database, self.lease, state.row.id, proof_store.ASKED_WHOLE)
+        if finding.short and stage == proofs.LISTED_AGAIN:
+            proofs.note_stage(self.database, self.lease, state.row.id, proofs.ASKED_WHOLE)
             self._ask_whole(asking, state, finding.short)
             finding = self._when_quiet(asking, state)
         return self.conclude(End(), state, finding)
@@ -179,7 +184,7 @@ class Judgement:
     def _later(self, finding: Finding) -> End:
         times = self.remote.timeouts
         decision = retry.decide_round(
-            dimse_status.local(NOT_WHOLE_YET),
+            lookup.local(NOT_WHOLE_YET),
             rounds=retry.MAX_ROUNDS,
             quiet=times.quiet,
             settle=times.settle,

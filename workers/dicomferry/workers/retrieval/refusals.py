@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from dicomferry.models import call_store, disks
-from dicomferry.models.call_store import Refusal
-from dicomferry.models.callers import Callers
-from dicomferry.models.database import Database
-from dicomferry.models.dimse_status import local
+from dicomferry.models import disks
+from dicomferry.models.record.archive import calls
+from dicomferry.models.record.archive.calls import Refusal
+from dicomferry.models.record.database import Database
+from dicomferry.models.rules.answers.lookup import local
+from dicomferry.models.rules.callers import Callers
 from dicomferry.models.settings import Settings
-from dicomferry.workers.fault import Fault
-from dicomferry.workers.intake import NO_RESOURCES
+from dicomferry.workers.attempts.fault import Fault
+from dicomferry.workers.receiving.reception import NO_RESOURCES
 
 MOST_NAMED = 3
 _DISK = "disk is full"
@@ -21,14 +22,14 @@ def no_room(database: Database, settings: Settings, *, here: bool) -> Fault | No
     """The fault, if what is retrieved has no room: by the storage SCP's word, and where it is written `here`, by what
     this machine sees. Raises OutOfReach.
     """
-    found = call_store.short_disk(database)
+    found = calls.short_disk(database)
     if found is None and here:
         seen = disks.look("archive", settings.archive, settings.scp.reserve_bytes)
         found = seen if seen is not None and disks.is_short(seen) else None
     if found is None:
         return None
     free, reserve = (f"{int(found[key]) / 1024**2:,.0f} MiB" for key in ("free", "reserve"))
-    return Fault(local(call_store.DISK_FULL), f"{found['path']} has {free} free, {reserve} are to stay free")
+    return Fault(local(calls.DISK_FULL), f"{found['path']} has {free} free, {reserve} are to stay free")
 
 
 def of_moves(
@@ -39,7 +40,7 @@ def of_moves(
     `moves` are ours, by AE title and message id. Where the sender named none, and is this remote, it was the `last`.
     """
     found: dict[int, list[Refusal]] = {}
-    for row in call_store.calls_after(database, after):
+    for row in calls.calls_after(database, after):
         for refusal in map(Refusal.from_json, row.refusals or ()):
             named = refusal.originator_ae_title, refusal.originator_message_id
             move = moves.get((named[0] or "", named[1])) if named[1] is not None else None
@@ -65,4 +66,4 @@ def fault_of(refusals: Sequence[Refusal]) -> Fault | None:
     if not unkept:
         return None
     full = any(one.why.startswith(_DISK) for one in unkept)
-    return Fault(local(call_store.DISK_FULL if full else call_store.REFUSED_HERE), sentence(unkept))
+    return Fault(local(calls.DISK_FULL if full else calls.REFUSED_HERE), sentence(unkept))

@@ -6,17 +6,17 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dicomferry.models import request_store
-from dicomferry.models.callers import Callers
-from dicomferry.models.errors import DimseError
-from dicomferry.models.remote import Remote
-from dicomferry.models.rounds import Ask
-from dicomferry.workers.dimse.retrieval import Report, Retrieval
-from dicomferry.workers.environment import STUCK, Environment
-from dicomferry.workers.fault import Fault, Stopped
-from dicomferry.workers.heartbeat import Heartbeat
-from dicomferry.workers.retrieval import fault
-from dicomferry.workers.retrieval.goal import Goal
+from dicomferry.models.record.retrieves import expected
+from dicomferry.models.rules.callers import Callers
+from dicomferry.models.rules.errors import DimseError
+from dicomferry.models.rules.remote import Remote
+from dicomferry.models.rules.rounds import Ask
+from dicomferry.workers.attempts.environment import STUCK, Environment
+from dicomferry.workers.attempts.fault import Fault, Stopped
+from dicomferry.workers.attempts.heartbeat import Heartbeat
+from dicomferry.workers.dimse.reports import Report, Retrieval
+from dicomferry.workers.retrieval import blame
+from dicomferry.workers.retrieval.completeness import Goal
 
 POLL_SECONDS = 0.25
 LOOK_SECONDS = 0.5
@@ -128,7 +128,7 @@ class Watch:
             return False
         new = self.goal.mark()
         database = self.environment.database
-        signs = (request_store.last_arrival(database, self.job_id), fault.moved_at(database, self.callers))
+        signs = (expected.last_arrival(database, self.job_id), blame.moved_at(database, self.callers))
         moved = bool(new) or (bool(self._signs) and signs != self._signs)
         self.came += new
         self._signs = signs

@@ -1,0 +1,207 @@
+"""`dicomferry jobs`: look at jobs, wait for them, change their course."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from itertools import chain
+from typing import TYPE_CHECKING, Unpack
+
+import click
+
+from dicomferry.cli.frame import options, render
+from dicomferry.cli.frame.command_classes import Group, note
+from dicomferry.cli.frame.render import Row
+from dicomferry.cli.jobs import chosen, table, verbs, words
+from dicomferry.cli.jobs.chosen import Chosen
+from dicomferry.cli.jobs.matches import matches
+from dicomferry.cli.jobs.prune import prune
+from dicomferry.models.rules.errors import UsageError
+from dicomferry.models.rules.spec import RETRIEVES
+from dicomferry.models.rules.state import ItemState
+
+if TYPE_CHECKING:
+    from dicomferry.models.record.database import Database
+    from dicomferry.models.settings import Settings
+
+_JOB_COLUMNS = (
+    "id", "kind", "remote", "remote_address", "destination", "label", "priority", "ignore_window", "state", "reason",
+    "detail",
+    "reason_text", "planned", "verified", "basis", "listed_at", "accepted_at",
+    "expectation", "submitted_at", "started_at", "finished_at", "not_before",
+    "attempts", "items_total", "items_pending", "items_succeeded", "items_warning", "items_failed", "items_skipped",
+    "items_cancelled", "matches", "expected", "received", "missing", "surplus", "conflicts", "bytes",
+    "rate_instances_per_s", "waiting_for",
+)  # fmt: skip
+_ITEM_COLUMNS = (
+    "kind", "row", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "path", "size", "state", "status",
+    "reason", "detail", "advice", "sent_as", "attempts",
+)  # fmt: skip
+_REPORT_COLUMNS = (
+    "path", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "state", "status", "reason", "detail",
+    "advice", "attempts", "bytes",
+)  # fmt: skip
+_EVENT_COLUMNS = ("at", "kind", "text")
+
+
+@click.group(cls=Group, default="list")
+def jobs() -> None:
+    """Look at jobs, wait for them, change their course.
+
+    ID is a number, or `last` for the newest job. Without a command: the list.
+    """
+
+
+@jobs.command("list")
+@chosen.filter_options
+@click.option("--limit", metavar="N", type=options.Number(), default=50, show_default=True, help="At most so many.")
+@options.form_options
+def list_(limit: int, form: str | None, **given: Unpack[Chosen]) -> None:
+    """List jobs, the newest first."""
+    from dicomferry.cli.frame import installation
+    from dicomferry.models.documents import jobs as job_view
+
+    database = installation.for_reading(installation.settings())
+    if database is None:
+        render.rows((), form, columns=_JOB_COLUMNS, text=table.show)
+        told = installation.NO_JOB_YET
+    else:
+        like = chosen.filter_of(database, **given)
+        found = job_view.listing(database, chosen=like, limit=limit)
+        render.rows(found, form, columns=_JOB_COLUMNS, text=table.show)
+        if len(found) == limit:
+            told = f"the newest {limit}; --limit N shows more"
+        else:
+            told = "" if found else "no job is like that" if like else installation.NO_JOB_YET
+    if told and not form:
+        note(told)
+
+
+@jobs.command()
+@options.job_argument
+@options.json_option
+@options.wide_option
+def show(job: str, as_json: bool) -> None:
+    """Show one job on one screen."""
+    from dicomferry.cli.jobs import screen
+    from dicomferry.models.documents import job_history
+    from dicomferry.models.documents import jobs as job_view
+
+    _, database, job_id = _open(job)
+    found = job_view.show(database, job_id)
+    if as_json:
+        render.document(found)
+    else:
+        screen.show(database, found, job_history.story(database, job_id))
+
+
+@jobs.command()
+@options.job_argument
+@click.option("--state", type=click.Choice([state.value for state in ItemState]), help="Only items in this state.")
+@click.option("--limit", metavar="N", type=options.Number(), help="At most so many.")
+@options.form_options
+def items(job: str, state: str | None, limit: int | None, form: str | None) -> None:
+    """List a job's items: one for each instance or request, with reason and advice."""
+    from dicomferry.models.documents import jobs as job_view
+
+    _, database, job_id = _open(job)
+    found = job_view.items(database, job_id, state=ItemState(state) if state else None, limit=limit)
+    render.rows(found, form, columns=_ITEM_COLUMNS, text=lambda rows: _told_items(rows, state))
+
+
+def _told_items(found: Iterable[Row], state: str | None) -> None:
+    rows = iter(found)
+    first = next(rows, None)
+    if first is None:
+        note(f"no item of it is {state}" if state else "it has no items yet")
+    else:
+        _item_lines(chain((first,), rows))
+
+
+def _item_lines(found: Iterable[Row]) -> None:
+    for item in found:
+        render.paragraph(render.coloured(f"{item['state']:<9}") + "  ", words.item_line(item))
+
+
+jobs.add_command(matches)
+
+
+@jobs.command()
+@options.job_argument
+@options.form_options
+def events(job: str, form: str | None) -> None:
+    """Show a job's history, the oldest first."""
+    from dicomferry.models.documents import jobs as job_view
+
+    _, database, job_id = _open(job)
+    render.rows(job_view.events(database, job_id), form, columns=_EVENT_COLUMNS, text=_event_lines)
+
+
+def _event_lines(found: Iterable[Row]) -> None:
+    from dicomferry.cli.jobs import screen
+
+    for event in found:
+        screen.event_line(event)
+
+
+@jobs.command()
+@options.job_argument
+@click.option("--timeout", metavar="S", type=options.Seconds(), help="Wait at most so many seconds.")
+@options.json_option
+def wait(job: str, timeout: float | None, as_json: bool) -> None:
+    """Wait for the end of a job; the exit code tells how it ended."""
+    from dicomferry.cli.jobs import wait as waiting
+
+    _, database, job_id = _open(job)
+    waiting.leave(waiting.follow(database, job_id, timeout=timeout, as_json=as_json, say=render.line))
+
+
+for _verb in (verbs.cancel, verbs.retry, verbs.hold, verbs.release, verbs.accept):
+    jobs.add_command(_verb)
+
+
+@jobs.command()
+@options.job_argument
+@click.option(
+    "--by", type=click.Choice(["request", "study", "instance"]), help="Of a retrieve: one row for each; study."
+)
+@click.option("--missing", is_flag=True, help="Of a retrieve: only what is not complete.")
+@options.form_options
+def report(job: str, by: str | None, missing: bool, form: str | None) -> None:
+    """Account for a job: what was asked for, what came of it and why.
+
+    Of a retrieve: a table by study, or all of it with --json. Its CSV may be given back to --from-csv. Of any other
+    job: a row for each item, as CSV where nobody reads it on a terminal.
+    """
+    from dicomferry.models.documents import jobs as job_view
+
+    _, database, job_id = _open(job)
+    if job_view.show(database, job_id)["kind"] in RETRIEVES:
+        from dicomferry.cli.jobs import report as retrieve_report
+
+        retrieve_report.show(database, job_id, by=by, form=form, missing=missing)
+        return
+    if by or missing:
+        raise UsageError(f"job {job_id} is no retrieve: leave out --by and --missing")
+    found = (
+        {column: item["size" if column == "bytes" else column] for column in _REPORT_COLUMNS}
+        for item in job_view.items(database, job_id)
+    )
+    render.rows(found, form or (None if sys.stdout.isatty() else "csv"), columns=_REPORT_COLUMNS, text=_report_lines)
+
+
+def _report_lines(found: Iterable[Row]) -> None:
+    _item_lines({**row, "identifier": None, "row": None} for row in found)
+
+
+jobs.add_command(prune)
+
+
+def _open(job: str) -> tuple[Settings, Database, int]:
+    """The settings, the database, and the id of the job that was meant."""
+    from dicomferry.cli.frame import installation
+    from dicomferry.models.documents import jobs as job_view
+
+    settings = installation.settings()
+    database = installation.for_jobs(settings)
+    return settings, database, job_view.resolve_id(database, job)

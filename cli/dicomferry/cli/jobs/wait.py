@@ -1,0 +1,231 @@
+"""Waiting for the end of a job: `--wait` and `jobs wait`. The rows are looked at, nobody is asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import chain, repeat
+
+import click
+
+from dicomferry.cli.frame import render, words
+from dicomferry.cli.frame.command_classes import INTERRUPTED, note
+from dicomferry.cli.frame.words import Document
+from dicomferry.cli.jobs import words as job_words
+from dicomferry.cli.jobs.progress import Display, display
+from dicomferry.models.documents import job_history, jobs
+from dicomferry.models.record import presence
+from dicomferry.models.record.database import Database
+from dicomferry.models.record.jobs.ledger import UNVERIFIED
+from dicomferry.models.record.retrieves.expected import ALREADY_HERE
+from dicomferry.models.rules.answers import lookup
+from dicomferry.models.rules.errors import OutOfReach
+from dicomferry.models.rules.flaws import TRUNCATED_AT_SOURCE
+from dicomferry.models.rules.spec import RETRIEVES
+from dicomferry.models.rules.state import FINAL_JOB_STATES, ItemState
+
+NO_WORKER = "no worker is running, so nothing happens yet: start one with `dicomferry up`"
+FAILED_SHOWN = 5
+_AWAY_AT_MOST = 60.0
+_LOOK_FOR_WORKERS_EVERY = 2.0
+_LONG_SECONDS = 60.0
+"""A wait of so long is told each time, so that nobody takes it for a standstill; at most so often."""
+_ENDED = frozenset(state.value for state in FINAL_JOB_STATES)
+
+
+def _pauses() -> Iterator[float]:
+    """Quick jobs are seen to end at once, long ones cost four looks a second."""
+    return chain((0.05, 0.05, 0.1, 0.1, 0.2), repeat(0.25))
+
+
+@dataclass(kw_only=True)
+class Watch:
+    """One wait. `read` gives the job's document, `workers` how many worker roles are alive."""
+
+    read: Callable[[], Document]
+    workers: Callable[[], int]
+    shown: Display
+    timeout: float | None = None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _told: set[str] = field(default_factory=set)
+    _waits: dict[str, tuple[str | None, float]] = field(default_factory=dict)
+    _looked_at: float | None = None
+    _away_since: float | None = None
+
+    def run(self) -> Document | None:
+        """The document of the job once it has ended or is held; None when `timeout` seconds went by before that.
+
+        Raises OutOfReach when the database stays away for a minute.
+        """
+        began = self.clock()
+        for pause in _pauses():
+            job = self._look()
+            if job is not None:
+                if job["state"] in _ENDED or job["state"] == "held":
+                    return job
+                self._tell(job)
+                self.shown.update(job)
+            left = None if self.timeout is None else self.timeout - (self.clock() - began)
+            if left is not None and left <= 0:
+                return None
+            self.sleep(pause if left is None else min(pause, left))
+        raise AssertionError("the pauses never end")
+
+    def _look(self) -> Document | None:
+        try:
+            job = self.read()
+        except OutOfReach as error:
+            now = self.clock()
+            if self._away_since is None:
+                self._away_since = now
+                self.shown.say(f"{error}; trying again, the job is not affected")
+            elif now - self._away_since > _AWAY_AT_MOST:
+                raise
+            return None
+        self._away_since = None
+        return job
+
+    def _tell(self, job: Document) -> None:
+        """Each reason once, and each long wait; that no worker is alive, each time that it becomes so."""
+        now = self.clock()
+        if self._looked_at is None or now - self._looked_at >= _LOOK_FOR_WORKERS_EVERY:
+            self._looked_at = now
+            self._tell_workers()
+        if job["reason"] and self._is_news(job["reason"], job["not_before"], now):
+            self._waits[job["reason"]] = job["not_before"], now
+            self.shown.say(job_words.waiting_line(job, self.now()))
+
+    def _is_news(self, reason: str, due: str | None, now: float) -> bool:
+        if reason not in self._waits:
+            return True
+        told, told_at = self._waits[reason]
+        if due in (None, told) or now - told_at < _LONG_SECONDS:
+            return False
+        return (datetime.fromisoformat(due) - self.now()).total_seconds() >= _LONG_SECONDS
+
+    def _tell_workers(self) -> None:
+        try:
+            alive = self.workers()
+        except OutOfReach:
+            return
+        if alive:
+            self._told.discard(NO_WORKER)
+        elif NO_WORKER not in self._told:
+            self._told.add(NO_WORKER)
+            self.shown.say(f"{NO_WORKER}; Ctrl-C leaves the job queued")
+
+
+def workers_alive(database: Database) -> int:
+    """How many worker roles gave a sign of life lately."""
+    return sum(role.role == "worker" for role in presence.alive(database))
+
+
+def follow(
+    database: Database, job_id: int, *, timeout: float | None, as_json: bool, say: Callable[[str], None] = note
+) -> int:
+    """Wait for a job and tell how it ended with `say`; the exit code for that."""
+    jobs.show(database, job_id)  # no such job: said before anything is drawn
+    try:
+        with display() as shown:
+            job = Watch(
+                read=lambda: jobs.show(database, job_id),
+                workers=lambda: workers_alive(database),
+                shown=shown,
+                timeout=timeout,
+            ).run()
+    except KeyboardInterrupt:
+        note(
+            f"job {job_id} goes on without you; `dicomferry jobs wait {job_id}` to look again, "
+            f"`dicomferry jobs cancel {job_id}` to stop it"
+        )
+        return INTERRUPTED
+    if job is None:
+        note(f"job {job_id} has not ended within {timeout:g} s and goes on: `dicomferry jobs wait {job_id}`")
+        job = jobs.show(database, job_id)
+    else:
+        tell_end(database, job, note if as_json else say)
+    if as_json:
+        render.document(job)
+        sys.stdout.flush()
+    return exit_code(job)
+
+
+def exit_code(job: Document) -> int:
+    """0 for done and proven, 1 for everything else."""
+    return 0 if job["state"] == "succeeded" else 1
+
+
+def tell_end(database: Database, job: Document, say: Callable[[str], None]) -> None:
+    """The one sentence, some failed items with reason and advice, and the command for the rest."""
+    if job["state"] == "held":
+        say(job_words.held_line(job))
+    if job["state"] != "held" or job["items"]["total"]:
+        say(end_sentence(database, job))
+    for item in jobs.items(database, job["id"], state=ItemState.FAILED, limit=FAILED_SHOWN):
+        say(f"  {job_words.item_line(item)}")
+    if job["kind"] == "find":
+        for item in jobs.items(database, job["id"], state=ItemState.WARNING, limit=FAILED_SHOWN):
+            say(f"  {job_words.item_line(item)}")
+        if job["matches"]:
+            say(f"see them with `dicomferry jobs matches {job['id']}`")
+    if job["items"]["failed"] > FAILED_SHOWN:
+        more = job["items"]["failed"] - FAILED_SHOWN
+        say(f"  and {words.number(more)} more: `dicomferry jobs items {job['id']} --state failed`")
+    step = after_the_end(database, job)
+    if step:
+        say(step)
+
+
+def after_the_end(database: Database, job: Document) -> str | None:
+    """What to do about an ended job, if anything. A retry is offered where it may end otherwise."""
+    if job["reason"] == "nothing to do":
+        return job_words.nothing_found(job, inside=not job["recursive"] and any(map(_has_folders, job["paths"])))
+    if job["accepted_at"]:
+        return f"closed as it is by a person: {words.printable(job['accepted_reason'])}"
+    if job["state"] not in ("failed", "incomplete", "cancelled"):
+        return None
+    retry = f"`dicomferry jobs retry {job['id']}`"
+    if not job["planned"]:
+        return f"the search goes on, and what is missing is tried again, with {retry}"
+    failures = jobs.failures(database, job["id"])
+    if job["items"]["cancelled"] or any(
+        lookup.retry_helps(job["kind"], status, reason) for status, reason, _ in failures
+    ):
+        return f"what is missing is tried again with {retry}"
+    return f"first do what is said of each item, then {retry}" if failures else None
+
+
+def _has_folders(path: str) -> bool:
+    """Whether there are folders in this one, as far as it can be seen from here."""
+    try:
+        with os.scandir(path) as entries:
+            return any(entry.is_dir() for entry in entries)
+    except OSError:
+        return False
+
+
+def end_sentence(database: Database, job: Document) -> str:
+    """What came of a job; counted apart what the remote, or we, had before, and what nobody could verify."""
+    found = jobs.reasons(database, job["id"], ItemState.WARNING) if job["items"]["warning"] else {}
+    store = job["kind"] == "store" and job["items"]["failed"]
+    lost = jobs.reasons(database, job["id"], ItemState.FAILED) if store else {}
+    here = jobs.reasons(database, job["id"], ItemState.SUCCEEDED) if job["kind"] in RETRIEVES else {}
+    return job_words.sentence(
+        job,
+        already_there=found.get("already there", 0),
+        unverified=lost.get(UNVERIFIED, 0),
+        already_here=here.get(ALREADY_HERE, 0),
+        truncated=found.get(TRUNCATED_AT_SOURCE, 0),
+        again=job_history.tried_again(database, job["id"]),
+    )
+
+
+def leave(code: int) -> None:
+    """End the command with this exit code."""
+    click.get_current_context().exit(code)

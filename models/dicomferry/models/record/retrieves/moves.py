@@ -1,0 +1,134 @@
+"""What was asked for by C-MOVE and C-GET, and what was answered. Every write is fenced and raises LeaseLost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dicomferry.models.record.archive.calls import Refusal
+from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.jobs import leases
+from dicomferry.models.record.jobs.claims import Lease
+from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
+from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow, MoveRow
+from dicomferry.models.rules import flaws
+from dicomferry.models.rules.rounds import Ask
+from dicomferry.models.rules.state import ItemState
+
+MESSAGE_IDS = 65_535
+"""Message ids are 1 to this (PS3.7 E.1); each is used again after so many moves of the installation."""
+
+
+def begin_move(
+    database: Database,
+    lease: Lease,
+    request_id: int,
+    ask: Ask,
+    *,
+    rounds: int,
+    method: str,
+    ae_title: str,
+    destination: str | None,
+) -> tuple[int, int]:
+    """Write down that a C-MOVE or C-GET is about to be asked; its id and its message id (PS3.7 9.1.4)."""
+    one = ask.target
+
+    def work(connection: Connection) -> tuple[int, int]:
+        values = {
+            "job_id": lease.job_id,
+            "chunk_id": lease.chunk_id,
+            "item_id": request_id,
+            "fence": lease.fence,
+            "round": rounds,
+            "method": method,
+            "message_id": 0,
+            "ae_title": ae_title,
+            "destination": destination,
+            "level": one.level.value,
+            "study_instance_uid": one.study,
+            "series_instance_uid": one.series,
+            "asked": len(one.images) or None,
+            "asked_at": database.now(connection),
+        }
+        key: int = connection.execute(sa.insert(MoveRow).values(**values).returning(MoveRow.id)).scalar_one()
+        message_id = (key - 1) % MESSAGE_IDS + 1
+        connection.execute(sa.update(MoveRow).where(MoveRow.id == key).values(message_id=message_id))
+        return key, message_id
+
+    return leases.fenced(database, lease, work)
+
+
+def end_move(database: Database, lease: Lease, move_id: int, values: Mapping[str, Any]) -> None:
+    """Write down how it ended: its final answer, or why there is none."""
+
+    def work(connection: Connection) -> None:
+        connection.execute(
+            sa.update(MoveRow).where(MoveRow.id == move_id).values(answered_at=database.now(connection), **values)
+        )
+
+    leases.fenced(database, lease, work)
+
+
+def note_refusals(database: Database, lease: Lease, found: Mapping[int, Sequence[Refusal]]) -> None:
+    """Write down what our side refused of what each request brought."""
+
+    def work(connection: Connection) -> None:
+        for move_id, refusals in found.items():
+            values = {"refused_here": [one.to_json() for one in refusals]}
+            connection.execute(sa.update(MoveRow).where(MoveRow.id == move_id).values(values))
+
+    if any(found.values()):
+        leases.fenced(database, lease, work)
+
+
+def repairs() -> sa.ColumnElement[bool]:
+    """Of a chunk: it asks for the second time, and the first time the archive said that it could not send some of it.
+
+    A common reason is that an archive takes one transfer syntax for all that it has of a SOP class.
+    """
+    lost = sa.select(MoveRow.id).where(MoveRow.chunk_id == ChunkRow.id, MoveRow.round == 0, MoveRow.failed > 0)
+    return sa.and_(ChunkRow.round == 1, lost.exists())
+
+
+def is_ill_encoded() -> sa.ColumnElement[bool]:
+    """Of a chunk: it asks for the second time, and something came in another encoding than its transfer syntax says.
+
+    Then it is asked for in the uncompressed little endian syntaxes alone, which every application has.
+    """
+    flaw = sa.func.coalesce(InstanceRow.flaw, "")
+    came = (
+        sa.select(ItemRow.id)
+        .join(InstanceRow, InstanceRow.sop_instance_uid == ItemRow.sop_instance_uid)
+        .join(ArrivalRow, ArrivalRow.instance_id == InstanceRow.id)
+        .where(
+            ItemRow.chunk_id == ChunkRow.id,
+            ItemRow.request_id.is_not(None),
+            ItemRow.state == ItemState.PENDING,
+            ArrivalRow.job_id == ItemRow.job_id,
+            InstanceRow.removed_at.is_(None),
+            sa.or_(*(flaw.startswith(one, autoescape=True) for one in flaws.ENCODING)),
+        )
+        .correlate(ChunkRow)
+    )
+    return sa.and_(ChunkRow.round == 1, came.exists())
+
+
+def asks_plainly(database: Database, chunk_id: int) -> bool:
+    """The same of this chunk."""
+    query = sa.select(ChunkRow.id).where(ChunkRow.id == chunk_id, is_ill_encoded())
+    return database.read(lambda connection: connection.execute(query).first()) is not None
+
+
+def is_repair(database: Database, chunk_id: int) -> bool:
+    """The same of this chunk."""
+    query = sa.select(ChunkRow.id).where(ChunkRow.id == chunk_id, repairs())
+    return database.read(lambda connection: connection.execute(query).first()) is not None
+
+
+def moves_of(database: Database, chunk_id: int) -> Sequence[AnyRow]:
+    """The C-MOVEs and C-GETs of a chunk, oldest first."""
+    query = sa.select(MoveRow.__table__).where(MoveRow.chunk_id == chunk_id).order_by(MoveRow.id)
+    return database.read(lambda connection: connection.execute(query).all())

@@ -1,0 +1,262 @@
+"""The facts of a request as the record has them, for the rule in `proof` to judge; and what that found, written down.
+
+Every write is fenced: it raises LeaseLost once somebody else has the chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.jobs import leases
+from dicomferry.models.record.jobs.claims import Lease
+from dicomferry.models.record.retrieves.expected import GREW, State
+from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
+from dicomferry.models.record.tables.jobs import ItemRow, MoveRow
+from dicomferry.models.rules.proof import Depth, Facts, Finding, Part, Seen, Way
+from dicomferry.models.rules.state import GOOD_ITEM_STATES
+from dicomferry.models.rules.target import Target
+
+WAITS, LISTED_AGAIN, ASKED_WHOLE = 1, 2, 3
+"""How far a request got whose list is not whole (`item.relisted`)."""
+_MOST_KEYS = 500
+_Query = sa.Select[*tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A C-MOVE or C-GET for all of a study or series, the last one of that which was answered.
+
+    `until` is when the next request was made, None where there was none.
+    """
+
+    row: AnyRow
+    until: datetime | None
+
+    @property
+    def key(self) -> tuple[str | None, str | None]:
+        """Study and series."""
+        return self.row.study_instance_uid, self.row.series_instance_uid
+
+    @property
+    def refused(self) -> int:
+        """How many the archive says it could not send."""
+        return max(self.row.failed or 0, len(self.row.failed_uids or ()))
+
+    @property
+    def told(self) -> int:
+        """How many sub-operations it tells of."""
+        return (self.row.completed or 0) + (self.row.warning or 0) + self.refused
+
+
+def note_list(
+    database: Database, lease: Lease, request_id: int, *, listed_at: datetime, noted: Mapping[str, Any] | None
+) -> None:
+    """Write down when a list was made, and what was odd about what its identifier matched."""
+    _update(database, lease, request_id, listed_at=listed_at, noted=noted)
+
+
+def note_stage(database: Database, lease: Lease, request_id: int, stage: int) -> None:
+    """Write down how far a list that is not whole was looked into."""
+    _update(database, lease, request_id, relisted=stage)
+
+
+def note_growth(database: Database, lease: Lease, request_id: int) -> None:
+    """Write down that the archive had more than it listed at first."""
+    _update(database, lease, request_id, reason=GREW)
+
+
+def _update(database: Database, lease: Lease, request_id: int, **values: object) -> None:
+    def work(connection: Connection) -> None:
+        connection.execute(sa.update(ItemRow).where(ItemRow.id == request_id).values(**values))
+
+    leases.fenced(database, lease, work)
+
+
+def conclude(connection: Connection, request_id: int, finding: Finding) -> None:
+    """Write down what was found of a request. Runs with the chunk's row locked."""
+    connection.execute(
+        sa.update(ItemRow).where(ItemRow.id == request_id).values(verified=finding.word, basis=finding.basis)
+    )
+
+
+def is_stale(database: Database, state: State, job_id: int, settle: float) -> bool:
+    """Whether more than `settle` seconds lie between the list and what came last for the job."""
+    listed_at = state.row.listed_at
+    if listed_at is None:
+        return True
+    query = sa.select(ArrivalRow.at).where(ArrivalRow.job_id == job_id).order_by(ArrivalRow.id.desc()).limit(1)
+    last = database.read(lambda connection: connection.execute(query).scalar())
+    return last is not None and (last - listed_at).total_seconds() > settle
+
+
+def came_along(database: Database, job_id: int) -> bool:
+    """Whether something came for a job that no item of it names."""
+    query = sa.select(ArrivalRow.id).where(ArrivalRow.surplus_of == job_id).limit(1)
+    return database.read(lambda connection: connection.execute(query).first()) is not None
+
+
+def facts(database: Database, lease: Lease, state: State, *, ignored: bool, way: Way) -> Facts:
+    """What is known of the request of a chunk."""
+
+    def work(connection: Connection) -> Facts:
+        return _Reader(connection, lease, state, ignored, way).facts()
+
+    return database.read(work)
+
+
+@dataclass
+class _Reader:
+    connection: Connection
+    lease: Lease
+    state: State
+    ignored: bool
+    way: Way
+
+    def facts(self) -> Facts:
+        self.counts = self._counts()
+        moves = self._moves()
+        wholes = {one.key: one for one in _wholes(moves)}
+        noted = self.state.row.noted or {}
+        targets = [self._seen(one.part, wholes) for one in map(self._known, self.state.targets)]
+        listed = [one for one in self.state.targets if one.depth == Depth.IMAGES]
+        inner = [self._seen(part, {}) for one in listed for part in one.inner]
+        inner += [self._seen(part, wholes) for part in self._told(wholes)]
+        return Facts(
+            targets=targets,
+            inner=inner,
+            strangers=len(self._strangers(moves)),
+            capped=bool(noted.get("capped")),
+            nameless=int(noted.get("nameless", 0)),
+            ignored=self.ignored,
+            by_uid=all(one.images for one in self.state.targets),
+            way=self.way,
+        )
+
+    def _known(self, one: Target) -> Target:
+        """A target that was written before its list was kept with it, with what its items tell."""
+        if one.depth is not None:
+            return one
+        listed, _ = self._of(one.study, one.series)
+        return replace(one, listed=listed, depth=self.state.row.expectation or Depth.UNKNOWN)
+
+    def _seen(self, part: Part, wholes: Mapping[tuple[str | None, str | None], _Whole]) -> Seen:
+        total, missing = self._of(part.study, part.series)
+        seen = Seen(part, missing=missing)
+        if part.depth != Depth.IMAGES:
+            return seen
+        if part.said is not None and part.said > part.listed and self.way is Way.HERE:
+            # What lies here without being listed was made an item before, see `judgement`.
+            seen = replace(seen, others=max(0, total - part.listed))
+        whole = wholes.get((part.study, part.series))
+        if whole is not None and whole.told > total:
+            twice, surplus = (0, 0) if self.way is not Way.HERE else self._came(part, whole)
+            # What is an item by now was accounted for, listed or not.
+            extra = max(0, total - part.listed)
+            seen = replace(seen, told=whole.told - twice, refused=whole.refused, surplus=surplus + extra)
+        return seen
+
+    def _told(self, wholes: Mapping[tuple[str | None, str | None], _Whole]) -> Iterator[Part]:
+        """Studies and series, smaller than the targets, of which an answer tells of more than there are items."""
+        listed = [one for one in self.state.targets if one.depth in (None, Depth.IMAGES)]
+        own = {(one.study, one.series) for one in self.state.targets}
+        for (study, series), whole in wholes.items():
+            total, _ = self._of(study, series)
+            if (study, series) not in own and whole.told > total and any(one.holds(study, series) for one in listed):
+                yield Part(study, series, None, total)
+
+    def _counts(self) -> dict[tuple[str | None, str | None], tuple[int, int]]:
+        """(study, series) to how many items there are, and how many of them are not here."""
+        good = sa.func.sum(sa.case((ItemRow.state.in_(list(GOOD_ITEM_STATES)), 1), else_=0))
+        columns = (ItemRow.study_instance_uid, ItemRow.series_instance_uid)
+        query = (
+            sa.select(*columns, sa.func.count().label("total"), good.label("good"))
+            .where(ItemRow.chunk_id == self.lease.chunk_id, ItemRow.request_id.is_not(None))
+            .group_by(*columns)
+        )
+        return {
+            (row.study_instance_uid, row.series_instance_uid): (row.total, row.total - int(row.good))
+            for row in self.connection.execute(query)
+        }
+
+    def _of(self, study: str | None, series: str | None) -> tuple[int, int]:
+        """(items, those that are not here) of a patient, study or series."""
+        found = [
+            numbers
+            for (own, its), numbers in self.counts.items()
+            if study in (None, own) and (series is None or series == its)
+        ]
+        return sum(total for total, _ in found), sum(missing for _, missing in found)
+
+    def _moves(self) -> Sequence[AnyRow]:
+        query = sa.select(MoveRow.__table__).where(MoveRow.chunk_id == self.lease.chunk_id).order_by(MoveRow.id)
+        return self.connection.execute(query).all()
+
+    def _came(self, part: Part, whole: _Whole) -> tuple[int, int]:
+        """(how many sub-operations of a request brought what another of them had brought, how many instances came with
+        it that no item names, those of other studies among them).
+        """
+        mine = sa.and_(ArrivalRow.job_id == self.lease.job_id, *_within(part))
+        along = sa.or_(ArrivalRow.move_id == whole.row.id, ArrivalRow.surplus_of == self.lease.job_id)
+        arrived = (
+            sa.select(InstanceRow.study_instance_uid, InstanceRow.series_instance_uid, InstanceRow.sop_instance_uid)
+            .join(ArrivalRow, ArrivalRow.instance_id == InstanceRow.id)
+            .where(sa.or_(mine, along), ArrivalRow.at >= whole.row.asked_at)
+        )
+        if whole.until is not None:
+            arrived = arrived.where(ArrivalRow.at < whole.until)
+        named = sa.select(ItemRow.id).where(
+            ItemRow.job_id == self.lease.job_id,
+            ItemRow.request_id.is_not(None),
+            ItemRow.sop_instance_uid == InstanceRow.sop_instance_uid,
+        )
+        twice = self._number(arrived) - self._number(arrived.distinct())
+        return twice, self._number(arrived.where(~named.exists()).distinct())
+
+    def _number(self, query: _Query) -> int:
+        return int(self.connection.execute(sa.select(sa.func.count()).select_from(query.subquery())).scalar_one())
+
+    def _strangers(self, moves: Iterable[AnyRow]) -> set[str]:
+        """Instances that the archive names as failed, and that are neither expected nor here. What a later request for
+        all around them did not name any more is not counted.
+        """
+        named: dict[tuple[str | None, str | None], set[str]] = {}
+        for row in moves:
+            key = row.study_instance_uid, row.series_instance_uid
+            if row.asked is None and row.status is not None:
+                for other in [one for one in named if key[0] in (None, one[0]) and key[1] in (None, one[1])]:
+                    del named[other]
+            named.setdefault(key, set()).update(row.failed_uids or ())
+        uids = sorted(set[str]().union(*named.values()))
+        known: set[str] = set()
+        for first in range(0, len(uids), _MOST_KEYS):
+            part = uids[first : first + _MOST_KEYS]
+            expected = sa.select(ItemRow.sop_instance_uid).where(
+                ItemRow.job_id == self.lease.job_id, ItemRow.sop_instance_uid.in_(part), ItemRow.request_id.is_not(None)
+            )
+            here = sa.select(InstanceRow.sop_instance_uid).where(
+                InstanceRow.sop_instance_uid.in_(part), InstanceRow.is_current, InstanceRow.removed_at.is_(None)
+            )
+            for query in (expected, here):
+                known |= {uid for uid in self.connection.execute(query).scalars() if uid}
+        return set(uids) - known
+
+
+def _wholes(moves: Sequence[AnyRow]) -> Iterator[_Whole]:
+    """The answered requests for all of something, oldest first."""
+    for place, row in enumerate(moves):
+        if row.asked is None and row.status is not None:
+            yield _Whole(row, moves[place + 1].asked_at if place + 1 < len(moves) else None)
+
+
+def _within(part: Part) -> Iterator[sa.ColumnElement[bool]]:
+    if part.study:
+        yield InstanceRow.study_instance_uid == part.study
+    if part.series:
+        yield InstanceRow.series_instance_uid == part.series

@@ -1,0 +1,266 @@
+"""The only owner of retries: given what a peer answered, what happens to the item and to its chunk.
+
+Pure arithmetic; time and randomness come in as arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from dicomferry.models.rules.answers.lookup import Answer, Rule
+from dicomferry.models.rules.state import ItemState
+
+MAX_CHARGES = 3
+"""An item that was in flight this often when its association broke fails."""
+MAX_DEATHS = 5
+"""A chunk whose workers died this often in a row, nobody knows on what, is held."""
+LONGEST_AFTER_DEATH = 60.0
+"""Seconds that a chunk waits at most after a worker died on it."""
+_DIED = "a worker process died or froze; what it had not recorded is done again by another one"
+_DIED_AGAIN = "worker processes die or freeze on this again and again: see their log, then release"
+MAX_ROUNDS = 3
+"""A retrieve asks for what is missing so often: as it was asked, by lists of instances, one by one."""
+MAX_ROUNDS_IN_VAIN = 2
+"""The same where each request was refused before any sub-operation, so that nothing can be under way."""
+MAX_CONGESTED_IN_A_ROW = 3
+"""After so many refusals for lack of resources in a row, the association is given up for a while."""
+
+
+ALONE = frozenset({"answers undecided"})
+"""What holds one request and says nothing of the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Delays in seconds. `give_up_after` bounds how long a remote's fault is waited out before a person is asked."""
+
+    first_delay: float = 10.0
+    max_delay: float = 600.0
+    give_up_after: float = 43_200.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How a kind of fault is waited out: `first` and `most` are multiples of the policy's delays.
+
+    After `tries` fruitless attempts in a row that ended for the same reason, a person is asked.
+    """
+
+    first: float = 1.0
+    most: float = 1.0
+    tries: int | None = None
+
+
+PACES: Mapping[Rule, Pace] = {
+    # Whoever hangs up without a word may be starting: three tries are to span more than a minute and a half.
+    Rule.SUSPECT: Pace(first=3.0, tries=3),
+    # A person's to mend, as far as can be seen.
+    Rule.DOUBTFUL: Pace(tries=2),
+}
+_PLAIN = Pace()
+
+
+class Next(StrEnum):
+    """What happens to the chunk."""
+
+    DONE = "done"
+    RETRY = "retry"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What becomes of a chunk after an attempt. `barren` and `waiting_since` are to be kept on its row."""
+
+    next: Next
+    at: datetime | None = None
+    reason: str | None = None
+    advice: str | None = None
+    barren: int = 0
+    waiting_since: datetime | None = None
+    for_all: bool = False
+    """Whether whatever else waits for the remote has to wait as well: it is the remote that cannot, not this chunk."""
+    leave_until: datetime | None = None
+    """Until when the remote is better left alone; None where the attempt says nothing against it."""
+    alone: bool = False
+    """Whether a hold is about this chunk only, and the rest of the job goes on."""
+    away: bool = False
+    """Whether this one attempt is enough to leave it alone."""
+
+
+def decide_item(answer: Answer, *, charges: int, to_blame: bool = True, again: bool = True) -> tuple[ItemState, int]:
+    """The item's new state and number of charges after this answer; `pending` means that it is tried again.
+
+    `charges` is what it had before. `to_blame` tells whether a refusal for lack of resources is this item's alone: a
+    remote that takes nothing is at fault itself, and charges nobody. `again` tells whether the item's last answer, if
+    there was one, had this reason as well.
+    """
+    match answer.rule:
+        case Rule.DONE:
+            return ItemState.SUCCEEDED, charges
+        case Rule.WARNING:
+            return ItemState.WARNING, charges
+        case Rule.FINAL:
+            return ItemState.FAILED, charges
+        case Rule.AGAIN:
+            charges += 1
+            once_more = charges == 1 or (not again and charges < MAX_CHARGES)
+            return (ItemState.PENDING if once_more else ItemState.FAILED), charges
+        case Rule.BROKEN:
+            charges += 1
+            return (ItemState.FAILED if charges >= MAX_CHARGES else ItemState.PENDING), charges
+        case Rule.CONGESTED:
+            charges += to_blame
+            return (ItemState.FAILED if charges >= MAX_CHARGES else ItemState.PENDING), charges
+        case Rule.LATER | Rule.AWAY | Rule.SUSPECT | Rule.DOUBTFUL | Rule.HOLD:
+            return ItemState.PENDING, charges
+
+
+def decide_chunk(
+    fault: Answer | None,
+    *,
+    left: int,
+    progressed: bool,
+    barren: int,
+    same_before: int = 0,
+    waiting_since: datetime | None,
+    now: datetime,
+    jitter: float,
+    policy: Policy,
+    waited: float | None = None,
+    served: bool = False,
+) -> Decision:
+    """What becomes of a chunk whose attempt ended with `left` items pending.
+
+    `progressed` tells whether the remote took or refused any item for good, `barren` counts the attempts in a row
+    before this one in which it did not, `same_before` those of them, counted backwards, that ended for the same
+    reason as this one; `jitter` is in 0..1. `waited` is how many seconds of waiting count, if not all since
+    `waiting_since`. `served` tells whether the remote was of use to us not long ago: then one that hangs up is down,
+    whatever else it may mean, and comes back without a person.
+    """
+    if not left:
+        return Decision(next=Next.DONE)
+    reason, advice = (fault.reason, fault.advice) if fault else ("no progress", "see the worker's log")
+    if fault and fault.rule is Rule.HOLD:
+        return Decision(next=Next.HOLD, reason=reason, advice=advice, alone=reason in ALONE)
+    if progressed:
+        pause = delay(1, jitter=jitter, policy=policy) if fault and fault.rule is Rule.CONGESTED else 0.0
+        return Decision(next=Next.RETRY, at=now + timedelta(seconds=pause), reason=reason, advice=advice)
+    barren += 1
+    # A clock that was set back shows a time before the wait began: it begins anew.
+    since = min(waiting_since or now, now)
+    tired = ((now - since).total_seconds() if waited is None else waited) >= policy.give_up_after
+    pace = pace_of(fault)
+    down = served and fault is not None and fault.rule is Rule.SUSPECT
+    if tired or (pace.tries and same_before + 1 >= pace.tries and not down):
+        return Decision(next=Next.HOLD, reason=reason, advice=advice, barren=barren, waiting_since=since)
+    pause = delay(barren, jitter=jitter, policy=policy, pace=pace)
+    return Decision(
+        next=Next.RETRY,
+        at=now + timedelta(seconds=pause),
+        reason=reason,
+        advice=advice,
+        barren=barren,
+        waiting_since=since,
+        for_all=fault is not None and fault.rule in (Rule.AWAY, Rule.SUSPECT),
+    )
+
+
+def decide_death(*, deaths: int, blamed: bool, barren: int, waiting_since: datetime | None, now: datetime) -> Decision:
+    """What becomes of a chunk whose worker died, for the `deaths`th time in a row without finishing or settling an item.
+
+    `blamed` tells whether it is known on what: then it goes on, since each is given up the second time. The pauses
+    double, so that what kills workers does not keep others from one.
+    """
+    hopeless = deaths >= MAX_DEATHS and not blamed
+    pause = min(2.0 ** (max(deaths, 1) - 1), LONGEST_AFTER_DEATH)
+    return Decision(
+        next=Next.HOLD if hopeless else Next.RETRY,
+        at=now + timedelta(seconds=pause),
+        reason="worker lost",
+        advice=_DIED_AGAIN if hopeless else _DIED,
+        barren=barren,
+        waiting_since=waiting_since,
+        alone=True,
+    )
+
+
+def decide_round(
+    answer: Answer, *, rounds: int, quiet: float, settle: float, now: datetime, waiting_since: datetime | None
+) -> Decision:
+    """When a retrieve that is not complete after so many rounds that counted is asked for again.
+
+    The archive gets time: `quiet` seconds after the first round, `settle` after another.
+    """
+    pause = quiet if rounds <= 1 else settle
+    return Decision(
+        next=Next.RETRY,
+        at=now + timedelta(seconds=pause),
+        reason=answer.reason,
+        advice=answer.advice,
+        waiting_since=waiting_since,
+    )
+
+
+def decide_recall(
+    answer: Answer, *, looks: int, settle: float, waiting_since: datetime | None, now: datetime, policy: Policy
+) -> Decision:
+    """When to look again for what the archive brings back from slow media; in the end a person is asked.
+
+    `looks` counts the fruitless ones in a row before this one: `settle` seconds after the first, then ever longer.
+    """
+    since = min(waiting_since or now, now)
+    if is_tired(waiting_since, now=now, policy=policy):
+        return Decision(
+            next=Next.HOLD, reason=answer.reason, advice=answer.advice, barren=looks + 1, waiting_since=since
+        )
+    pause = min(settle * 2.0 ** min(looks, 30), max(settle, policy.max_delay))
+    return Decision(
+        next=Next.RETRY,
+        at=now + timedelta(seconds=pause),
+        reason=answer.reason,
+        advice=answer.advice,
+        barren=looks + 1,
+        waiting_since=since,
+    )
+
+
+def is_tired(waiting_since: datetime | None, *, now: datetime, policy: Policy) -> bool:
+    """Whether something was waited for so long that a person has to look at it."""
+    return waiting_since is not None and (now - waiting_since).total_seconds() >= policy.give_up_after
+
+
+def pace_of(fault: Answer | None) -> Pace:
+    """How this kind of fault is waited out."""
+    return PACES.get(fault.rule, _PLAIN) if fault else _PLAIN
+
+
+def delay(barren: int, *, jitter: float, policy: Policy, pace: Pace = _PLAIN) -> float:
+    """Seconds to wait after so many fruitless attempts in a row: doubling up to the most, less up to a fifth."""
+    full = min(policy.max_delay * pace.most, policy.first_delay * pace.first * 2.0 ** min(barren - 1, 30))
+    return full * (1.0 - 0.2 * jitter)
+
+
+# fmt: off
+_IN_WORDS: Mapping[Rule, str] = {
+    Rule.DONE: "nothing: it is settled",
+    Rule.WARNING: "nothing: it counts as done, and the remark is kept with the item",
+    Rule.FINAL: "the item fails at once and is not tried again; the rest goes on",
+    Rule.AGAIN: f"the item is tried once more, at the end of its chunk (up to {MAX_CHARGES} times where the answers differ), then it fails; the rest goes on",
+    Rule.LATER: "it waits: this is no end yet",
+    Rule.CONGESTED: f"the item is tried again, more slowly; {MAX_CONGESTED_IN_A_ROW} such answers in a row end the association for a while, longer each time. An item refused {MAX_CHARGES} times while others get through fails; a remote that takes nothing has time until retry.give_up_after, then the job is held",
+    Rule.BROKEN: f"the rest goes on at once over a new association, where something else or a C-ECHO gets through; the item in flight comes last and alone, and one that was in flight {MAX_CHARGES} times fails",
+    Rule.AWAY: "everything for this remote waits, longer each time, and no item is charged; after retry.give_up_after the job is held",
+    Rule.SUSPECT: f"everything for this remote waits, and no item is charged; after {PACES[Rule.SUSPECT].tries} such tries in a row the job is held until `dicomferry jobs release`; a remote that was of use within a day is down, and has time until retry.give_up_after",
+    Rule.DOUBTFUL: f"it is tried {PACES[Rule.DOUBTFUL].tries} times, and no item is charged; then the job is held until `dicomferry jobs release`",
+    Rule.HOLD: "the job is held at once, and no item is charged: something has to be changed first, then `dicomferry jobs release`",
+}
+# fmt: on
+
+
+def in_words(rule: Rule) -> str:
+    """What we do about an answer of this rule, for people."""
+    return _IN_WORDS[rule]

@@ -1,0 +1,143 @@
+"""What was asked for, as a frozen value per kind of job, and its JSON form for the job's row."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from dicomferry.models.rules.query import Key
+
+
+@dataclass(frozen=True, kw_only=True)
+class EchoSpec:
+    """One C-ECHO (PS3.7 9.1.5)."""
+
+    kind: ClassVar[str] = "echo"
+    lane: ClassVar[str] = "quick"
+    planned: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSpec:
+    """C-STORE of files and of what lies in folders. Paths are absolute, as `os.fsdecode` gives them.
+
+    `transcode`: a peer that takes a compressed file only uncompressed gets a decompressed copy.
+    `verify` asks for each instance at the remote afterwards, by C-FIND. `strict_meta` refuses files whose meta group
+    names another class or instance than their data set, `send_odd_uids` sends UIDs longer than PS3.5 9.1 allows; with
+    `allow_empty` nothing to send is no failure.
+    """
+
+    kind: ClassVar[str] = "store"
+    lane: ClassVar[str] = "bulk"
+    planned: ClassVar[bool] = True
+    paths: tuple[str, ...]
+    recursive: bool = False
+    transcode: bool = False
+    verify: bool = False
+    strict_meta: bool = False
+    allow_empty: bool = False
+    send_odd_uids: bool = False
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """The paths as the file system has them."""
+        return tuple(os.fsencode(path) for path in self.paths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindSpec:
+    """C-FIND at one level of a root, or of a worklist, which has neither. `keys` are those of `query`.
+
+    `split` halves by date and time what the remote does not list whole.
+    """
+
+    kind: ClassVar[str] = "find"
+    lane: ClassVar[str] = "quick"
+    planned: ClassVar[bool] = False
+    level: str = "study"
+    root: str = "study"
+    keys: tuple[Key, ...] = ()
+    worklist: bool = False
+    split: bool = False
+
+    @property
+    def service(self) -> str:
+        """Whose rows of the table of answers hold."""
+        return "worklist" if self.worklist else "find"
+
+
+Identifier = tuple[int | None, tuple[Key, ...]]
+"""One request of a retrieve: its row in the CSV file that it came from, if any, and its keys as in `query`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoveSpec:
+    """C-MOVE of what each of `identifiers` matches at `level`, to the AE title `destination`; None is ourselves.
+
+    Keys are resolved by C-FIND, unless they are the unique key of the level. `refetch` asks also for what lies in the
+    archive; with `allow_empty` nothing that matches is no failure. `trust_answers` are the paths of keys whose answers
+    are taken though they do not tell. `columns` are those of the CSV file that are no keys, `remarks` what stands there
+    for each identifier, `csv` is its name; None: there is none.
+    """
+
+    kind: ClassVar[str] = "move"
+    lane: ClassVar[str] = "bulk"
+    planned: ClassVar[bool] = True
+    identifiers: tuple[Identifier, ...]
+    level: str = "study"
+    root: str = "study"
+    destination: str | None = None
+    refetch: bool = False
+    trust_answers: tuple[str, ...] = ()
+    allow_empty: bool = False
+    columns: tuple[str, ...] = ()
+    remarks: tuple[tuple[str, ...], ...] = ()
+    csv: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GetSpec:
+    """C-GET of what each of `identifiers` matches at `level`; see MoveSpec."""
+
+    kind: ClassVar[str] = "get"
+    lane: ClassVar[str] = "bulk"
+    planned: ClassVar[bool] = True
+    identifiers: tuple[Identifier, ...]
+    level: str = "study"
+    root: str = "study"
+    refetch: bool = False
+    trust_answers: tuple[str, ...] = ()
+    allow_empty: bool = False
+    columns: tuple[str, ...] = ()
+    remarks: tuple[tuple[str, ...], ...] = ()
+    csv: str | None = None
+
+    @property
+    def destination(self) -> None:
+        """What is got comes to whoever asked."""
+        return None
+
+
+RETRIEVES = ("move", "get")
+Retrieve = MoveSpec | GetSpec
+Spec = EchoSpec | StoreSpec | FindSpec | MoveSpec | GetSpec
+_KINDS: dict[str, Callable[..., Spec]] = {cls.kind: cls for cls in (EchoSpec, StoreSpec, FindSpec, MoveSpec, GetSpec)}
+LANES = ("quick", "bulk")
+
+
+def to_json(spec: Spec) -> str:
+    """ASCII JSON; bytes of a path that are no UTF-8 survive as escaped surrogates."""
+    return json.dumps(asdict(spec), sort_keys=True)
+
+
+def from_json(kind: str, text: str) -> Spec:
+    """The spec that `to_json` wrote for a job of this kind."""
+    return _KINDS[kind](**{key: _frozen(value) for key, value in json.loads(text).items()})
+
+
+def _frozen(value: Any) -> Any:
+    """Lists become the tuples that they were."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -1,0 +1,142 @@
+"""How an attempt at a retrieve ends, and whose fault it is that nothing came: what the archive said, held against what
+our storage SCP saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from dicomferry.models.record.archive import calls
+from dicomferry.models.record.archive.pairing import GONE, NOT_DELIVERED
+from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.jobs.claims import Lease
+from dicomferry.models.rules.answers.lookup import local
+from dicomferry.models.rules.callers import Callers
+from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.proof import Finding
+from dicomferry.models.rules.remote import Remote
+from dicomferry.models.rules.retry import Decision
+from dicomferry.models.rules.state import AttemptEnd, ItemState
+from dicomferry.workers.attempts.environment import Environment
+from dicomferry.workers.attempts.fault import Fault
+from dicomferry.workers.receiving import callers as admission
+
+MOST_NAMED = 3
+"""So many AE titles are named in a sentence."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Why what is still missing is given up.
+
+    `gone` and `unseen` are items: the archive lists them no more; it said that it sent them, and the destination does
+    not show them. `named` are SOP Instance UIDs, which is all that an answer tells of what failed.
+    """
+
+    reason: str = NOT_DELIVERED
+    detail: str | None = None
+    gone: frozenset[int] = frozenset()
+    named: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+    unseen: frozenset[int] = frozenset()
+
+    def outcome(self, row: AnyRow) -> Outcome:
+        """Of one instance."""
+        reason, detail = self.reason, self.detail
+        if row.id in self.gone:
+            reason, detail = GONE, None
+        elif row.id in self.unseen:
+            reason = "not at the destination"
+        elif row.sop_class_uid in self.refused:
+            reason, detail = "context refused here", f"our storage SCP refused SOP class {row.sop_class_uid}"
+        elif row.sop_instance_uid in self.named:
+            detail = f"the archive names it among what it could not send; {detail or ''}".rstrip("; ")
+        return Outcome(item_id=row.id, state=ItemState.FAILED, reason=reason, detail=detail, charges=row.charges)
+
+
+@dataclass
+class End:
+    """How an attempt ends: by default with all that there was to do, so that the request can be closed.
+
+    `failure` is the request's own; `lost` tells what its pending instances come to, `rounds` how many counted.
+    `finding` is what it is to be called.
+    """
+
+    decision: Decision | None = None
+    end: AttemptEnd = AttemptEnd.COMPLETED
+    detail: str | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+    failure: Outcome | None = None
+    lost: Lost | None = None
+    rounds: int | None = None
+    finding: Finding | None = None
+
+
+def callers_of(environment: Environment, lease: Lease, remote: Remote) -> Callers:
+    """Who calls for this remote; its host is looked up for as long as a connection would be waited for.
+
+    Raises OutOfReach.
+    """
+    within = partial(environment.names.within, seconds=remote.timeouts.connect)
+    return admission.of_remote(environment.database, lease.remote_id, within)
+
+
+def seen_from(database: Database, callers: Callers, after: int) -> tuple[list[AnyRow], list[AnyRow]]:
+    """(associations of this remote that our storage SCP took, rejected ones that may be its) since call `after`.
+
+    Those that were open already count: some archives keep one for the next time. Whoever is rejected is not known, so
+    it may have been this remote under a name that we do not know, but not under that of another one.
+    """
+    rows = calls.calls_after(database, after)
+    taken = [row for row in rows if row.accepted and callers.knows(row.calling_ae_title, row.address)]
+    rejected = [
+        row for row in rows if not row.accepted and row.id > after and row.calling_ae_title not in callers.others
+    ]
+    return taken, rejected
+
+
+def _namesakes(database: Database, callers: Callers, after: int) -> list[str]:
+    """AE titles of other remotes under which somebody called from this remote's address since call `after`."""
+    return sorted(
+        {
+            row.calling_ae_title
+            for row in calls.calls_after(database, after)
+            if row.accepted and row.calling_ae_title in callers.others and callers.is_from(row.address)
+        }
+    )
+
+
+def why_nothing_came(database: Database, callers: Callers, after: int, us: str) -> Fault | None:
+    """The fault, if our storage SCP saw no association from there since call `after`; `us` is AE title and address."""
+    taken, rejected = seen_from(database, callers, after)
+    if taken:
+        return None
+    if rejected:
+        row = rejected[-1]
+        detail = f"our storage SCP rejected {row.calling_ae_title!r} from {row.address}: {row.why}"
+        return Fault(local("archive was rejected here"), detail)
+    advice = (
+        f"no association came from there: its administrator has to enter {us} as a destination, and the firewall has "
+        "to be open from there to here; then release"
+    )
+    namesakes = _namesakes(database, callers, after)
+    if namesakes:
+        named = " and ".join(namesakes[:MOST_NAMED])
+        advice += f". {named} called from its address, which is another remote: if it is this one, --also-from {named}"
+    return Fault(local("archive cannot reach us", advice), f"it was to send to {us}, and nobody called")
+
+
+def refused_classes(rows: Sequence[AnyRow]) -> frozenset[str]:
+    """The SOP classes that our storage SCP refused in these associations."""
+    return frozenset(uid for row in rows for uid in row.refused or ())
+
+
+def moved_at(database: Database, callers: Callers) -> object:
+    """Something that changes whenever an association from this remote carried data."""
+    rows = calls.calls_after(database, 1 << 62)
+    return max(
+        (row.moved_at for row in rows if row.moved_at and callers.knows(row.calling_ae_title, row.address)),
+        default=None,
+    )

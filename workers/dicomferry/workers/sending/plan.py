@@ -1,0 +1,261 @@
+"""The plan of a store: turn files into items and chunks, batch by batch, and go on where a restart left off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.jobs import leases, plans, twins
+from dicomferry.models.record.jobs.claims import PLAN_STOPS_AT, Lease
+from dicomferry.models.rules.errors import UnusableFile
+from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.spec import StoreSpec
+from dicomferry.models.rules.state import ItemState
+from dicomferry.models.rules.text import path_text, printable
+from dicomferry.models.rules.uid import too_long
+from dicomferry.workers.attempts.heartbeat import Heartbeat
+from dicomferry.workers.dimse.local_instance import LocalInstance, open_instance
+from dicomferry.workers.sending.inventory import AHEAD, Cut, Found, inventory, same_content
+
+BATCH_ITEMS = 1000
+BATCH_SECONDS = 2.0
+"""A batch is written after this time even if it is small, so that sending begins soon on slow disks."""
+SLOT_SECONDS = 10.0
+"""After this time a plan gives its slot back."""
+
+_UIDS = {
+    "sop_class_uid": "SOP Class UID",
+    "transfer_syntax_uid": "Transfer Syntax UID",
+    "sop_instance_uid": "SOP Instance UID",
+    "study_instance_uid": "Study Instance UID",
+    "series_instance_uid": "Series Instance UID",
+}
+_IN_A_REQUEST = ("sop_class_uid", "transfer_syntax_uid")
+"""These stand in the request for an association, and one that no peer takes would spoil it for all others."""
+
+
+@dataclass
+class _Batch:
+    """What one transaction will write."""
+
+    began: float = field(default_factory=time.monotonic)
+    chunks: list[list[dict[str, Any]]] = field(default_factory=list)
+    decided: list[dict[str, Any]] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.found) >= BATCH_ITEMS or time.monotonic() - self.began >= BATCH_SECONDS
+
+
+def run(database: Database, lease: Lease, heart: Heartbeat, ring: Callable[[], object]) -> bool:
+    """Plan until everything is planned (True), or until it is time to give the slot back (False).
+
+    `ring` is called after each batch that made chunks. Raises LeaseLost.
+    """
+    assert isinstance(lease.spec, StoreSpec)
+    began = time.monotonic()
+    batch = _Batch()
+    care = _Care(database, lease)
+    for found in inventory(
+        lease.spec.roots,
+        recursive=lease.spec.recursive,
+        after=lease.cursor,
+        leave_out=care.given_up,
+        before_opening=care.before_opening,
+    ):
+        heart.progress(0)
+        batch.found.append(found)
+        if not batch.is_full:
+            continue
+        stop, waiting = _write(database, lease, batch, heart, care)
+        ring()
+        if stop or heart.stop or waiting >= PLAN_STOPS_AT or time.monotonic() - began >= SLOT_SECONDS:
+            return False
+        batch = _Batch()
+    stop, _ = _write(database, lease, batch, heart, care) if batch.found else (False, 0)
+    return not stop
+
+
+class _Care:
+    """What a plan does after a worker died on it: each file is written down before it is looked into.
+
+    So the next attempt knows on what it died, and what is died on twice is given up. It is done for as many files as
+    may have been on the way when the worker died; then the plan is fast again.
+    """
+
+    def __init__(self, database: Database, lease: Lease) -> None:
+        self._database = database
+        self._lease = lease
+        self._left = BATCH_ITEMS + AHEAD if lease.careful else 0
+        self._deaths, self.given_up = plans.died_on(database, lease)
+        self._is_written = False
+
+    def before_opening(self, path: bytes) -> bool:
+        """This one is next; whether it is to be looked into alone. Raises LeaseLost."""
+        if self._left <= 0:
+            self.before_writing()
+            return False
+        self._left -= 1
+        self._write(path)
+        return True
+
+    def before_comparing(self, path: bytes) -> None:
+        """This one is read as a whole. Raises LeaseLost."""
+        if self._lease.careful:
+            self._write(path)
+
+    def before_writing(self) -> None:
+        """Whatever happens now is not the fault of any file. Raises LeaseLost."""
+        if self._is_written:
+            self._write(None)
+
+    def _write(self, path: bytes | None) -> None:
+        deaths = self._deaths.get(path, 0) if path is not None else 0
+        plans.about_to_open(self._database, self._lease, path, deaths=deaths)
+        self._is_written = path is not None
+
+
+def _write(database: Database, lease: Lease, batch: _Batch, heart: Heartbeat, care: _Care) -> tuple[bool, int]:
+    """Settle twins, cut chunks, write; whether to stop, and how many chunks wait."""
+    heart.require_lease()
+    cut = Cut()
+    items: list[dict[str, Any]] = []
+    for found, values in _settled(database, lease, batch.found, care.before_comparing):
+        if values["state"] is not ItemState.PENDING:
+            batch.decided.append(values)
+            continue
+        if not cut.fits(found):
+            batch.chunks.append(items)
+            cut, items = Cut(), []
+        cut.add(found)
+        items.append(values)
+        heart.progress(0)
+    if items:
+        batch.chunks.append(items)
+    care.before_writing()
+    return plans.add_batch(database, lease, cursor=batch.found[-1].path, chunks=batch.chunks, decided=batch.decided)
+
+
+def _settled(
+    database: Database, lease: Lease, batch: Sequence[Found], before_comparing: Callable[[bytes], object]
+) -> Iterator[tuple[Found, dict[str, Any]]]:
+    """Each of these files with the values of its item's row; a second file of one UID is compared with the first."""
+    uids = [found.header.sop_instance_uid for found in batch if found.header and found.state is ItemState.PENDING]
+    firsts = plans.firsts_of(database, lease.job_id, uids)
+    long_uids = isinstance(lease.spec, StoreSpec) and lease.spec.send_odd_uids
+    for found in batch:
+        values = _values(found, long_uids=long_uids)
+        if values["state"] is ItemState.PENDING:
+            uid = values["sop_instance_uid"]
+            if uid in firsts:
+                before_comparing(found.path)
+                values |= _twin(found, firsts[uid])
+            else:
+                firsts[uid] = found.path
+        yield found, values
+
+
+def _values(found: Found, *, long_uids: bool = False) -> dict[str, Any]:
+    """The item's row as far as the file alone decides it.
+
+    UIDs longer than PS3.5 9.1 allows are refused, since peers abort at them; with `long_uids` SOP Instance UIDs pass.
+    """
+    values: dict[str, Any] = {
+        "path": found.path,
+        "size": found.size,
+        "mtime_ns": found.mtime_ns,
+        "state": found.state,
+        "reason": found.reason,
+        "detail": printable(found.detail),
+        "is_first": found.state is ItemState.PENDING,
+        **dict.fromkeys(_UIDS),
+    }
+    if found.header is None:
+        return values
+    for name, title in _UIDS.items():
+        uid = getattr(found.header, name)
+        if uid is None or (len(uid) <= 128 and uid.isprintable()):
+            values[name] = uid
+        elif name in ("study_instance_uid", "series_instance_uid"):
+            continue
+        else:
+            return _bad_uid(values, f"its {title} is {printable(uid[:140])}")
+    bound = _IN_A_REQUEST if long_uids else (*_IN_A_REQUEST, "sop_instance_uid")
+    told = next(filter(None, (too_long(_UIDS[name], values[name]) for name in bound)), None)
+    return _bad_uid(values, told) if told else values
+
+
+def _bad_uid(values: dict[str, Any], detail: str) -> dict[str, Any]:
+    return {**values, "state": ItemState.FAILED, "reason": "bad uid", "is_first": False, "detail": detail}
+
+
+def _twin(found: Found, first: bytes) -> dict[str, Any]:
+    """What a second file of one SOP Instance UID comes to. One that is broken is called so, not a conflict."""
+    text = path_text(first)
+    state, reason, detail = ItemState.FAILED, twins.CONFLICT, f"differs from {text}"
+    try:
+        if same_content(first, found.path):
+            state, reason, detail = ItemState.SKIPPED, twins.DUPLICATE, f"duplicate of {text}"
+    except (OSError, UnusableFile) as error:
+        # If that one cannot be sent either, this one takes its place.
+        detail = f"cannot be compared with {text}: {error}"
+    if reason == twins.CONFLICT:
+        try:
+            _check(found)
+        except UnusableFile as error:
+            reason, detail = error.reason, str(error)
+    told = {"state": state, "reason": reason, "detail": printable(detail), "is_first": False}
+    return {**told, "twin_of": first} if reason in (twins.DUPLICATE, twins.CONFLICT) else told
+
+
+def _check(found: Found) -> None:
+    """Raises UnusableFile for a file that cannot be sent as it is."""
+    assert found.header is not None
+    uids = found.header.sop_class_uid, found.header.sop_instance_uid, found.header.transfer_syntax_uid
+    open_instance(LocalInstance(0, found.path, found.size, found.mtime_ns, *uids)).close()
+
+
+def examine(database: Database, lease: Lease, rows: Sequence[AnyRow]) -> tuple[list[AnyRow], list[Outcome]]:
+    """Look again at items that the plan could not settle and `retry` brought back: (to be sent, decided here).
+
+    Rows that have their identity pass unchanged. Raises LeaseLost.
+    """
+    to_send: list[AnyRow] = []
+    decided: list[Outcome] = []
+    identified = False
+    for row in rows:
+        if row.is_first and row.sop_instance_uid:
+            to_send.append(row)
+            continue
+        if lease.careful:
+            leases.record(database, lease, (), in_flight=row.id)
+        while True:
+            (_, values), *_ = _settled(database, lease, [_look(row.path)], lambda _: None)
+            if values["state"] is not ItemState.PENDING:
+                decided.append(
+                    Outcome(item_id=row.id, state=values["state"], reason=values["reason"], detail=values["detail"])
+                )
+                break
+            if plans.identify_item(database, lease, row.id, _identity(values)):
+                identified = True
+                break
+    if identified:
+        known = {outcome.item_id for outcome in decided}
+        to_send = [row for row in plans.pending_items(database, lease.chunk_id) if row.id not in known]
+    return to_send, decided
+
+
+def _look(path: bytes) -> Found:
+    for found in inventory([path], recursive=False):
+        if found.path == path:
+            return found
+        break
+    return Found(path, 0, 0, ItemState.FAILED, "unreadable folder", "a retry walks no folder", None)
+
+
+def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in ("state", "reason", "detail", "path")}
