@@ -16,17 +16,9 @@ MAX_LINES = 400
 
 BROKER_LIBRARIES = {"celery", "kombu", "redis", "billiard", "valkey"}
 CELERY_MODULES = {"dicomferry.workers.doorbell.celery_app", "dicomferry.workers.doorbell.tasks"}
-PURE = {
-    f"dicomferry.models.{name}"
-    for name in (
-        "spec", "remote", "query", "slices", "state", "outcome", "manifest", "answers", "dimse_status", "explanation",
-        "waits", "flaws",
-        "retry", "timetable", "pacing", "callers", "window", "uid", "errors", "peer_text", "proof",
-        "matching", "lists", "spreadsheet", "moments", "folding", "wildcards", "target", "rounds",
-    )
-}  # fmt: skip
+RULES = "dicomferry.models.rules"
 PURE_LIBRARIES = {"dicomferry.models.rules.timetable": {"cronsim"}}
-"""Arithmetic of others that a pure module may use: no input, no output, no state."""
+"""Arithmetic of others that a rule may use: no input, no output, no state."""
 
 
 class Module(NamedTuple):
@@ -86,16 +78,42 @@ def test_only_the_dimse_package_knows_pynetdicom() -> None:
     assert {name for name in _importers_of({"pynetdicom"}) if not _is_in(name, "dicomferry.workers.dimse")} == set()
 
 
-@pytest.mark.parametrize(
-    "module", [m for m in MODULES if any(_is_in(m.name, pure) for pure in PURE)], ids=lambda m: str(m.name)
-)
-def test_the_pure_modules_import_the_standard_library_and_each_other(module: Module) -> None:
-    """The rules are plain functions of their arguments: no database, no network, no settings."""
+@pytest.mark.parametrize("module", [m for m in MODULES if _is_in(m.name, RULES)], ids=lambda m: str(m.name))
+def test_rules_import_the_standard_library_and_each_other(module: Module) -> None:
+    """Rules are plain functions of their arguments: no database, no network, no settings, and time comes in."""
     for name in module.imports:
         top = name.split(".")[0]
-        pure = any(_is_in(name, other) for other in PURE)
-        allowed = pure or top in sys.stdlib_module_names or top in PURE_LIBRARIES.get(module.name, ())
+        allowed = _is_in(name, RULES) or top in sys.stdlib_module_names or top in PURE_LIBRARIES.get(module.name, ())
         assert allowed or top == "__future__", f"{module.name} imports {name}"
+
+
+def test_no_circles() -> None:
+    """No module imports itself by way of others, for imports inside functions and under TYPE_CHECKING too."""
+    names = {module.name for module in MODULES}
+    edges = {
+        module.name: {one for name in module.imports for one in (name, name.rpartition(".")[0]) if one in names}
+        for module in MODULES
+    }
+    settled: set[str] = set()
+    for _ in names:
+        free = {name for name in names - settled if edges[name] - {name} <= settled}
+        if not free:
+            break
+        settled |= free
+    assert names - settled == set(), "in a circle, or above one"
+
+
+def test_the_wire_knows_no_operation() -> None:
+    """dimse/wire is PDUs, associations and messages (PS3.8, PS3.7); the operations stand on it."""
+    wire, dimse = "dicomferry.workers.dimse.wire", "dicomferry.workers.dimse"
+    wrong = {
+        f"{module.name} imports {name}"
+        for module in MODULES
+        if _is_in(module.name, wire)
+        for name in module.imports
+        if _is_in(name, dimse) and not _is_in(name, wire)
+    }
+    assert wrong == set()
 
 
 def test_imports_go_one_way() -> None:

@@ -16,7 +16,7 @@ from dicomferry.models.rules.answers.reasons import REASONS
 from dicomferry.models.rules.errors import NotFound, UsageError
 from support import answers_page
 
-ROOT = Path(__file__).parents[2]
+ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").is_file())
 
 
 @pytest.mark.parametrize("service", statuses.SERVICES)
