@@ -35,6 +35,7 @@ from support.inline import Inline
 
 MR, SYNTAX = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.2.1"
 TITLE, ADDRESS = "FABLED", "FABLED@127.0.0.1:9"
+STUDY = "1.2.826.0.1.3680043.8.498.1"
 FOREVER = 99
 
 
@@ -229,15 +230,17 @@ class FabledSite:
     """A record, an archive of real files, and a worker for which every peer is a fable."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.inline = Inline(folder, monkeypatch, ae_title="FERRY", timeouts={"quiet": 5.0, "settle": 60.0})
+        self.inline = Inline(folder, monkeypatch, ae_title="FERRY", timeouts={"quiet": 0.02, "settle": 60.0})
         self.root = self.inline.settings.archive
         archive_mark.prepare(Archive(self.root), self.inline.database)
-        # It looks at every job that there is, and there are to be thousands.
-        monkeypatch.setattr(self.inline, "check", lambda: None)
         self.scp = presence.register(self.inline.database, "scp", slots=0)
         self.archive: FabledArchive | None = None
         self.number = 0
+        self._files: set[Path] = set()
         began = self.inline.clock.time
+        self._ends = contextlib.ExitStack()
+        self._ends.enter_context(self.inline)
+        self._bring_back = self._ends.enter_context(self.inline.moment())
         self.inline.environment = replace(
             self.inline.environment,
             clock=lambda: (self.inline.clock.time - began).total_seconds(),
@@ -248,6 +251,10 @@ class FabledSite:
         monkeypatch.setattr(walk, "asker", lambda *_, **__: self._ask)
         monkeypatch.setattr(listing, "inquiry", self._inquiry)
         monkeypatch.setattr(asking, "MoveLine", lambda *_: _Line(self))
+
+    def close(self) -> None:
+        """No more fables."""
+        self._ends.close()
 
     def _ask(self, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
         assert self.archive is not None
@@ -273,6 +280,7 @@ class FabledSite:
             path = self.root / archive.uid(place)
             first = not path.exists()
             path.write_bytes(archive.body(place))
+            self._files.add(path)
             batch.append(
                 Received(
                     path=path.name, size=path.stat().st_size, sop_instance_uid=archive.uid(place),
@@ -295,16 +303,20 @@ class FabledSite:
         path = self.root / archive.uid(place)
         return path.exists() and path.read_bytes() == archive.body(place)
 
-    def retrieve(self, fable: Fable, study: str) -> tuple[FabledArchive, dict[str, Any], dict[str, Any]]:
-        """(the archive, the job, its request) once the job has ended."""
-        archive = self.archive = FabledArchive(fable, study, self)
+    def retrieve(self, fable: Fable) -> tuple[FabledArchive, dict[str, Any], dict[str, Any]]:
+        """(the archive, the job, its request) once the job has ended; of the fables before nothing is left."""
+        for path in self._files:
+            path.unlink(missing_ok=True)
+        self._files.clear()
+        self._bring_back()
+        archive = self.archive = FabledArchive(fable, STUDY, self)
         before = [place for place, one in enumerate(fable.images) if one.here or one.gone]
         self.receive(archive, before, None)
         for place in before:
             if fable.images[place].gone:
                 (self.root / archive.uid(place)).unlink()
         self.pass_time(1)
-        what = spec.MoveSpec(identifiers=((None, ((f"{UNIQUE[Level.STUDY]:08X}", study),)),), level="study")
+        what = spec.MoveSpec(identifiers=((None, ((f"{UNIQUE[Level.STUDY]:08X}", STUDY),)),), level="study")
         job_id = self.inline.submit(ADDRESS, what)
         self.inline.drain(job_id)
         database = self.inline.database

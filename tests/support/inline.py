@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -159,6 +162,28 @@ class Inline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.database.close()
+
+    @contextmanager
+    def moment(self) -> Iterator[Callable[[], None]]:
+        """What brings record, clock and bell back to how they are now, as often as it is called; files stay.
+
+        For examples by the thousand: each new installation would compile every statement anew.
+        """
+        then = self.clock.time
+        with closing(sqlite3.connect(":memory:")) as kept:
+
+            def bring_back() -> None:
+                with closing(self.database.engine.raw_connection()) as record:
+                    assert isinstance(record.driver_connection, sqlite3.Connection)
+                    kept.backup(record.driver_connection)
+                self.clock.time = then
+                self.bell = InlineDoorbell()
+                self.environment = replace(self.environment, ring=self.bell.ring)
+
+            with closing(self.database.engine.raw_connection()) as record:
+                assert isinstance(record.driver_connection, sqlite3.Connection)
+                record.driver_connection.backup(kept)
+            yield bring_back
 
     def cut_at(self, instances: int) -> None:
         """Chunks of at most so many instances."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -211,6 +211,22 @@ def scripts(draw: st.DrawFn) -> Script:
     return Script({one: draw(mishaps) for one in uids}, set(refused), is_silent=silent)
 
 
+Sender = tuple[Inline, Callable[[], None]]
+"""An installation, and what makes its record new."""
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, Sender]]:
+    """One that waits long for an answer, and one (True) that notices soon that none comes."""
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        made = {}
+        for hasty, waits in ((False, {}), (True, {"store_answer": 0.25})):
+            site = stack.enter_context(Inline(tmp_path_factory.mktemp("site"), patch, timeouts=waits))
+            made[hasty] = site, stack.enter_context(site.moment())
+        yield made
+
+
 @contextmanager
 def beside(files: Sequence[File], patch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is done to a file happens before one of the reads for its sending, once."""
@@ -245,31 +261,32 @@ def beside(files: Sequence[File], patch: pytest.MonkeyPatch) -> Iterator[None]:
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
 )
-def test_a_store_tells_the_truth(files: list[File], script: Script, chunk: int, batch: int, odd_uids: bool) -> None:
+def test_a_store_tells_the_truth(
+    sites: dict[bool, Sender], files: list[File], script: Script, chunk: int, batch: int, odd_uids: bool
+) -> None:
     """Whatever lies in a folder, changes before or while it is sent, and whatever the peer does: an item succeeded only
     if the peer has a data set of exactly one version of that file under the item's UID and class, every good instance
     is delivered whatever stands beside it, a broken file is called what it is, and each file has one outcome.
     """
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        hasty = {"store_answer": 1.0, "progress": 1.0} if script.is_silent else {}
-        with Inline(Path(folder), patch, timeouts=hasty) as site:
-            for number, file in enumerate(files):
-                file.path = site.files / f"{number}.dcm"
-                file.versions = []
-                file.write(file.kind, file.pixels)
-            script.taken = {}
-            site.cut_at(chunk)
-            site.batches_of(batch)
-            with Bench(answer=script.answer, early=script.early, max_pdu=256) as bench, beside(files, patch):
-                what = StoreSpec(paths=(os.fspath(site.files),), send_odd_uids=odd_uids)
-                job_id = site.submit(bench.address, what)
-                while not site.job(job_id).planned:
-                    assert site.run_next()
-                for file in files:
-                    if file.later:
-                        file.happens(file.later)
-                site.drain(job_id)
-            _judge(site, job_id, files, script, bench, odd_uids)
+    site, bring_back = sites[script.is_silent]
+    bring_back()
+    script.taken = {}
+    site.cut_at(chunk)
+    site.batches_of(batch)
+    with tempfile.TemporaryDirectory(dir=site.files) as folder, pytest.MonkeyPatch.context() as patch:
+        for number, file in enumerate(files):
+            file.path = Path(folder, f"{number}.dcm")
+            file.versions = []
+            file.write(file.kind, file.pixels)
+        with Bench(answer=script.answer, early=script.early, max_pdu=256) as bench, beside(files, patch):
+            job_id = site.submit(bench.address, StoreSpec(paths=(folder,), send_odd_uids=odd_uids))
+            while not site.job(job_id).planned:
+                assert site.run_next()
+            for file in files:
+                if file.later:
+                    file.happens(file.later)
+            site.drain(job_id)
+        _judge(site, job_id, files, script, bench, odd_uids)
 
 
 def _judge(site: Inline, job_id: int, files: Sequence[File], script: Script, bench: Bench, odd_uids: bool) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from support.fabled_archive import FOREVER, Fable, FabledArchive, FabledSite, Im
 GIVEN = os.environ.get("TRUTH_EXAMPLES")
 EXAMPLES = int(GIVEN or "100")
 pytestmark = pytest.mark.timeout(max(300, 5 * EXAMPLES))
-_STUDIES = itertools.count(1)
 _MANY = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -36,7 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FabledSite]:
     with pytest.MonkeyPatch.context() as patch:
         made = FabledSite(tmp_path_factory.mktemp("fables"), patch)
         yield made
-        made.inline.database.close()
+        made.close()
 
 
 def images(**more: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[Image, ...]]:
@@ -91,17 +89,13 @@ SILENT = st.builds(
 )
 
 
-def run(site: FabledSite, fable: Fable) -> tuple[FabledArchive, dict[str, object], dict[str, object]]:
-    return site.retrieve(fable, f"1.2.826.0.1.3680043.8.498.{next(_STUDIES)}")
-
-
 @_MANY
 @given(fable=LYING)
 def test_what_is_proven_is_here(site: FabledSite, fable: Fable) -> None:
     """`uids` only if each instance that the archive held when it was listed, and gave any sign of, lies here with its
     bytes. A sign is a place in a list, a number above the list, or a sub-operation that an answer counts or names.
     """
-    archive, job, request = run(site, fable)
+    archive, job, request = site.retrieve(fable)
     if job["verified"] != "uids" or job["state"] != "succeeded":
         return
     held = archive.at(datetime.fromisoformat(str(request["listed_at"])))
@@ -148,8 +142,8 @@ def _says_more(archive: FabledArchive, held: frozenset[int]) -> bool:
 @given(fable=HONEST)
 def test_where_nobody_lies_all_is_proven(site: FabledSite, fable: Fable) -> None:
     """All is listed, every number is right, low or not said, and what fails at first comes: never less than `uids`."""
-    archive, job, _ = run(site, fable)
-    assert (job["state"], job["verified"], job["reason"]) == ("succeeded", "uids", None), site.inline.events(job["id"])  # type: ignore[arg-type]
+    archive, job, _ = site.retrieve(fable)
+    assert (job["state"], job["verified"], job["reason"]) == ("succeeded", "uids", None), site.inline.events(job["id"])
     assert all(site.has(archive, place) for place in range(len(fable.images)))
 
 
@@ -159,7 +153,7 @@ def test_what_hides_without_any_sign_is_not_known(site: FabledSite, fable: Fable
     """No list, number or answer tells of it: proven, and said to be so by its list alone; where a series lists nothing,
     by nothing at all.
     """
-    archive, job, _ = run(site, fable)
+    archive, job, _ = site.retrieve(fable)
     assert job["state"] == "succeeded"
     assert job["basis"] == "list" or job["verified"] != "uids"
     assert all(site.has(archive, place) for place, one in enumerate(fable.images) if one.listed)
