@@ -7,6 +7,7 @@ It stands in for C-FIND at `walk.asker` and for C-MOVE at the line of an attempt
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -37,6 +38,8 @@ MR, SYNTAX = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.2.1"
 TITLE, ADDRESS = "FABLED", "FABLED@127.0.0.1:9"
 STUDY = "1.2.826.0.1.3680043.8.498.1"
 FOREVER = 99
+ASTRAY = 8
+"""The series of what nobody listed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,8 @@ class Image:
 
     `fails` is how often sending it fails, as `manner` says: the archive refuses it, or says that it went.
     It is there from the `appears`-th request on and no more from the `vanishes`-th (0: always). `here`: a file of it
-    lies here before; `gone`: or only its row.
+    lies here before; `gone`: or only its row; `flawed`: or one with this flaw; `astray`: or one with its UID, of a
+    series that nobody listed. The first `spoiled` times it comes with the flaw `with_flaw`.
     """
 
     series: int
@@ -58,6 +62,10 @@ class Image:
     vanishes: int = 0
     here: bool = False
     gone: bool = False
+    flawed: str | None = None
+    astray: bool = False
+    spoiled: int = 0
+    with_flaw: str = "pixels:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +80,20 @@ class Fable:
     counted: bool = True
 
 
+@dataclass(frozen=True)
+class Sent:
+    """An image as it comes: well, or with a flaw; or another instance under its UID, of a series of its own."""
+
+    place: int
+    flaw: str | None = None
+    astray: bool = False
+
+    @property
+    def unlike(self) -> str:
+        """What tells its file from the one that is expected."""
+        return ".astray" if self.astray else f".{self.flaw.rstrip(':').replace(' ', '-')}" if self.flaw else ""
+
+
 @dataclass
 class FabledArchive:
     """One study of a fable, while it is retrieved. `held` is what it held since when, `attempted` what it tried."""
@@ -80,7 +102,8 @@ class FabledArchive:
     study: str
     site: FabledSite
     requests: int = 0
-    tried: dict[int, int] = field(default_factory=dict)
+    tried: Counter[int] = field(default_factory=Counter)
+    spoiled: Counter[int] = field(default_factory=Counter)
     held: list[tuple[datetime, frozenset[int]]] = field(default_factory=list)
     attempted: set[int] = field(default_factory=set)
 
@@ -93,8 +116,8 @@ class FabledArchive:
     def uid(self, place: int) -> str:
         return f"{self.series(self.fable.images[place].series)}.{place + 1}"
 
-    def body(self, place: int) -> bytes:
-        return f"pixels of {self.uid(place)}".encode()
+    def body(self, place: int, unlike: str = "") -> bytes:
+        return f"pixels of {self.uid(place)}{unlike}".encode()
 
     def present(self) -> list[int]:
         """What it holds now."""
@@ -163,7 +186,7 @@ class FabledArchive:
         self.requests += 1
         self.site.pass_time(1)
         self.note()
-        sent: list[int] = []
+        sent: list[Sent] = []
         refused: list[str] = []
         completed = 0
         for place in self.present():
@@ -174,15 +197,17 @@ class FabledArchive:
             if not asked or image.silent:
                 continue
             self.attempted.add(place)
-            failing = self.tried.get(place, 0) < image.fails
-            self.tried[place] = self.tried.get(place, 0) + 1
+            failing = self.tried[place] < image.fails
+            self.tried[place] += 1
             if failing and image.manner == "refused":
                 refused.append(self.uid(place))
                 continue
             times = 2 if image.twice else 1
             completed += times
             if not failing:
-                sent += [place] * times
+                flaw = image.with_flaw if self.spoiled[place] < image.spoiled else None
+                self.spoiled[place] += 1
+                sent += [Sent(place, flaw)] * times
         self.site.receive(self, sent, message_id)
         self.site.pass_time(1)
         status = 0x0000 if not refused else 0xB000 if completed else 0xA702
@@ -236,7 +261,7 @@ class FabledSite:
         self.scp = presence.register(self.inline.database, "scp", slots=0)
         self.archive: FabledArchive | None = None
         self.number = 0
-        self._files: set[Path] = set()
+        self._files: dict[Path, tuple[str, str]] = {}
         began = self.inline.clock.time
         self._ends = contextlib.ExitStack()
         self._ends.enter_context(self.inline)
@@ -272,23 +297,28 @@ class FabledSite:
         """So many seconds go by."""
         self.inline.clock.move(seconds)
 
-    def receive(self, archive: FabledArchive, places: Sequence[int], message_id: int | None) -> None:
+    def receive(self, archive: FabledArchive, sent: Sequence[Sent], message_id: int | None) -> None:
         """Our storage SCP takes these: the file, then its rows."""
         batch = []
-        for place in places:
+        for one in sent:
             self.number += 1
-            path = self.root / archive.uid(place)
+            place = one.place
+            uid = archive.uid(place)
+            path = self.root / f"{uid}{one.unlike}"
+            series = archive.series(ASTRAY if one.astray else archive.fable.images[place].series)
             first = not path.exists()
-            path.write_bytes(archive.body(place))
-            self._files.add(path)
+            rival = any(name != path and owner == (uid, series) for name, owner in self._files.items())
+            path.write_bytes(archive.body(place, one.unlike))
+            self._files[path] = uid, series
             batch.append(
                 Received(
-                    path=path.name, size=path.stat().st_size, sop_instance_uid=archive.uid(place),
+                    path=path.name, size=path.stat().st_size, sop_instance_uid=uid,
                     sop_class_uid=MR, transfer_syntax_uid=SYNTAX, study_instance_uid=archive.study,
-                    series_instance_uid=archive.series(archive.fable.images[place].series), relation="first",
-                    flaw=None, stored_at=self.inline.clock.time,
+                    series_instance_uid=series, relation="conflict" if rival else "first",
+                    flaw=one.flaw, stored_at=self.inline.clock.time,
                     arrival=Arrival(
-                        association="fable", number=self.number, outcome="stored" if first else "duplicate",
+                        association="fable", number=self.number,
+                        outcome="duplicate" if not first else "conflict" if rival else "stored",
                         calling_ae_title=TITLE, called_ae_title="FERRY", address="127.0.0.1", message_id=1,
                         originator_ae_title="FERRY" if message_id else None, originator_message_id=message_id,
                         at=self.inline.clock.time,
@@ -297,6 +327,19 @@ class FabledSite:
             )  # fmt: skip
         if batch:
             index.record(self.inline.database, batch)
+
+    def _lies_here(self, archive: FabledArchive) -> None:
+        """What was here before the retrieve."""
+        for place, image in enumerate(archive.fable.images):
+            if image.astray:
+                self.receive(archive, [Sent(place, astray=True)], None)
+            if image.flawed:
+                self.receive(archive, [Sent(place, image.flawed)], None)
+            if image.here or image.gone:
+                self.receive(archive, [Sent(place)], None)
+            if image.gone:
+                (self.root / archive.uid(place)).unlink()
+        self.pass_time(1)
 
     def has(self, archive: FabledArchive, place: int) -> bool:
         """Whether an instance lies here as the archive has it."""
@@ -310,12 +353,7 @@ class FabledSite:
         self._files.clear()
         self._bring_back()
         archive = self.archive = FabledArchive(fable, STUDY, self)
-        before = [place for place, one in enumerate(fable.images) if one.here or one.gone]
-        self.receive(archive, before, None)
-        for place in before:
-            if fable.images[place].gone:
-                (self.root / archive.uid(place)).unlink()
-        self.pass_time(1)
+        self._lies_here(archive)
         what = spec.MoveSpec(identifiers=((None, ((f"{UNIQUE[Level.STUDY]:08X}", STUDY),)),), level="study")
         job_id = self.inline.submit(ADDRESS, what)
         self.inline.drain(job_id)

@@ -331,7 +331,7 @@ class Inline:
         for job in self.rows(sa.select(JobRow.__table__)):
             chunks = self.chunks(job.id, plan=True)
             items = self.items(job.id)
-            firsts = [row.sop_instance_uid for row in items if row.is_first and row.sop_instance_uid]
+            firsts = [_instance_of(row) for row in items if row.is_first and row.sop_instance_uid]
             assert len(firsts) == len(set(firsts)), "an instance stands twice"
             paths = [row.path for row in items if row.path is not None]
             assert len(paths) == len(set(paths)), "a file stands twice"
@@ -347,3 +347,9 @@ class Inline:
             live = bool(active & {chunk.state for chunk in chunks})
             assert (job.finished_at is None) == live, "a job's end and its chunks contradict each other"
             assert (job.state in FINAL_JOB_STATES) != live
+
+
+def _instance_of(item: AnyRow) -> tuple[str | None, ...]:
+    """What an item is the first of: a retrieve expects an instance as it was listed, in a study and series."""
+    uid: str = item.sop_instance_uid
+    return (uid,) if item.request_id is None else (uid, item.study_instance_uid, item.series_instance_uid)

@@ -45,6 +45,13 @@ def images(**more: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[Image, 
 
 MANNERS = st.sampled_from(["refused", "lost"])
 NUMBERS = st.sampled_from(["right", "right", "low", "high", "as listed", None])
+# What comes truncated twice is so at the archive, and counts; here it is what lay here before, and never the archive's.
+SPOILT = ("pixels:", "unreadable:", "uid differs:", "damaged:", "no study")
+FLAWS: dict[str, st.SearchStrategy[object]] = {
+    "flawed": st.sampled_from([None, None, "truncated:", *SPOILT]),
+    "astray": st.sampled_from([False, False, True]),
+    "with_flaw": st.sampled_from(SPOILT),
+}
 LYING = st.builds(
     Fable,
     images=images(
@@ -57,6 +64,8 @@ LYING = st.builds(
         vanishes=st.sampled_from([0, 0, 0, 1, 2, 3]),
         here=st.booleans(),
         gone=st.booleans(),
+        **FLAWS,
+        spoiled=st.sampled_from([0, 0, 0, 1, FOREVER]),
     ),
     study_number=NUMBERS,
     series_number=NUMBERS,
@@ -67,7 +76,13 @@ LYING = st.builds(
 HONEST = st.builds(
     Fable,
     images=images(
-        fails=st.sampled_from([0, 0, 1]), manner=MANNERS, twice=st.booleans(), here=st.booleans(), gone=st.booleans()
+        fails=st.sampled_from([0, 0, 1]),
+        manner=MANNERS,
+        twice=st.booleans(),
+        here=st.booleans(),
+        gone=st.booleans(),
+        **FLAWS,
+        spoiled=st.sampled_from([0, 0, 0, 1]),
     ),
     study_number=st.sampled_from(["right", "low", None]),
     series_number=st.sampled_from(["right", "low", None]),
