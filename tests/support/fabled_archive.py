@@ -48,8 +48,9 @@ class Image:
 
     `fails` is how often sending it fails, as `manner` says: the archive refuses it, or says that it went.
     It is there from the `appears`-th request on and no more from the `vanishes`-th (0: always). `here`: a file of it
-    lies here before; `gone`: or only its row; `flawed`: or one with this flaw; `astray`: or one with its UID, of a
-    series that nobody listed. The first `spoiled` times it comes with the flaw `with_flaw`.
+    lies here before; `gone`: or only its row; `flawed`: or one with this flaw; `astray`: or one that nobody lists: with
+    its UID in another `series` or `study`, or an`other` one of the study. The first `spoiled` times it comes with the
+    flaw `with_flaw`.
     """
 
     series: int
@@ -63,7 +64,7 @@ class Image:
     here: bool = False
     gone: bool = False
     flawed: str | None = None
-    astray: bool = False
+    astray: str | None = None
     spoiled: int = 0
     with_flaw: str = "pixels:"
 
@@ -82,16 +83,16 @@ class Fable:
 
 @dataclass(frozen=True)
 class Sent:
-    """An image as it comes: well, or with a flaw; or another instance under its UID, of a series of its own."""
+    """An image as it comes: well, or with a flaw; or another instance, see `Image.astray`."""
 
     place: int
     flaw: str | None = None
-    astray: bool = False
+    astray: str | None = None
 
     @property
     def unlike(self) -> str:
         """What tells its file from the one that is expected."""
-        return ".astray" if self.astray else f".{self.flaw.rstrip(':').replace(' ', '-')}" if self.flaw else ""
+        return f".{self.astray}" if self.astray else f".{self.flaw.rstrip(':').replace(' ', '-')}" if self.flaw else ""
 
 
 @dataclass
@@ -303,8 +304,9 @@ class FabledSite:
         for one in sent:
             self.number += 1
             place = one.place
-            uid = archive.uid(place)
-            path = self.root / f"{uid}{one.unlike}"
+            path = self.root / f"{archive.uid(place)}{one.unlike}"
+            uid = archive.uid(place) + (".9" if one.astray == "other" else "")
+            study = f"{archive.study}.9.9" if one.astray == "study" else archive.study
             series = archive.series(ASTRAY if one.astray else archive.fable.images[place].series)
             first = not path.exists()
             rival = any(name != path and owner == (uid, series) for name, owner in self._files.items())
@@ -313,7 +315,7 @@ class FabledSite:
             batch.append(
                 Received(
                     path=path.name, size=path.stat().st_size, sop_instance_uid=uid,
-                    sop_class_uid=MR, transfer_syntax_uid=SYNTAX, study_instance_uid=archive.study,
+                    sop_class_uid=MR, transfer_syntax_uid=SYNTAX, study_instance_uid=study,
                     series_instance_uid=series, relation="conflict" if rival else "first",
                     flaw=one.flaw, stored_at=self.inline.clock.time,
                     arrival=Arrival(
@@ -332,7 +334,7 @@ class FabledSite:
         """What was here before the retrieve."""
         for place, image in enumerate(archive.fable.images):
             if image.astray:
-                self.receive(archive, [Sent(place, astray=True)], None)
+                self.receive(archive, [Sent(place, astray=image.astray)], None)
             if image.flawed:
                 self.receive(archive, [Sent(place, image.flawed)], None)
             if image.here or image.gone:

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -51,17 +52,19 @@ HABITS: dict[str, st.SearchStrategy[object]] = {
     "here": st.booleans(),
     "gone": st.booleans(),
     "flawed": st.sampled_from([None, None, "truncated:", *SPOILT]),
-    "astray": st.booleans(),
+    "astray": st.sampled_from([None, "series", "study", "other"]),
     "spoiled": st.sampled_from([0, 0, 1]),
 }
 VICES = HABITS | {
     "listed": st.booleans(),
     "silent": st.booleans(),
-    "fails": st.sampled_from([0, 0, 0, 1, 2, FOREVER]),
+    "fails": st.sampled_from([0, 0, 0, 1, FOREVER, FOREVER]),
     "appears": st.sampled_from([0, 0, 0, 1, 2]),
     "vanishes": st.sampled_from([0, 0, 0, 1, 2, 3]),
     "spoiled": st.sampled_from([0, 0, 0, 1, FOREVER]),
 }
+OFTEN = ("listed", "fails")
+"""Manners that together hide what an answer tells of, and are half of all the others' stories."""
 
 
 @st.composite
@@ -69,7 +72,8 @@ def fables(
     draw: st.DrawFn, /, manners: dict[str, st.SearchStrategy[object]], **speech: st.SearchStrategy[object]
 ) -> Fable:
     """An archive with some of these manners: of one that has them all hardly anything would ever be proven."""
-    some = draw(st.sets(st.sampled_from(sorted(manners)), max_size=4))
+    some = draw(st.sets(st.sampled_from(sorted(manners)), max_size=3))
+    some |= {name for name in OFTEN if name in manners and draw(st.booleans())}
     shown = {name: manners[name] for name in sorted(some)}
     held = draw(images(manner=st.sampled_from(["refused", "lost"]), with_flaw=st.sampled_from(SPOILT), **shown))
     said = {name: draw(one) for name, one in speech.items()}
@@ -77,9 +81,7 @@ def fables(
 
 
 NUMBERS = st.sampled_from(["right", "right", "low", "high", "as listed", None])
-LYING = fables(
-    VICES, study_number=NUMBERS, series_number=NUMBERS, cap=st.sampled_from([None, None, None, None, None, 1, 2, 3])
-)
+LYING = fables(VICES, study_number=NUMBERS, series_number=NUMBERS, cap=st.sampled_from([None] * 9 + [1, 2, 3]))
 TRUE_NUMBERS = st.sampled_from(["right", "low", None])
 HONEST = fables(HABITS, study_number=TRUE_NUMBERS, series_number=TRUE_NUMBERS)
 SILENT = st.builds(
@@ -122,7 +124,11 @@ def _counted(archive: FabledArchive) -> set[int]:
     return {
         place
         for place in archive.attempted
-        if fable.names_failed and fable.images[place].manner == "refused" and fable.images[place].fails
+        if fable.names_failed
+        and fable.images[place].manner == "refused"
+        and fable.images[place].fails
+        # Of one that is not listed its UID alone is told, and a file of the study with that UID is here.
+        and not (fable.images[place].astray == "series" and not fable.images[place].listed)
     }
 
 
@@ -165,3 +171,40 @@ def test_what_hides_without_any_sign_is_not_known(site: FabledSite, fable: Fable
     assert job["state"] == "succeeded"
     assert job["basis"] == "list" or job["verified"] != "uids"
     assert all(site.has(archive, place) for place, one in enumerate(fable.images) if one.listed)
+
+
+@pytest.mark.parametrize("manner", ["refused", "lost"])
+@pytest.mark.parametrize("astray", ["series", "other", None])
+def test_what_lay_here_before_is_not_what_an_answer_tells_of(site: FabledSite, manner: str, astray: str | None) -> None:
+    """One is listed and two are sent, of which one fails for good. A file of the study that lay here before, and that
+    nobody lists or sent, does not stand for it.
+    """
+    hidden = Image(series=0, listed=False, fails=FOREVER, manner=manner)
+    fable = Fable(
+        images=(Image(series=0, astray=astray), hidden), study_number=None, series_number=None, names_failed=False
+    )
+    archive, job, _ = site.retrieve(fable)
+    assert not site.has(archive, 1)
+    assert (job["state"], job["verified"], job["reason"]) == ("incomplete", "counts", "listing not whole")
+
+
+def test_what_lay_here_before_and_comes_again_is_what_an_answer_tells_of(site: FabledSite) -> None:
+    """The archive lists one of two and sends both; the other one lay here and has come once more."""
+    hidden = Image(series=0, listed=False, here=True)
+    archive, job, _ = site.retrieve(Fable(images=(Image(series=0), hidden), study_number=None, series_number=None))
+    assert all(site.has(archive, place) for place in range(2))
+    assert (job["state"], job["verified"], job["reason"]) == ("succeeded", "uids", None)
+
+
+@pytest.mark.parametrize("rest", [{}, {"gone": True}, {"flawed": "pixels:"}, {"astray": "study"}, {"here": True}])
+def test_what_is_named_as_failed_is_known_once_it_was_seen_here(site: FabledSite, rest: dict[str, Any]) -> None:
+    """The archive lists one and names another that it cannot send. It is here if a sound file of it is, of its study
+    and on disk: no row alone, no flawed file, none of another study.
+    """
+    hidden = Image(series=0, listed=False, fails=FOREVER, **rest)
+    fable = Fable(images=(Image(series=0), hidden), study_number=None, series_number=None, counted=False)
+    archive, job, _ = site.retrieve(fable)
+    if site.has(archive, 1):
+        assert (job["state"], job["verified"], job["reason"]) == ("succeeded", "uids", None)
+    else:
+        assert (job["state"], job["verified"], job["reason"]) == ("incomplete", "counts", "listing not whole")

@@ -13,6 +13,7 @@ from datetime import datetime
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.documents.job_sums import DEPTHS
+from dicomferry.models.record.database import in_groups
 from dicomferry.models.record.jobs import leases, ledger
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.retrieves import expected as request_store
@@ -238,12 +239,14 @@ class Judgement:
         return replace(end, finding=finding, failure=failure)
 
     def _keep_unlisted(self, state: State) -> None:
-        """Make items of what lies here of a part of which the archive says more than it lists."""
+        """Make items of what lies here of a part of which the archive says more than it lists, and of what it names as
+        failed.
+        """
         if self.way is not Way.HERE:
             return
         facts = self._facts(state)
         parts = [one.part for one in (*facts.targets, *facts.inner) if one.short(self.ignores_numbers)]
-        if not parts:
+        if not parts and not facts.strangers:
             return
         sight = elsewhere.sight_of(self.environment, self.heart)
         goal = Blind(
@@ -251,6 +254,11 @@ class Judgement:
         )
         for part in parts:
             goal.keep(Target(study=part.study, series=part.series), after=None)
+        if not facts.strangers:
+            return
+        for uids in in_groups(proofs.strangers(self.database, self.lease, state)):
+            for one in state.targets:
+                goal.keep(Target(study=one.study, series=one.series, images=tuple(uids)), after=None)
 
 
 def _deeper(old: Target, new: Target) -> Target:

@@ -111,6 +111,16 @@ def facts(database: Database, lease: Lease, state: State, *, ignored: bool, way:
     return database.read(work)
 
 
+def strangers(database: Database, lease: Lease, state: State) -> list[str]:
+    """The SOP Instance UIDs that the archive names as failed, and that are no items."""
+
+    def work(connection: Connection) -> set[str]:
+        reader = _Reader(connection, lease, state, ignored=False, way=Way.HERE)
+        return reader.strangers(reader.moves())
+
+    return sorted(database.read(work))
+
+
 @dataclass
 class _Reader:
     connection: Connection
@@ -121,7 +131,7 @@ class _Reader:
 
     def facts(self) -> Facts:
         self.counts = self._counts()
-        moves = self._moves()
+        moves = self.moves()
         wholes = {one.key: one for one in _wholes(moves)}
         noted = self.state.row.noted or {}
         targets = [self._seen(one.part, wholes) for one in map(self._known, self.state.targets)]
@@ -131,7 +141,7 @@ class _Reader:
         return Facts(
             targets=targets,
             inner=inner,
-            strangers=len(self._strangers(moves)),
+            strangers=len(self.strangers(moves)),
             capped=bool(noted.get("capped")),
             nameless=int(noted.get("nameless", 0)),
             ignored=self.ignored,
@@ -155,20 +165,23 @@ class _Reader:
             # What lies here without being listed was made an item before, see `judgement`.
             seen = replace(seen, others=max(0, total - part.listed))
         whole = wholes.get((part.study, part.series))
-        if whole is not None and whole.told > total:
-            twice, surplus = (0, 0) if self.way is not Way.HERE else self._came(part, whole)
-            # What is an item by now was accounted for, listed or not.
-            extra = max(0, total - part.listed)
-            seen = replace(seen, told=whole.told - twice, refused=whole.refused, surplus=surplus + extra)
+        if whole is not None and whole.told > part.listed:
+            twice, surplus = (0, total - part.listed) if self.way is not Way.HERE else self._came(part, whole)
+            seen = replace(seen, told=whole.told - twice, refused=whole.refused, surplus=max(0, surplus))
         return seen
 
     def _told(self, wholes: Mapping[tuple[str | None, str | None], _Whole]) -> Iterator[Part]:
         """Studies and series, smaller than the targets, of which an answer tells of more than there are items."""
-        listed = [one for one in self.state.targets if one.depth in (None, Depth.IMAGES)]
+        listed = [self._known(one) for one in self.state.targets if one.depth in (None, Depth.IMAGES)]
         own = {(one.study, one.series) for one in self.state.targets}
         for (study, series), whole in wholes.items():
-            total, _ = self._of(study, series)
-            if (study, series) not in own and whole.told > total and any(one.holds(study, series) for one in listed):
+            around = next((one for one in listed if one.holds(study, series)), None)
+            if (study, series) in own or around is None:
+                continue
+            # Which of the items around it nobody listed is not known: it may be those of this part.
+            unlisted = max(0, self._of(around.study, around.series)[0] - (around.listed or 0))
+            total = max(0, self._of(study, series)[0] - unlisted)
+            if whole.told > total:
                 yield Part(study, series, None, total)
 
     def _counts(self) -> dict[tuple[str | None, str | None], tuple[int, int]]:
@@ -194,13 +207,15 @@ class _Reader:
         ]
         return sum(total for total, _ in found), sum(missing for _, missing in found)
 
-    def _moves(self) -> Sequence[AnyRow]:
+    def moves(self) -> Sequence[AnyRow]:
         query = sa.select(MoveRow.__table__).where(MoveRow.chunk_id == self.lease.chunk_id).order_by(MoveRow.id)
         return self.connection.execute(query).all()
 
     def _came(self, part: Part, whole: _Whole) -> tuple[int, int]:
         """(how many sub-operations of a request brought what another of them had brought, how many instances came with
-        it that no item names, those of other studies among them).
+        it beyond those that are listed, those of other studies among them).
+
+        What lay here before it, without being listed, was not brought by it: it may be another one than it tells of.
         """
         mine = sa.and_(ArrivalRow.job_id == self.lease.job_id, *_within(part))
         along = sa.or_(ArrivalRow.move_id == whole.row.id, ArrivalRow.surplus_of == self.lease.job_id)
@@ -217,14 +232,16 @@ class _Reader:
             ItemRow.sop_instance_uid == InstanceRow.sop_instance_uid,
         )
         twice = self._number(arrived) - self._number(arrived.distinct())
-        return twice, self._number(arrived.where(~named.exists()).distinct())
+        nameless = self._number(arrived.where(~named.exists()).distinct())
+        known = self._number(arrived.where(named.exists()).distinct())
+        return twice, nameless + max(0, known - part.listed)
 
     def _number(self, query: _Query) -> int:
         return int(self.connection.execute(sa.select(sa.func.count()).select_from(query.subquery())).scalar_one())
 
-    def _strangers(self, moves: Iterable[AnyRow]) -> set[str]:
-        """Instances that the archive names as failed, and that are neither expected nor here. What a later request for
-        all around them did not name any more is not counted.
+    def strangers(self, moves: Iterable[AnyRow]) -> set[str]:
+        """Instances that the archive names as failed, and that are no items: neither listed nor, as far as anybody has
+        looked, here. What a later request for all around them did not name any more is not counted.
         """
         named: dict[tuple[str | None, str | None], set[str]] = {}
         for row in moves:
@@ -240,11 +257,7 @@ class _Reader:
             expected = sa.select(ItemRow.sop_instance_uid).where(
                 ItemRow.job_id == self.lease.job_id, ItemRow.sop_instance_uid.in_(part), ItemRow.request_id.is_not(None)
             )
-            here = sa.select(InstanceRow.sop_instance_uid).where(
-                InstanceRow.sop_instance_uid.in_(part), InstanceRow.is_current, InstanceRow.removed_at.is_(None)
-            )
-            for query in (expected, here):
-                known |= {uid for uid in self.connection.execute(query).scalars() if uid}
+            known |= {uid for uid in self.connection.execute(expected).scalars() if uid}
         return set(uids) - known
 
 
