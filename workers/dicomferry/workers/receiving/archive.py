@@ -247,16 +247,14 @@ class Archive:
         """Whether a file, that of `draft` if one is given, lies where its path says. Raises OSError.
 
         Folders are held open, and somebody may have renamed one since, or mounted something over it, or over the whole
-        archive. Where the path leads to the draft itself, the archive is still the one whose mark was looked at when
-        the draft's folder was opened; another file may be another archive's.
+        archive.
         """
         try:
             found = os.lstat(f"{self._root}/{folder}/{name}")
         except (FileNotFoundError, NotADirectoryError):
             return False
-        if draft is not None:
-            return os.path.samestat(found, os.fstat(draft.fd))
-        return stat.S_ISREG(found.st_mode) and self.is_in_sight()
+        same = stat.S_ISREG(found.st_mode) and (draft is None or os.path.samestat(found, os.fstat(draft.fd)))
+        return same and self.is_in_sight()
 
     def let_go(self, folder: str) -> Folder | None:
         """Open the folder anew at its next use; the one that was held."""
