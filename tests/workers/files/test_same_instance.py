@@ -35,8 +35,8 @@ def write(tmp_path: Path) -> Write:
         nonlocal number
         number += 1
         path = tmp_path / f"{number}.dcm"
-        head = {file_meta.SOP_CLASS: MR, file_meta.SOP_INSTANCE: "1.2.3", file_meta.TRANSFER_SYNTAX: syntax}
-        path.write_bytes(file_meta.encode(head) + data)
+        head = file_meta.encode("1.2.3", ((file_meta.SOP_CLASS, MR), (file_meta.TRANSFER_SYNTAX, syntax)))
+        path.write_bytes(head + data)
         return path
 
     return writer

@@ -176,8 +176,8 @@ def test_another_uid_out_of_order(site: Site) -> None:
 def test_another_uid_in_a_file_that_is_found(site: Site) -> None:
     """One that lies in the archive under a UID that its data set does not have is told apart."""
     assert site.receive(encoded(), UID).status == 0
-    head = {file_meta.SOP_CLASS: "1.2", file_meta.SOP_INSTANCE: "1.2.3", file_meta.TRANSFER_SYNTAX: EXPLICIT}
-    site.only.write_bytes(file_meta.encode(head) + encoded())
+    head = file_meta.encode("1.2.3", ((file_meta.SOP_CLASS, "1.2"), (file_meta.TRANSFER_SYNTAX, EXPLICIT)))
+    site.only.write_bytes(head + encoded())
     found = archive_check.describe(site.archive, site.files[0])
     assert found.flaw == f"uid differs: the data set's is {UID}"
 

@@ -14,6 +14,7 @@ SOP_CLASS, SOP_INSTANCE, TRANSFER_SYNTAX = 0x02, 0x03, 0x10
 IMPLEMENTATION_CLASS, IMPLEMENTATION_VERSION, SOURCE_AE_TITLE = 0x12, 0x13, 0x16
 
 _SHORT = struct.Struct("<HH2sH")
+_LENGTH = struct.Struct("<L")
 _UIDS = (SOP_CLASS, SOP_INSTANCE, TRANSFER_SYNTAX, IMPLEMENTATION_CLASS)
 _BEFORE = b"\0" * 128 + b"DICM" + _SHORT.pack(2, 0, b"UL", 4)
 _VERSION = struct.pack("<HH2sxxL", 2, 1, b"OB", 2) + b"\0\1"
@@ -26,15 +27,24 @@ class Meta(NamedTuple):
     data_offset: int
 
 
-def encode(values: dict[int, str]) -> bytes:
-    """Preamble, DICM and the meta group with these values, given in ascending order."""
-    body = b"".join([_VERSION, *[_element(element, value) for element, value in values.items()]])
-    return _BEFORE + struct.pack("<L", len(body)) + body
+def encode(sop_instance: str, others: tuple[tuple[int, str], ...]) -> bytes:
+    """Preamble, DICM and the meta group of an instance, with these other values in ascending order, which are the same
+    in file after file.
+    """
+    before, after = _around(others)
+    instance = _element(SOP_INSTANCE, sop_instance)
+    return b"".join((_BEFORE, _LENGTH.pack(len(before) + len(instance) + len(after)), before, instance, after))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
+def _around(others: tuple[tuple[int, str], ...]) -> tuple[bytes, bytes]:
+    """What stands before and behind the SOP Instance UID."""
+    before = b"".join([_element(element, value) for element, value in others if element < SOP_INSTANCE])
+    after = b"".join([_element(element, value) for element, value in others if element > SOP_INSTANCE])
+    return _VERSION + before, after
+
+
 def _element(element: int, value: str) -> bytes:
-    """All but one of them are the same in file after file."""
     vr, pad = (b"UI", b"\0") if element in _UIDS else (b"AE" if element == SOURCE_AE_TITLE else b"SH", b" ")
     raw = value.encode("latin-1", "replace")
     raw += pad * (len(raw) % 2)

@@ -170,14 +170,14 @@ class Intake(ABC):
         if self._refusal is not None:
             return
         head = file_meta.encode(
-            {
-                file_meta.SOP_CLASS: incoming.sop_class_uid,
-                file_meta.SOP_INSTANCE: incoming.sop_instance_uid,
-                file_meta.TRANSFER_SYNTAX: incoming.context.transfer_syntax,
-                file_meta.IMPLEMENTATION_CLASS: IMPLEMENTATION_CLASS_UID,
-                file_meta.IMPLEMENTATION_VERSION: IMPLEMENTATION_VERSION_NAME,
-                file_meta.SOURCE_AE_TITLE: self._source_ae_title,
-            }
+            incoming.sop_instance_uid,
+            (
+                (file_meta.SOP_CLASS, incoming.sop_class_uid),
+                (file_meta.TRANSFER_SYNTAX, incoming.context.transfer_syntax),
+                (file_meta.IMPLEMENTATION_CLASS, IMPLEMENTATION_CLASS_UID),
+                (file_meta.IMPLEMENTATION_VERSION, IMPLEMENTATION_VERSION_NAME),
+                (file_meta.SOURCE_AE_TITLE, self._source_ae_title),
+            ),
         )
         self._data_offset = len(head)
         self._draft = self._new_draft()
