@@ -19,6 +19,7 @@ from dicomferry.models.record import presence
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs import claims, leases, plans, verbs
 from dicomferry.models.record.jobs.claims import Lease
+from dicomferry.models.record.jobs.items import pending_items
 from dicomferry.models.record.presence import Worker
 from dicomferry.models.record.remotes import book
 from dicomferry.models.rules import retry, spec
@@ -93,7 +94,7 @@ class Desk:
         job_id = self.planned_job(max(len(what), 1), label=label, skipped=skipped)
         if what:
             lease = self.claim()
-            items = plans.pending_items(self.database, lease.chunk_id)
+            items = pending_items(self.database, lease.chunk_id)
             outcomes = [
                 Outcome(item_id=item.id, state=state, reason=reason, status=status, sent_bytes=1000)
                 for item, (state, reason, status) in zip(items, what, strict=True)

@@ -14,6 +14,7 @@ from dicomferry.models.record import presence
 from dicomferry.models.record.database import AnyRow, Database
 from dicomferry.models.record.jobs import claims, leases, plans, verbs
 from dicomferry.models.record.jobs.claims import Lease
+from dicomferry.models.record.jobs.items import pending_items
 from dicomferry.models.record.presence import Worker
 from dicomferry.models.record.remotes import book
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow
@@ -141,7 +142,7 @@ class Site:
 
     def outcomes(self, lease: Lease, state: ItemState = ItemState.SUCCEEDED, **values: Any) -> list[Outcome]:
         """The same outcome for every item of the chunk that is still pending."""
-        pending = plans.pending_items(self.database, lease.chunk_id)
+        pending = pending_items(self.database, lease.chunk_id)
         return [Outcome(item_id=row.id, state=state, **values) for row in pending]
 
     def finish(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models.record.database import AnyRow
+from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules import retry
 from dicomferry.models.rules.state import FINAL_JOB_STATES, JobState, Tally
 from dicomferry.workers import item_attempt, operations
@@ -62,7 +62,7 @@ def test_files_that_kill_the_sender(site: Inline, monkeypatch: pytest.MonkeyPatc
     deadly = {file.sop_instance_uid for file in random.Random(seed).sample(files, killers)}
 
     def store(work: Work) -> Iterator[Answered]:
-        def dying() -> Iterator[AnyRow]:
+        def dying() -> Iterator[Item]:
             for row in work.feed:
                 if row.sop_instance_uid in deadly:
                     raise Killed
@@ -115,7 +115,7 @@ def test_a_twin_of_a_file_that_kills(site: Inline, monkeypatch: pytest.MonkeyPat
     site.mr(2, first=5)
 
     def store(work: Work) -> Iterator[Answered]:
-        def dying() -> Iterator[AnyRow]:
+        def dying() -> Iterator[Item]:
             for row in work.feed:
                 if row.path == bytes(first.path):
                     raise Killed

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.models.record.database import AnyRow
 from dicomferry.models.record.jobs import verbs
+from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules.state import JobState, Tally
 from dicomferry.workers import item_attempt, operations
 from dicomferry.workers.attempts.work import Answered, Work
@@ -43,7 +43,7 @@ class Deadly:
     error: type[BaseException] = Killed
 
     def __call__(self, work: Work) -> Iterator[Answered]:
-        def dying() -> Iterator[AnyRow]:
+        def dying() -> Iterator[Item]:
             for row in work.feed:
                 if row.sop_instance_uid in self.uids | self.once:
                     self.once.discard(row.sop_instance_uid)

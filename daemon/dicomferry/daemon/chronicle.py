@@ -6,6 +6,7 @@ Ids, kinds, states and reason words alone: what a job asked for and what was sai
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -13,7 +14,7 @@ from sqlalchemy.orm import aliased
 
 from dicomferry.models import telemetry
 from dicomferry.models.record import presence
-from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs import ledger
 from dicomferry.models.record.presence import Worker
 from dicomferry.models.record.tables.governor import GovernorRow
@@ -36,6 +37,26 @@ _KINDS = {
     "retry": "job retried",
     "ended": "job ended",
 }
+
+
+class _Event(NamedTuple):
+    """Something that became of a job, and how the job is by now."""
+
+    id: int
+    kind: str
+    job_id: int
+    job_kind: str
+    state: JobState
+    reason: str | None
+    remote: str
+
+
+class _Broken(NamedTuple):
+    """A remote that is not called for a while: its breaker is open."""
+
+    remote_id: int
+    name: str
+    reason: str | None
 
 
 @dataclass
@@ -64,12 +85,12 @@ class Chronicle:
             return
         for row in new:
             self._tell(row)
-        for row in opened:
-            log.warning("breaker opened", remote=row.name, reason=row.reason)
+        for remote in opened:
+            log.warning("breaker opened", remote=remote.name, reason=remote.reason)
         for name in closed.values():
             log.info("breaker closed", remote=name)
 
-    def _read(self, connection: Connection) -> tuple[list[AnyRow], list[AnyRow]]:
+    def _read(self, connection: Connection) -> tuple[list[_Event], list[_Broken]]:
         last = self._last
         if last is None:
             last = connection.execute(sa.select(sa.func.max(EventRow.id))).scalar() or 0
@@ -84,10 +105,10 @@ class Chronicle:
                 EventRow.id,
                 EventRow.kind,
                 EventRow.job_id,
-                JobRow.kind.label("job_kind"),
+                JobRow.kind,
                 JobRow.state,
                 JobRow.reason,
-                RemoteRow.name.label("remote"),
+                RemoteRow.name,
             )
             .join(JobRow, JobRow.id == EventRow.job_id)
             .join(RemoteRow, RemoteRow.id == JobRow.remote_id)
@@ -101,14 +122,14 @@ class Chronicle:
             .order_by(EventRow.id)
         ).all()
         broken = connection.execute(
-            sa.select(GovernorRow.remote_id, GovernorRow.reason, RemoteRow.name)
+            sa.select(GovernorRow.remote_id, RemoteRow.name, GovernorRow.reason)
             .join(RemoteRow, RemoteRow.id == GovernorRow.remote_id)
             .where(GovernorRow.broken_since.is_not(None))
             .order_by(GovernorRow.remote_id)
         ).all()
-        return list(events), list(broken)
+        return [_Event(*row) for row in events], [_Broken(*row) for row in broken]
 
-    def _tell(self, row: AnyRow) -> None:
+    def _tell(self, row: _Event) -> None:
         told = {"job": row.job_id, "kind": row.job_kind, "remote": row.remote}
         if row.kind not in ("ended", "held"):
             log.info(_KINDS[row.kind], **told)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from dicomferry.models.documents import jobs
-from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.database import Database
 from dicomferry.models.record.outbox import Notification
 from dicomferry.models.record.tables.jobs import JobRow
 from dicomferry.models.record.tables.schedules import RunRow, ScheduleRow
@@ -29,7 +31,7 @@ def document(database: Database, what: Notification, *, patient_data: bool) -> d
 
     Raises OutOfReach.
     """
-    row = database.read(lambda connection: connection.execute(_run_of(what)).first())
+    row = database.read(lambda connection: _run_of(connection, what))
     job = _job(database, what.job_id, patient_data) if what.job_id is not None else None
     reason = job["reason"] if job else row.reason if row else None
     return {
@@ -42,14 +44,28 @@ def document(database: Database, what: Notification, *, patient_data: bool) -> d
     }
 
 
-def _run_of(what: Notification) -> sa.Select[Any]:
+class _Run(NamedTuple):
+    """What became of due times of a schedule; each field is the column of its name."""
+
+    name: str
+    due_at: datetime
+    last_due_at: datetime
+    number: int
+    by_hand: bool
+    state: str
+    reason: str | None
+    detail: str | None
+
+
+def _run_of(connection: Connection, what: Notification) -> _Run | None:
     own = RunRow.id == what.run_id if what.run_id is not None else RunRow.job_id == what.job_id
-    return (
-        sa.select(RunRow.__table__, ScheduleRow.name).join(ScheduleRow, ScheduleRow.id == RunRow.schedule_id).where(own)
-    )
+    columns = (getattr(RunRow, name) for name in _Run._fields[1:])
+    query = sa.select(ScheduleRow.name, *columns).join(ScheduleRow, ScheduleRow.id == RunRow.schedule_id).where(own)
+    row = connection.execute(query).first()
+    return _Run(*row) if row else None
 
 
-def _schedule(row: AnyRow, patient_data: bool) -> dict[str, Any]:
+def _schedule(row: _Run, patient_data: bool) -> dict[str, Any]:
     found = {
         "name": row.name,
         "due_at": moment(row.due_at),

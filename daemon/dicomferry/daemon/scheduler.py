@@ -18,7 +18,7 @@ from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import settings as settings_module
 from dicomferry.models import telemetry
 from dicomferry.models.record import presence, role_facts, schema
-from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.database import Database
 from dicomferry.models.record.schedules import runs, verbs
 from dicomferry.models.record.schedules.runs import Order, Refusal
 from dicomferry.models.rules import timetable
@@ -100,7 +100,7 @@ class Scan:
         except Exception:
             log.exception("a schedule could not be settled", schedule=found.name)
 
-    def _end_waiting(self, run: AnyRow, found: Schedule) -> None:
+    def _end_waiting(self, run: runs.Waiting, found: Schedule) -> None:
         job_id = runs.end_waiting(self._database, run, found, self._order(found, run.due_at))
         if job_id is not None:
             log.info("submitted", schedule=found.name, due=run.due_at.isoformat(), job=job_id)

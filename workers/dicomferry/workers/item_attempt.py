@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dicomferry.models import telemetry
-from dicomferry.models.record.database import AnyRow
-from dicomferry.models.record.jobs import leases, plans, twins
+from dicomferry.models.record.jobs import leases, twins
 from dicomferry.models.record.jobs.claims import Lease
+from dicomferry.models.record.jobs.items import Item, pending_items
 from dicomferry.models.rules import retry
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Answer, Rule
@@ -58,10 +58,10 @@ class _Attempt:
     heart: Heartbeat
     pace: AttemptPace | None = None
     """Of a store: when the next instance may go."""
-    waiting: deque[AnyRow] = field(default_factory=deque)
+    waiting: deque[Item] = field(default_factory=deque)
     charges: dict[int, int] = field(default_factory=dict)
     reasons: dict[int, str | None] = field(default_factory=dict)
-    in_flight: AnyRow | None = None
+    in_flight: Item | None = None
     buffered: list[Outcome] = field(default_factory=list)
     flushed_at: float = 0.0
     finished: int = 0
@@ -94,10 +94,10 @@ class _Attempt:
             return
         self._end(*self._take_turns(remote, rows))
 
-    def _pending(self) -> Sequence[AnyRow]:
+    def _pending(self) -> Sequence[Item]:
         """The items that wait; what is decided without the remote is booked."""
         self._flush()
-        rows = plans.pending_items(self.environment.database, self.lease.chunk_id)
+        rows = pending_items(self.environment.database, self.lease.chunk_id)
         if self.lease.kind == "store":
             rows, decided = plan.examine(self.environment.database, self.lease, rows)
             self.buffered += decided
@@ -108,7 +108,7 @@ class _Attempt:
         self.refused_after = {row.id: 0 for row in rows if self._lacked_resources(row)} | self.refused_after
         return rows
 
-    def _take_turns(self, remote: Remote, rows: Sequence[AnyRow]) -> Ended:
+    def _take_turns(self, remote: Remote, rows: Sequence[Item]) -> Ended:
         """One conversation after the other, until every item had its turn or the remote is at fault itself."""
         met: Ended = (None, None, AttemptEnd.COMPLETED)
         while group := self.turns.group(rows):
@@ -141,7 +141,7 @@ class _Attempt:
         self.well = answered or probe.answers(remote, self.heart)
         return self.well
 
-    def _converse(self, remote: Remote, rows: Sequence[AnyRow]) -> Ended:
+    def _converse(self, remote: Remote, rows: Sequence[Item]) -> Ended:
         """Run the operation until it is through or at fault: (fault, sentence, how the attempt ends)."""
         work = Work(
             remote=remote,
@@ -195,7 +195,7 @@ class _Attempt:
         self.in_flight = None
         self.waiting.appendleft(row)
 
-    def _feed(self) -> Iterator[AnyRow]:
+    def _feed(self) -> Iterator[Item]:
         """The items one by one, until there are no more or a stop is asked for."""
         while self.waiting and not self.heart.stop:
             if self.pace:
@@ -210,7 +210,7 @@ class _Attempt:
             self.in_flight = row
             yield row
 
-    def _coming(self) -> AnyRow | None:
+    def _coming(self) -> Item | None:
         return self.waiting[0] if self.waiting and not self.heart.stop else None
 
     def _take(self, answered: Answered) -> Answer | None:
@@ -240,7 +240,7 @@ class _Attempt:
             self._flush()
         return None
 
-    def _book(self, row: AnyRow, answered: Answered) -> ItemState:
+    def _book(self, row: Item, answered: Answered) -> ItemState:
         answer = answered.answer
         state, charges = retry.decide_item(
             answer,
@@ -269,12 +269,12 @@ class _Attempt:
         self.turns.returned |= twins.gives_up(self.buffered[-1])
         return state
 
-    def _lacked_resources(self, row: AnyRow) -> bool:
+    def _lacked_resources(self, row: Item) -> bool:
         """Whether that is what the remote said of the item the last time."""
         own = self.quirks
         return row.status is not None and lookup.for_status(self.lease.kind, row.status, own).rule is Rule.CONGESTED
 
-    def _to_blame(self, row: AnyRow) -> bool:
+    def _to_blame(self, row: Item) -> bool:
         """Whether a lack of resources is the item's own: some archives refuse one object so for ever.
 
         It is where the remote took others since it refused this one, or took others and this one alone is left.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from operator import attrgetter
 
-from dicomferry.models.record.database import AnyRow
+from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Answer, Rule
 from dicomferry.models.rules.spec import StoreSpec
@@ -35,10 +35,12 @@ def store(work: Work) -> Iterator[Answered]:
 
 
 _INSTANCE = attrgetter("id", "path", "size", "mtime_ns", "sop_class_uid", "sop_instance_uid", "transfer_syntax_uid")
-"""Of an item's row, the fields of a LocalInstance."""
+"""Of an item, the fields of a LocalInstance."""
+_CONTEXT = attrgetter("sop_class_uid", "transfer_syntax_uid")
+"""Of an item, what has to be proposed so that it can be sent."""
 
 
-def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
+def _send(work: Work, rows: Iterator[Item]) -> Iterator[Answered]:
     from dicomferry.workers.dimse.local_instance import LocalInstance
     from dicomferry.workers.dimse.store import send
     from dicomferry.workers.dimse.wire.contexts import Convert
@@ -48,7 +50,7 @@ def _send(work: Work, rows: Iterator[AnyRow]) -> Iterator[Answered]:
         return None if row is None else LocalInstance(*_INSTANCE(row))
 
     instances = (LocalInstance(*_INSTANCE(row)) for row in rows)
-    pairs = list(dict.fromkeys((row.sop_class_uid, row.transfer_syntax_uid) for row in work.rows))
+    pairs = list(dict.fromkeys(map(_CONTEXT, work.rows)))
     answers = send(
         work.remote,
         instances,

@@ -10,7 +10,7 @@ from dicomferry.cli.frame.installation import connect, is_absent, settings
 from dicomferry.cli.status.broker import broker
 from dicomferry.models import disks
 from dicomferry.models.record import presence, schema
-from dicomferry.models.record.database import AnyRow
+from dicomferry.models.record.presence import Role
 from dicomferry.models.rules.errors import DicomferryError
 from dicomferry.models.settings import Settings
 
@@ -52,11 +52,11 @@ def _check(roles: Sequence[str], *, here: bool) -> str:
     return ", ".join(words.plural(sum(row.role == role for row in alive), role) for role in _named(alive, wanted))
 
 
-def _named(alive: Sequence[AnyRow], wanted: Sequence[str]) -> list[str]:
+def _named(alive: Sequence[Role], wanted: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*wanted, *(row.role for row in alive)]))
 
 
-def _problems(found: Settings, alive: Sequence[AnyRow], wanted: Sequence[str], *, here: bool) -> Iterator[str]:
+def _problems(found: Settings, alive: Sequence[Role], wanted: Sequence[str], *, here: bool) -> Iterator[str]:
     running = {row.role for row in alive}
     where = f" on {socket.gethostname()}" if here else ""
     if not wanted and not running:

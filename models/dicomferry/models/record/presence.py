@@ -7,13 +7,13 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from dicomferry.models.record.database import AnyRow, Database, past
+from dicomferry.models.record.database import Database, past
 from dicomferry.models.record.tables.jobs import ChunkRow, TurnRow, WorkerRow
 from dicomferry.models.rules.errors import Locked
 
@@ -31,6 +31,20 @@ class Worker:
     id: int
     name: str
     slots: int
+
+
+class Role(NamedTuple):
+    """A role process as others see it; each field is the column of its name."""
+
+    role: str
+    host: str
+    pid: int
+    slots: int
+    started_at: datetime
+    seen_at: datetime
+    facts: dict[str, Any] | None
+    disks: list[Any] | None
+    remark: str | None
 
 
 def register(database: Database, role: str, *, slots: int, facts: Mapping[str, Any] | None = None) -> Worker:
@@ -105,26 +119,13 @@ def lives(now: datetime, within: float = SILENT_AFTER) -> sa.ColumnElement[bool]
     )
 
 
-def alive(database: Database) -> Sequence[AnyRow]:
-    """(role, host, pid, slots, started_at, seen_at, facts, disks, remark) of roles that gave a sign of life lately."""
+def alive(database: Database) -> list[Role]:
+    """The roles that gave a sign of life lately, the oldest first."""
 
-    def work(connection: Connection) -> Sequence[AnyRow]:
-        now = database.now(connection)
-        return connection.execute(
-            sa.select(
-                WorkerRow.role,
-                WorkerRow.host,
-                WorkerRow.pid,
-                WorkerRow.slots,
-                WorkerRow.started_at,
-                WorkerRow.seen_at,
-                WorkerRow.facts,
-                WorkerRow.disks,
-                WorkerRow.remark,
-            )
-            .where(lives(now))
-            .order_by(WorkerRow.id)
-        ).all()
+    def work(connection: Connection) -> list[Role]:
+        columns = (getattr(WorkerRow, name) for name in Role._fields)
+        query = sa.select(*columns).where(lives(database.now(connection))).order_by(WorkerRow.id)
+        return [Role(*row) for row in connection.execute(query)]
 
     return database.read(work)
 

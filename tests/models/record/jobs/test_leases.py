@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from dicomferry.models.record import presence
 from dicomferry.models.record.jobs import leases, ledger, plans, verbs
 from dicomferry.models.record.jobs.claims import Lease
+from dicomferry.models.record.jobs.items import pending_items
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, ItemRow
 from dicomferry.models.rules import retry
 from dicomferry.models.rules.errors import IllegalTransition, LeaseLost
@@ -300,7 +301,7 @@ def test_drained_goes_back_to_pending_at_once(site: Site) -> None:
     assert (attempt.end, attempt.finished_items) == (AttemptEnd.INTERRUPTED, 1)
     again = site.claim()
     assert again.chunk_id == lease.chunk_id
-    assert len(plans.pending_items(site.database, again.chunk_id)) == 1
+    assert len(pending_items(site.database, again.chunk_id)) == 1
     site.complete(again)
     assert site.state(job) is JobState.SUCCEEDED
     site.check()
@@ -447,7 +448,7 @@ def test_a_second_loss_on_one_item_fails_it(site: Site) -> None:
     [poison, good] = [item.id for item in site.items(job)]
     _die_on(site, poison)
     assert [(item.losses, item.state) for item in site.items(job)] == [(1, "pending"), (0, "pending")]
-    assert [row.id for row in plans.pending_items(site.database, site.chunks(job)[0].id)] == [good, poison]
+    assert [row.id for row in pending_items(site.database, site.chunks(job)[0].id)] == [good, poison]
     _die_on(site, poison)
     items = site.items(job)
     assert (items[0].state, items[0].reason) == (ItemState.FAILED, "worker died twice on it")

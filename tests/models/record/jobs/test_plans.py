@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from dicomferry.models.record.jobs import plans, verbs
+from dicomferry.models.record.jobs.items import pending_items
 from dicomferry.models.rules.state import ChunkState, ItemState, JobState
 from support.record_site import Site
 
@@ -140,7 +141,7 @@ def test_pending_items_come_in_the_order_of_the_walk_but_for_the_charged(site: S
         for outcome, charges in zip(outcomes[:2], (2, 1), strict=True)
     ]
     site.finish(lease, decision=None, outcomes=[*broken, outcomes[3]])
-    rows = plans.pending_items(site.database, lease.chunk_id)
+    rows = pending_items(site.database, lease.chunk_id)
     assert [row.id for row in rows] == [outcomes[2].item_id, outcomes[1].item_id, outcomes[0].item_id]
     assert len(site.items(job)) == 4
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dicomferry.models.record.database import AnyRow
+from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Answer
 from dicomferry.models.rules.remote import Remote
@@ -40,13 +40,13 @@ class Work:
 
     remote: Remote
     spec: Spec
-    rows: Sequence[AnyRow]
-    feed: Iterator[AnyRow]
-    coming: Callable[[], AnyRow | None]
+    rows: Sequence[Item]
+    feed: Iterator[Item]
+    coming: Callable[[], Item | None]
     heart: Heartbeat
     record: Recorder
 
-    def local(self, row: AnyRow, reason: str, detail: str | None = None) -> Answered:
+    def local(self, row: Item, reason: str, detail: str | None = None) -> Answered:
         """An answer that no peer gave, by its reason."""
         return Answered(item_id=row.id, answer=lookup.local(reason), detail=detail)
 

@@ -10,8 +10,8 @@ from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from dicomferry.models.record.database import AnyRow
 from dicomferry.models.record.jobs import matches
+from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules import lists, matching, query, slices
 from dicomferry.models.rules.errors import ContextNotAccepted, DimseFailure, UsageError
 from dicomferry.models.rules.proof import NO_KEY, is_pinned, looks_capped, nameless_sentence
@@ -57,7 +57,7 @@ def find(work: Work) -> Iterator[Answered]:
 class Inquiry:
     """One request item from its query to its answer."""
 
-    def __init__(self, work: Work, row: AnyRow) -> None:
+    def __init__(self, work: Work, row: Item) -> None:
         assert isinstance(work.spec, FindSpec)
         self.work = work
         self.row = row

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs import leases, plans, twins
 from dicomferry.models.record.jobs.claims import PLAN_STOPS_AT, Lease
+from dicomferry.models.record.jobs.items import Item, pending_items
 from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.spec import StoreSpec
@@ -219,18 +220,19 @@ def _check(found: Found) -> None:
     open_instance(LocalInstance(0, found.path, found.size, found.mtime_ns, *uids)).close()
 
 
-def examine(database: Database, lease: Lease, rows: Sequence[AnyRow]) -> tuple[list[AnyRow], list[Outcome]]:
+def examine(database: Database, lease: Lease, rows: Sequence[Item]) -> tuple[list[Item], list[Outcome]]:
     """Look again at items that the plan could not settle and `retry` brought back: (to be sent, decided here).
 
     Rows that have their identity pass unchanged. Raises LeaseLost.
     """
-    to_send: list[AnyRow] = []
+    to_send: list[Item] = []
     decided: list[Outcome] = []
     identified = False
     for row in rows:
         if row.is_first and row.sop_instance_uid:
             to_send.append(row)
             continue
+        assert row.path is not None, "an item of a store is a file"
         if lease.careful:
             leases.record(database, lease, (), in_flight=row.id)
         while True:
@@ -245,7 +247,7 @@ def examine(database: Database, lease: Lease, rows: Sequence[AnyRow]) -> tuple[l
                 break
     if identified:
         known = {outcome.item_id for outcome in decided}
-        to_send = [row for row in plans.pending_items(database, lease.chunk_id) if row.id not in known]
+        to_send = [row for row in pending_items(database, lease.chunk_id) if row.id not in known]
     return to_send, decided
 
 

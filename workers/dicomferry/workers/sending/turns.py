@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dicomferry.models.record.database import AnyRow
+from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules import uid
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
@@ -39,7 +39,7 @@ class Turns:
         """Whether any of them has not had its turn in this attempt."""
         return self._rest > 0
 
-    def group(self, rows: Sequence[AnyRow]) -> list[AnyRow]:
+    def group(self, rows: Sequence[Item]) -> list[Item]:
         """Of the items that wait, in their order, those that may share the next association; none: all had a turn."""
         waiting = [row for row in rows if row.id not in self._broke]
         group = waiting
@@ -48,7 +48,7 @@ class Turns:
         self._rest = len(waiting) - len(group)
         return group
 
-    def broke(self, row: AnyRow) -> None:
+    def broke(self, row: Item) -> None:
         """An association broke while this item was in flight, and it is to be tried again, in the next attempt."""
         self._broke.add(row.id)
 
@@ -58,7 +58,7 @@ class Turns:
         return self._in_a_row >= MOST_IN_A_ROW
 
 
-def _goes_alone(row: AnyRow) -> bool:
+def _goes_alone(row: Item) -> bool:
     if any(one and len(one) > uid.MOST for one in (row.sop_class_uid, row.sop_instance_uid)):
         return True
     if not row.charges or row.status is not None or row.reason is None:

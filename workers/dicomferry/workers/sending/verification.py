@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dicomferry.models.record.database import AnyRow
 from dicomferry.models.record.jobs import verbs
+from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules import proof
 from dicomferry.models.rules.answers.lookup import Rule, local
 from dicomferry.models.rules.errors import DimseError
@@ -24,7 +24,7 @@ SENT = verbs.TO_BE_VERIFIED
 PAUSES = (1.0, 4.0, 10.0)
 """Seconds after which a series is asked for again where the remote does not list all of it."""
 
-Send = Callable[[Work, Iterator[AnyRow]], Iterator[Answered]]
+Send = Callable[[Work, Iterator[Item]], Iterator[Answered]]
 _SENT = local(SENT)
 
 
@@ -32,7 +32,7 @@ def verified(work: Work, send: Send) -> Iterator[Answered]:
     """The answers of `send`; those that report success only after the remote was found to list the instance."""
     check = _Check(work)
     for row in work.feed:
-        found: AnyRow | None = row
+        found: Item | None = row
         while found is not None:
             if not check.was_sent(found):
                 run = _Run(found, work.feed, check)
@@ -49,13 +49,13 @@ def verified(work: Work, send: Send) -> Iterator[Answered]:
 class _Run:
     """The items from `first` on that have to be sent; ends before one that was."""
 
-    def __init__(self, first: AnyRow, feed: Iterator[AnyRow], check: _Check) -> None:
+    def __init__(self, first: Item, feed: Iterator[Item], check: _Check) -> None:
         self._first = first
         self._feed = feed
         self._check = check
-        self.stopped_at: AnyRow | None = None
+        self.stopped_at: Item | None = None
 
-    def __iter__(self) -> Iterator[AnyRow]:
+    def __iter__(self) -> Iterator[Item]:
         yield self._first
         for row in self._feed:
             if self._check.was_sent(row):
@@ -80,7 +80,7 @@ class _Check:
         self._listed: dict[Target, _Listed | str] = {}
         self._rows = {row.id: row for row in work.rows}
 
-    def was_sent(self, row: AnyRow) -> bool:
+    def was_sent(self, row: Item) -> bool:
         """By this attempt, or by one before it."""
         return row.id in self._answers or row.reason == SENT
 
@@ -94,15 +94,9 @@ class _Check:
         self._listed.pop(Target(study=row.study_instance_uid, series=row.series_instance_uid), None)
         return answered._replace(answer=_SENT)
 
-    def settle(self, row: AnyRow) -> Answered:
+    def settle(self, row: Item) -> Answered:
         """What became of an item that was sent. Raises FindStopped."""
-        answered = self._answers.get(row.id) or Answered(
-            item_id=row.id,
-            answer=self._work.status("store", row.status),
-            status=row.status,
-            detail=row.detail,
-            sent_as=row.sent_as,
-        )
+        answered = self._answers.get(row.id) or self._answered_before(row)
         answered = answered._replace(sent_bytes=0, tried=False)
         if not (row.study_instance_uid and row.series_instance_uid):
             return self._unverified(answered, "its study or series is not known, so it cannot be asked for")
@@ -115,6 +109,12 @@ class _Check:
         if listed.more:
             return self._unverified(answered, listed.more)
         return answered._replace(answer=local("not found after success"))
+
+    def _answered_before(self, row: Item) -> Answered:
+        """What an earlier attempt was told when it sent this one."""
+        assert row.status is not None
+        answer = self._work.status("store", row.status)
+        return Answered(item_id=row.id, answer=answer, status=row.status, detail=row.detail, sent_as=row.sent_as)
 
     def _unverified(self, answered: Answered, why: str) -> Answered:
         return answered._replace(answer=local(UNVERIFIED), detail=why)

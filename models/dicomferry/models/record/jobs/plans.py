@@ -1,4 +1,4 @@
-"""What a plan writes and what a sending attempt reads: items and the chunks they wait in."""
+"""What a plan writes: items and the chunks they wait in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from dicomferry.models.record.database import AnyRow, Database, insert_many
+from dicomferry.models.record.database import Database, insert_many
 from dicomferry.models.record.jobs import leases, twins
 from dicomferry.models.record.jobs.claims import Lease, waiting_chunks
 from dicomferry.models.record.jobs.loss import TWICE
@@ -19,16 +19,6 @@ from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow, JobRow
 from dicomferry.models.rules.state import ChunkState, ItemState
 
 _ITEM: sa.Table = ItemRow.__table__  # type: ignore[assignment]
-_PENDING = (
-    sa.select(
-        *(ItemRow.id, ItemRow.path, ItemRow.size, ItemRow.mtime_ns, ItemRow.row, ItemRow.identifier),
-        *(ItemRow.sop_class_uid, ItemRow.sop_instance_uid, ItemRow.transfer_syntax_uid),
-        *(ItemRow.study_instance_uid, ItemRow.series_instance_uid, ItemRow.is_first),
-        *(ItemRow.charges, ItemRow.status, ItemRow.reason, ItemRow.detail, ItemRow.sent_as),
-    )
-    .where(ItemRow.chunk_id == sa.bindparam("chunk"), ItemRow.state == ItemState.PENDING)
-    .order_by(ItemRow.charges, ItemRow.losses, ItemRow.tries, ItemRow.id)
-)
 MAX_INSTANCES = 500
 """Instances in a chunk, at most."""
 
@@ -165,17 +155,6 @@ def _insert_items(connection: Connection, job_id: int, chunk_id: int, items: Seq
 def firsts_of(database: Database, job_id: int, uids: Iterable[str]) -> dict[str, bytes]:
     """Of these SOP Instance UIDs those that the job has already: UID to path."""
     return database.read(lambda connection: twins.firsts(connection, job_id, uids))
-
-
-def pending_items(database: Database, chunk_id: int) -> Sequence[AnyRow]:
-    """The items of a chunk that have no outcome yet: those that broke an association before at the end, and before
-    them those that were tried at all, so that a remote which refuses a few is asked for the others as well.
-    """
-
-    def work(connection: Connection) -> Sequence[AnyRow]:
-        return connection.execute(_PENDING, {"chunk": chunk_id}).all()
-
-    return database.read(work)
 
 
 def identify_item(database: Database, lease: Lease, item_id: int, values: Mapping[str, Any]) -> bool:

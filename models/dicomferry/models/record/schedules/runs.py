@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -97,22 +97,29 @@ def _fire(connection: Connection, found: Schedule, slot: datetime, order: Order 
     return job_id
 
 
-def waiting(database: Database) -> list[tuple[AnyRow, Schedule]]:
+class Waiting(NamedTuple):
+    """A run that waits for the one before it to end."""
+
+    id: int
+    due_at: datetime
+
+
+def waiting(database: Database) -> list[tuple[Waiting, Schedule]]:
     """The runs whose turn has come: of each schedule of which no job is under way, the first that waits."""
 
-    def work(connection: Connection) -> list[tuple[AnyRow, Schedule]]:
+    def work(connection: Connection) -> list[tuple[Waiting, Schedule]]:
         first = sa.select(sa.func.min(RunRow.id)).where(RunRow.state == WAITING).group_by(RunRow.schedule_id)
         found = []
         for run in connection.execute(sa.select(RunRow.__table__).where(RunRow.id.in_(first))).all():
             row = connection.execute(sa.select(ScheduleRow.__table__).where(ScheduleRow.id == run.schedule_id)).one()
             if row.paused_at is None and not _live_job(connection, row.id):
-                found.append((run, of_row(row)))
+                found.append((Waiting(run.id, run.due_at), of_row(row)))
         return found
 
     return database.read(work)
 
 
-def end_waiting(database: Database, run: AnyRow, found: Schedule, order: Order | Refusal) -> int | None:
+def end_waiting(database: Database, run: Waiting, found: Schedule, order: Order | Refusal) -> int | None:
     """Submit the job of a run that waited; its id. None when another scheduler was first, or there is no job."""
 
     def work(connection: Connection) -> int | None:
