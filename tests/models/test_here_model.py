@@ -23,7 +23,7 @@ from dicomferry.models.record.archive.index import Arrival, Received
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.remotes import book
-from dicomferry.models.record.retrieves import expected
+from dicomferry.models.record.retrieves import expected, request
 from dicomferry.models.record.retrieves.expected import Listed
 from dicomferry.models.record.tables.archive import ArrivalRow
 from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow
@@ -102,7 +102,7 @@ class Archive(RuleBasedStateMachine):
         self.desk.site.set(others.values(not_before=later))
         lease = self.desk.site.claim()
         assert lease.job_id == job_id
-        request_id: int = expected.state(self.database, lease.chunk_id).row.id
+        request_id = request.of_chunk(self.database, lease.chunk_id).item_id
         expected.expect(
             self.database,
             lease,

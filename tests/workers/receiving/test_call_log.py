@@ -68,7 +68,7 @@ def test_what_is_refused_is_on_record_while_the_call_goes_on(database: Database)
     log.ended("a")
     log.close(20)
     (row,) = call_store.calls_after(database, 0)
-    assert row.ended_at is not None and [one["number"] for one in row.refusals] == [2]
+    assert row.ended_at is not None and [one.number for one in row.refusals] == [2]
 
 
 def test_a_call_that_cannot_be_written_takes_no_other_along(

@@ -20,13 +20,14 @@ Series = tuple[str | None, str | None]
 
 @dataclass(frozen=True)
 class Missing:
-    """An instance that is expected and not here; `charges` as on its item."""
+    """An instance that is expected and not here; `charges` as on its item, `sop_class` None where it was not listed."""
 
     item_id: int
     study: str | None
     series: str | None
     uid: str
     charges: int = 0
+    sop_class: str | None = None
 
     @property
     def key(self) -> tuple[str | None, str | None, str]:
@@ -57,11 +58,17 @@ class Limits:
 
     def after(self, refused: Target) -> Limits | None:
         """The limits once the peer has refused this request as such; None when there is nothing else to try."""
-        if len(refused.images) > 1 and self.lists:
+        return self.without(refused.level, len(refused.images))
+
+    def without(self, level: Level, images: int) -> Limits | None:
+        """The limits once the peer has refused requests of this level for so many images; None where nothing is left to
+        try.
+        """
+        if images > 1 and self.lists:
             return replace(self, lists=False)
-        if refused.level is Level.IMAGE and self.images:
+        if level is Level.IMAGE and self.images:
             return replace(self, images=False)
-        if refused.level is Level.SERIES and self.series:
+        if level is Level.SERIES and self.series:
             return replace(self, series=False)
         return None
 

@@ -13,19 +13,19 @@ from dicomferry.models.documents import jobs as job_view
 from dicomferry.models.documents import retrieve_report, retrieves
 from dicomferry.models.record.archive import index, pairing
 from dicomferry.models.record.archive.index import Arrival, Received
-from dicomferry.models.record.database import AnyRow
 from dicomferry.models.record.jobs import leases, verbs
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.remotes import book
-from dicomferry.models.record.retrieves import blind, expected, moves, proofs
+from dicomferry.models.record.retrieves import blind, expected, moves, proofs, request
 from dicomferry.models.record.retrieves.expected import Listed
+from dicomferry.models.record.retrieves.moves import FinalAnswer
 from dicomferry.models.record.tables.archive import ArrivalRow
 from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow
 from dicomferry.models.rules import retry, spec
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.proof import Basis, Finding, Word
 from dicomferry.models.rules.retry import Decision
-from dicomferry.models.rules.rounds import Ask
+from dicomferry.models.rules.rounds import Ask, Missing
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState, JobState
 from dicomferry.models.rules.target import Target
 from dicomferry.workers.retrieval import plan
@@ -102,7 +102,7 @@ class Desk:
 
     def expect(self, lease: Lease, *uids: str, study: str = "1") -> int:
         """The request expects these; its item."""
-        request_id: int = expected.state(self.database, lease.chunk_id).row.id
+        request_id = request.of_chunk(self.database, lease.chunk_id).item_id
         expected.expect(
             self.database,
             lease,
@@ -143,8 +143,8 @@ class Desk:
         """What is missing is not delivered."""
 
         def last(connection: sa.Connection) -> None:
-            def lost(row: AnyRow) -> Outcome:
-                return Outcome(item_id=row.id, state=ItemState.FAILED, reason=pairing.NOT_DELIVERED)
+            def lost(one: Missing) -> Outcome:
+                return Outcome(item_id=one.item_id, state=ItemState.FAILED, reason=pairing.NOT_DELIVERED)
 
             proofs.conclude(connection, request_id, Finding(word=Word.UIDS, basis=Basis.NUMBER))
             expected.close(connection, lease, request_id, missing_as=lost)
@@ -250,10 +250,10 @@ def test_a_remote_is_under_repair_while_the_second_round_runs(desk: Desk) -> Non
     request_id = desk.expect(lease, "1.1")
     desk.ask(lease, request_id)
     assert not moves.is_repair(desk.database, lease.chunk_id)
-    moves.end_move(desk.database, lease, 1, {"status": 0xB000, "failed": 0})
+    moves.note_answer(desk.database, lease, 1, FinalAnswer(status=0xB000, failed=0))
     desk.site.set(sa.update(ChunkRow).where(ChunkRow.job_id == job_id).values(round=1))
     assert book.repairing(desk.database) == []
-    moves.end_move(desk.database, lease, 1, {"status": 0xB000, "failed": 2})
+    moves.note_answer(desk.database, lease, 1, FinalAnswer(status=0xB000, failed=2))
     assert [one.ae_title for one in book.repairing(desk.database)] == ["PACS1"]
     assert moves.is_repair(desk.database, lease.chunk_id)
     desk.wait(lease)

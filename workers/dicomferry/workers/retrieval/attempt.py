@@ -16,7 +16,7 @@ from dicomferry.models.record.archive import calls
 from dicomferry.models.record.jobs import leases
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.remotes.trials import Trials
-from dicomferry.models.record.retrieves import expected, moves, proofs
+from dicomferry.models.record.retrieves import expected, moves, proofs, request
 from dicomferry.models.rules import proof
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import local
@@ -60,8 +60,8 @@ class _Attempt:
         self.heart = heart
         self.remote = remote
         self.spec = lease.spec
-        self.state = expected.state(self.database, lease.chunk_id)
-        self.request_id: int = self.state.row.id
+        self.state = request.of_chunk(self.database, lease.chunk_id)
+        self.request_id: int = self.state.item_id
         self.asking: Asking | None = None
         self.store: Store | None = None
         self.callers = Callers()
@@ -92,7 +92,7 @@ class _Attempt:
     def run(self) -> None:
         """Work, and write down what came of it."""
         try:
-            end = self._work() if self.state.row.state is ItemState.PENDING else End()
+            end = self._work() if self.state.state is ItemState.PENDING else End()
         except (LeaseLost, OutOfReach):
             raise
         except (Stopped, FindStopped):
@@ -124,11 +124,11 @@ class _Attempt:
 
     def _finish(self, end: End) -> None:
         self.heart.progress(0)
-        known = self.state.row.expectation is not None
+        known = self.state.expectation is not None
         away = self.goes_elsewhere
         whole = end.decision is None and end.end is AttemptEnd.COMPLETED
-        if whole and known and end.finding is None and self.state.row.state is ItemState.PENDING:
-            end = self.judgement.conclude(end, expected.state(self.database, self.lease.chunk_id))
+        if whole and known and end.finding is None and self.state.state is ItemState.PENDING:
+            end = self.judgement.conclude(end, request.of_chunk(self.database, self.lease.chunk_id))
 
         def last(connection: Connection) -> None:
             # What came since the last look: with the job locked, nobody else sees to it.
@@ -152,7 +152,7 @@ class _Attempt:
             if end.decision and end.decision.reason in (calls.NO_SCP, calls.DISK_FULL):
                 calls.put_off(connection, end.decision, self.database.now(connection))
 
-        pending = self.state.row.state is ItemState.PENDING
+        pending = self.state.state is ItemState.PENDING
         leases.finish(
             self.database,
             self.lease,
@@ -183,8 +183,8 @@ class _Attempt:
                 raise Fault(local(calls.NO_SCP))
         self.call_mark = calls.last_call(database)
         self.arrival_mark = self.judgement.arrival_mark = expected.last_arrival(database)
-        fresh = self.state.row.expectation is None
-        again = self.state.row.relisted == proofs.WAITS
+        fresh = self.state.expectation is None
+        again = self.state.relisted == proofs.WAITS
         if fresh:
             end = self._expect()
             if end:
@@ -212,9 +212,9 @@ class _Attempt:
                     self.judgement.look_once_more()
                 return end
             just_listed = (fresh or again) and not asking.asked
-            grew = self.state.row.reason == expected.GREW
+            grew = self.state.reason == expected.GREW
             if just_listed or grew or not self.judgement.has_more(self.state):
-                return self.judgement.end(asking, lambda: expected.state(self.database, self.lease.chunk_id))
+                return self.judgement.end(asking, lambda: request.of_chunk(self.database, self.lease.chunk_id))
             self._begin()
 
     def _ask(self, asking: Asking, media: Media) -> None:
@@ -238,7 +238,7 @@ class _Attempt:
 
     def _begin(self) -> Asking:
         """The goal as the record has it now, and all that it takes to reach it."""
-        self.state = expected.state(self.database, self.lease.chunk_id)
+        self.state = request.of_chunk(self.database, self.lease.chunk_id)
         goal = elsewhere.goal_for(
             self.environment,
             self.lease,
@@ -292,7 +292,7 @@ class _Attempt:
 
     def _expect(self) -> End | None:
         """Find out what there is; the end of the attempt where that is nothing."""
-        keys = tuple((path, value) for path, value in self.state.row.identifier or ())
+        keys = self.state.identifier
         insist, trials = self.lease.barren == 0, Trials(self.database, self.lease.remote_id)
         listed_at = self.judgement.now()
         listing = expectation.ask(self.remote, self.spec, keys, self.heart, insist=insist, trials=trials)

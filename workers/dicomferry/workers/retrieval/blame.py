@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dicomferry.models.record.archive import calls
+from dicomferry.models.record.archive.calls import KeptCall
 from dicomferry.models.record.archive.pairing import GONE, NOT_DELIVERED
-from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.callers import Callers
@@ -18,6 +19,7 @@ from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.proof import Finding
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.retry import Decision
+from dicomferry.models.rules.rounds import Missing
 from dicomferry.models.rules.state import AttemptEnd, ItemState
 from dicomferry.workers.attempts.environment import Environment
 from dicomferry.workers.attempts.fault import Fault
@@ -42,18 +44,18 @@ class Lost:
     refused: frozenset[str] = frozenset()
     unseen: frozenset[int] = frozenset()
 
-    def outcome(self, row: AnyRow) -> Outcome:
+    def outcome(self, one: Missing) -> Outcome:
         """Of one instance."""
         reason, detail = self.reason, self.detail
-        if row.id in self.gone:
+        if one.item_id in self.gone:
             reason, detail = GONE, None
-        elif row.id in self.unseen:
+        elif one.item_id in self.unseen:
             reason = "not at the destination"
-        elif row.sop_class_uid in self.refused:
-            reason, detail = "context refused here", f"our storage SCP refused SOP class {row.sop_class_uid}"
-        elif row.sop_instance_uid in self.named:
+        elif one.sop_class in self.refused:
+            reason, detail = "context refused here", f"our storage SCP refused SOP class {one.sop_class}"
+        elif one.uid in self.named:
             detail = f"the archive names it among what it could not send; {detail or ''}".rstrip("; ")
-        return Outcome(item_id=row.id, state=ItemState.FAILED, reason=reason, detail=detail, charges=row.charges)
+        return Outcome(item_id=one.item_id, state=ItemState.FAILED, reason=reason, detail=detail, charges=one.charges)
 
 
 @dataclass
@@ -83,7 +85,7 @@ def callers_of(environment: Environment, lease: Lease, remote: Remote) -> Caller
     return admission.of_remote(environment.database, lease.remote_id, within)
 
 
-def seen_from(database: Database, callers: Callers, after: int) -> tuple[list[AnyRow], list[AnyRow]]:
+def seen_from(database: Database, callers: Callers, after: int) -> tuple[list[KeptCall], list[KeptCall]]:
     """(associations of this remote that our storage SCP took, rejected ones that may be its) since call `after`.
 
     Those that were open already count: some archives keep one for the next time. Whoever is rejected is not known, so
@@ -128,9 +130,9 @@ def why_nothing_came(database: Database, callers: Callers, after: int, us: str) 
     return Fault(local("archive cannot reach us", advice), f"it was to send to {us}, and nobody called")
 
 
-def refused_classes(rows: Sequence[AnyRow]) -> frozenset[str]:
+def refused_classes(taken: Sequence[KeptCall]) -> frozenset[str]:
     """The SOP classes that our storage SCP refused in these associations."""
-    return frozenset(uid for row in rows for uid in row.refused or ())
+    return frozenset(uid for call in taken for uid in call.refused)
 
 
 def moved_at(database: Database, callers: Callers) -> object:

@@ -10,7 +10,7 @@ from dicomferry.models.record.jobs import leases
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.retrieves import expected
 from dicomferry.models.record.retrieves import moves as move_store
-from dicomferry.models.record.retrieves.expected import State
+from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.rules import retry
 from dicomferry.models.rules.answers.lookup import Answer, Rule
 from dicomferry.models.rules.outcome import Outcome
@@ -37,39 +37,39 @@ MOST_MUTE = 3
 """After so many attempts in a row at which an archive only kept silent, and with nothing ever come, a person looks."""
 
 
-def end_of(environment: Environment, lease: Lease, state: State, asking: Asking | None, found: Fault) -> End:
+def end_of(environment: Environment, lease: Lease, state: Request, asking: Asking | None, found: Fault) -> End:
     """How the attempt ends. What our own side refused explains a fault before anything else does. Raises OutOfReach."""
     ours = asking.refused_here() if asking and found.answer.reason not in OURS else None
     return _Charge(environment, lease, state, asking, ours or found).end()
 
 
-def nothing_found(state: State, spec: Retrieve, left_out: str | None) -> End:
+def nothing_found(state: Request, spec: Retrieve, left_out: str | None) -> End:
     """Nothing matches. Answers that contradict are no sign that nothing is there, whatever is allowed."""
     if spec.allow_empty and not left_out:
-        return End(failure=Outcome(item_id=state.row.id, state=ItemState.SUCCEEDED, reason="nothing there"))
+        return End(failure=Outcome(item_id=state.item_id, state=ItemState.SUCCEEDED, reason="nothing there"))
     return End(failure=failure(state, "no match", left_out))
 
 
-def failure(state: State, reason: str | None, detail: str | None, status: int | None = None) -> Outcome:
+def failure(state: Request, reason: str | None, detail: str | None, status: int | None = None) -> Outcome:
     """The failure of the request itself."""
     return Outcome(
-        item_id=state.row.id,
+        item_id=state.item_id,
         state=ItemState.FAILED,
         reason=reason,
         detail=printable(detail),
         status=status,
-        charges=state.row.charges,
+        charges=state.charges,
     )
 
 
 class _Charge:
     def __init__(
-        self, environment: Environment, lease: Lease, state: State, asking: Asking | None, found: Fault
+        self, environment: Environment, lease: Lease, state: Request, asking: Asking | None, found: Fault
     ) -> None:
         self._environment = environment
         self._database = environment.database
         self._lease = lease
-        self._row = state.row
+        self._row = state
         self._state = state
         self._asking = asking
         self._progressed = asking is not None and asking.watch.came > 0
@@ -156,4 +156,4 @@ class _Charge:
         row = self._row
         reason = row.reason if row.reason == expected.GREW else self._answer.reason
         text = printable(self._found.detail)
-        return Outcome(item_id=row.id, state=ItemState.PENDING, reason=reason, detail=text, charges=charges)
+        return Outcome(item_id=row.item_id, state=ItemState.PENDING, reason=reason, detail=text, charges=charges)

@@ -11,7 +11,7 @@ from dicomferry.models.record.archive.identity import File
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.retrieves import blind, expected
-from dicomferry.models.record.retrieves.expected import State
+from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.rules import rounds
 from dicomferry.models.rules.proof import Depth
 from dicomferry.models.rules.rounds import Ask, Limits
@@ -45,7 +45,7 @@ class ItemByItem:
 
     database: Database
     lease: Lease
-    state: State
+    state: Request
     max_uids: int
     missing: list[rounds.Missing] = field(default_factory=list, kw_only=True)
 
@@ -123,7 +123,7 @@ class Unlisted:
 
     database: Database
     lease: Lease
-    state: State
+    state: Request
     max_uids: int
     reports: dict[Ask, Report] = field(default_factory=dict, kw_only=True)
 
@@ -135,7 +135,7 @@ class Unlisted:
     @property
     def targets(self) -> list[Target]:
         """Those that were not listed down to their images."""
-        whole = self.state.row.expectation
+        whole = self.state.expectation
         return [one for one in self.state.targets if (one.depth or whole) != Depth.IMAGES]
 
     def mark(self) -> int:
@@ -165,7 +165,7 @@ class Unlisted:
 
     def is_depth(self, one: Target, depth: Depth) -> bool:
         """How far a target was listed."""
-        return (one.depth or self.state.row.expectation) == depth
+        return (one.depth or self.state.expectation) == depth
 
     def answers(self, one: Target) -> list[Report]:
         """The answers to the requests for a target."""
@@ -201,11 +201,11 @@ class Blind(Unlisted):
     def keep(self, one: Target, *, after: int | None) -> None:
         """Make items of what lies here of a target, seen where it did not just come; `after` as in `blind_store`."""
         found = blind.archived(self.database, self.lease, one, refetch=self.refetch, after=after)
-        new = blind.unnamed(self.database, self.lease, self.state.row.id, found)
+        new = blind.unnamed(self.database, self.lease, self.state.item_id, found)
         old = seen(self.sight, [kept.file for kept in new if not kept.file.came_after(self.after)])
         there = {file.instance_id for file in old}
         sure = [kept for kept in new if kept.file.came_after(self.after) or kept.file.instance_id in there]
-        blind.add_archived(self.database, self.lease, self.state.row.id, sure)
+        blind.add_archived(self.database, self.lease, self.state.item_id, sure)
 
     @property
     def came(self) -> int:

@@ -9,7 +9,8 @@ from dicomferry.models.record.jobs import leases
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.remotes import book
 from dicomferry.models.record.retrieves import expected
-from dicomferry.models.record.retrieves.expected import Key, State
+from dicomferry.models.record.retrieves.expected import Key
+from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.rules import rounds
 from dicomferry.models.rules.errors import DimseError
 from dicomferry.models.rules.outcome import Outcome
@@ -134,7 +135,7 @@ class Believed(Unlisted):
 def goal_for(
     environment: Environment,
     lease: Lease,
-    state: State,
+    state: Request,
     heart: Heartbeat,
     remote: Remote,
     spec: MoveSpec | GetSpec,

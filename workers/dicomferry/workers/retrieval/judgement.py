@@ -18,7 +18,7 @@ from dicomferry.models.record.jobs import leases, ledger
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.retrieves import expected as request_store
 from dicomferry.models.record.retrieves import proofs, second_look
-from dicomferry.models.record.retrieves.expected import State
+from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.rules import proof, retry
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
@@ -71,19 +71,19 @@ class Judgement:
 
     # --- the list
 
-    def write(self, state: State, listing: Listing, listed_at: datetime, *, reason: str | None) -> int:
+    def write(self, state: Request, listing: Listing, listed_at: datetime, *, reason: str | None) -> int:
         """Write down what the archive lists; how many instances are new to the request."""
-        noted = {**(state.row.noted or {}), **(listing.noted.to_json() or {})}
-        proofs.note_list(self.database, self.lease, state.row.id, listed_at=listed_at, noted=noted or None)
+        noted = {**state.noted, **(listing.noted.to_json() or {})}
+        proofs.note_list(self.database, self.lease, state.item_id, listed_at=listed_at, noted=noted or None)
         expected = listing.expected(ignored=self.ignores_numbers)
-        before = state.row.expected
+        before = state.expected
         if before is not None and self.ignores_numbers:
             # It may hold a number from before that was said.
             before = sum(request_store.totals(self.database, self.lease.chunk_id).values())
         return request_store.expect(
             self.database,
             self.lease,
-            state.row.id,
+            state.item_id,
             [*listing.instances, *listing.absent],
             targets=listing.targets,
             expectation=listing.depth,
@@ -91,12 +91,12 @@ class Judgement:
             reason=reason,
         )
 
-    def list_again(self, state: State) -> bool:
+    def list_again(self, state: Request) -> bool:
         """Ask for the list anew; whether it tells of more than was known. Raises what the queries do."""
         listed_at = self.now()
         return self._take(state, expectation.again(self.remote, self.spec.root, state.targets, self.heart), listed_at)
 
-    def has_more(self, state: State) -> bool:
+    def has_more(self, state: Request) -> bool:
         """Whether the archive lists more now than it did; it is asked where anything speaks for that. What it does not
         say is no.
         """
@@ -107,7 +107,7 @@ class Judgement:
             listing = expectation.now(self.remote, self.spec.root, state.targets, self.heart)
         return listing is not None and self._take(state, listing, listed_at)
 
-    def _is_as_before(self, state: State) -> bool:
+    def _is_as_before(self, state: Request) -> bool:
         """Whether nothing came or was answered that the list does not explain, and the list is not old."""
         if proofs.is_stale(self.database, state, self.lease.job_id, self.remote.timeouts.settle):
             return False
@@ -116,24 +116,24 @@ class Judgement:
         facts = self._facts(state)
         return not (facts.strangers or any(one.told for one in (*facts.targets, *facts.inner)))
 
-    def _take(self, state: State, listing: Listing, listed_at: datetime) -> bool:
+    def _take(self, state: Request, listing: Listing, listed_at: datetime) -> bool:
         """Go on with a newer list; of a target that is listed less far than before the older one stays."""
         targets = [_deeper(old, new) for old, new in zip(state.targets, listing.targets, strict=True)]
-        if targets != listing.targets and state.row.listed_at is not None:
-            listed_at = state.row.listed_at
+        if targets != listing.targets and state.listed_at is not None:
+            listed_at = state.listed_at
         depth = min((one.depth or Depth.UNKNOWN for one in targets), key=DEPTHS.index)
         listing = replace(listing, targets=targets, depth=depth)
         before = {one.bare: one.count or 0 for one in state.targets}
         more = [one for one in targets if one.depth == Depth.COUNTS and (one.count or 0) > before.get(one.bare, 0)]
-        new = self.write(state, listing, listed_at, reason=state.row.reason)
+        new = self.write(state, listing, listed_at, reason=state.reason)
         if not new and not more:
             return False
         self._note_growth(state, new)
         return True
 
-    def _note_growth(self, state: State, new: int) -> None:
+    def _note_growth(self, state: Request, new: int) -> None:
         told = f"{new} more instances" if new else "more instances"
-        proofs.note_growth(self.database, self.lease, state.row.id)
+        proofs.note_growth(self.database, self.lease, state.item_id)
         self.note(f"{request_store.GREW}, {told} than before: those are fetched as well")
 
     def note(self, text: str) -> None:
@@ -147,25 +147,25 @@ class Judgement:
 
     # --- the verdict
 
-    def find(self, state: State) -> Finding:
+    def find(self, state: Request) -> Finding:
         """What the rule says now."""
         self._keep_unlisted(state)
         return proof.judge(self._facts(state))
 
-    def _facts(self, state: State) -> Facts:
+    def _facts(self, state: Request) -> Facts:
         return proofs.facts(self.database, self.lease, state, ignored=self.ignores_numbers, way=self.way)
 
-    def end(self, asking: Asking, read: Callable[[], State]) -> End:
+    def end(self, asking: Asking, read: Callable[[], Request]) -> End:
         """How an attempt ends that has all that is expected. Raises Fault, DimseError, Stopped."""
         self.look_once_more()
         state = read()
         finding = self._when_quiet(asking, state)
-        stage = state.row.relisted or 0
+        stage = state.relisted or 0
         if finding.is_short and stage < proofs.WAITS:
-            proofs.note_stage(self.database, self.lease, state.row.id, proofs.WAITS)
+            proofs.note_stage(self.database, self.lease, state.item_id, proofs.WAITS)
             return self._later(finding)
         if finding.short and stage == proofs.LISTED_AGAIN:
-            proofs.note_stage(self.database, self.lease, state.row.id, proofs.ASKED_WHOLE)
+            proofs.note_stage(self.database, self.lease, state.item_id, proofs.ASKED_WHOLE)
             self._ask_whole(asking, state, finding.short)
             finding = self._when_quiet(asking, state)
         return self.conclude(End(), state, finding)
@@ -194,7 +194,7 @@ class Judgement:
         )
         return End(decision=decision, detail=finding.detail)
 
-    def _ask_whole(self, asking: Asking, state: State, short: Iterable[Part]) -> None:
+    def _ask_whole(self, asking: Asking, state: Request, short: Iterable[Part]) -> None:
         """Ask once for all of what is short. A refusal is an answer too: then nothing new comes."""
         patient = next((one.patient_id for one in state.targets), None)
         for part in short:
@@ -206,7 +206,7 @@ class Judgement:
                     raise
         asking.hang_up()
 
-    def _when_quiet(self, asking: Asking, state: State) -> Finding:
+    def _when_quiet(self, asking: Asking, state: Request) -> Finding:
         """What the rule says once nothing comes any more that could change it. Raises Stopped."""
         finding = self.find(state)
         clock, quiet = self.environment.clock, self.remote.timeouts.quiet
@@ -222,7 +222,7 @@ class Judgement:
             finding = self.find(state)
         return finding
 
-    def conclude(self, end: End, state: State, finding: Finding | None = None) -> End:
+    def conclude(self, end: End, state: Request, finding: Finding | None = None) -> End:
         """An end with what the request is to be called; what is wanting fails it, unless it has failed already."""
         finding = finding or proof.judge(self._facts(state))
         for note in finding.notes:
@@ -230,15 +230,15 @@ class Judgement:
         failure = end.failure
         if failure is None and finding.wanting:
             failure = Outcome(
-                item_id=state.row.id,
+                item_id=state.item_id,
                 state=ItemState.FAILED,
                 reason=finding.wanting,
                 detail=printable(finding.detail),
-                charges=state.row.charges,
+                charges=state.charges,
             )
         return replace(end, finding=finding, failure=failure)
 
-    def _keep_unlisted(self, state: State) -> None:
+    def _keep_unlisted(self, state: Request) -> None:
         """Make items of what lies here of a part of which the archive says more than it lists, and of what it names as
         failed.
         """

@@ -6,7 +6,7 @@ from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.remotes import book
 from dicomferry.models.record.retrieves import expected, moves
-from dicomferry.models.record.retrieves.expected import State
+from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.spec import GetSpec, MoveSpec
 from dicomferry.workers.attempts.heartbeat import Heartbeat
@@ -15,7 +15,7 @@ from dicomferry.workers.finding import listing
 from dicomferry.workers.retrieval.get_association import GetLine, Store
 
 
-def line(database: Database, lease: Lease, heart: Heartbeat, remote: Remote, state: State, store: Store) -> GetLine:
+def line(database: Database, lease: Lease, heart: Heartbeat, remote: Remote, state: Request, store: Store) -> GetLine:
     """Where C-GET is asked for what is missing of the chunk."""
     assert isinstance(lease.spec, MoveSpec | GetSpec)
     root = lease.spec.root

@@ -41,7 +41,7 @@ def of_moves(
     """
     found: dict[int, list[Refusal]] = {}
     for row in calls.calls_after(database, after):
-        for refusal in map(Refusal.from_json, row.refusals or ()):
+        for refusal in row.refusals:
             named = refusal.originator_ae_title, refusal.originator_message_id
             move = moves.get((named[0] or "", named[1])) if named[1] is not None else None
             if named[1] is None and row.id > after and callers.knows(row.calling_ae_title, row.address):

@@ -10,7 +10,8 @@ from dicomferry.models.record.jobs import leases
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.retrieves import expected
 from dicomferry.models.record.retrieves import moves as move_store
-from dicomferry.models.record.retrieves.expected import State
+from dicomferry.models.record.retrieves.moves import FinalAnswer
+from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
 from dicomferry.models.rules.callers import Callers
@@ -52,7 +53,7 @@ class Asking:
     heart: Heartbeat
     remote: Remote
     spec: MoveSpec | GetSpec
-    state: State
+    state: Request
     goal: Goal
     watch: Watch
     callers: Callers
@@ -81,7 +82,7 @@ class Asking:
 
     def ask_all(self) -> None:
         """Ask for what is missing, request by request. Raises Fault, DimseError, Stopped."""
-        fineness = min(SINGLY, max(self.state.rounds, self.state.row.charges))
+        fineness = min(SINGLY, max(self.state.rounds, self.state.charges))
         limits = self._limits()
         over: set[Ask] = set()
         answered: set[int] = set()
@@ -115,14 +116,8 @@ class Asking:
         """What this archive was found not to do, by the answers to former requests of this chunk."""
         limits = Limits()
         for row in move_store.moves_of(self.database, self.lease.chunk_id):
-            if row.reason != "refused":
-                continue
-            if row.asked and row.asked > 1:
-                limits = replace(limits, lists=False)
-            elif row.asked:
-                limits = replace(limits, images=False)
-            else:
-                limits = replace(limits, series=False)
+            if row.not_taken:
+                limits = limits.without(row.level, row.asked or 0) or limits
         return limits
 
     def _ask(self, ask: Ask, limits: Limits) -> Limits | None:
@@ -136,7 +131,7 @@ class Asking:
         move_id, message_id = move_store.begin_move(
             self.database,
             self.lease,
-            self.state.row.id,
+            self.state.item_id,
             ask,
             rounds=self.state.rounds,
             method=self.spec.kind,
@@ -157,29 +152,27 @@ class Asking:
                 why = error.answer.reason
             elif isinstance(error, DimseError):
                 why = lookup.for_error(error, self.remote.quirks).reason
-            self._answered(move_id, {"reason": why, "comment": printable(str(error)) or None})
+            move_store.note_no_answer(self.database, self.lease, move_id, why, printable(str(error)) or None)
             raise
         if report is None:
-            self._answered(move_id, {"reason": STUCK.reason})
+            move_store.note_no_answer(self.database, self.lease, move_id, STUCK.reason)
             self.line.abort()
             self.asking = None
             return None
         refused = self._refused(ask, report, limits) if self.watch.came == before else None
         # Final answers may lack counters: then the last that were told stand for what was begun.
         told = report if report.is_counted else self.watch.told or report
-        self._answered(
-            move_id,
-            {
-                "status": report.status,
-                "remaining": told.remaining,
-                "completed": told.completed,
-                "failed": told.failed,
-                "warning": told.warning,
-                "failed_uids": list(report.failed_uids) or None,
-                "comment": printable(report.comment),
-                "reason": "refused" if refused else None,
-            },
+        answer = FinalAnswer(
+            status=report.status,
+            remaining=told.remaining,
+            completed=told.completed,
+            failed=told.failed,
+            warning=told.warning,
+            failed_uids=tuple(report.failed_uids),
+            comment=printable(report.comment),
+            not_taken=refused is not None,
         )
+        move_store.note_answer(self.database, self.lease, move_id, answer)
         if refused is None:
             self.reports.append(report)
             self.goal.hear(ask, report)
@@ -201,13 +194,10 @@ class Asking:
         rows = move_store.moves_of(self.database, self.lease.chunk_id)
         return bool(rows) and all(
             row.status is not None
-            and not (row.completed or row.failed or row.warning)
+            and not row.has_begun
             and lookup.for_status("move", row.status, self.remote.quirks).rule in (Rule.AGAIN, Rule.FINAL)
             for row in rows
         )
-
-    def _answered(self, move_id: int, values: dict[str, object]) -> None:
-        move_store.end_move(self.database, self.lease, move_id, values)
 
     def _refused(self, ask: Ask, report: Report, limits: Limits) -> Limits | None:
         """Other limits where the answer means that the archive does not take this kind of request."""

@@ -88,10 +88,10 @@ def _given_up(asking: Asking, media: Media, counted: int) -> End:
 
 def _of_unlisted(asking: Asking, came: int, detail: str | None) -> Outcome:
     """The failure of a request whose instances nobody lists."""
-    row = asking.state.row
+    row = asking.state
     expected = "an unknown number" if row.expected is None else row.expected
     return Outcome(
-        item_id=row.id,
+        item_id=row.item_id,
         state=ItemState.FAILED,
         reason=NOT_DELIVERED if came else "nothing delivered",
         detail=printable(f"{came} of {expected} came; {detail or ''}".rstrip("; ")),

@@ -124,8 +124,8 @@ class Media:
         known = expected.recalled(asking.database, asking.lease.chunk_id)
         waiting = {one.item_id: (one.charges, f"the archive says {self.words[one.key]}") for one in missing}
         if self._is_blind:
-            row = asking.state.row
-            waiting[row.id] = (row.charges, "the archive does not say of which instance")
+            row = asking.state
+            waiting[row.item_id] = (row.charges, "the archive does not say of which instance")
         for item_id, (charges, detail) in waiting.items():
             if item_id not in known:
                 yield Outcome(

@@ -71,6 +71,31 @@ class Call:
     refusals: tuple[Refusal, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class KeptCall(Call):
+    """One association as the record has it."""
+
+    id: int
+
+    @classmethod
+    def from_row(cls, row: AnyRow) -> KeptCall:
+        """From a row of `call`."""
+        return cls(
+            id=row.id,
+            association=row.association,
+            calling_ae_title=row.calling_ae_title,
+            called_ae_title=row.called_ae_title,
+            address=row.address,
+            at=row.at,
+            accepted=row.accepted,
+            why=row.why,
+            refused=tuple(row.refused or ()),
+            moved_at=row.moved_at,
+            ended_at=row.ended_at,
+            refusals=tuple(map(Refusal.from_json, row.refusals or ())),
+        )
+
+
 def record(database: Database, calls: Sequence[Call]) -> None:
     """Write calls down, or what became of them since. Raises OutOfReach."""
 
@@ -175,11 +200,11 @@ def last_call(database: Database) -> int:
     return int(database.read(lambda connection: connection.execute(query).scalar()) or 0)
 
 
-def calls_after(database: Database, call_id: int) -> Sequence[AnyRow]:
+def calls_after(database: Database, call_id: int) -> tuple[KeptCall, ...]:
     """The associations that were asked of the storage SCP after this one, and those that are still open."""
     query = (
         sa.select(CallRow.__table__)
         .where(sa.or_(CallRow.id > call_id, sa.and_(CallRow.ended_at.is_(None), CallRow.accepted)))
         .order_by(CallRow.id)
     )
-    return database.read(lambda connection: connection.execute(query).all())
+    return database.read(lambda connection: tuple(map(KeptCall.from_row, connection.execute(query))))

@@ -18,12 +18,12 @@ from sqlalchemy.engine import Connection
 from dicomferry.models.record.archive import here
 from dicomferry.models.record.archive.here import Found
 from dicomferry.models.record.archive.pairing import NEARLINE
-from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs import leases, ledger
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.tables.archive import ArrivalRow
-from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow
-from dicomferry.models.rules import flaws, peer_text, target
+from dicomferry.models.record.tables.jobs import ItemRow
+from dicomferry.models.rules import flaws, peer_text
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.rounds import Missing, Series
 from dicomferry.models.rules.state import GOOD_ITEM_STATES, ItemState
@@ -65,28 +65,6 @@ class Listed:
         """The same as rows have it."""
         study, series = (peer_text.short(one, peer_text.MOST_UID) if one else one for one in (self.study, self.series))
         return study, series, peer_text.uid(self.uid)
-
-
-@dataclass(frozen=True)
-class State:
-    """The request of a chunk as the record has it. `row` is its item."""
-
-    row: AnyRow
-    targets: tuple[Target, ...]
-    rounds: int
-
-
-def state(database: Database, chunk_id: int) -> State:
-    """The request of a chunk."""
-
-    def work(connection: Connection) -> State:
-        row = connection.execute(
-            sa.select(ItemRow.__table__).where(ItemRow.chunk_id == chunk_id, ItemRow.kind == "request")
-        ).one()
-        rounds = connection.execute(sa.select(ChunkRow.round).where(ChunkRow.id == chunk_id)).scalar_one()
-        return State(row, tuple(map(target.from_json, row.targets or ())), rounds)
-
-    return database.read(work)
 
 
 # --- what is expected -------------------------------------------------------------------------------------------------
@@ -190,25 +168,26 @@ def write_expected(
 
 def missing(database: Database, chunk_id: int) -> list[Missing]:
     """The expected instances of a chunk that are not here yet."""
+    return database.read(lambda connection: _missing(connection, chunk_id))
 
-    def work(connection: Connection) -> list[Missing]:
-        query = (
-            sa.select(
-                ItemRow.id,
-                ItemRow.study_instance_uid,
-                ItemRow.series_instance_uid,
-                ItemRow.sop_instance_uid,
-                ItemRow.charges,
-            )
-            .where(_awaited(chunk_id))
-            .order_by(ItemRow.id)
+
+def _missing(connection: Connection, chunk_id: int) -> list[Missing]:
+    query = (
+        sa.select(
+            ItemRow.id,
+            ItemRow.study_instance_uid,
+            ItemRow.series_instance_uid,
+            ItemRow.sop_instance_uid,
+            ItemRow.charges,
+            ItemRow.sop_class_uid,
         )
-        return [
-            Missing(key, study, series, uid or "", charges)
-            for key, study, series, uid, charges in connection.execute(query)
-        ]
-
-    return database.read(work)
+        .where(_awaited(chunk_id))
+        .order_by(ItemRow.id)
+    )
+    return [
+        Missing(key, study, series, uid or "", charges, sop_class)
+        for key, study, series, uid, charges, sop_class in connection.execute(query)
+    ]
 
 
 def recalled(database: Database, chunk_id: int) -> frozenset[int]:
@@ -335,7 +314,7 @@ def close(
     request_id: int,
     *,
     failure: Outcome | None = None,
-    missing_as: Callable[[AnyRow], Outcome] | None = None,
+    missing_as: Callable[[Missing], Outcome] | None = None,
 ) -> None:
     """Bring the request to its end if nothing of it is pending. Runs with the chunk's row locked.
 
@@ -343,14 +322,14 @@ def close(
     instances do not decide it.
     """
     if missing_as is not None:
-        rows = connection.execute(sa.select(ItemRow.__table__).where(_awaited(lease.chunk_id))).all()
+        wanted = _missing(connection, lease.chunk_id)
         who = here.asker(connection, lease.job_id)
-        came = here.flaws_of(connection, who, _awaited(lease.chunk_id)) if rows else {}
+        came = here.flaws_of(connection, who, _awaited(lease.chunk_id)) if wanted else {}
         lost = [
-            missing_as(row)._replace(reason=flaws.CAME_FLAWED, detail=came[row.id])
-            if row.id in came
-            else missing_as(row)
-            for row in rows
+            missing_as(one)._replace(reason=flaws.CAME_FLAWED, detail=came[one.item_id])
+            if one.item_id in came
+            else missing_as(one)
+            for one in wanted
         ]
         leases.write_outcomes(connection, lease.chunk_id, lost)
     states: Counter[ItemState] = Counter()

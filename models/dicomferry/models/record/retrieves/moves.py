@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,11 +17,80 @@ from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
 from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow, MoveRow
 from dicomferry.models.rules import flaws
+from dicomferry.models.rules.query import Level
 from dicomferry.models.rules.rounds import Ask
 from dicomferry.models.rules.state import ItemState
 
 MESSAGE_IDS = 65_535
 """Message ids are 1 to this (PS3.7 E.1); each is used again after so many moves of the installation."""
+_NOT_TAKEN = "refused"
+"""What the column `reason` says of a request whose kind its archive does not take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """One C-MOVE or C-GET, and what was answered.
+
+    `asked` is how many SOP Instance UIDs it names, None above IMAGE level. `status` is the final one, None where there
+    was none. `not_taken` tells that the archive does not take requests of its kind.
+    """
+
+    id: int
+    level: Level
+    study: str | None
+    series: str | None
+    asked: int | None
+    asked_at: datetime
+    answered_at: datetime | None
+    status: int | None
+    completed: int | None
+    failed: int | None
+    warning: int | None
+    failed_uids: tuple[str, ...]
+    not_taken: bool
+
+    @property
+    def is_for_all(self) -> bool:
+        """Whether it asks for all of something, and was answered."""
+        return self.asked is None and self.status is not None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its final answer tells of sub-operations that were tried."""
+        return bool(self.completed or self.failed or self.warning)
+
+    @classmethod
+    def from_row(cls, row: AnyRow) -> Move:
+        """From a row of `move`."""
+        return cls(
+            id=row.id,
+            level=Level(row.level),
+            study=row.study_instance_uid,
+            series=row.series_instance_uid,
+            asked=row.asked,
+            asked_at=row.asked_at,
+            answered_at=row.answered_at,
+            status=row.status,
+            completed=row.completed,
+            failed=row.failed,
+            warning=row.warning,
+            failed_uids=tuple(row.failed_uids or ()),
+            not_taken=row.reason == _NOT_TAKEN,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalAnswer:
+    """The final answer to a C-MOVE or C-GET, as it is kept; `not_taken` as in `Move`."""
+
+    status: int
+    remaining: int | None = None
+    completed: int | None = None
+    failed: int | None = None
+    warning: int | None = None
+    failed_uids: tuple[str, ...] = ()
+    comment: str | None = None
+    not_taken: bool = False
 
 
 def begin_move(
@@ -61,9 +132,21 @@ def begin_move(
     return leases.fenced(database, lease, work)
 
 
-def end_move(database: Database, lease: Lease, move_id: int, values: Mapping[str, Any]) -> None:
-    """Write down how it ended: its final answer, or why there is none."""
+def note_answer(database: Database, lease: Lease, move_id: int, answer: FinalAnswer) -> None:
+    """Write down the final answer to a request."""
+    values = asdict(answer)
+    reason = _NOT_TAKEN if values.pop("not_taken") else None
+    _end(database, lease, move_id, {**values, "failed_uids": list(answer.failed_uids) or None, "reason": reason})
 
+
+def note_no_answer(
+    database: Database, lease: Lease, move_id: int, reason: str | None, comment: str | None = None
+) -> None:
+    """Write down why a request has no final answer."""
+    _end(database, lease, move_id, {"reason": reason, **({"comment": comment} if comment else {})})
+
+
+def _end(database: Database, lease: Lease, move_id: int, values: Mapping[str, Any]) -> None:
     def work(connection: Connection) -> None:
         connection.execute(
             sa.update(MoveRow).where(MoveRow.id == move_id).values(answered_at=database.now(connection), **values)
@@ -128,7 +211,12 @@ def is_repair(database: Database, chunk_id: int) -> bool:
     return database.read(lambda connection: connection.execute(query).first()) is not None
 
 
-def moves_of(database: Database, chunk_id: int) -> Sequence[AnyRow]:
+def moves_of(database: Database, chunk_id: int) -> tuple[Move, ...]:
     """The C-MOVEs and C-GETs of a chunk, oldest first."""
+    return database.read(lambda connection: read(connection, chunk_id))
+
+
+def read(connection: Connection, chunk_id: int) -> tuple[Move, ...]:
+    """The C-MOVEs and C-GETs of a chunk, oldest first, within a transaction."""
     query = sa.select(MoveRow.__table__).where(MoveRow.chunk_id == chunk_id).order_by(MoveRow.id)
-    return database.read(lambda connection: connection.execute(query).all())
+    return tuple(map(Move.from_row, connection.execute(query)))

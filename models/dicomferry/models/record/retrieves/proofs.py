@@ -13,12 +13,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models.record.database import AnyRow, Database
+from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs import leases
 from dicomferry.models.record.jobs.claims import Lease
-from dicomferry.models.record.retrieves.expected import GREW, State
+from dicomferry.models.record.retrieves import moves as move_store
+from dicomferry.models.record.retrieves.expected import GREW
+from dicomferry.models.record.retrieves.moves import Move
+from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
-from dicomferry.models.record.tables.jobs import ItemRow, MoveRow
+from dicomferry.models.record.tables.jobs import ItemRow
 from dicomferry.models.rules.proof import Depth, Facts, Finding, Part, Seen, Way
 from dicomferry.models.rules.state import GOOD_ITEM_STATES
 from dicomferry.models.rules.target import Target
@@ -36,23 +39,23 @@ class _Whole:
     `until` is when the next request was made, None where there was none.
     """
 
-    row: AnyRow
+    move: Move
     until: datetime | None
 
     @property
     def key(self) -> tuple[str | None, str | None]:
         """Study and series."""
-        return self.row.study_instance_uid, self.row.series_instance_uid
+        return self.move.study, self.move.series
 
     @property
     def refused(self) -> int:
         """How many the archive says it could not send."""
-        return max(self.row.failed or 0, len(self.row.failed_uids or ()))
+        return max(self.move.failed or 0, len(self.move.failed_uids))
 
     @property
     def told(self) -> int:
         """How many sub-operations it tells of."""
-        return (self.row.completed or 0) + (self.row.warning or 0) + self.refused
+        return (self.move.completed or 0) + (self.move.warning or 0) + self.refused
 
 
 def note_list(
@@ -86,9 +89,9 @@ def conclude(connection: Connection, request_id: int, finding: Finding) -> None:
     )
 
 
-def is_stale(database: Database, state: State, job_id: int, settle: float) -> bool:
+def is_stale(database: Database, request: Request, job_id: int, settle: float) -> bool:
     """Whether more than `settle` seconds lie between the list and what came last for the job."""
-    listed_at = state.row.listed_at
+    listed_at = request.listed_at
     if listed_at is None:
         return True
     query = sa.select(ArrivalRow.at).where(ArrivalRow.job_id == job_id).order_by(ArrivalRow.id.desc()).limit(1)
@@ -102,21 +105,21 @@ def came_along(database: Database, job_id: int) -> bool:
     return database.read(lambda connection: connection.execute(query).first()) is not None
 
 
-def facts(database: Database, lease: Lease, state: State, *, ignored: bool, way: Way) -> Facts:
+def facts(database: Database, lease: Lease, request: Request, *, ignored: bool, way: Way) -> Facts:
     """What is known of the request of a chunk."""
 
     def work(connection: Connection) -> Facts:
-        return _Reader(connection, lease, state, ignored, way).facts()
+        return _Reader(connection, lease, request, ignored, way).facts()
 
     return database.read(work)
 
 
-def strangers(database: Database, lease: Lease, state: State) -> list[str]:
+def strangers(database: Database, lease: Lease, request: Request) -> list[str]:
     """The SOP Instance UIDs that the archive names as failed, and that are no items."""
 
     def work(connection: Connection) -> set[str]:
-        reader = _Reader(connection, lease, state, ignored=False, way=Way.HERE)
-        return reader.strangers(reader.moves())
+        reader = _Reader(connection, lease, request, ignored=False, way=Way.HERE)
+        return reader.strangers(move_store.read(connection, lease.chunk_id))
 
     return sorted(database.read(work))
 
@@ -125,17 +128,17 @@ def strangers(database: Database, lease: Lease, state: State) -> list[str]:
 class _Reader:
     connection: Connection
     lease: Lease
-    state: State
+    request: Request
     ignored: bool
     way: Way
 
     def facts(self) -> Facts:
         self.counts = self._counts()
-        moves = self.moves()
+        moves = move_store.read(self.connection, self.lease.chunk_id)
         wholes = {one.key: one for one in _wholes(moves)}
-        noted = self.state.row.noted or {}
-        targets = [self._seen(one.part, wholes) for one in map(self._known, self.state.targets)]
-        listed = [one for one in self.state.targets if one.depth == Depth.IMAGES]
+        noted = self.request.noted
+        targets = [self._seen(one.part, wholes) for one in map(self._known, self.request.targets)]
+        listed = [one for one in self.request.targets if one.depth == Depth.IMAGES]
         inner = [self._seen(part, {}) for one in listed for part in one.inner]
         inner += [self._seen(part, wholes) for part in self._told(wholes)]
         return Facts(
@@ -145,7 +148,7 @@ class _Reader:
             capped=bool(noted.get("capped")),
             nameless=int(noted.get("nameless", 0)),
             ignored=self.ignored,
-            by_uid=all(one.images for one in self.state.targets),
+            by_uid=all(one.images for one in self.request.targets),
             way=self.way,
         )
 
@@ -154,7 +157,7 @@ class _Reader:
         if one.depth is not None:
             return one
         listed, _ = self._of(one.study, one.series)
-        return replace(one, listed=listed, depth=self.state.row.expectation or Depth.UNKNOWN)
+        return replace(one, listed=listed, depth=self.request.expectation or Depth.UNKNOWN)
 
     def _seen(self, part: Part, wholes: Mapping[tuple[str | None, str | None], _Whole]) -> Seen:
         total, missing = self._of(part.study, part.series)
@@ -172,8 +175,8 @@ class _Reader:
 
     def _told(self, wholes: Mapping[tuple[str | None, str | None], _Whole]) -> Iterator[Part]:
         """Studies and series, smaller than the targets, of which an answer tells of more than there are items."""
-        listed = [self._known(one) for one in self.state.targets if one.depth in (None, Depth.IMAGES)]
-        own = {(one.study, one.series) for one in self.state.targets}
+        listed = [self._known(one) for one in self.request.targets if one.depth in (None, Depth.IMAGES)]
+        own = {(one.study, one.series) for one in self.request.targets}
         for (study, series), whole in wholes.items():
             around = next((one for one in listed if one.holds(study, series)), None)
             if (study, series) in own or around is None:
@@ -207,10 +210,6 @@ class _Reader:
         ]
         return sum(total for total, _ in found), sum(missing for _, missing in found)
 
-    def moves(self) -> Sequence[AnyRow]:
-        query = sa.select(MoveRow.__table__).where(MoveRow.chunk_id == self.lease.chunk_id).order_by(MoveRow.id)
-        return self.connection.execute(query).all()
-
     def _came(self, part: Part, whole: _Whole) -> tuple[int, int]:
         """(how many sub-operations of a request brought what another of them had brought, how many instances came with
         it beyond those that are listed, those of other studies among them).
@@ -218,11 +217,11 @@ class _Reader:
         What lay here before it, without being listed, was not brought by it: it may be another one than it tells of.
         """
         mine = sa.and_(ArrivalRow.job_id == self.lease.job_id, *_within(part))
-        along = sa.or_(ArrivalRow.move_id == whole.row.id, ArrivalRow.surplus_of == self.lease.job_id)
+        along = sa.or_(ArrivalRow.move_id == whole.move.id, ArrivalRow.surplus_of == self.lease.job_id)
         arrived = (
             sa.select(InstanceRow.study_instance_uid, InstanceRow.series_instance_uid, InstanceRow.sop_instance_uid)
             .join(ArrivalRow, ArrivalRow.instance_id == InstanceRow.id)
-            .where(sa.or_(mine, along), ArrivalRow.at >= whole.row.asked_at)
+            .where(sa.or_(mine, along), ArrivalRow.at >= whole.move.asked_at)
         )
         if whole.until is not None:
             arrived = arrived.where(ArrivalRow.at < whole.until)
@@ -239,17 +238,17 @@ class _Reader:
     def _number(self, query: _Query) -> int:
         return int(self.connection.execute(sa.select(sa.func.count()).select_from(query.subquery())).scalar_one())
 
-    def strangers(self, moves: Iterable[AnyRow]) -> set[str]:
+    def strangers(self, moves: Iterable[Move]) -> set[str]:
         """Instances that the archive names as failed, and that are no items: neither listed nor, as far as anybody has
         looked, here. What a later request for all around them did not name any more is not counted.
         """
         named: dict[tuple[str | None, str | None], set[str]] = {}
-        for row in moves:
-            key = row.study_instance_uid, row.series_instance_uid
-            if row.asked is None and row.status is not None:
+        for move in moves:
+            key = move.study, move.series
+            if move.is_for_all:
                 for other in [one for one in named if key[0] in (None, one[0]) and key[1] in (None, one[1])]:
                     del named[other]
-            named.setdefault(key, set()).update(row.failed_uids or ())
+            named.setdefault(key, set()).update(move.failed_uids)
         uids = sorted(set[str]().union(*named.values()))
         known: set[str] = set()
         for first in range(0, len(uids), _MOST_KEYS):
@@ -261,11 +260,11 @@ class _Reader:
         return set(uids) - known
 
 
-def _wholes(moves: Sequence[AnyRow]) -> Iterator[_Whole]:
+def _wholes(moves: Sequence[Move]) -> Iterator[_Whole]:
     """The answered requests for all of something, oldest first."""
-    for place, row in enumerate(moves):
-        if row.asked is None and row.status is not None:
-            yield _Whole(row, moves[place + 1].asked_at if place + 1 < len(moves) else None)
+    for place, move in enumerate(moves):
+        if move.is_for_all:
+            yield _Whole(move, moves[place + 1].asked_at if place + 1 < len(moves) else None)
 
 
 def _within(part: Part) -> Iterator[sa.ColumnElement[bool]]:
