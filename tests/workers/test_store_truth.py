@@ -25,7 +25,7 @@ from support.inline import Inline
 from support.part10_bytes import EXPLICIT_LE, JPEG, MR, element, elements, meta, uid
 from support.scripted_peer import Step, send
 
-EXAMPLES = int(os.environ.get("STORE_TRUTH_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("STORE_TRUTH_EXAMPLES", "200"))
 
 GOOD = ("good", "stale meta", "lying length", "out of order", "no preamble")
 BROKEN = {

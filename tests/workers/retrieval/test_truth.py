@@ -1,6 +1,6 @@
 """Archives of all kinds, made up: what is called proven is here, and what is here is called proven where nobody lies.
 
-`TRUTH_EXAMPLES` is how many archives are made up, other ones each time; without it the same hundred.
+`TRUTH_EXAMPLES` is how many archives are made up, other ones each time; without it the same two hundred.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from support.fabled_archive import FOREVER, Fable, FabledArchive, FabledSite, Image
 
 GIVEN = os.environ.get("TRUTH_EXAMPLES")
-EXAMPLES = int(GIVEN or "100")
+EXAMPLES = int(GIVEN or "200")
 pytestmark = pytest.mark.timeout(max(300, 5 * EXAMPLES))
 _MANY = settings(
     max_examples=EXAMPLES,
