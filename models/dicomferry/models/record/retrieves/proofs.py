@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from dicomferry.models.record.archive import here
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs import leases
 from dicomferry.models.record.jobs.claims import Lease
@@ -215,6 +216,7 @@ class _Reader:
         it beyond those that are listed, those of other studies among them).
 
         What lay here before it, without being listed, was not brought by it: it may be another one than it tells of.
+        And what came with a flaw is not here.
         """
         mine = sa.and_(ArrivalRow.job_id == self.lease.job_id, *_within(part))
         along = sa.or_(ArrivalRow.move_id == whole.move.id, ArrivalRow.surplus_of == self.lease.job_id)
@@ -231,8 +233,8 @@ class _Reader:
             ItemRow.sop_instance_uid == InstanceRow.sop_instance_uid,
         )
         twice = self._number(arrived) - self._number(arrived.distinct())
-        nameless = self._number(arrived.where(~named.exists()).distinct())
-        known = self._number(arrived.where(named.exists()).distinct())
+        sound = arrived.where(here.is_worthy(here.asker(self.connection, self.lease.job_id))).distinct()
+        nameless, known = (self._number(sound.where(one)) for one in (~named.exists(), named.exists()))
         return twice, nameless + max(0, known - part.listed)
 
     def _number(self, query: _Query) -> int:
