@@ -187,7 +187,7 @@ class ItemRow(Base):
         index_of_some(
             "uq_item_job_id_sop_instance_uid", "job_id sop_instance_uid", "is_first AND request_id IS NULL", unique=True
         ),
-        index_of_some(  # files of a store that name a UID for which another one speaks; see twin_store
+        index_of_some(  # files of a store that name a UID for which another one speaks; see record/jobs/twins.py
             "ix_item_twins", "job_id sop_instance_uid", "reason IN ('duplicate', 'conflict') AND request_id IS NULL"
         ),
         # What a retrieve expects is an instance of a series of a study: archives list one UID in several.
@@ -228,7 +228,7 @@ class ItemRow(Base):
         sa.JSON(none_as_null=True), comment="of a request: its keys as [path, value]"
     )
     targets: Mapped[list[Any] | None] = mapped_column(
-        sa.JSON(none_as_null=True), comment="of a request: what its identifier came to, see models/target.py"
+        sa.JSON(none_as_null=True), comment="of a request: the targets that its identifier came to"
     )
     filed_study_uid: Mapped[str | None] = mapped_column(UID, comment="under which it lies here, if not as listed")
     filed_series_uid: Mapped[str | None] = mapped_column(UID)
