@@ -29,18 +29,19 @@ help: ## this list
 demo: $(VENV)/.run ## the whole loop on this machine with sample data; leaves nothing running
 	@$(BIN)/dicomferry demo
 
-test: $(VENV)/.dev peers check ## format, lint, types, import rules, then every test that is not long
+test: $(VENV)/.dev peers check ## format, lint, types, import rules, dead code, then every test that is not long
 	tests/support/run-pytest $(BIN)/python $(PYTEST)
 
 test-long: $(VENV)/.dev peers ## the tests marked long
 	@# pytest answers 5 when it selected nothing: no failure as long as no test is marked long.
 	tests/support/run-pytest $(BIN)/python -m long $(PYTEST) || { code=$$?; [ $$code = 5 ] && echo "no test is marked long"; }
 
-check: $(VENV)/.dev ## format, lint, types, import rules
+check: $(VENV)/.dev ## format, lint, types, import rules, dead code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vulture
 
 # As root on Debian the peers that the tests talk to are installed; elsewhere the missing ones are named, and the
 # tests that need them skip by name (with CI=true they fail).

@@ -40,7 +40,7 @@ inventory.open_file = open_file
 loaded = settings_module.load()
 database = Database(loaded.database)
 worker = presence.register(database, "worker", slots=4)
-runner.run_next(Environment(settings=loaded, database=database, worker=worker, ring=lambda _: None), "bulk")
+runner.run_one(Environment(settings=loaded, database=database, worker=worker, ring=lambda _: None), "bulk")
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -30,7 +31,6 @@ from dicomferry.models.rules.errors import OutOfReach
 from dicomferry.models.rules.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState, Tally
 from dicomferry.models.settings import Settings
 from dicomferry.workers import item_attempt, runner
-from dicomferry.workers.doorbell.lanes import InlineDoorbell
 from dicomferry.workers.sending import plan
 from dicomferry.workers.sending.inventory import Cut
 from support import samples
@@ -111,6 +111,26 @@ class Faulty(Database):
     def _reach(self) -> None:
         if self.master.away:
             raise OutOfReach("database: away")
+
+
+class InlineDoorbell:
+    """A doorbell without a broker: what was rung for is run by `drain`, in this thread."""
+
+    def __init__(self) -> None:
+        self._rung: deque[str] = deque()
+
+    def ring(self, lane: str) -> str | None:
+        """Remember the lane."""
+        if lane not in self._rung:
+            self._rung.append(lane)
+        return None
+
+    def drain(self, run_next: Callable[[str], bool]) -> None:
+        """Run whatever is due in the lanes that were rung, until nothing is."""
+        while self._rung:
+            lane = self._rung.popleft()
+            while run_next(lane):
+                pass
 
 
 @cache
@@ -222,7 +242,7 @@ class Inline:
 
     def run_next(self, lane: str = "bulk") -> bool:
         """One chunk."""
-        return runner.run_next(self.environment, lane)
+        return runner.run_one(self.environment, lane)
 
     def hire(self) -> None:
         """Another worker takes over from here, and is rung for."""

@@ -28,7 +28,7 @@ IMPLICIT = "1.2.840.10008.1.2"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 RLE = "1.2.840.10008.1.2.5"
 MR = "1.2.840.10008.5.1.4.1.1.4"
-CALLER = Request(1, "FERRY", "SENDER", "", (), 0, "", b"")
+CALLER = Request(1, "FERRY", "SENDER", "", (), 0, b"")
 
 
 class Site:

@@ -72,7 +72,7 @@ class Site:
         def ended() -> bool:
             presence.beat(self.database, self.worker)
             sweep.sweep(self.database, self.sweeper, lambda _: None)
-            while runner.run_next(self.environment, "bulk"):
+            while runner.run_one(self.environment, "bulk"):
                 pass
             return self.state(job_id) in {*FINAL_JOB_STATES, JobState.HELD}
 

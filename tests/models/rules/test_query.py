@@ -169,7 +169,7 @@ def test_any_text_is_a_key_or_refused(text: str) -> None:
 @given(st.lists(st.integers(0x00080001, 0xFFFC0000).filter(lambda tag: tag & 0xFFFF), min_size=1, max_size=4))
 def test_paths_are_read_back(tags: list[int]) -> None:
     """A path says which elements it goes through."""
-    assert [tag for tag, _ in query.steps_of(query.tag_path(*tags))] == tags
+    assert [tag for tag, _ in query.steps_of("[0].".join(f"{tag:08X}" for tag in tags))] == tags
 
 
 # --- levels -----------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def test_every_time_on_record_says_what_it_is() -> None:
         for column in table.columns
         if isinstance(column.type, UTCDateTime)
     }
-    assert there - known == set(), "declare it in models/waits.py"
+    assert there - known == set(), "declare it in models/rules/waits.py"
     assert known - there == set(), "no such column"
 
 

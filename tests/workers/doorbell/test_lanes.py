@@ -9,7 +9,6 @@ import pytest
 
 from dicomferry.models.settings import Settings
 from dicomferry.workers.doorbell import lanes
-from dicomferry.workers.doorbell.lanes import InlineDoorbell
 
 
 @pytest.mark.parametrize(
@@ -56,28 +55,3 @@ def test_the_broker_in_use(tmp_path: Path) -> None:
     for damaged in ("", "{}", "[]", '"text"', "\udcff"):
         note.write_text(damaged, errors="surrogateescape")
         assert lanes.broker_url(settings) is None
-
-
-def test_the_inline_doorbell() -> None:
-    """Each lane rung for is run until nothing is due; ringing while it runs is heard; ringing twice is once."""
-    bell = InlineDoorbell()
-    work = {"bulk": 3, "quick": 1}
-    order: list[str] = []
-
-    def run_next(lane: str) -> bool:
-        order.append(lane)
-        if not work[lane]:
-            return False
-        work[lane] -= 1
-        if lane == "quick":
-            work["bulk"] += 1
-            bell.ring("bulk")
-        return True
-
-    for lane in ("bulk", "bulk", "quick"):
-        assert bell.ring(lane) is None
-    bell.drain(run_next)
-    assert work == {"bulk": 0, "quick": 0}
-    assert order == ["bulk"] * 4 + ["quick"] * 2 + ["bulk"] * 2
-    bell.drain(run_next)
-    assert len(order) == 8

@@ -58,7 +58,7 @@ def verdict(path: bytes) -> str:
 def test_reads_uids(write: Writer, syntax: str) -> None:
     """The UIDs are the data set's in every encoding; unknown transfer syntaxes are read as Explicit VR LE."""
     header = read_header(write(part10(syntax)))
-    assert header == Header(MR, "1.2.3", syntax, "1.2.3.4", "1.2.3.5", 132 + len(meta(syntax)), True)
+    assert header == Header(MR, "1.2.3", syntax, "1.2.3.4", "1.2.3.5", 132 + len(meta(syntax)))
 
 
 @pytest.mark.parametrize("start", [b"\0" * 128 + b"DICM", b"DICM", b""])
@@ -66,7 +66,7 @@ def test_preamble_forms(write: Writer, start: bytes) -> None:
     """A meta group is found behind a preamble, behind DICM alone, and bare."""
     content = start + meta() + b"".join(elements())
     header = read_header(write(content))
-    assert (header.sop_instance_uid, header.has_meta) == ("1.2.3", True)
+    assert header.sop_instance_uid == "1.2.3"
     assert header.data_offset == len(start) + len(meta())
 
 
@@ -87,7 +87,7 @@ def test_no_group_length(write: Writer) -> None:
 def test_no_meta(write: Writer, syntax: str) -> None:
     """A file without meta group is DICOM if its first elements leave no doubt; its encoding is found out."""
     header = read_header(write(b"".join(elements(syntax))))
-    assert header == Header(MR, "1.2.3", syntax, "1.2.3.4", "1.2.3.5", 0, False)
+    assert header == Header(MR, "1.2.3", syntax, "1.2.3.4", "1.2.3.5", 0)
 
 
 def test_long_meta_group(write: Writer) -> None:
@@ -129,7 +129,7 @@ def test_stale_meta(write: Writer) -> None:
     assert header.sop_class_uid == MR
     assert header.meta_differs == f"SOP Class UID: (0002,0002) is '1.2.4', (0008,0016) is '{MR}'"
     absent = read_header(write(b"\0" * 128 + b"DICM" + meta(sop_class="", instance="") + body))
-    assert (absent.has_meta, absent.meta_differs) == (True, None)
+    assert absent.meta_differs is None
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_any_bytes(tmp_path: Path, noise: bytes, form: int) -> None:
         with suppress(UnusableFile):
             read_header(path)
         with suppress(UnusableFile):
-            check_whole(path, Header(MR, "1.2", syntax, None, None, len(start), True))
+            check_whole(path, Header(MR, "1.2", syntax, None, None, len(start)))
 
 
 @given(st.data())

@@ -79,7 +79,7 @@ def start(syntax: str) -> bytes:
 def written(tmp_path: Path, syntax: str, body: bytes) -> tuple[bytes, Header]:
     path = tmp_path / "file"
     path.write_bytes(start(syntax) + body)
-    return os.fsencode(path), Header(MR, "1.2.3", syntax, None, None, len(start(syntax)), True)
+    return os.fsencode(path), Header(MR, "1.2.3", syntax, None, None, len(start(syntax)))
 
 
 def recoded(tmp_path: Path, syntax: str, body: bytes, target: str) -> bytes:
@@ -107,7 +107,7 @@ def test_every_value_stays(tmp_path: Path, name: str, target: str) -> None:
             if element.VR == other.VR and element.VR != "SQ":
                 assert element == other
     (tmp_path / "copy").write_bytes(data)
-    bare = Header(MR, "1.2.3", target, None, None, 0, False)
+    bare = Header(MR, "1.2.3", target, None, None, 0)
     assert check_whole(os.fsencode(tmp_path / "copy"), bare) == len(data)
 
 

@@ -200,7 +200,7 @@ def test_after_a_worker_died_only_the_rest_is_asked_for(
 
     with archive(here, held, manners=Manners(retrieve=half_of_it)) as peer:
         job_id = here.move(peer.address, study_of(held))
-        assert runner.run_next(here.environment, "bulk")
+        assert runner.run_one(here.environment, "bulk")
         follow = watch.Watch.follow
 
         def dies(self: watch.Watch, *arguments: object) -> None:
@@ -210,7 +210,7 @@ def test_after_a_worker_died_only_the_rest_is_asked_for(
 
         monkeypatch.setattr(watch.Watch, "follow", dies)
         with pytest.raises(Killed):
-            runner.run_next(here.environment, "bulk")
+            runner.run_one(here.environment, "bulk")
         monkeypatch.setattr(watch.Watch, "follow", follow)
         assert leases.expire(here.database, everything=True) == 1
         job = here.drive(job_id)
@@ -227,7 +227,7 @@ def test_without_a_storage_scp_nothing_is_asked(
         job_id = here.move(peer.address, study_of(held))
         with monkeypatch.context() as away:
             away.setattr(presence, "SILENT_AFTER", -1e6)
-            while runner.run_next(here.environment, "bulk"):
+            while runner.run_one(here.environment, "bulk"):
                 pass
             job = here.show(job_id)
             assert (job["state"], job["reason"]) == ("running", calls.NO_SCP)
@@ -332,7 +332,7 @@ def test_a_retrieve_that_has_to_stop_goes_on_later(here: Site, held: list[Sample
         book.add(here.database, name, peer.address)
         jobs.append(getattr(here, method)(name, study_of(held)))
         while here.state(jobs[0]) is not JobState.HELD and here.show(jobs[0])["reason"] != "window":
-            runner.run_next(here.environment, "bulk")
+            runner.run_one(here.environment, "bulk")
         assert peer.cancels == 1
         assert here.show(jobs[0])["received"] == 4
         if how == "hold":

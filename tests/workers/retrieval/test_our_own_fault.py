@@ -67,7 +67,7 @@ def charges(here: Site, job_id: int) -> set[int]:
 def run_until_it_waits(here: Site, job_id: int, reason: str) -> Any:
     """Run what is due until the job's chunk waits for this reason."""
     for _ in range(10):
-        runner.run_next(here.environment, "bulk")
+        runner.run_one(here.environment, "bulk")
         chunk = chunk_of(here, job_id) if here.rows(sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id)) else None
         if chunk is not None and chunk.reason == reason:
             return chunk

@@ -312,7 +312,7 @@ def test_resume_anywhere(
 
 
 def pending(number: int, size: int = 1000, sop_class: str = MR, syntax: str = JPEG) -> Found:
-    header = Header(sop_class, f"1.2.{number}", syntax, None, None, 400, True)
+    header = Header(sop_class, f"1.2.{number}", syntax, None, None, 400)
     return Found(b"/%d" % number, size, 0, ItemState.PENDING, None, None, header)
 
 

@@ -1,8 +1,9 @@
-"""One chunk from claim to end: the same for the queue's workers and for synchronous use."""
+"""One chunk of the queue, from claim to end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from dicomferry.models import telemetry
@@ -41,24 +42,13 @@ log = telemetry.logger(__name__)
 def run_due(environment: Environment, lane: str) -> None:
     """Run due chunks of a lane one after the other; after TURN_SECONDS whoever hears the bell goes on with the rest.
 
-    Raises what `run_next` raises.
+    Raises what `run_one` raises.
     """
     until = environment.clock() + TURN_SECONDS
     while environment.clock() < until:
-        if not _run_one(environment, lane):
+        if not run_one(environment, lane):
             return
     _ring_for_more(environment, lane)
-
-
-def run_next(environment: Environment, lane: str) -> bool:
-    """Claim the best due chunk of a lane and run it to the end of the attempt; False when there was none.
-
-    Whatever goes wrong is on the record or in the log afterwards; nothing is raised but OutOfReach from the claim.
-    """
-    ran = _run_one(environment, lane)
-    if ran:
-        _ring_for_more(environment, lane)
-    return ran
 
 
 def _ring_for_more(environment: Environment, lane: str) -> None:
@@ -66,7 +56,11 @@ def _ring_for_more(environment: Environment, lane: str) -> None:
         environment.ring(lane)
 
 
-def _run_one(environment: Environment, lane: str) -> bool:
+def run_one(environment: Environment, lane: str) -> bool:
+    """Claim the best due chunk of a lane and run it to the end of the attempt; False when there was none.
+
+    Whatever goes wrong is on the record or in the log afterwards; nothing is raised but OutOfReach from the claim.
+    """
     settings = environment.settings
     lease = claims.take(
         environment.database,
@@ -82,7 +76,7 @@ def _run_one(environment: Environment, lane: str) -> bool:
     return True
 
 
-def telemetry_context(lease: Lease):  # type: ignore[no-untyped-def]
+def telemetry_context(lease: Lease) -> AbstractContextManager[None]:
     """Log lines of this attempt carry its ids."""
     import structlog
 

@@ -13,7 +13,6 @@ from dicomferry.models.record.database import Database
 from dicomferry.models.rules.spec import Retrieve
 from dicomferry.workers.finding import keys
 
-BY = ("request", "study", "instance")
 _STUDY = (
     Column(heading="study", least=24, middle=True),
     Column(heading="expected", rank=1, right=True),

@@ -36,5 +36,5 @@ class Asked:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What is written down of how, as `job_store.submit` takes it."""
+        """What is written down of how, as `record.jobs.verbs.submit` takes it."""
         return {key: value for key, value in self.how.items() if key not in WAITING}

@@ -123,11 +123,6 @@ _INDEX = re.compile(r"\[(\d{1,4})\]")
 _NEVER = {0x0000, 0x0002, 0xFFFE}
 
 
-def tag_path(*tags: int) -> str:
-    """The path of an element, inside the first items of the sequences before it."""
-    return "[0].".join(f"{tag:08X}" for tag in tags)
-
-
 def steps_of(path: str) -> list[tuple[int, int]]:
     """The (tag, item number) of each part of a path; the last one's number says nothing."""
     parts = (part.partition("[") for part in path.split("."))

@@ -8,7 +8,7 @@ from pynetdicom import status as library
 from dicomferry.models.rules import errors
 from dicomferry.models.rules.answers import statuses
 from dicomferry.models.rules.answers.answer import CHECKS, Category
-from dicomferry.models.rules.answers.lookup import Answer, Rule, advice_for, for_error, for_local, for_status
+from dicomferry.models.rules.answers.lookup import Answer, Rule, advice_for, for_error, for_status, local
 from dicomferry.models.rules.answers.statuses import SERVICES
 
 STORE = {
@@ -209,18 +209,17 @@ LOCAL = [
 @pytest.mark.parametrize("reason", LOCAL)
 def test_every_reason_of_our_own_has_advice(reason: str) -> None:
     """Each failure says what to do, also where no peer was asked."""
-    assert for_local(reason)
-    assert advice_for("store", None, reason) == for_local(reason)
+    assert local(reason).advice
+    assert advice_for("store", None, reason) == local(reason).advice
 
 
 def test_a_recorded_item_gets_the_advice_of_its_status() -> None:
     """By the status where a peer gave one, else by the reason; nothing for a success or an unknown word."""
     assert advice_for("store", 0xA700, "anything") == for_status("store", 0xA700).advice
     assert advice_for("store", 0x0000, None) is None
-    assert advice_for("store", 0x0000, "not found after success") == for_local("not found after success")
+    assert advice_for("store", 0x0000, "not found after success") == local("not found after success").advice
     assert advice_for("store", None, None) is None
     assert advice_for("store", None, "no such word") is None
-    assert for_local("no such word") is None
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,6 @@ class Gets:
             application_context="",
             contexts=(),
             peer_max_pdu=association.peer_max_pdu,
-            implementation_version_name=association.peer_implementation_version_name,
             fixed=b"",
         )
 

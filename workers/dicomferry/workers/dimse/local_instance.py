@@ -139,4 +139,4 @@ def _as_planned(item: LocalInstance, first: bytes, now: os.stat_result, heads: H
     begin = heads.begin(first, syntax, sop_class, sop_instance)
     if begin is None:
         return None
-    return part10.Header(sop_class, sop_instance, syntax, None, None, begin.offset, True, begin.meta_differs)
+    return part10.Header(sop_class, sop_instance, syntax, None, None, begin.offset, begin.meta_differs)

@@ -1,7 +1,7 @@
 """Associations as requestor: the one seam between this product and DICOM's network protocol.
 
 Above this module there are values and our own errors only; what the socket and the resolver raise is translated here
-and in `upper_layer` and `negotiation`, which nobody else uses.
+and in `upper_layer` and `associate_as_requestor`, which nobody else uses.
 """
 
 from __future__ import annotations

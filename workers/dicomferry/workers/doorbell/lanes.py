@@ -1,4 +1,4 @@
-"""The queue as the rest of the program sees it: lanes that can be rung, in Redis or inline.
+"""The queue as the rest of the program sees it: lanes that can be rung.
 
 A ring says only "there is work in lane L". Losing one costs seconds, because the sweep rings again; doubling one costs
 a claim that finds nothing.
@@ -7,8 +7,6 @@ a claim that finds nothing.
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, urlsplit
@@ -25,26 +23,6 @@ class Doorbell(Protocol):
 
     def ring(self, lane: str) -> str | None:
         """Wake one worker for this lane. Never raises and never blocks for long; what went wrong, in a sentence."""
-
-
-class InlineDoorbell:
-    """The twin without a broker: what was rung for is run by `drain`, in this thread."""
-
-    def __init__(self) -> None:
-        self._rung: deque[str] = deque()
-
-    def ring(self, lane: str) -> str | None:
-        """Remember the lane."""
-        if lane not in self._rung:
-            self._rung.append(lane)
-        return None
-
-    def drain(self, run_next: Callable[[str], bool]) -> None:
-        """Run whatever is due in the lanes that were rung, until nothing is."""
-        while self._rung:
-            lane = self._rung.popleft()
-            while run_next(lane):
-                pass
 
 
 def embedded_note(home: Path) -> Path:

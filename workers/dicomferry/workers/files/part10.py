@@ -78,7 +78,6 @@ class Header(NamedTuple):
     study_instance_uid: str | None
     series_instance_uid: str | None
     data_offset: int
-    has_meta: bool
     meta_differs: str | None = None
 
 
@@ -330,7 +329,7 @@ def _parse(data: bytes, whole: bool, find: FindUids = instance_uids) -> Header:
             )
         syntax = guess
     found = find(data, pos, syntax, whole)
-    return Header(found[0], found[1], syntax, found[2], found[3], pos, bool(values), stale(values, *found[:2]))
+    return Header(found[0], found[1], syntax, found[2], found[3], pos, stale(values, *found[:2]))
 
 
 def stale(values: Mapping[int, bytes], sop_class: str, sop_instance: str) -> str | None:
@@ -361,7 +360,7 @@ def _parse_bare(data: bytes, whole: bool, find: FindUids) -> Header:
         if error.reason in ("no uid", "bad uid", "syntax mismatch") or not _names_a_class(data):
             raise NotDicom(f"no DICM at byte 128, and taken as a bare data set: {error}") from None
         raise
-    return Header(found[0], found[1], syntax, found[2], found[3], 0, has_meta=False)
+    return Header(found[0], found[1], syntax, found[2], found[3], 0)
 
 
 def _names_a_class(data: bytes) -> bool:

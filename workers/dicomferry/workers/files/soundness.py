@@ -144,7 +144,6 @@ def _walk(fd: int, start: int, syntax: str) -> str:
         study_instance_uid=None,
         series_instance_uid=None,
         data_offset=start,
-        has_meta=True,
     )
     try:
         part10.check_whole(fd, header, most=_MOST_ELEMENTS)

@@ -377,7 +377,6 @@ def _is_whole(archive: Archive, path: str, size: int | None) -> bool:
             study_instance_uid=None,
             series_instance_uid=None,
             data_offset=meta.data_offset,
-            has_meta=True,
         )
         part10.check_whole(fd, header, real)
     except UnusableFile as error:

@@ -1,6 +1,6 @@
 """What each answer of a peer means: all DIMSE statuses, rejections, aborts and time-outs are looked up here alone.
 
-The rows are in `answers`.
+The rows are in `statuses`, `connections` and `reasons`.
 """
 
 from __future__ import annotations
@@ -70,12 +70,6 @@ def local(reason: str, advice: str | None = None) -> Answer:
     """An answer that no peer gave, by its reason; with `advice` in place of the row's where more is known."""
     answer = _OF_REASONS[reason]
     return replace(answer, advice=advice) if advice else answer
-
-
-def for_local(reason: str) -> str | None:
-    """Advice for a reason that arose on our side, before any peer was asked; None where there is none."""
-    answer = reasons.REASONS.get(reason)
-    return answer.advice if answer else None
 
 
 _OF_REASONS: dict[str | None, Answer] = {

@@ -60,7 +60,6 @@ class Request:
     application_context: str
     contexts: tuple[Asked, ...]
     peer_max_pdu: int
-    implementation_version_name: str
     fixed: bytes
 
     @property
@@ -78,7 +77,7 @@ def decode_request(body: bytes) -> Request:
     if len(body) < associate_items.FIXED.size:
         raise ProtocolViolation(f"an A-ASSOCIATE-RQ of {len(body)} bytes")
     version, _, called, calling, _ = associate_items.FIXED.unpack_from(body)
-    application = name = ""
+    application = ""
     maximum = ASSUMED_MAX_PDU
     contexts: dict[int, Asked] = {}
     for kind, value in items(body[associate_items.FIXED.size :]):
@@ -91,8 +90,6 @@ def decode_request(body: bytes) -> Request:
             for inner, content in items(value):
                 if inner == associate_items.MAXIMUM_LENGTH and len(content) == 4:
                     maximum = int.from_bytes(content)
-                elif inner == associate_items.IMPLEMENTATION_VERSION:
-                    name = text(content)
     return Request(
         protocol_version=version,
         called_ae_title=title(called),
@@ -100,7 +97,6 @@ def decode_request(body: bytes) -> Request:
         application_context=application,
         contexts=tuple(contexts.values()),
         peer_max_pdu=maximum,
-        implementation_version_name=name,
         fixed=body[4 : associate_items.FIXED.size],
     )
 
