@@ -5,7 +5,7 @@ three, is current and was not removed, and has no flaw that keeps it from counti
 than its files carry (`remote set --coerces`), a file that a request for the listed study brought counts as well,
 as long as all of that study lies under one study here.
 
-Rows alone prove nothing: whoever goes by one that did not just come looks at the file first (`workers/sight`).
+Rows alone prove nothing: whoever goes by one that did not just come looks at the file first (workers/receiving/sight).
 """
 
 from __future__ import annotations

@@ -275,7 +275,7 @@ def senders(database: Database) -> list[Sender]:
 
 
 def repairing(database: Database) -> list[Sender]:
-    """The remotes of which a move to us is being repaired at this moment (see `move_store.repairs`, `is_ill_encoded`).
+    """The remotes of which a move to us is being repaired at this moment.
 
     What they prefer is `plain` where something came ill encoded.
     """

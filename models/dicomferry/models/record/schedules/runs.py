@@ -33,7 +33,7 @@ MOST_WAITING = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A job as a submit command asks for it; `options` are those of `job_store.submit`."""
+    """A job as a submit command asks for it; `options` are those of `jobs.verbs.submit`."""
 
     what: spec.Spec
     remote_id: int

@@ -1,4 +1,4 @@
-"""The rows of the archive: its files, and what arrived; see `tables` for the rest."""
+"""The rows of the archive: its files, and what arrived; what their words mean is in docs/design.md, section 3."""
 
 from __future__ import annotations
 

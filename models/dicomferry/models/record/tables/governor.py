@@ -1,4 +1,4 @@
-"""The row of the governor; see `tables` for the rest."""
+"""The row of the governor; what their words mean is in docs/design.md, section 3."""
 
 from __future__ import annotations
 

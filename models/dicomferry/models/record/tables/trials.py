@@ -1,4 +1,4 @@
-"""The rows about how an archive matches; see `tables` for the rest."""
+"""The rows about how an archive matches; what their words mean is in docs/design.md, section 3."""
 
 from __future__ import annotations
 
