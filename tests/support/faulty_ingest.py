@@ -26,7 +26,7 @@ from dicomferry.models.record.archive import index
 from dicomferry.models.record.database import Database
 from dicomferry.workers.receiving import archive_check
 from dicomferry.workers.receiving.archive import OWN, Archive
-from dicomferry.workers.receiving.indexer import Indexer
+from dicomferry.workers.receiving.indexer import Indexer, Tuning
 from dicomferry.workers.receiving.journal import Journal
 from support import samples
 from support.receiving import EXPLICIT, IMPLICIT, Site, data_of, encoded
@@ -115,7 +115,7 @@ def child(folder: Path, faults: Faults, report: Callable[[int], object]) -> None
             # A restart: what the one before could not finish is tried first.
             journal.keep(archive_check.recover(site.archive, database, journal.read())[1])
             look = partial(archive_check.look, site.archive)
-            site.indexer = Indexer(database, journal, look=look, pause=0.01)
+            site.indexer = Indexer(database, journal, look=look, tuning=Tuning(pause_seconds=0.01))
             for number, (uid, data, syntax) in part:
                 if site.receive(data, uid, syntax, size=700).status == 0:
                     report(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from dicomferry.workers.dimse.wire.associate_as_acceptor import Request
 from dicomferry.workers.dimse.wire.contexts import Context
 from dicomferry.workers.receiving import archive_check
 from dicomferry.workers.receiving.archive import OWN, Archive, Draft
-from dicomferry.workers.receiving.indexer import Indexer
+from dicomferry.workers.receiving.indexer import Indexer, Tuning
 from dicomferry.workers.receiving.ingest import Ingest
 from dicomferry.workers.receiving.journal import Journal
 from support import samples
@@ -32,16 +33,19 @@ CALLER = Request(1, "FERRY", "SENDER", "", (), 0, b"")
 
 
 class Site:
-    """An archive and an index that is a list."""
+    """An archive and an index that is a list; `ingest` makes what takes an instance."""
 
-    def __init__(self, folder: Path) -> None:
+    ingest: Callable[..., Ingest] = Ingest
+
+    def __init__(self, folder: Path, **indexer: Any) -> None:
         self.archive = Archive(folder / "archive")
         self.archive.prepare()
         self.rows: list[Received] = []
         self.number = 0
         self.away = False
         journal = Journal(self.archive.root / OWN / "journal")
-        self.indexer = Indexer(Database("sqlite://"), journal, record=self._record, pause=0.01)
+        tuning = Tuning(**{"pause_seconds": 0.01, **indexer})
+        self.indexer = Indexer(Database("sqlite://"), journal, record=self._record, tuning=tuning)
 
     def _record(self, database: Database, batch: Any) -> None:
         if self.away:
@@ -60,7 +64,7 @@ class Site:
             originator_ae_title=None,
             originator_message_id=None,
         )
-        return Ingest(self.archive, self.indexer, incoming, association="a" * 32, address="127.0.0.1", spare=spare)
+        return self.ingest(self.archive, self.indexer, incoming, association="a" * 32, address="127.0.0.1", spare=spare)
 
     def receive(
         self, data: bytes, uid: str, syntax: str = EXPLICIT, sop_class: str = MR, size: int = 512 * 1024

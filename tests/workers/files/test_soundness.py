@@ -18,6 +18,7 @@ from dicomferry.models.record.database import Database
 from dicomferry.workers.files import byte_source, data_set, file_meta, soundness
 from dicomferry.workers.receiving import archive_check
 from dicomferry.workers.receiving.indexer import Indexer
+from dicomferry.workers.receiving.ingest import Ingest
 from dicomferry.workers.receiving.journal import Journal
 from support import samples
 from support.receiving import BIG_ENDIAN, EXPLICIT, IMPLICIT, RLE, Site, encoded
@@ -239,16 +240,16 @@ def test_what_names_no_study_may_be_large_and_deflated(site: Site) -> None:
     assert row(site).flaw is None
 
 
-def test_tiny_fragments_are_not_read_anew_each(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiny_fragments_are_not_read_anew_each(site: Site) -> None:
     """A data set that comes octet by octet is looked at each time that there is twice as much of it."""
     looks: list[int] = []
-    real = data_set.head_of
 
-    def head_of(data: bytes, *more: object) -> object:
-        looks.append(len(data))
-        return real(data, *more)  # type: ignore[arg-type]
+    class Counted(Ingest):
+        def _identify(self, first: bytes, *, whole: bool) -> bool:
+            looks.append(len(first))
+            return super()._identify(first, whole=whole)
 
-    monkeypatch.setattr("dicomferry.workers.receiving.reception.head_of", head_of)
+    site.ingest = Counted
     data = out_of_order(encoded())
     assert site.receive(data, UID, size=1).status == 0
     assert len(looks) < 20 and sum(looks) < 4 * len(data)

@@ -43,9 +43,10 @@ def everything(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_folder_is_held_open_while_it_is_used(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_held_open_while_it_is_used(tmp_path: Path) -> None:
     """Even when other threads push it out of the list of open folders at once."""
-    monkeypatch.setattr(archives, "_MOST_FOLDERS", 0)
+    archive = Archive(tmp_path / "archive", most_folders=0)
+    archive.prepare()
     assert put(archive, "1/2", "3.dcm")
     os.close(archive.open_file("1/2", "3.dcm"))
 
@@ -300,10 +301,9 @@ def test_the_list_is_shortened_when_all_is_indexed(path: Path) -> None:
     assert Journal(path).read() == ["1/2"]
 
 
-def test_a_long_list_keeps_what_is_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_list_keeps_what_is_open(path: Path) -> None:
     """It is rewritten under way when it has grown too long."""
-    monkeypatch.setattr("dicomferry.workers.receiving.journal.MOST_LINES", 3)
-    journal = Journal(path)
+    journal = Journal(path, most_lines=3)
     for number in range(5):
         journal.enter(f"1/{number}")
     journal.leave("1/2", 1)

@@ -71,19 +71,15 @@ def test_what_is_refused_is_on_record_while_the_call_goes_on(database: Database)
     assert row.ended_at is not None and [one.number for one in row.refusals] == [2]
 
 
-def test_a_call_that_cannot_be_written_takes_no_other_along(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_that_cannot_be_written_takes_no_other_along(database: Database) -> None:
     """The database refuses one of a batch: the others are written, and none of them twice."""
-    real = call_store.record
 
     def record(database: Database, calls: Sequence[Call]) -> None:
         if any("BAD" in call.calling_ae_title for call in calls):
             raise ValueError("a value that the database does not take")
-        real(database, calls)
+        call_store.record(database, calls)
 
-    monkeypatch.setattr(call_store, "record", record)
-    log = CallLog(database)
+    log = CallLog(database, record=record)
     for number, title in enumerate(("PACS1", "BAD", "PACS2")):
         begin(log, str(number), title)
     log.start()
@@ -91,9 +87,8 @@ def test_a_call_that_cannot_be_written_takes_no_other_along(
     assert [row.calling_ae_title for row in call_store.calls_after(database, 0)] == ["PACS1", "PACS2"]
 
 
-def test_calls_wait_for_a_database_that_is_away(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_wait_for_a_database_that_is_away(database: Database) -> None:
     """Also where it goes away while a batch is written one by one."""
-    real = call_store.record
     tries: list[int] = []
 
     def record(database: Database, calls: Sequence[Call]) -> None:
@@ -102,10 +97,9 @@ def test_calls_wait_for_a_database_that_is_away(database: Database, monkeypatch:
             raise ValueError("refused")
         if len(tries) == 3:
             raise OutOfReach("away")
-        real(database, calls)
+        call_store.record(database, calls)
 
-    monkeypatch.setattr(call_store, "record", record)
-    log = CallLog(database)
+    log = CallLog(database, record=record)
     for number in range(3):
         begin(log, str(number))
     log.start()

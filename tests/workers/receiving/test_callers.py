@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy.engine import Connection
@@ -51,8 +51,10 @@ def database(tmp_path: Path) -> Iterator[Slow]:
 def open_door(database: Slow) -> Iterator[Callable[..., Admission]]:
     opened: list[Admission] = []
 
-    def make(look_up: Callable[[str], list[str] | None] = lambda _: [], *, door: float = AGES) -> Admission:
-        found = Admission(database, Names(look_up), door=door)
+    def make(
+        look_up: Callable[[str], list[str] | None] = lambda _: [], *, door: float = AGES, **more: Any
+    ) -> Admission:
+        found = Admission(database, Names(look_up), door=door, **more)
         found.reload()
         found.start()
         opened.append(found)
@@ -67,10 +69,9 @@ def open_door(database: Slow) -> Iterator[Callable[..., Admission]]:
 OpenDoor = Callable[..., Admission]
 
 
-def test_a_new_remote_is_known_at_once(open_door: OpenDoor, database: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_remote_is_known_at_once(open_door: OpenDoor, database: Slow) -> None:
     """By its title, by its address, and, once its name is looked up, by the address of its name."""
-    monkeypatch.setattr(callers, "AGAIN_SECONDS", 0.0)
-    door = open_door(lambda host: {"pacs.example": ["10.0.0.1"]}.get(host, []))
+    door = open_door(lambda host: {"pacs.example": ["10.0.0.1"]}.get(host, []), again=0.0)
     assert not door.knows("PACS", "10.0.0.1")
     book.add(database, "pacs", "PACS@pacs.example:104")
     assert door.knows("SOMEBODY", "::ffff:10.0.0.1")
@@ -120,11 +121,10 @@ def test_a_silent_database_keeps_nobody_waiting(open_door: OpenDoor, database: S
     assert not door.knows("SOMEBODY", "10.0.0.9")
 
 
-def test_what_is_read_is_read_after_it_was_asked_for(open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_read_is_read_after_it_was_asked_for(open_door: OpenDoor) -> None:
     """A repair that has begun just before an association is seen at that association."""
-    door = open_door()
     repaired: list[book.Sender] = []
-    monkeypatch.setattr(book, "repairing", lambda _: list(repaired))
+    door = open_door(repairing=lambda _: list(repaired))
     usual = door.prefer("PACS", "10.0.0.1")
     repaired.append(book.Sender("PACS", "10.0.0.1", (), None, 1))
     assert door.prefer("PACS", "10.0.0.1") == associate_as_acceptor.opposite(usual) != usual

@@ -17,9 +17,10 @@ from pydicom.dataset import Dataset
 
 from dicomferry.workers.dimse.acceptor import Answer
 from dicomferry.workers.dimse.wire.associate_items import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicomferry.workers.files import same_instance
-from dicomferry.workers.receiving import archive_check, indexer, ingest
-from dicomferry.workers.receiving.archive import OWN
+from dicomferry.workers.files.same_instance import Relation
+from dicomferry.workers.receiving import archive_check
+from dicomferry.workers.receiving.archive import OWN, Draft
+from dicomferry.workers.receiving.ingest import Ingest, Tuning
 from dicomferry.workers.receiving.journal import Journal
 from support import samples
 from support.installation import until
@@ -190,17 +191,16 @@ def test_another_content_under_one_uid(site: Site, change: dict[str, object], sy
     assert [row.relation for row in site.waiting[:2]] == ["first", "conflict"]
 
 
-def test_ever_new_contents_under_one_uid_do_not_get_dearer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ever_new_contents_under_one_uid_do_not_get_dearer(site: Site) -> None:
     """Only the first few are parsed; further ones are kept all the same, and the same bytes are known again."""
-    monkeypatch.setattr(ingest, "MOST_PARSED", 2)
     parsed: list[bool] = []
-    compare = same_instance.compare
 
-    def counted(ours: int, theirs: int, *, elements: bool) -> same_instance.Relation:
-        parsed.append(elements)
-        return compare(ours, theirs, elements=elements)
+    class Counted(Ingest):
+        def _compare(self, draft: Draft, folder: str, name: str, *, elements: bool) -> Relation | None:
+            parsed.append(elements)
+            return super()._compare(draft, folder, name, elements=elements)
 
-    monkeypatch.setattr(ingest, "compare", counted)
+    site.ingest = partial(Counted, tuning=Tuning(most_parsed=2))
     names = [f"Other^{number}" for number in range(5)]
     for name in (*names, names[-1]):
         assert site.receive(encoded(PatientName=name), UID) == Answer(0)
@@ -342,9 +342,9 @@ def test_below_the_reserve(site: Site) -> None:
     assert site.files == []
 
 
-def test_the_reserve_is_reached_under_way(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reserve_is_reached_under_way(site: Site) -> None:
     """A large object is given up as soon as it would eat into the reserve."""
-    monkeypatch.setattr(ingest, "ROOM_EVERY", 2000)
+    site.ingest = partial(Ingest, tuning=Tuning(room_every=2000))
     sink = site.sink(UID)
     data = memoryview(encoded() + bytes(10_000))
     sink.take([data[:1500]])
@@ -354,9 +354,9 @@ def test_the_reserve_is_reached_under_way(site: Site, monkeypatch: pytest.Monkey
     assert site.files == [] and site.archive.drafts() == []
 
 
-def test_too_many_wait_for_their_rows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_wait_for_their_rows(tmp_path: Path) -> None:
     """With the database away for long, A700 rather than memory without end."""
-    monkeypatch.setattr("dicomferry.workers.receiving.indexer.MOST_WAITING", 1)
+    site = Site(tmp_path, most_waiting=1)
     assert site.receive(encoded(), UID) == Answer(0)
     assert site.receive(encoded(), UID).status == 0xA700
 
@@ -392,9 +392,9 @@ def test_an_association_that_breaks_leaves_nothing(site: Site) -> None:
     assert site.files == [] and site.archive.drafts() == []
 
 
-def test_the_end_of_an_association_is_no_time_to_wait(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_an_association_is_no_time_to_wait(tmp_path: Path) -> None:
     """Rows are written in batches; once nothing more comes, what there is makes one."""
-    monkeypatch.setattr(indexer, "BATCH_SECONDS", 3600.0)
+    site = Site(tmp_path, batch_seconds=3600.0, still_seconds=3600.0)
     site.indexer.start()
     uid = "1.2.1"
     assert site.receive(encoded(SOPInstanceUID=uid), uid) == Answer(0)

@@ -45,8 +45,7 @@ def failing_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("room", [0, 1, 30])
 def test_a_new_list_that_is_cut_short(path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     """It does not take the old one's place: whatever of it the disk took, no folder is forgotten."""
-    monkeypatch.setattr("dicomferry.workers.receiving.journal.MOST_LINES", 3)
-    journal = Journal(path)
+    journal = Journal(path, most_lines=3)
     folders = [f"1.2/1.2.{number}" for number in range(6)]
     for folder in folders:
         journal.enter(folder)
@@ -105,11 +104,10 @@ def test_a_new_list_whose_name_cannot_be_flushed(path: Path, monkeypatch: pytest
     assert "1.3/1.3" in Journal(path).read()
 
 
-def test_what_could_not_be_finished_stays_on_the_list(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_could_not_be_finished_stays_on_the_list(path: Path) -> None:
     """Folders that a restart could not index are on the next list as well, however often it is shortened."""
-    monkeypatch.setattr("dicomferry.workers.receiving.journal.MOST_LINES", 1)
     path.write_bytes(b"1.2/1.3\n1.2/1.4\n")
-    journal = Journal(path)
+    journal = Journal(path, most_lines=1)
     journal.keep(["1.2/1.3"])
     journal.enter("1.2/1.5")
     journal.leave("1.2/1.5")

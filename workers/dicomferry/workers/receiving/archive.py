@@ -34,7 +34,8 @@ SUFFIX = ".dcm"
 MOST_VIEWS = 1000
 """Buffers in one gathering write; the system's bound is 1024."""
 
-_MOST_FOLDERS = 64
+MOST_FOLDERS = 64
+"""So many folders are held open for the next file."""
 _LONGEST_MARK = 64
 _PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z.\-]{0,63}")
 _FILE = re.compile(r"(?P<stem>[0-9A-Za-z._\-]+?)(~(?P<number>[0-9]+))?\.dcm")
@@ -95,10 +96,13 @@ class Draft:
 class Archive:
     """An archive below `root`; any thread may use it. `flush` off gives up the promise of law 3."""
 
-    def __init__(self, root: Path, *, reserve_bytes: int = 0, flush: bool = True) -> None:
+    def __init__(
+        self, root: Path, *, reserve_bytes: int = 0, flush: bool = True, most_folders: int = MOST_FOLDERS
+    ) -> None:
         self.root = root
         self.reserve_bytes = reserve_bytes
         self.flush = flush
+        self._most_folders = most_folders
         self._root = str(root)
         self._incoming = root / OWN / "incoming"
         self._lock = threading.Lock()
@@ -303,7 +307,7 @@ class Archive:
             above = below
         with self._lock:
             above = self._folders.setdefault(folder, above)
-            if len(self._folders) > _MOST_FOLDERS:
+            if len(self._folders) > self._most_folders:
                 self._folders.popitem(last=False)
         return above
 

@@ -25,7 +25,7 @@ from dicomferry.workers.files.same_instance import Relation, compare
 from dicomferry.workers.files.soundness import flaw_of, read_uids
 from dicomferry.workers.receiving import file_hold
 from dicomferry.workers.receiving.archive import Archive, file_name, file_number
-from dicomferry.workers.receiving.indexer import write_rows
+from dicomferry.workers.receiving.indexer import Record, write_rows
 from dicomferry.workers.receiving.journal import Journal
 
 log = telemetry.logger(__name__)
@@ -134,7 +134,9 @@ class Indexed(NamedTuple):
     left: list[tuple[str, str]]
 
 
-def index(archive: Archive, database: Database, paths: Iterable[str]) -> Indexed:
+def index(
+    archive: Archive, database: Database, paths: Iterable[str], *, record: Record = instance_store.record
+) -> Indexed:
     """Write rows for those of `paths` that have none, once these files are on disk for good. Raises OutOfReach.
 
     One file that cannot be read, or whose row is refused, keeps no other from its row.
@@ -148,7 +150,7 @@ def index(archive: Archive, database: Database, paths: Iterable[str]) -> Indexed
                 batch.append(_settled(archive, path))
             except OSError as error:
                 left.append((path, error.strerror or str(error)))
-        refused = write_rows(instance_store.record, database, batch)
+        refused = write_rows(record, database, batch)
         left += [(received.path, why) for received, why in refused]
         number += len(batch) - len(refused)
         unindexed_store.forget(database, part)
@@ -156,13 +158,15 @@ def index(archive: Archive, database: Database, paths: Iterable[str]) -> Indexed
     return Indexed(number, left)
 
 
-def recover(archive: Archive, database: Database, folders: Iterable[str]) -> tuple[int, list[str]]:
+def recover(
+    archive: Archive, database: Database, folders: Iterable[str], *, record: Record = instance_store.record
+) -> tuple[int, list[str]]:
     """Give files in these folders their rows: (how many, folders in which something was left). Raises OutOfReach."""
     number = 0
     unfinished = []
     for folder in folders:
         try:
-            indexed, left = index(archive, database, archive.files(folder))
+            indexed, left = index(archive, database, archive.files(folder), record=record)
         except OSError as error:
             indexed, left = 0, [(folder, error.strerror or str(error))]
         number += indexed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -77,8 +77,15 @@ class Entry:
 class CallLog:
     """One writer thread; the rest is for any thread and never blocks."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        record: Callable[[Database, Sequence[Call]], None] = call_store.record,
+    ) -> None:
         self._database = database
+        self._record = record
         self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[str, Entry] = {}
@@ -173,7 +180,7 @@ class CallLog:
     def _write(self, calls: list[Call]) -> bool:
         """False when the database is out of reach. A call that is refused keeps no other from the record."""
         try:
-            call_store.record(self._database, calls)
+            self._record(self._database, calls)
         except OutOfReach as error:
             log.warning("calls could not be written down yet", error=str(error), waiting=len(calls))
             return False

@@ -86,11 +86,15 @@ class Admission:
         *,
         clock: Callable[[], float] = time.monotonic,
         door: float = DOOR_SECONDS,
+        again: float = AGAIN_SECONDS,
+        repairing: Callable[[Database], Sequence[Sender]] = book.repairing,
     ) -> None:
         self._database = database
         self._names = names
         self._clock = clock
         self._door = door
+        self._again = again
+        self._read_repairing = repairing
         self._changed = threading.Condition()
         self._wanted: Counter[What] = Counter()
         self._done: Counter[What] = Counter()
@@ -127,7 +131,7 @@ class Admission:
         if known() or (is_loopback(address) and not both):
             return True
         until = self._clock() + self._door
-        if self._clock() - self._read_at >= AGAIN_SECONDS:
+        if self._clock() - self._read_at >= self._again:
             self._ask("senders", until)
         with self._changed:
             # A remote that has just been entered by its name: the answer may be under way.
@@ -204,7 +208,7 @@ class Admission:
 
     def _look_for_repairs(self) -> None:
         try:
-            self._repairing = book.repairing(self._database)
+            self._repairing = self._read_repairing(self._database)
         except DicomferryError as error:
             log.warning("it cannot be seen what is under repair", error=str(error))
             self._repairing = ()

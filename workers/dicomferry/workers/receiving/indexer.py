@@ -17,14 +17,24 @@ from dicomferry.workers.receiving.journal import Journal
 
 log = telemetry.logger(__name__)
 
-BATCH = 200
-BATCH_SECONDS = 0.5
-STILL_SECONDS = 0.02
-"""With nothing new for so long, what waits is written: a retrieve waits for the last rows of its answer."""
-PAUSE_SECONDS = 1.0
-MOST_WAITING = 50_000
-"""Files without a row; with more of them nothing new is taken until the database is back."""
-SHORTEN_SECONDS = 5.0
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How many rows are written at once, how long is waited for them, and how many may wait. Times in seconds."""
+
+    batch: int = 200
+    batch_seconds: float = 0.5
+    still_seconds: float = 0.02
+    """With nothing new for so long, what waits is written: a retrieve waits for the last rows of its answer."""
+    pause_seconds: float = 1.0
+    """Until a batch is tried again that the database could not take."""
+    most_waiting: int = 50_000
+    """Files without a row; with more of them nothing new is taken until the database is back."""
+    shorten_seconds: float = 5.0
+    """Between two times that the journal is made shorter."""
+
+
+DEFAULT = Tuning()
 
 Record = Callable[[Database, Sequence[Received]], None]
 Look = Callable[[Received, bool], Received | None]
@@ -76,13 +86,13 @@ class Indexer:
         *,
         record: Record = index.record,
         look: Look | None = None,
-        pause: float = PAUSE_SECONDS,
+        tuning: Tuning = DEFAULT,
     ) -> None:
         self._database = database
         self._journal = journal
         self._record = record
         self._look = look
-        self._pause = pause
+        self._tuning = tuning
         self._waiting: list[Entry] = []
         self._changed = threading.Condition()
         self._ending = False
@@ -99,7 +109,7 @@ class Indexer:
 
     def has_room(self) -> bool:
         """Whether so few files wait for their rows that more may come."""
-        return len(self._waiting) < MOST_WAITING
+        return len(self._waiting) < self._tuning.most_waiting
 
     @property
     def waiting(self) -> int:
@@ -118,7 +128,7 @@ class Indexer:
         """It was: its row is to be written. `is_sound`: its data set was walked to the end, and nothing is wrong."""
         with self._changed:
             self._waiting.append(Entry(folder, received, is_sound, self._look is None))
-            if len(self._waiting) in (1, BATCH):
+            if len(self._waiting) in (1, self._tuning.batch):
                 self._changed.notify_all()
 
     def hurry(self) -> None:
@@ -139,10 +149,10 @@ class Indexer:
         while True:
             with self._changed:
                 if not self._waiting and not self._ending:
-                    self._changed.wait(SHORTEN_SECONDS)
+                    self._changed.wait(self._tuning.shorten_seconds)
                 self._gather()
                 self._hurried = False
-                batch = self._waiting[:BATCH]
+                batch = self._waiting[: self._tuning.batch]
                 ending = self._ending
             written = bool(batch) and self._write(batch)
             if not batch or (ending and not written):
@@ -151,18 +161,19 @@ class Indexer:
                     return
             elif not written:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._ending, self._pause)
+                    self._changed.wait_for(lambda: self._ending, self._tuning.pause_seconds)
             else:
                 self._shorten()
 
     def _gather(self) -> None:
         """Wait for a full batch, as long as files keep coming."""
-        latest = time.monotonic() + BATCH_SECONDS
+        batch = self._tuning.batch
+        latest = time.monotonic() + self._tuning.batch_seconds
         before = 0
-        while before < len(self._waiting) < BATCH and time.monotonic() < latest:
+        while before < len(self._waiting) < batch and time.monotonic() < latest:
             before = len(self._waiting)
             if self._changed.wait_for(
-                lambda: len(self._waiting) >= BATCH or self._ending or self._hurried, STILL_SECONDS
+                lambda: len(self._waiting) >= batch or self._ending or self._hurried, self._tuning.still_seconds
             ):
                 return
 
@@ -217,7 +228,7 @@ class Indexer:
 
     def _shorten(self, *, force: bool = False) -> None:
         now = time.monotonic()
-        if force or now - self._shortened >= SHORTEN_SECONDS:
+        if force or now - self._shortened >= self._tuning.shorten_seconds:
             self._shortened = now
             try:
                 self._journal.shorten()

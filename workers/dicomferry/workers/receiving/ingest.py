@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dicomferry.models import telemetry
@@ -21,14 +22,22 @@ from dicomferry.workers.receiving.reception import NO_RESOURCES, SUCCESS, Intake
 
 log = telemetry.logger(__name__)
 
-ROOM_EVERY = 64 * 1024 * 1024
-"""After so many bytes of one instance the disk's reserve is looked at again."""
-MOST_OF_ONE_UID = 1000
-MOST_TRIES = 3
-"""A folder that was renamed while it was held open is opened anew so often."""
-MOST_PARSED = 8
-"""Of one UID so many files are compared element by element, the others byte by byte: a sender that puts ever new
-contents under one UID must not make each dearer than the last."""
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """The bounds of one ingest."""
+
+    room_every: int = 64 * 1024 * 1024
+    """After so many bytes of one instance the disk's reserve is looked at again."""
+    most_of_one_uid: int = 1000
+    most_tries: int = 3
+    """A folder that was renamed while it was held open is opened anew so often."""
+    most_parsed: int = 8
+    """Of one UID so many files are compared element by element, the others byte by byte: a sender that puts ever new
+    contents under one UID must not make each dearer than the last."""
+
+
+DEFAULT = Tuning()
 
 _NOT_OPENED = (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM)
 """Something of that name is there, but nothing that could be compared: a link, a socket, somebody else's."""
@@ -54,7 +63,9 @@ class Ingest(Intake):
         move_id: int | None = None,
         spare: Draft | None = None,
         refused: Callable[[Incoming, Answer], object] | None = None,
+        tuning: Tuning = DEFAULT,
     ) -> None:
+        self._tuning = tuning
         self._spare = spare
         self._tell_refused = refused
         super().__init__(incoming, incoming.request.calling_ae_title)
@@ -64,7 +75,7 @@ class Ingest(Intake):
         self._address = address
         self._clock = clock
         self._asked_by = job_id, move_id
-        self._next_room = ROOM_EVERY
+        self._next_room = tuning.room_every
         if self._refusal is not None:
             return
         if not indexer.has_room():
@@ -87,7 +98,7 @@ class Ingest(Intake):
     def _write(self, draft: Draft, views: Sequence[bytes | memoryview]) -> None:
         super()._write(draft, views)
         if draft.size > self._next_room:
-            self._next_room = draft.size + ROOM_EVERY
+            self._next_room = draft.size + self._tuning.room_every
             if not self._archive.has_room():
                 self._refuse(NO_RESOURCES, "disk is full to its reserve")
 
@@ -148,7 +159,7 @@ class Ingest(Intake):
         """(file name, outcome) of the file that stands for the draft, durably, at the place that its path names."""
         strays: list[tuple[Folder, str]] = []
         try:
-            for _ in range(MOST_TRIES):
+            for _ in range(self._tuning.most_tries):
                 name, outcome = self._link(draft, folder, stem)
                 # Also for a duplicate: whoever linked the first one may not have come to this.
                 self._archive.settle(folder)
@@ -167,7 +178,7 @@ class Ingest(Intake):
         """(file name, outcome): stored, duplicate, alternate or conflict."""
         outcome = "stored"
         flushed = False
-        for number in range(1, MOST_OF_ONE_UID):
+        for number in range(1, self._tuning.most_of_one_uid):
             name = file_name(stem, number)
             relation: Relation | None = None
             while relation is None:
@@ -178,7 +189,7 @@ class Ingest(Intake):
                     if self._archive.publish(draft, folder, name):
                         return name, outcome
                 # It was there before, or somebody was quicker: another sender of the same instance.
-                relation = self._compare(draft, folder, name, elements=number <= MOST_PARSED)
+                relation = self._compare(draft, folder, name, elements=number <= self._tuning.most_parsed)
             if relation is Relation.SAME:
                 return name, "duplicate"
             if outcome != "conflict":

@@ -27,8 +27,9 @@ _LINE = re.compile(rb"[0-9A-Za-z_][0-9A-Za-z_.\-]*(/[0-9A-Za-z_][0-9A-Za-z_.\-]*
 class Journal:
     """The list in the file at `path`; any thread may use it."""
 
-    def __init__(self, path: Path, *, flush: bool = True) -> None:
+    def __init__(self, path: Path, *, flush: bool = True, most_lines: int = MOST_LINES) -> None:
         self._path = path
+        self._most_lines = most_lines
         self._flush = flush
         self._lock = threading.Lock()
         self._open: Counter[str] = Counter()
@@ -77,7 +78,7 @@ class Journal:
         """Take the folders off the list that nothing is open in, where that is worth a flush. Raises OSError."""
         with self._lock:
             kept = set(self._open)
-            if len(self._written) > (MOST_LINES if kept else 0) and kept != self._written:
+            if len(self._written) > (self._most_lines if kept else 0) and kept != self._written:
                 self._begin(kept)
                 self._settle()
 
