@@ -89,8 +89,9 @@ Tell = Callable[..., bool]
 
 @pytest.fixture
 def tell(database: Database, isolated_home: Path) -> Tell:
-    def run(**options: Any) -> bool:
-        return notify.tell_next(database, Settings(home=isolated_home, notify=NotifySettings(**options)))
+    def run(first_pause: float = notify.FIRST_PAUSE, **options: Any) -> bool:
+        settings = Settings(home=isolated_home, notify=NotifySettings(**options))
+        return notify.tell_next(database, settings, first_pause=first_pause)
 
     return run
 
@@ -129,14 +130,12 @@ def test_a_secret_may_be_given_as_base64() -> None:
 
 
 @pytest.mark.parametrize("code", [500, 503, 404, 301, 307])
-def test_any_other_answer_is_tried_again(
-    database: Database, receiver: Receiver, tell: Tell, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+def test_any_other_answer_is_tried_again(database: Database, receiver: Receiver, tell: Tell, code: int) -> None:
     """With the same id, and to the same place: a receiver that points elsewhere is not followed."""
-    monkeypatch.setattr(notify, "FIRST_PAUSE", 0.0)
     receiver.answers = [code]
     job = _ended(database)
-    assert tell(webhook_url=receiver.url, secret=SECRET) and tell(webhook_url=receiver.url, secret=SECRET)
+    for _ in range(2):
+        assert tell(first_pause=0.0, webhook_url=receiver.url, secret=SECRET)
     assert len(receiver.got) == 2 and {path for path, _, _ in receiver.got} == {"/hook/token"}
     assert len({headers["webhook-id"] for _, headers, _ in receiver.got}) == 1
     first, second = _told(database, job)

@@ -32,7 +32,6 @@ GOODBYE: Sequence[Step] = (expect(peer.RELEASE_RQ), send(peer.release_pdu(peer.R
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
     hasty = {"acse": 0.2, "first_answer": 0.2, "store_answer": 0.2, "progress": 0.2, "quiet": 0.05, "settle": 0.05}
-    monkeypatch.setattr("dicomferry.workers.dimse.requestor.RELEASE_SECONDS", 0.2)
     with Inline(tmp_path, monkeypatch, retry={"give_up_after": 600.0}, timeouts=hasty) as made:
         yield made
 

@@ -222,19 +222,23 @@ def test_a_release_in_place_of_an_answer(site: Inline) -> None:
     assert (len(bench.stores), bench.transfers) == (4, 3)
 
 
-def test_a_peer_that_does_not_say_goodbye(hasty: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was answered is recorded, whatever happens to the release."""
-    monkeypatch.setattr("dicomferry.workers.dimse.requestor.RELEASE_SECONDS", 0.2)
-    hasty.mr(2)
+def test_a_peer_that_does_not_say_goodbye(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was answered is recorded, whatever happens to the release, which is waited for as an association is."""
+    with Inline(tmp_path, monkeypatch, timeouts={"acse": 1.0}) as site:
+        _mute_at_the_end(site)
+
+
+def _mute_at_the_end(site: Inline) -> None:
+    site.mr(2)
 
     def answer(store: Store) -> Reply:
         steps = [send(peer.store_rsp(store.message_id))]
         return [*steps, peer.until_end] if store.number == 2 else steps
 
     with Bench(answer=answer) as bench:
-        job_id = hasty.store(bench.address)
-        assert hasty.drain(job_id) is JobState.SUCCEEDED
-    assert (len(bench.stores), bench.transfers, hasty.ends(job_id)) == (2, 1, ["completed"])
+        job_id = site.store(bench.address)
+        assert site.drain(job_id) is JobState.SUCCEEDED
+    assert (len(bench.stores), bench.transfers, site.ends(job_id)) == (2, 1, ["completed"])
 
 
 # --- echo ---------------------------------------------------------------------------------------------------

@@ -38,8 +38,10 @@ class NotTold(DicomferryError):
     """It did not go out; the message says why, in words that name no patient."""
 
 
-def tell_next(database: Database, settings: Settings) -> bool:
-    """Tell what is due next, and write down what came of it; whether there was anything. Raises OutOfReach."""
+def tell_next(database: Database, settings: Settings, *, first_pause: float = FIRST_PAUSE) -> bool:
+    """Tell what is due next, and write down what came of it; whether there was anything. What failed is tried again
+    after `first_pause` seconds, then after twice as many, and so on. Raises OutOfReach.
+    """
     notify = settings.notify
     limits = {Channel.WEBHOOK: notify.webhook_timeout, Channel.COMMAND: notify.command_timeout}
     channels = {Channel.WEBHOOK} if notify.webhook_url else set()
@@ -56,15 +58,15 @@ def tell_next(database: Database, settings: Settings) -> bool:
     except NotTold as error:
         # A command that ran and failed had its chance; a webhook may be away for a while.
         again = what.channel is Channel.WEBHOOK and age < notify.give_up_after
-        outbox.not_told(database, what, str(error), again_in=_pause(what.tries) if again else None)
+        outbox.not_told(database, what, str(error), again_in=_pause(first_pause, what.tries) if again else None)
     else:
         outbox.told(database, what, detail)
     return True
 
 
-def _pause(tries: int) -> float:
+def _pause(first: float, tries: int) -> float:
     """Seconds until the next try: doubling, within a fifth at random so that not all come at once."""
-    pause: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(tries - 1, 10))
+    pause: float = min(LONGEST_PAUSE, first * 2 ** min(tries - 1, 10))
     return pause * random.uniform(0.8, 1.2)
 
 

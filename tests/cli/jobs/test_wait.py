@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -292,23 +292,21 @@ def test_wait_with_json_prints_the_document_alone(desk: Desk) -> None:
     assert told.stderr.startswith("job 1: 0 of 1 proven at PACS1, 1 failed")
 
 
-def test_a_job_that_ends_while_it_is_waited_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_ends_while_it_is_waited_for(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     """The rows are looked at until they say that it is over."""
     desk.planned_job(2)
     held = desk.claim()
-    steps = iter([lambda: desk.wait_for_remote(held), lambda: verbs.cancel(desk.database, 1)])
-    monkeypatch.setattr(wait, "_pauses", lambda: _between_looks(steps))
-    told = desk.run("jobs", "wait", "1", code=1)
-    assert "pacs1: unreachable (is the host up?), next try at " in told.stderr
-    assert told.stdout.startswith("job 1: cancelled, 0 of 2 proven at PACS1")
+    steps = iter((lambda: desk.wait_for_remote(held), lambda: verbs.cancel(desk.database, 1)))
 
-
-def _between_looks(steps: Iterator[Any]) -> Iterator[float]:
-    """No pauses: between two looks the next step happens."""
-    for step in steps:
+    def between_looks(_: float) -> None:
+        step: Callable[[], object] = next(steps)
         step()
-        yield 0.0
-    yield 0.0
+
+    code = wait.follow(desk.database, 1, timeout=None, as_json=False, say=print, sleep=between_looks)
+    told = capsys.readouterr()
+    assert code == 1
+    assert "pacs1: unreachable (is the host up?), next try at " in told.err
+    assert told.out.startswith("job 1: cancelled, 0 of 2 proven at PACS1")
 
 
 def test_roles_other_than_workers_do_no_work(desk: Desk) -> None:

@@ -26,14 +26,9 @@ def elements(data: bytes) -> dict[str, bytes]:
     return found
 
 
-@pytest.fixture(autouse=True)
-def utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locale, "given", lambda: {"LANG": "C.UTF-8"})
-
-
 def prepared(line: str, *more: str) -> query.Query:
     invocation = grammar.invocation(grammar.read([*line.split(), *more, "host"]))
-    return query.prepare(invocation, Messages(invocation))
+    return query.prepare(invocation, Messages(invocation), {"LANG": "C.UTF-8"})
 
 
 def asked(line: str, *more: str) -> dict[str, bytes]:

@@ -8,13 +8,15 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import dcmread
 
-from dicomferry.cli.scu import echo, recording
+from dicomferry.cli.scu import echo, grammar, recording
+from dicomferry.cli.scu import move as move_mode
 from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import Messages
 from dicomferry.models.documents import jobs as job_view
@@ -75,9 +77,24 @@ def delivers(port: int, *sent: Sample, statuses: list[int] | None = None, uid: s
     return step
 
 
-def move(capsys: pytest.CaptureFixture[str], scp: ScriptedPeer, port: int, output: Path, *more: object) -> Ran:
+def moved(scp: ScriptedPeer, port: int, output: Path, *more: object) -> list[str]:
     words = ("--studyroot", "--study", "--call", "ARCHIVE", "--key", "20,d=1.2.3", "--port-scp", port, "-o", output)
-    return scu(capsys, "--move", "127.0.0.1", scp.port, *words, *more)
+    return list(map(str, ("--move", "127.0.0.1", scp.port, *words, *more)))
+
+
+def move(capsys: pytest.CaptureFixture[str], scp: ScriptedPeer, port: int, output: Path, *more: object) -> Ran:
+    return scu(capsys, *moved(scp, port, output, *more))
+
+
+def move_within(quiet: float, capsys: pytest.CaptureFixture[str], scp: ScriptedPeer, port: int, output: Path) -> Ran:
+    """The same, with other seconds for what does not come."""
+    invocation = grammar.invocation(grammar.read(moved(scp, port, output)))
+    capsys.readouterr()
+    say = Messages(invocation)
+    code = move_mode.run(replace(invocation, quiet_seconds=quiet), say)
+    say.close()
+    printed = capsys.readouterr()
+    return Ran(code, printed.out.splitlines(), printed.err.splitlines())
 
 
 def moving(*steps: Step) -> list[Step]:
@@ -158,16 +175,13 @@ def test_success_with_less_than_was_sent(
     port: int,
     images: list[Sample],
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An archive that says three and sends one is not believed; what comes after its answer counts."""
-    monkeypatch.setattr("dicomferry.cli.scu.move.QUIET_SECONDS", 0.3)
     with ScriptedPeer(moving(delivers(port, images[0]), answer(0, 3, 0), *ENDING)) as scp:
-        lied = move(capsys, scp, port, tmp_path / "out")
-    monkeypatch.setattr("dicomferry.cli.scu.move.QUIET_SECONDS", 20.0)
+        lied = move_within(0.3, capsys, scp, port, tmp_path / "out")
     late = [*moving(answer(0, 3, 0)), delivers(port, *images), *ENDING]
     with ScriptedPeer(late) as scp:
-        came = move(capsys, scp, port, tmp_path / "late")
+        came = move_within(20.0, capsys, scp, port, tmp_path / "late")
     (line,) = lied.err
     assert lied.code == 1 and "it says that it sent 3, and 1 came" in line
     assert (came.code, came.err) == (0, [])

@@ -16,7 +16,6 @@ from dicomferry.workers.dimse.echo import echo
 from dicomferry.workers.dimse.get import Gets
 from dicomferry.workers.dimse.reports import FAILED_SOP_INSTANCE_UID_LIST, Report, read_report
 from dicomferry.workers.dimse.requestor import Association, open_association
-from dicomferry.workers.dimse.wire import inbox
 from dicomferry.workers.dimse.wire.message import Assembler, Command
 from support import samples
 from support import scripted_peer as peer
@@ -30,13 +29,6 @@ from .test_store import local
 ECHO_RSP, FIND_RSP, MOVE_RSP, GET_RSP = 0x8030, 0x8020, 0x8021, 0x8010
 MODEL = find_model("study")
 PENDING = 0xFF00
-
-
-@pytest.fixture(autouse=True)
-def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait for what does not come is no part of what is shown."""
-    monkeypatch.setattr(inbox, "ANNOUNCED_SECONDS", 0.2)
-    monkeypatch.setattr(get, "ANNOUNCED_SECONDS", 0.2)
 
 
 def announcing(field: int, message_id: int, status: int = 0, **more: object) -> bytes:
@@ -61,7 +53,7 @@ def test_an_echo_is_answered_by_its_status() -> None:
     """The status of a final answer is the answer, whatever it announces (PS3.7 9.1.5)."""
     script = [*opening(), peer.expect_message(data_set=False), send(announcing(ECHO_RSP, 1, 0x0122)), *END]
     with ScriptedPeer(script) as scripted:
-        assert echo(scripted.remote()).status == 0x0122
+        assert echo(scripted.remote(announced=0.2)).status == 0x0122
 
 
 @pytest.mark.parametrize("end", ["release", "abort", "close"])
@@ -74,7 +66,7 @@ def test_an_association_that_ends_behind_its_answer(end: str) -> None:
     }[end]
     script = [*opening(), peer.expect_message(data_set=False), send(announcing(ECHO_RSP, 1)), *steps]
     with ScriptedPeer(script) as scripted:
-        assert echo(scripted.remote()).status == 0
+        assert echo(scripted.remote(announced=0.2)).status == 0
 
 
 def test_a_store_is_answered_by_its_status(tmp_path: Path) -> None:
@@ -89,7 +81,7 @@ def test_a_store_is_answered_by_its_status(tmp_path: Path) -> None:
     ]  # fmt: skip
     pairs = [(one.sop_class_uid, one.transfer_syntax_uid) for one in files]
     with ScriptedPeer(script) as scripted:
-        answers = list(store.send(scripted.remote(), iter(files), pairs))
+        answers = list(store.send(scripted.remote(announced=0.2), iter(files), pairs))
     assert [one.status for one in answers] == [0xB000, 0]
 
 
@@ -98,7 +90,7 @@ def queried(*steps: Step) -> ScriptedPeer:
 
 
 def opened(scripted: ScriptedPeer, **timeouts: float) -> Association:
-    return open_association(scripted.remote(**timeouts), [c_find.proposal(MODEL)])
+    return open_association(scripted.remote(**{"announced": 0.2, **timeouts}), [c_find.proposal(MODEL)])
 
 
 def find(association: Association) -> list[c_find.Match]:
@@ -146,7 +138,7 @@ def test_a_released_association_is_not_asked_again() -> None:
 def reports_of_a_move(*answers: bytes) -> list[Report]:
     """The answers to a C-MOVE, polled for as an attempt does."""
     script = [*opening(implicit), peer.expect_message(), *map(send, answers), *END]
-    with ScriptedPeer(script) as scripted, move.open_for(scripted.remote(), "study") as association:
+    with ScriptedPeer(script) as scripted, move.open_for(scripted.remote(announced=0.2), "study") as association:
         asked = move.ask(association, "study", ONE, destination="FERRY", message_id=9)
         reports: list[Report] = []
         while not reports or not reports[-1].is_final:
@@ -178,7 +170,7 @@ def reports_of_a_get(*steps: Step) -> tuple[list[Report], Kept]:
         *steps,
         *END,
     ]
-    with ScriptedPeer(script) as scripted, get.open_for(scripted.remote(), "study", [MR]) as association:
+    with ScriptedPeer(script) as scripted, get.open_for(scripted.remote(announced=0.2), "study", [MR]) as association:
         asked = Gets(association, "study").ask(ONE, 9, kept)
         reports: list[Report] = []
         while not reports or not reports[-1].is_final:

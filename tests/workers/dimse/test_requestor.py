@@ -340,9 +340,8 @@ def test_a_release_is_over_when_the_peer_has_seen_the_end() -> None:
         assert seen == ["the end"]
 
 
-def test_a_peer_that_keeps_the_connection_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_keeps_the_connection_is_left_alone() -> None:
     """It has released; that it does not end its half of the connection holds nobody up."""
-    monkeypatch.setattr("dicomferry.workers.dimse.requestor.PARTING_SECONDS", 0.05)
     released = threading.Event()
 
     def stay(_: peer.Conversation) -> None:

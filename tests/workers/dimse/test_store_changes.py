@@ -6,14 +6,13 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 
 from dicomferry.workers.dimse import store
 from dicomferry.workers.dimse.local_instance import LocalInstance
 from dicomferry.workers.dimse.store import StoreAnswer
-from dicomferry.workers.dimse.wire import pdu_writer
 from dicomferry.workers.dimse.wire.contexts import IMPLICIT_LE, Convert
 from dicomferry.workers.files import part10, transcode
 from support import samples
@@ -57,17 +56,17 @@ def run(scripted: ScriptedPeer, item: LocalInstance, **options: object) -> Store
 
 @pytest.fixture
 def beside(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], list[int]]:
-    """Something that happens once before the n-th read of a file."""
-    fill, reads = pdu_writer.FileSource.fill, [0]
+    """Something that happens once before the n-th read of a file: a run of fragments is one preadv(2)."""
+    real, reads = os.preadv, [0]
 
     def prepare(number: int, happens: Callable[[], object]) -> list[int]:
-        def watched(source: pdu_writer.FileSource, views: list[memoryview]) -> int:
+        def watched(fd: int, views: list[memoryview], at: int) -> int:
             reads[0] += 1
             if reads[0] == number:
                 happens()
-            return fill(source, views)
+            return real(fd, views, at)
 
-        monkeypatch.setattr(pdu_writer.FileSource, "fill", watched)
+        monkeypatch.setattr(os, "preadv", watched)
         return reads
 
     return prepare
@@ -138,13 +137,15 @@ def test_a_file_that_is_replaced_before_it_is_converted_is_sent_as_it_was(
     ) as it:
         expected = it.read()
 
-    decompress = transcode.decompress
+    real = open
 
-    def replaced(*args: Any) -> BinaryIO:
-        os.replace(other, sample.path)
-        return decompress(*args)
+    def replaced(file: Any, *arguments: Any, **named: Any) -> Any:
+        # What is to be re-encoded is opened by its descriptor.
+        if isinstance(file, int) and other.exists():
+            os.replace(other, sample.path)
+        return real(file, *arguments, **named)
 
-    monkeypatch.setattr(transcode, "decompress", replaced)
+    monkeypatch.setattr("builtins.open", replaced)
     implicit = opening(lambda _, offered: (0, IMPLICIT_LE) if IMPLICIT_LE in offered else (4, offered[0]))
     with ScriptedPeer([*implicit, expect_message(), send(peer.store_rsp(1)), *ENDING]) as scripted:
         answer = run(scripted, local(sample), convert=Convert.UNCOMPRESSED)
@@ -156,13 +157,13 @@ def test_a_file_that_is_replaced_before_it_is_converted_is_sent_as_it_was(
 def test_a_file_that_changes_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not sent for ever: `changing`, and not one whole message of it went out."""
     sample = samples.instance(tmp_path / "ct.dcm", "CT", size=512)
-    fill = pdu_writer.FileSource.fill
+    real = os.preadv
 
-    def growing(source: pdu_writer.FileSource, views: list[memoryview]) -> int:
+    def growing(fd: int, views: list[memoryview], at: int) -> int:
         append(sample)
-        return fill(source, views)
+        return real(fd, views, at)
 
-    monkeypatch.setattr(pdu_writer.FileSource, "fill", growing)
+    monkeypatch.setattr(os, "preadv", growing)
     with ScriptedPeer(*[[*opening(), until_abort]] * store.MOST_TRIES) as scripted:
         answer = run(scripted, local(sample))
     assert (answer.status, answer.reason) == (None, "changing")

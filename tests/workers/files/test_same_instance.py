@@ -14,8 +14,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from dicomferry.workers.files import byte_source, file_meta
-from dicomferry.workers.files.same_instance import Relation, compare
+from dicomferry.workers.files import file_meta, same_instance
+from dicomferry.workers.files.same_instance import Relation, Side, compare
 from dicomferry.workers.sending.inventory import same_content
 from support import samples
 
@@ -53,6 +53,13 @@ def relation(one: Path, other: Path) -> Relation:
             os.close(fd)
     assert same_content(bytes(one), bytes(other)) is (found is Relation.SAME)
     return found
+
+
+def side(fd: int, *, most_inflated: int) -> Side:
+    """An open file of which no more than that is inflated."""
+    meta = file_meta.decode(os.pread(fd, 1024, 0))
+    assert meta is not None
+    return Side(fd, meta.data_offset, meta.values[file_meta.TRANSFER_SYNTAX], most_inflated)
 
 
 def el(tag: int, vr: str, value: bytes | str, syntax: str = EXPLICIT) -> bytes:
@@ -228,7 +235,7 @@ def test_nesting_without_end_is_not_followed(write: Write) -> None:
     assert relation(write(one, EXPLICIT), write(other, EXPLICIT)) is Relation.CONFLICT
 
 
-def test_memory_does_not_follow_what_is_compared(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_follow_what_is_compared(write: Write) -> None:
     """Two deflated bombs, and two large values: compared block by block, to a bound; beyond it by the bytes alone."""
     size = 64 << 20
     head = image() + struct.pack("<HH2sHI", 0x7FE1, 0x1001, b"OB", 0, size)
@@ -242,8 +249,9 @@ def test_memory_does_not_follow_what_is_compared(write: Write, monkeypatch: pyte
     try:
         assert relation(squeezed[0], squeezed[1]) is Relation.CONFLICT
         assert relation(squeezed[0], squeezed[2]) is Relation.SAME
-        monkeypatch.setattr(byte_source, "MOST_INFLATED", 1 << 20)
-        assert relation(squeezed[0], squeezed[2]) is Relation.CONFLICT
+        with squeezed[0].open("rb") as one, squeezed[2].open("rb") as other:
+            sides = [side(file.fileno(), most_inflated=1 << 20) for file in (one, other)]
+            assert same_instance.relation(*sides) is Relation.CONFLICT
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -15,7 +15,8 @@ from dicomferry.models.record import schema
 from dicomferry.models.record.archive import index
 from dicomferry.models.record.archive.index import Received
 from dicomferry.models.record.database import Database
-from dicomferry.workers.files import byte_source, data_set, file_meta, soundness
+from dicomferry.workers.files import data_set, file_meta, soundness
+from dicomferry.workers.files.soundness import Bounds
 from dicomferry.workers.receiving import archive_check
 from dicomferry.workers.receiving.indexer import Indexer
 from dicomferry.workers.receiving.ingest import Ingest
@@ -40,6 +41,16 @@ def row(site: Site) -> Received:
     for key in ("flaw", "sop_instance_uid", "study_instance_uid", "series_instance_uid", "size", "transfer_syntax_uid"):
         assert getattr(later, key) == getattr(found, key), key
     return found
+
+
+def flaw(site: Site, bounds: Bounds) -> str:
+    """What a walk within these bounds finds wrong with the last file that came."""
+    last = site.waiting[-1]
+    with (site.archive.root / last.path).open("rb") as file:
+        meta = file_meta.decode(file.read(1024))
+        assert meta is not None
+        uids = soundness.read_uids(file.fileno(), meta.data_offset, last.transfer_syntax_uid)
+        return soundness.flaw_of(file.fileno(), meta.data_offset, last.transfer_syntax_uid, uids, UID, bounds) or ""
 
 
 def deflate(data: bytes) -> bytes:
@@ -190,12 +201,11 @@ def test_what_belongs_to_no_patient_lacks_no_study(site: Site) -> None:
     assert row(site).flaw is None
 
 
-def test_a_deflated_one_without_end_is_not_walked_to_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deflated_one_without_end_is_not_walked_to_it(site: Site) -> None:
     """What is not looked at is said; it is no reason not to count."""
-    monkeypatch.setattr(byte_source, "MOST_INFLATED", 1 << 20)
     data = encoded() + struct.pack("<HH2sHI", 0x7FE1, 0x1001, b"OB", 0, 4 << 20) + bytes(4 << 20)
     assert site.receive(deflate(data), UID, DEFLATED).status == 0
-    assert (row(site).flaw or "").startswith("not walked to its end: ")
+    assert flaw(site, Bounds(inflated=1 << 20)).startswith("not walked to its end: ")
 
 
 TINY = struct.pack("<HH2sH", 0x7FE3, 0x1001, b"LO", 0)
@@ -220,16 +230,16 @@ def test_two_deflated_ones_are_not_compared_for_ever(site: Site) -> None:
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
-def test_a_walk_over_small_elements_ends_as_well(site: Site, monkeypatch: pytest.MonkeyPatch, syntax: str) -> None:
+def test_a_walk_over_small_elements_ends_as_well(site: Site, syntax: str) -> None:
     """A data set that is made of nothing else; values of a large one are stepped over and do not count."""
-    monkeypatch.setattr(soundness, "_MOST_ELEMENTS", 1 << 20)
+    bounds = Bounds(elements=1 << 20)
     tiny = TINY if syntax == EXPLICIT else struct.pack("<HHL", 0x7FE3, 0x1001, 0)
     head = struct.pack("<HH2sHI", 0x7FE1, 0x1001, b"OB", 0, 4 << 20)
     large = (head if syntax == EXPLICIT else struct.pack("<HHL", 0x7FE1, 0x1001, 4 << 20)) + bytes(4 << 20)
     assert site.receive(encoded(syntax) + large, UID, syntax).status == 0
-    assert row(site).flaw is None
+    assert flaw(site, bounds) == "" and row(site).flaw is None
     assert site.receive(encoded(syntax) + tiny * 300_000, UID, syntax).status == 0
-    assert site.looked_at[-1].flaw == "not walked to its end: the data set has more than 1 MiB of small elements"
+    assert flaw(site, bounds) == "not walked to its end: the data set has more than 1 MiB of small elements"
 
 
 def test_what_names_no_study_may_be_large_and_deflated(site: Site) -> None:

@@ -17,7 +17,6 @@ from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from pydicom.filereader import read_dataset
 
 from dicomferry.models.rules.errors import UnusableFile
-from dicomferry.workers.files import transcode
 from dicomferry.workers.files.part10 import (
     DEFLATED_LE,
     EXPLICIT_BE,
@@ -219,11 +218,10 @@ def test_long_value_of_a_short_vr(tmp_path: Path) -> None:
     assert recoded(tmp_path, IMPLICIT_LE, body, EXPLICIT_LE) == explicit(0x00080008, b"UN", b"X" * 70_000)
 
 
-def test_large_data_sets_leave_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_data_sets_leave_memory(tmp_path: Path) -> None:
     """A data set over the limit is written to a temporary file."""
-    monkeypatch.setattr(transcode, "IN_MEMORY", 1000)
     body = explicit(0x7FE00010, b"OW", b"\1\2" * 5000)
-    with reencode(*written(tmp_path, EXPLICIT_LE, body), IMPLICIT_LE) as file:
+    with reencode(*written(tmp_path, EXPLICIT_LE, body), IMPLICIT_LE, in_memory=1000) as file:
         assert file.read() == implicit(0x7FE00010, b"\1\2" * 5000)
         assert isinstance(file.fileno(), int)
 
@@ -393,15 +391,14 @@ def test_a_decoder_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 def test_temporary_files_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever becomes of it, nothing that it wrote meanwhile is left, neither with a name nor with a descriptor."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(transcode, "IN_MEMORY", 100)
     before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
     path = sample("MR_small_RLE.dcm")
     for target in TARGETS:
-        decompress(path, read_header(path), target).close()
+        decompress(path, read_header(path), target, in_memory=100).close()
     damaged = tmp_path / "damaged"
     damaged.write_bytes(Path(os.fsdecode(path)).read_bytes().replace(b"\xfe\xff\x00\xe0", b"\xfe\xff\x00\xe1"))
     with pytest.raises(UnusableFile):
-        decompress(os.fsencode(damaged), read_header(os.fsencode(damaged)))
+        decompress(os.fsencode(damaged), read_header(os.fsencode(damaged)), in_memory=100)
     assert os.listdir(tmp_path) == ["damaged"]
     if before:
         assert len(os.listdir("/proc/self/fd")) == before

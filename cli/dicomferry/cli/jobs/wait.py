@@ -127,7 +127,13 @@ def workers_alive(database: Database) -> int:
 
 
 def follow(
-    database: Database, job_id: int, *, timeout: float | None, as_json: bool, say: Callable[[str], None] = note
+    database: Database,
+    job_id: int,
+    *,
+    timeout: float | None,
+    as_json: bool,
+    say: Callable[[str], None] = note,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Wait for a job and tell how it ended with `say`; the exit code for that."""
     jobs.show(database, job_id)  # no such job: said before anything is drawn
@@ -138,6 +144,7 @@ def follow(
                 workers=lambda: workers_alive(database),
                 shown=shown,
                 timeout=timeout,
+                sleep=sleep,
             ).run()
     except KeyboardInterrupt:
         note(

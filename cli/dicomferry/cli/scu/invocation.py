@@ -15,6 +15,9 @@ Root = Literal["patient", "study"]
 CONNECT_SECONDS = 10.0
 ACSE_SECONDS = 30.0
 DIMSE_SECONDS = 60.0
+QUIET_SECONDS = Timeouts().quiet
+"""What an archive says that it sent and that has not come is waited for as long as something comes, and so much
+longer."""
 
 MAX_PDU = 16384
 """The longest PDU that we offer to take, as gdcmscu does."""
@@ -55,6 +58,7 @@ class Invocation:
     connect_seconds: float = CONNECT_SECONDS
     acse_seconds: float = ACSE_SECONDS
     dimse_seconds: float = DIMSE_SECONDS
+    quiet_seconds: float = QUIET_SECONDS
 
     @property
     def address(self) -> str:

@@ -13,16 +13,12 @@ from dicomferry.cli.scu.query import Query, prepare
 from dicomferry.cli.scu.receiver import Receiver
 from dicomferry.cli.scu.recording import keeping
 from dicomferry.cli.scu.retrieving import Ended, describe, follow_or_cancel, judge
-from dicomferry.models.rules.remote import Timeouts
 from dicomferry.workers.dimse.move import Move
 from dicomferry.workers.dimse.requestor import open_with
 from dicomferry.workers.dimse.wire.contexts import IMPLICIT_LE, Proposal
 from dicomferry.workers.dimse.wire.message import PRIORITY_MEDIUM
 
 LOOK_SECONDS = 0.02
-QUIET_SECONDS = Timeouts().quiet
-"""What the archive says that it sent and that has not come is waited for as long as something comes, and so much
-longer."""
 
 
 @raising()
@@ -42,7 +38,7 @@ def run(invocation: Invocation, say: Messages) -> int:
             try:
                 with Receiver(invocation.port_scp, output, invocation.dimse_seconds) as receiver:
                     ended = _move(invocation, query, receiver, progress)
-                    _await(receiver, output, ended.sent, QUIET_SECONDS, progress)
+                    _await(receiver, output, ended.sent, invocation.quiet_seconds, progress)
             finally:
                 journal.received(output.files)
             judge(invocation, ended, output.stored, receiver.associations > 0, progress, journal)

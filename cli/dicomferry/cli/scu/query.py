@@ -38,13 +38,14 @@ class Query:
     get_model: str = ""
 
 
-def prepare(invocation: Invocation, say: Messages) -> Query:
-    """Check what was asked, write the --store-query file, and return the query.
+def prepare(invocation: Invocation, say: Messages, environ: Mapping[str, str] | None = None) -> Query:
+    """Check what was asked, write the --store-query file, and return the query. `environ` names the locale; ours if
+    none is given.
 
     Raises Refused with gdcmscu's words, in gdcmscu's order: root, --port-scp, study root with --patient, query file,
     value of (0008,0052), wildcards of a move or get. Nothing was connected to then.
     """
-    charset = locale.characters(locale.given()).term
+    charset = locale.characters(locale.given() if environ is None else environ).term
     if invocation.worklist:
         return Query(encode(invocation.keys, charset), charset, find_model("", worklist=True))
     root = invocation.root

@@ -22,6 +22,7 @@ class Timeouts:
     """How long to wait for a remote AE, in seconds (design: nothing waits for ever, nothing dies for being slow).
 
     `quiet`: after the last arrival of a retrieve, before what is missing counts as missing. `settle`: between rounds.
+    `announced`: for the data set that a final answer announces, since some peers announce one and send none.
     """
 
     connect: float = 10.0
@@ -31,6 +32,7 @@ class Timeouts:
     progress: float = 60.0
     quiet: float = 10.0
     settle: float = 300.0
+    announced: float = 2.0
 
     def evolve(self, **changes: float | None) -> Timeouts:
         """A copy with every change that is not None."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dicomferry.models.rules.remote import Remote
-from dicomferry.workers.dimse import requestor, store
+from dicomferry.workers.dimse import store
 from dicomferry.workers.dimse.local_instance import LocalInstance
 from support import samples, tls
 from support.bay import open_bay
@@ -50,10 +50,13 @@ def test_we_send_to_storescp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     context.load_verify_locations(certificate)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 
-    def connect(remote: Remote, _: str) -> socket.socket:
-        return context.wrap_socket(socket.create_connection((remote.host, remote.port), timeout=10))
+    plain = socket.create_connection
 
-    monkeypatch.setattr(requestor, "_connect", connect)
+    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
+        return context.wrap_socket(plain(address, timeout=timeout))
+
+    # Where the system gives a connection, it gives one in TLS: nothing above it is to notice.
+    monkeypatch.setattr(socket, "create_connection", connect)
     with StoreScp("STORESCP", "+tls", str(key), str(certificate), "-ic") as scp:
         remote = Remote(name="tls", ae_title="STORESCP", host="127.0.0.1", port=scp.port, calling_ae_title="US")
         items = [local(sample) for sample in sent]

@@ -23,7 +23,7 @@ from dicomferry.workers.dimse.wire.contexts import (
     Proposal,
     is_proposable,
 )
-from dicomferry.workers.dimse.wire.inbox import ANNOUNCED_AGAIN_SECONDS, ANNOUNCED_SECONDS
+from dicomferry.workers.dimse.wire.inbox import ANNOUNCED_AGAIN_SECONDS
 from dicomferry.workers.dimse.wire.message import Command, number_value, text_value
 from dicomferry.workers.dimse.wire.pdu_reader import Inlet
 from dicomferry.workers.dimse.wire.upper_layer import Pdu
@@ -117,7 +117,7 @@ class Gets:
     def __init__(self, association: Association, root: str) -> None:
         self.association = association
         self.stores = 0
-        self._patience = ANNOUNCED_SECONDS
+        self._patience = association.remote.timeouts.announced
         self._root = root
         self._model = query.get_model(root)
         self._inlet = Inlet(association.layer)

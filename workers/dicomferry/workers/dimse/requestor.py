@@ -88,7 +88,7 @@ class Association:
         self.tcp_seconds = tcp_seconds
         self.negotiation_seconds = negotiation_seconds
         self._message_id = 0
-        self.inbox = Inbox(layer)
+        self.inbox = Inbox(layer, patience=remote.timeouts.announced)
 
     @property
     def peer(self) -> str:

@@ -21,7 +21,7 @@ from dicomferry.workers.dimse.wire import contexts, message, store_message
 from dicomferry.workers.dimse.wire.associate_items import OUR_MAX_PDU
 from dicomferry.workers.dimse.wire.contexts import Context, Convert, Pair, Proposal
 from dicomferry.workers.dimse.wire.message import Message
-from dicomferry.workers.dimse.wire.pdu_writer import DataPath, FileSource, Source, SourceFailed, StreamSource
+from dicomferry.workers.dimse.wire.pdu_writer import RUN_BYTES, DataPath, FileSource, Source, SourceFailed, StreamSource
 from dicomferry.workers.files import part10
 from dicomferry.workers.files.data_set import is_instance
 
@@ -75,6 +75,7 @@ def send(
     on_open: OnOpen | None = None,
     coming: Coming | None = None,
     strict_meta: bool = False,
+    run_bytes: int = RUN_BYTES,
 ) -> Iterator[StoreAnswer]:
     """Send `items` one after the other; the next one is pulled only after the answer to the last was taken.
 
@@ -84,13 +85,12 @@ def send(
     their own, `max_pdu` how long a PDU the peer may send. `on_open` hears of each association. `progress(n)` is
     called whenever bytes moved, with the bytes of data set among them. `coming` names the item that will be pulled
     next, as far as is known: its file is opened while the peer is at work on the last one. `strict_meta` forbids files
-    whose meta group names another class or instance than their data set. A file that is changed while it is sent is
-    sent again, over another association. Raises what
-    `open_association` raises, AssociationAborted, DimseTimeout("progress" while sending, "store_answer" after the last
-    fragment), ProtocolViolation: the item pulled last was in flight then. Closing the iterator releases the
-    association.
+    whose meta group names another class or instance than their data set. `run_bytes` of a file are read at once. A file
+    that is changed while it is sent is sent again, over another association. Raises what `open_association`
+    raises, AssociationAborted, DimseTimeout("progress" while sending, "store_answer" after the last fragment),
+    ProtocolViolation: the item pulled last was in flight then. Closing the iterator releases the association.
     """
-    sender = _Sender(remote, pairs, convert, priority, max_pdu, progress, on_open, coming, strict_meta)
+    sender = _Sender(remote, pairs, convert, priority, max_pdu, progress, on_open, coming, strict_meta, run_bytes)
     try:
         sender.open_first()
         for item in items:
@@ -121,6 +121,7 @@ class _Sender:
         on_open: OnOpen | None,
         coming: Coming | None,
         strict_meta: bool,
+        run_bytes: int,
     ) -> None:
         self._remote = remote
         self._convert = convert
@@ -131,6 +132,7 @@ class _Sender:
         self._on_open = on_open
         self._coming = coming
         self._strict_meta = strict_meta
+        self._run_bytes = run_bytes
         self._heads = Heads()
         self._next: OpenInstance | None = None
         self._association: Association | None = None
@@ -258,7 +260,8 @@ class _Sender:
 
     def _data_path(self, association: Association) -> DataPath:
         if self._path is None:
-            self._path = DataPath(association.layer, association.fragment_size, self._progress)
+            size = association.fragment_size
+            self._path = DataPath(association.layer, size, self._progress, run_bytes=self._run_bytes)
         return self._path
 
 

@@ -57,12 +57,12 @@ class Stored:
 
 
 class Inflated:
-    """What the deflate stream holds that begins at `start` of a file: its first `most` bytes, else MOST_INFLATED."""
+    """What the deflate stream holds that begins at `start` of a file: its first `most` bytes."""
 
-    def __init__(self, fd: int, start: int, most: int | None = None) -> None:
+    def __init__(self, fd: int, start: int, most: int = MOST_INFLATED) -> None:
         self._fd = fd
         self._pos = start
-        self._most = most or MOST_INFLATED
+        self._most = most
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._window = b""
         self._base = 0

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dicomferry.workers.files import file_meta
-from dicomferry.workers.files.byte_source import Inflated, Source, Stored, Unreadable
+from dicomferry.workers.files.byte_source import MOST_INFLATED, Inflated, Source, Stored, Unreadable
 from dicomferry.workers.files.data_set import DEFLATED, UNCOMPRESSED
 from dicomferry.workers.files.tokens import PIXEL_DATA, Kind, Token, Tokens
 
@@ -26,16 +26,19 @@ class Relation(StrEnum):
 
 
 class Side(NamedTuple):
-    """An open file, where its data set begins, and in which transfer syntax."""
+    """An open file, where its data set begins, in which transfer syntax, and how much of a deflated one is read."""
 
     fd: int
     data_offset: int
     syntax: str
+    most_inflated: int = MOST_INFLATED
 
     @property
     def source(self) -> Source:
         """The bytes of its data set."""
-        return (Inflated if self.syntax in DEFLATED else Stored)(self.fd, self.data_offset)
+        if self.syntax in DEFLATED:
+            return Inflated(self.fd, self.data_offset, self.most_inflated)
+        return Stored(self.fd, self.data_offset)
 
 
 _BLOCK = 1024 * 1024

@@ -7,11 +7,12 @@ named here, all but `truncated:` and the notes behind it keep a file from counti
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.models.rules.uid import is_lawful
 from dicomferry.workers.files import part10, top_level
-from dicomferry.workers.files.byte_source import Inflated, Source, Stored, TooLong, Unreadable
+from dicomferry.workers.files.byte_source import MOST_INFLATED, Inflated, Source, Stored, TooLong, Unreadable
 from dicomferry.workers.files.data_set import (
     DEFLATED,
     EXPLICIT_BE,
@@ -33,8 +34,6 @@ MOST_WORDS = 200
 _FIRST = 64 * 1024
 _WINDOW = 4096
 _NO_END = 1 << 62
-_MOST_ELEMENTS = 16 * 1024 * 1024
-"""Bytes of small elements over which a data set is walked: one made of nothing else would hold up the rows of all."""
 _SEARCHED = 4 * 1024 * 1024
 """Bytes of an inflated data set in which its UIDs are looked for, one element after the other."""
 # Hanging protocols, color palettes, implant templates, defined procedures, inventories: of no patient, so of no study
@@ -42,6 +41,18 @@ _SEARCHED = 4 * 1024 * 1024
 _OF_NO_STUDY = tuple(
     f"1.2.840.10008.5.1.4.{branch}." for branch in ("38", "39", "43", "44", "45", "1.1.200", "1.1.201")
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """How much of a data set is walked, in bytes."""
+
+    elements: int = 16 * 1024 * 1024
+    """Of small elements: a data set made of nothing else would hold up the rows of all."""
+    inflated: int = MOST_INFLATED
+
+
+DEFAULT = Bounds()
 
 
 def read_uids(fd: int, start: int, syntax: str) -> Uids:
@@ -85,13 +96,15 @@ def unreadable(error: UnusableFile) -> str:
     return f"{UNREADABLE} {error.reason}: {error}"[:MOST_WORDS]
 
 
-def flaw_of(fd: int, start: int, syntax: str, uids: Uids | UnusableFile, claimed: str) -> str | None:
+def flaw_of(
+    fd: int, start: int, syntax: str, uids: Uids | UnusableFile, claimed: str, bounds: Bounds = DEFAULT
+) -> str | None:
     """What is wrong with the data set that begins at `start`; None where nothing is.
 
     `uids` are its own, or what keeps them from being read; `claimed` is the SOP Instance UID that it is kept under.
     No value is read, and of a deflated data set no more than a bound. Raises OSError.
     """
-    return _worst(fd, start, syntax, uids, claimed)[:MOST_WORDS] or None
+    return _worst(fd, start, syntax, uids, claimed, bounds)[:MOST_WORDS] or None
 
 
 def end_told(first: bytes, plain_upto: int, syntax: str) -> int:
@@ -115,13 +128,13 @@ def is_named(uids: Uids | UnusableFile) -> bool:
     return is_lawful(sop_instance) and is_lawful(study) and is_lawful(series) and is_lawful(sop_class)
 
 
-def _worst(fd: int, start: int, syntax: str, uids: Uids | UnusableFile, claimed: str) -> str:
+def _worst(fd: int, start: int, syntax: str, uids: Uids | UnusableFile, claimed: str, bounds: Bounds) -> str:
     if isinstance(uids, UnusableFile):
         return unreadable(uids)
     sop_class, sop_instance, study, series = uids
     if sop_instance != claimed:
         return f"{UID_DIFFERS} the data set's is {sop_instance}"
-    walked = _walk(fd, start, syntax)
+    walked = _walk(fd, start, syntax, bounds)
     if walked.startswith((UNREADABLE, PIXELS)):
         return walked
     if study is None and not sop_class.startswith(_OF_NO_STUDY):
@@ -133,10 +146,10 @@ def _worst(fd: int, start: int, syntax: str, uids: Uids | UnusableFile, claimed:
     return NO_SERIES if study and series is None else ""
 
 
-def _walk(fd: int, start: int, syntax: str) -> str:
+def _walk(fd: int, start: int, syntax: str, bounds: Bounds) -> str:
     """What a walk over the data set to its end finds wrong; empty where it is whole."""
     if syntax in DEFLATED:
-        return _walk_inflated(Inflated(fd, start), syntax)
+        return _walk_inflated(Inflated(fd, start, bounds.inflated), syntax)
     header = part10.Header(
         sop_class_uid="",
         sop_instance_uid="",
@@ -146,7 +159,7 @@ def _walk(fd: int, start: int, syntax: str) -> str:
         data_offset=start,
     )
     try:
-        part10.check_whole(fd, header, most=_MOST_ELEMENTS)
+        part10.check_whole(fd, header, most=bounds.elements)
     except TooLong as error:
         return f"not walked to its end: {error}"
     except UnusableFile as error:

@@ -45,7 +45,7 @@ _OF_FRAGMENTS = (0x7FE00001, 0x7FE00002, 0x7FE00003)
 _LOSSY_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 
 
-def reencode(path: bytes | int, header: Header, target: str) -> BinaryIO:
+def reencode(path: bytes | int, header: Header, target: str, *, in_memory: int = IN_MEMORY) -> BinaryIO:
     """The file's data set, without meta group, in `target`: Implicit or Explicit VR Little Endian.
 
     `path` may be an open descriptor, which stays open: its file is read even if another one has taken the path since.
@@ -61,10 +61,10 @@ def reencode(path: bytes | int, header: Header, target: str) -> BinaryIO:
         )
     with _explained(target), open(path, "rb", closefd=not isinstance(path, int)) as file:
         file.seek(header.data_offset)
-        return _written(_parsed(file, header.transfer_syntax_uid, target), target)
+        return _written(_parsed(file, header.transfer_syntax_uid, target, in_memory), target, in_memory)
 
 
-def decompress(path: bytes | int, header: Header, target: str = EXPLICIT_LE) -> BinaryIO:
+def decompress(path: bytes | int, header: Header, target: str = EXPLICIT_LE, *, in_memory: int = IN_MEMORY) -> BinaryIO:
     """The file's data set with its pixel data decompressed, in `target`; else as `reencode`.
 
     The SOP Instance UID stays: what was asked for is this instance at the peer. So does what the data set says of
@@ -75,22 +75,22 @@ def decompress(path: bytes | int, header: Header, target: str = EXPLICIT_LE) -> 
     _check_target(target)
     syntax = header.transfer_syntax_uid
     if syntax in UNCOMPRESSED:
-        return reencode(path, header, target)
+        return reencode(path, header, target, in_memory=in_memory)
     with _explained(target), open(path, "rb", closefd=not isinstance(path, int)) as file, ExitStack() as pixels:
         decoder = _decoder(syntax)
         file.seek(header.data_offset)
         # Every compressed syntax is Explicit VR Little Endian around its pixels (PS3.5 A.4).
-        data_set = _parsed(file, EXPLICIT_LE, EXPLICIT_LE)
+        data_set = _parsed(file, EXPLICIT_LE, EXPLICIT_LE, in_memory)
         for item in _items(data_set):
             # Icons may be compressed or not, which their length tells (PS3.5 A.4).
             own = item._dict.get(BaseTag(_PIXEL_DATA))
             if isinstance(own, RawDataElement) and own.length == UNDEFINED:
                 _unpack(item, decoder, pixels)
-        explicit = _written(data_set, EXPLICIT_LE)
+        explicit = _written(data_set, EXPLICIT_LE, in_memory)
         if target == EXPLICIT_LE:
             return explicit
         with explicit:
-            return _written(_parsed(explicit, EXPLICIT_LE, target), target)
+            return _written(_parsed(explicit, EXPLICIT_LE, target, in_memory), target, in_memory)
 
 
 def obstacle(syntax: str) -> UnusableFile | None:
@@ -167,10 +167,10 @@ def _explained(target: str) -> Iterator[None]:
         raise UnusableFile("not transcodable", f"cannot be written in {target}: {words}") from error
 
 
-def _parsed(file: BinaryIO, syntax: str, target: str) -> Dataset:
+def _parsed(file: BinaryIO, syntax: str, target: str, in_memory: int) -> Dataset:
     """The data set at the file's position, with raw values and the VRs under which `target` may have them."""
     big = syntax == EXPLICIT_BE
-    top = read_dataset(_inflated(file) if syntax == DEFLATED_LE else file, syntax == IMPLICIT_LE, not big)
+    top = read_dataset(_inflated(file, in_memory) if syntax == DEFLATED_LE else file, syntax == IMPLICIT_LE, not big)
     waiting = [(top, b"")]
     while waiting:
         data_set, representation = waiting.pop()
@@ -230,10 +230,10 @@ def _vr(tag: BaseTag, vr: str | None, pixel_representation: bytes) -> str:
     return "SS" if pixel_representation[:1] == b"\1" else "US"
 
 
-def _inflated(file: BinaryIO) -> BinaryIO:
+def _inflated(file: BinaryIO, in_memory: int) -> BinaryIO:
     """What a raw deflate stream holds, in a file of its own."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = _spool()
+    inflated = _spool(in_memory)
     while block := file.read(1 << 16):
         while block:
             inflated.write(inflater.decompress(block, 1 << 20))
@@ -252,8 +252,8 @@ def _turned(value: bytes, width: int) -> bytes:
     return bytes(turned)
 
 
-def _written(data_set: Dataset, target: str) -> BinaryIO:
-    spool = _spool()
+def _written(data_set: Dataset, target: str, in_memory: int) -> BinaryIO:
+    spool = _spool(in_memory)
     try:
         out = DicomIO(spool)
         out.is_implicit_VR = target == IMPLICIT_LE
@@ -266,5 +266,5 @@ def _written(data_set: Dataset, target: str) -> BinaryIO:
         raise
 
 
-def _spool() -> BinaryIO:
-    return cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))
+def _spool(in_memory: int) -> BinaryIO:
+    return cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=in_memory))

@@ -34,8 +34,6 @@ SUFFIX = ".dcm"
 MOST_VIEWS = 1000
 """Buffers in one gathering write; the system's bound is 1024."""
 
-MOST_FOLDERS = 64
-"""So many folders are held open for the next file."""
 _LONGEST_MARK = 64
 _PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z.\-]{0,63}")
 _FILE = re.compile(r"(?P<stem>[0-9A-Za-z._\-]+?)(~(?P<number>[0-9]+))?\.dcm")
@@ -94,11 +92,9 @@ class Draft:
 
 
 class Archive:
-    """An archive below `root`; any thread may use it. `flush` off gives up the promise of law 3."""
+    """An archive below `root`, for any thread. `flush` off gives up law 3; `most_folders` are held open."""
 
-    def __init__(
-        self, root: Path, *, reserve_bytes: int = 0, flush: bool = True, most_folders: int = MOST_FOLDERS
-    ) -> None:
+    def __init__(self, root: Path, *, reserve_bytes: int = 0, flush: bool = True, most_folders: int = 64) -> None:
         self.root = root
         self.reserve_bytes = reserve_bytes
         self.flush = flush

@@ -25,10 +25,8 @@ from dicomferry.workers.dimse.wire.upper_layer import Pdu, UpperLayer
 log = logging.getLogger(__name__)
 
 RELEASE_SECONDS = 5.0
-ANNOUNCED_SECONDS = 2.0
-"""How long the data set that a final answer announces is waited for: some peers announce one and send none."""
 ANNOUNCED_AGAIN_SECONDS = 0.1
-"""The same on an association on which one did not come."""
+"""How long a data set that is announced is waited for on an association on which one did not come."""
 MOST_NAMED = 5
 """So many tags are named in a note."""
 
@@ -40,14 +38,17 @@ def violation(layer: UpperLayer, text: str) -> ProtocolViolation:
 
 
 class Inbox:
-    """The messages of one association, for the thread that owns it."""
+    """The messages of one association, for the thread that owns it.
 
-    def __init__(self, layer: UpperLayer) -> None:
+    `patience`: how many seconds the data set is waited for that a final answer announces; some peers send none.
+    """
+
+    def __init__(self, layer: UpperLayer, *, patience: float) -> None:
         self._layer = layer
         self._assembler = Assembler()
         self._messages: deque[Message] = deque()
         self._kept: Pdu | None = None
-        self._patience = ANNOUNCED_SECONDS
+        self._patience = patience
         self._announced_at: float | None = None
         self._noted: set[str] = set()
 

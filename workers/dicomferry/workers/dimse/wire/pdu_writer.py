@@ -91,14 +91,21 @@ def _yes() -> bool:
 class DataPath:
     """Sends data sets over one association; holds the buffer that they pass through."""
 
-    def __init__(self, layer: UpperLayer, size: int, counted: Callable[[int], None] | None = None) -> None:
-        """`size` bytes of data go into one fragment; `counted(n)` hears of n bytes of data set put on the
-        wire.
+    def __init__(
+        self,
+        layer: UpperLayer,
+        size: int,
+        counted: Callable[[int], None] | None = None,
+        *,
+        run_bytes: int = RUN_BYTES,
+    ) -> None:
+        """`size` bytes of data go into one fragment, as many fragments into one run as fit in `run_bytes`, one at
+        least; `counted(n)` hears of n bytes of data set put on the wire.
         """
         self._layer = layer
         self._size = size
         self._slot = size + _HEAD.size
-        self.fragments_a_run = max(1, min(MOST_FRAGMENTS, RUN_BYTES // self._slot))
+        self.fragments_a_run = max(1, min(MOST_FRAGMENTS, run_bytes // self._slot))
         self._counted = counted
         self._buffer = bytearray(self._slot * self.fragments_a_run)
         view = memoryview(self._buffer)
