@@ -3,14 +3,14 @@
 An instance is expected as it was listed: study, series and SOP Instance UID. A file counts for it that carries all
 three, is current and was not removed, and has no flaw that keeps it from counting. Where its remote lists other UIDs
 than its files carry (`remote set --coerces`), a file that a request for the listed study brought counts as well,
-as long as all of that study lies under one study here.
+as long as all of that study lies under one study here (`places`).
 
 Rows alone prove nothing: whoever goes by one that did not just come looks at the file first (workers/receiving/sight).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
+from dicomferry.models.record.archive import places
 from dicomferry.models.record.database import AnyRow
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
 from dicomferry.models.record.tables.jobs import ItemRow, JobRow, MoveRow, RemoteRow
@@ -49,7 +50,8 @@ class Asker:
 class Found:
     """A file that counts for an item. `latest` is its last arrival, `mine` the last one for this job, if any.
 
-    `filed` are study and series that it carries where those are not the ones that were listed.
+    `filed` are study and series that it carries where those are not the ones that were listed; `lies` are the listed
+    study and its own, where its remote lists other studies.
     """
 
     item_id: int
@@ -60,10 +62,15 @@ class Found:
     mine: int | None
     truncated: bool
     filed: Filed | None = None
+    lies: tuple[str | None, str | None] | None = None
 
     def came_after(self, arrival_id: int) -> bool:
         """Whether it arrived after this arrival: then it was on disk a moment ago."""
         return self.latest is not None and self.latest > arrival_id
+
+    def lies_with(self, settled: Mapping[str, str]) -> bool:
+        """Whether it lies where the rest of its listed study does (`places`)."""
+        return self.lies is None or places.fits(settled, *self.lies)
 
     def outcome(self) -> Outcome:
         """What the item comes to."""
@@ -152,10 +159,28 @@ def _times(remote_id: int) -> sa.ScalarSelect[int]:
 
 def found(connection: Connection, who: Asker, items: sa.ColumnElement[bool], *, refetch: bool) -> list[Found]:
     """The file of each of these items that has one; with `refetch` only files that came for this job."""
-    exact = [found_of(row, item_id=row.item_id) for row in _exact(connection, who, items, refetch)]
+    exact = {row.item_id: row for row in _exact(connection, who, items, refetch)}
     if not who.coerces:
-        return exact
-    return [*exact, *_coerced(connection, who, items, {one.item_id for one in exact})]
+        return [found_of(row, item_id=key) for key, row in exact.items()]
+    query = sa.select(ItemRow.id, ItemRow.study_instance_uid, ItemRow.series_instance_uid).where(items)
+    listed: dict[int, Filed] = {key: (study, series) for key, study, series in connection.execute(query)}
+    settled = _settled(connection, who)
+    chosen = {key: row for key, row in exact.items() if places.fits(settled, listed[key][0], row.study)}
+    missing = {key: one for key, one in listed.items() if key not in chosen}
+    chosen |= _coerced(connection, who, missing, settled, refetch)
+    return [_found_for(who, row, listed[key]) for key, row in sorted(chosen.items())]
+
+
+def _settled(connection: Connection, who: Asker) -> dict[str, str]:
+    return places.settled(connection, who.job_id) if "study" in who.coerces else {}
+
+
+def _found_for(who: Asker, row: AnyRow, listed: Filed) -> Found:
+    study, series = listed
+    filed = (row.study, row.series)
+    as_listed = study in (None, row.study) and series in (None, row.series)
+    lies = (study, row.study) if study and "study" in who.coerces else None
+    return replace(found_of(row, item_id=row.item_id), filed=None if as_listed else filed, lies=lies)
 
 
 def file_columns(who: Asker) -> tuple[Any, ...]:
@@ -221,34 +246,22 @@ def _exact(connection: Connection, who: Asker, items: sa.ColumnElement[bool], re
 
 
 def _coerced(
-    connection: Connection, who: Asker, items: sa.ColumnElement[bool], have: Collection[int]
-) -> Iterator[Found]:
-    """Files under other UIDs than were listed, each listed study under one study alone."""
-    wanted = {
-        row.id: (row.study_instance_uid, row.series_instance_uid)
-        for row in connection.execute(
-            sa.select(ItemRow.id, ItemRow.study_instance_uid, ItemRow.series_instance_uid).where(items)
-        )
-        if row.id not in have
-    }
-    studies = sorted({study for study, _ in wanted.values() if study})
-    places: dict[str, str | None] = {}
+    connection: Connection, who: Asker, missing: Mapping[int, Filed], settled: Mapping[str, str], refetch: bool
+) -> dict[int, AnyRow]:
+    """Files under other UIDs than were listed, by item; each listed study under one study alone."""
     chosen: dict[int, AnyRow] = {}
-    for study in studies:
-        rows = _brought(connection, who, study)
+    for study in sorted({study for study, _ in missing.values() if study}):
+        rows = [row for row in _brought(connection, who, study) if row.mine is not None or not refetch]
         if not rows:
             continue
-        if any(row.study == study for row in rows):
-            places[study] = study
+        if study in settled:
+            place: str | None = settled[study]
+        elif any(row.study == study for row in rows):
+            place = study
         else:
-            places[study] = min(rows, key=lambda row: row.first).study
-        for row in rows:
-            if row.item_id in wanted and row.study == places[study]:
-                chosen[row.item_id] = row
-    for key, row in sorted(chosen.items()):
-        listed = wanted[key]
-        filed = (row.study, row.series)
-        yield replace(found_of(row, item_id=row.item_id), filed=None if filed == listed else filed)
+            place = min(rows, key=lambda row: row.first).study
+        chosen.update({row.item_id: row for row in rows if row.item_id in missing and row.study == place})
+    return chosen
 
 
 def _brought(connection: Connection, who: Asker, study: str) -> Sequence[AnyRow]:
@@ -301,7 +314,8 @@ def _brought(connection: Connection, who: Asker, study: str) -> Sequence[AnyRow]
 
 
 def elsewhere(connection: Connection, who: Asker, items: sa.ColumnElement[bool]) -> dict[int, tuple[Outcome, Filed]]:
-    """How these items end of which the instance came for this job under a study or series that nobody listed for it.
+    """How these items end of which the instance came for this job under a study or series that nobody listed for it,
+    or under another study than the rest of its listed study.
 
     For items that `found` has no file for. Such an instance is kept, and is not asked for again in this job.
     """
@@ -322,14 +336,24 @@ def elsewhere(connection: Connection, who: Asker, items: sa.ColumnElement[bool])
         sa.select(
             ItemRow.id, ItemRow.charges, ItemRow.study_instance_uid.label("study"),
             ItemRow.series_instance_uid.label("series"), InstanceRow.study_instance_uid.label("own_study"),
-            InstanceRow.series_instance_uid.label("own_series"),
+            InstanceRow.series_instance_uid.label("own_series"), is_truncated().label("truncated"),
+            listed.exists().label("listed"),
         )
         .join(InstanceRow, InstanceRow.sop_instance_uid == ItemRow.sop_instance_uid)
-        .where(items, is_kept(), came.correlate(InstanceRow).exists(), ~listed.exists())
+        .where(items, is_kept(), came.correlate(InstanceRow).exists())
         .order_by(ItemRow.id, InstanceRow.id)
     )  # fmt: skip
+    rows: Sequence[AnyRow]
+    if who.coerces:
+        # What has come since the last look is for the next one.
+        have = {one.item_id for one in found(connection, who, items, refetch=False) if one.mine}
+        settled = _settled(connection, who)
+        every = [row for row in connection.execute(query) if row.id not in have]
+        rows = [row for row in every if places.is_lost(row, who.coerces, settled)]
+    else:
+        rows = connection.execute(query.where(~listed.exists())).all()
     lost: dict[int, tuple[Outcome, Filed]] = {}
-    for row in connection.execute(query):
+    for row in rows:
         filed = (row.own_study, row.own_series)
         listed_as = f"listed under study {row.study or '(none)'}, series {row.series or '(none)'}"
         outcome = Outcome(

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models.record.archive import here
+from dicomferry.models.record.archive import here, places
 from dicomferry.models.record.archive.here import Found
 from dicomferry.models.record.archive.pairing import NEARLINE
 from dicomferry.models.record.database import Database
@@ -248,8 +248,17 @@ def settle(connection: Connection, chunk_id: int, found: Sequence[Found]) -> Non
 
 
 def mark_arrived(database: Database, lease: Lease, found: Sequence[Found]) -> None:
-    """Bring to their end the items of which these are the files."""
-    if found:
+    """Bring to their end the items of which these are the files, as long as each lies with the rest of its study."""
+
+    def together(connection: Connection) -> None:
+        # Another chunk of the job may have found a part of the study elsewhere since: one looks after the other.
+        leases.fence(connection, lease)
+        settled = places.settled(connection, lease.job_id)
+        settle(connection, lease.chunk_id, [one for one in found if one.lies_with(settled)])
+
+    if any(one.lies for one in found):
+        database.write(together)
+    elif found:
         leases.fenced(database, lease, lambda connection: settle(connection, lease.chunk_id, found))
 
 
