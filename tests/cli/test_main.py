@@ -14,7 +14,7 @@ import click
 import pytest
 from sqlalchemy.engine import Connection
 
-from dicomferry.cli.frame.command_classes import Group, Root
+from dicomferry.cli.frame.command_classes import Group, RootGroup
 from dicomferry.cli.root import cli
 from support.desk import SUCCEEDED, Desk
 from support.process import free_port
@@ -65,7 +65,7 @@ def test_every_command_has_help_and_the_common_options(words: tuple[str, ...], d
 
 def test_the_list_of_commands_says_what_the_commands_say() -> None:
     """The list does not import the commands, so it has texts of its own: they agree."""
-    assert isinstance(cli, Root)
+    assert isinstance(cli, RootGroup)
     for name, lazy in cli.lazy.items():
         assert lazy.help == COMMANDS[(name,)].get_short_help_str(200)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dicomferry.daemon.places import IDLE_SECONDS, Caller, Places
+from dicomferry.daemon.places import IDLE_SECONDS, AssociationPlaces, Caller
 
 
 class Guest:
@@ -20,8 +20,8 @@ class Guest:
         self.has_gone = True
 
 
-def places(most: int, share: int) -> Places:
-    return Places(lambda: most, lambda: share)
+def places(most: int, share: int) -> AssociationPlaces:
+    return AssociationPlaces(lambda: most, lambda: share)
 
 
 def test_one_caller_has_a_share() -> None:

@@ -8,8 +8,8 @@ import ssl
 import threading
 from collections.abc import Iterator
 
-from dicomferry.workers.dimse.acceptor import Acceptor, Answer, Incoming, Waits
-from dicomferry.workers.dimse.wire.associate_as_acceptor import Rejection, Request
+from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, StatusReply, Waits
+from dicomferry.workers.dimse.wire.associate_as_acceptor import AssociateRequest, Rejection
 from dicomferry.workers.dimse.wire.upper_layer import UpperLayer
 from support import scripted_peer as peer
 from support.installation import until
@@ -32,7 +32,7 @@ class Memory:
             self.spans.append(len(span))
             self.data += span
 
-    def finish(self) -> Answer:
+    def finish(self) -> StatusReply:
         self.ended = "finished"
         return self._bay.answer
 
@@ -44,7 +44,7 @@ class Bay:
     """Takes connections one after the other, each in a thread; `error` is how the last one ended."""
 
     def __init__(self, waits: Waits = WAITS, tls: ssl.SSLContext | None = None) -> None:
-        self.answer = Answer(0)
+        self.answer = StatusReply(0)
         self.rejection: Rejection | None = None
         self.preferred: str | None = None
         self.sinks: list[Memory] = []
@@ -88,12 +88,12 @@ class Bay:
 
     # --- the service ---
 
-    def admit(self, request: Request) -> Rejection | None:
+    def admit(self, request: AssociateRequest) -> Rejection | None:
         if self.rejection is None:
             self.admitted += 1
         return self.rejection
 
-    def prefer(self, request: Request) -> str | None:
+    def prefer(self, request: AssociateRequest) -> str | None:
         return self.preferred
 
     def store(self, incoming: Incoming) -> Memory:
@@ -103,7 +103,7 @@ class Bay:
     def look_ahead(self) -> None:
         self.looks += 1
 
-    def leave(self, request: Request) -> None:
+    def leave(self, request: AssociateRequest) -> None:
         self.admitted -= 1
 
 

@@ -25,7 +25,7 @@ from dicomferry.models.rules.query import UNIQUE, Key, Level
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.target import Target
 from dicomferry.workers.dimse.find import Match
-from dicomferry.workers.dimse.identifier import Answer
+from dicomferry.workers.dimse.identifier import DecodedIdentifier
 from dicomferry.workers.dimse.reports import Report
 from dicomferry.workers.finding import listing, walk
 from dicomferry.workers.receiving import archive_mark
@@ -140,14 +140,14 @@ class FabledArchive:
 
     # --- C-FIND
 
-    def ask(self, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
+    def ask(self, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, DecodedIdentifier]]:
         """The answers to a query."""
         self.site.pass_time(0.01)
         assert level is not None
         asked = {tag: query.value_of(keys, UNIQUE[tag]) or None for tag in Level}
         for values in list(self._answers(level, asked)):
             attributes = {f"{tag:08X}": {"vr": "UI", **({"Value": [v]} if v else {})} for tag, v in values.items()}
-            yield Match(b"", SYNTAX, False), Answer(attributes, "ISO_IR 192")
+            yield Match(b"", SYNTAX, False), DecodedIdentifier(attributes, "ISO_IR 192")
 
     def _answers(self, level: Level, asked: dict[Level, str | None]) -> Iterator[dict[int, str | None]]:
         if asked[Level.STUDY] not in (None, self.study):
@@ -282,7 +282,7 @@ class FabledSite:
         """No more fables."""
         self._ends.close()
 
-    def _ask(self, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
+    def _ask(self, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, DecodedIdentifier]]:
         assert self.archive is not None
         return self.archive.ask(level, keys)
 

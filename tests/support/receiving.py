@@ -14,8 +14,8 @@ from pydicom import dcmread
 from dicomferry.models.record.archive.index import Received
 from dicomferry.models.record.database import Database
 from dicomferry.models.rules.errors import OutOfReach
-from dicomferry.workers.dimse.acceptor import Answer, Incoming
-from dicomferry.workers.dimse.wire.associate_as_acceptor import Request
+from dicomferry.workers.dimse.acceptor import Incoming, StatusReply
+from dicomferry.workers.dimse.wire.associate_as_acceptor import AssociateRequest
 from dicomferry.workers.dimse.wire.contexts import Context
 from dicomferry.workers.receiving import archive_check
 from dicomferry.workers.receiving.archive import OWN, Archive, Draft
@@ -29,7 +29,7 @@ IMPLICIT = "1.2.840.10008.1.2"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 RLE = "1.2.840.10008.1.2.5"
 MR = "1.2.840.10008.5.1.4.1.1.4"
-CALLER = Request(1, "FERRY", "SENDER", "", (), 0, b"")
+CALLER = AssociateRequest(1, "FERRY", "SENDER", "", (), 0, b"")
 
 
 class Site:
@@ -68,7 +68,7 @@ class Site:
 
     def receive(
         self, data: bytes, uid: str, syntax: str = EXPLICIT, sop_class: str = MR, size: int = 512 * 1024
-    ) -> Answer:
+    ) -> StatusReply:
         """One C-STORE whose data set comes in buffers of `size`."""
         sink = self.sink(uid, syntax, sop_class)
         try:
@@ -78,7 +78,7 @@ class Site:
         finally:
             sink.discard()
 
-    def receive_file(self, path: Path, **options: Any) -> Answer:
+    def receive_file(self, path: Path, **options: Any) -> StatusReply:
         """The data set of a DICOM file."""
         ds = dcmread(path, stop_before_pixels=True)
         return self.receive(

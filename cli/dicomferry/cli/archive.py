@@ -43,7 +43,7 @@ def archive() -> None:
 
 @archive.command("list")
 @click.option("--job", metavar="ID", type=options.JobType(), help="Only what this job brought.")
-@click.option("--study", metavar="UID", type=options.Word(), help="Only this study.")
+@click.option("--study", metavar="UID", type=options.Utf8(), help="Only this study.")
 @click.option("--paths", is_flag=True, help="Print full paths alone, one file an instance: the one that counts.")
 @options.form_options
 def list_(job: str | None, study: str | None, paths: bool, form: str | None) -> None:
@@ -164,7 +164,7 @@ def verify(repair: bool, as_json: bool) -> None:
 
 
 @archive.command()
-@click.option("--study", metavar="UID", type=options.Word(), help="This study.")
+@click.option("--study", metavar="UID", type=options.Utf8(), help="This study.")
 @click.option("--job", metavar="ID", type=options.JobType(), help="What this job brought.")
 @click.option("--flawed", is_flag=True, help="What counts for nothing: damaged, unreadable, of no study.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

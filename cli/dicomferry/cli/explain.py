@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 from dicomferry.cli.frame import options, render, words
 from dicomferry.cli.frame.command_classes import Command
-from dicomferry.cli.frame.options import Word
+from dicomferry.cli.frame.options import Utf8
 from dicomferry.models.rules.answers import statuses
 from dicomferry.models.rules.answers.answer import Answer
 from dicomferry.models.rules.answers.explanation import Explained
@@ -38,7 +38,7 @@ def _counted(count: int, noun: str, what: str) -> str:
     return f"{words.plural(count, noun)} {what}"
 
 
-class What(Word):
+class What(Utf8):
     """An answer, a reason word or a job."""
 
     name = "what"

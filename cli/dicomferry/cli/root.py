@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dicomferry.cli.frame.command_classes import Lazy, Root
+from dicomferry.cli.frame.command_classes import Lazy, RootGroup
 
 _COMMANDS = {
     "up": Lazy(
@@ -55,7 +55,7 @@ def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
 
 @click.group(
     "dicomferry",
-    cls=Root,
+    cls=RootGroup,
     lazy=_COMMANDS,
     elsewhere=_ELSEWHERE,
     invoke_without_command=True,

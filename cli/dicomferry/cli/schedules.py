@@ -43,7 +43,7 @@ CAP = 24
 NO_SCHEDULER = "no scheduler is running, so nothing fires: start one with `dicomferry up` or `dicomferry scheduler`"
 
 
-class ScheduleType(options.Word):
+class ScheduleType(options.Utf8):
     """The name of a schedule."""
 
     name = "schedule"
@@ -90,16 +90,16 @@ _KINDS = ("echo", "store", "find", "move", "get", "retrieve")
 
 
 @schedule.command(cls=_Add)
-@click.argument("name", metavar="NAME", type=options.Word())
-@click.argument("command", metavar="-- COMMAND...", nargs=-1, type=options.Word())
+@click.argument("name", metavar="NAME", type=options.Utf8())
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, type=options.Utf8())
 @click.option(
     "--cron",
     metavar="EXPR",
     required=True,
-    type=options.Word(),
+    type=options.Utf8(),
     help="Minute, hour, day of month, month, day of week: '30 2 * * 1-5' is 02:30 from Monday to Friday.",
 )
-@click.option("--tz", metavar="ZONE", required=True, type=options.Word(), help="Time zone, such as Europe/Berlin.")
+@click.option("--tz", metavar="ZONE", required=True, type=options.Utf8(), help="Time zone, such as Europe/Berlin.")
 @click.option(
     "--catch-up",
     type=click.Choice(["latest", "all", "skip"]),

@@ -51,7 +51,7 @@ class _Event(NamedTuple):
     remote: str
 
 
-class _Broken(NamedTuple):
+class _OpenBreaker(NamedTuple):
     """A remote that is not called for a while: its breaker is open."""
 
     remote_id: int
@@ -90,7 +90,7 @@ class Chronicle:
         for name in closed.values():
             log.info("breaker closed", remote=name)
 
-    def _read(self, connection: Connection) -> tuple[list[_Event], list[_Broken]]:
+    def _read(self, connection: Connection) -> tuple[list[_Event], list[_OpenBreaker]]:
         last = self._last
         if last is None:
             last = connection.execute(sa.select(sa.func.max(EventRow.id))).scalar() or 0
@@ -127,7 +127,7 @@ class Chronicle:
             .where(GovernorRow.broken_since.is_not(None))
             .order_by(GovernorRow.remote_id)
         ).all()
-        return [_Event(*row) for row in events], [_Broken(*row) for row in broken]
+        return [_Event(*row) for row in events], [_OpenBreaker(*row) for row in broken]
 
     def _tell(self, row: _Event) -> None:
         told = {"job": row.job_id, "kind": row.job_kind, "remote": row.remote}

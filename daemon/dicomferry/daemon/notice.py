@@ -44,7 +44,7 @@ def document(database: Database, what: Notification, *, patient_data: bool) -> d
     }
 
 
-class _Run(NamedTuple):
+class _ScheduleRun(NamedTuple):
     """What became of due times of a schedule; each field is the column of its name."""
 
     name: str
@@ -57,15 +57,15 @@ class _Run(NamedTuple):
     detail: str | None
 
 
-def _run_of(connection: Connection, what: Notification) -> _Run | None:
+def _run_of(connection: Connection, what: Notification) -> _ScheduleRun | None:
     own = RunRow.id == what.run_id if what.run_id is not None else RunRow.job_id == what.job_id
-    columns = (getattr(RunRow, name) for name in _Run._fields[1:])
+    columns = (getattr(RunRow, name) for name in _ScheduleRun._fields[1:])
     query = sa.select(ScheduleRow.name, *columns).join(ScheduleRow, ScheduleRow.id == RunRow.schedule_id).where(own)
     row = connection.execute(query).first()
-    return _Run(*row) if row else None
+    return _ScheduleRun(*row) if row else None
 
 
-def _schedule(row: _Run, patient_data: bool) -> dict[str, Any]:
+def _schedule(row: _ScheduleRun, patient_data: bool) -> dict[str, Any]:
     found = {
         "name": row.name,
         "due_at": moment(row.due_at),

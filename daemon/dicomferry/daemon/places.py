@@ -37,7 +37,7 @@ class Guest(Protocol):
         """Its place is somebody else's now: end it. Never blocks."""
 
 
-class Places:
+class AssociationPlaces:
     """For any thread. `most` is how many there are, `share` how many of them one caller may have."""
 
     def __init__(self, most: Callable[[], int], share: Callable[[], int]) -> None:

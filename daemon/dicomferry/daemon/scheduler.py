@@ -20,7 +20,7 @@ from dicomferry.models import telemetry
 from dicomferry.models.record import presence, role_facts, schema
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.schedules import runs, verbs
-from dicomferry.models.record.schedules.runs import Order, Refusal
+from dicomferry.models.record.schedules.runs import Order, RunRefusal
 from dicomferry.models.rules import timetable
 from dicomferry.models.rules.errors import DicomferryError, OutOfReach, UsageError
 from dicomferry.models.rules.schedule import Schedule
@@ -121,17 +121,17 @@ class Scan:
             missed = sum(some.number for some in plan.missed)
             log.info("due", schedule=found.name, at=plan.settled.isoformat(), jobs=list(jobs), missed=missed)
 
-    def _order(self, found: Schedule, slot: datetime) -> Order | Refusal:
+    def _order(self, found: Schedule, slot: datetime) -> Order | RunRefusal:
         """What is asked for at a due time, or why nothing can be. Raises OutOfReach."""
         try:
             return self._interpret(self._database, found, slot)
         except OutOfReach:
             raise
         except DicomferryError as error:
-            return Refusal(str(error))
+            return RunRefusal(str(error))
         except Exception as error:
             log.exception("a schedule's command broke", schedule=found.name)
-            return Refusal(f"unexpected {type(error).__name__}: {error}")
+            return RunRefusal(f"unexpected {type(error).__name__}: {error}")
 
 
 class Courier(threading.Thread):

@@ -13,7 +13,7 @@ import uuid
 from functools import partial
 
 from dicomferry.daemon.connections import RELEASE_SECONDS, Connections
-from dicomferry.daemon.places import Caller, Places
+from dicomferry.daemon.places import AssociationPlaces, Caller
 from dicomferry.daemon.port import take_port
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import disks, telemetry
@@ -28,11 +28,11 @@ from dicomferry.workers.attempts.pace import Paces, Slowed
 from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, Sink, Waits
 from dicomferry.workers.dimse.names import Names
 from dicomferry.workers.dimse.wire import associate_as_acceptor
-from dicomferry.workers.dimse.wire.associate_as_acceptor import Rejection, Request
+from dicomferry.workers.dimse.wire.associate_as_acceptor import AssociateRequest, Rejection
 from dicomferry.workers.dimse.wire.upper_layer import UpperLayer
 from dicomferry.workers.receiving import archive_check, archive_mark
 from dicomferry.workers.receiving.archive import OWN, Archive, Draft
-from dicomferry.workers.receiving.call_log import CallLog, Entry
+from dicomferry.workers.receiving.call_log import CallLog, OpenCall
 from dicomferry.workers.receiving.callers import Admission
 from dicomferry.workers.receiving.indexer import Indexer
 from dicomferry.workers.receiving.ingest import Ingest
@@ -67,7 +67,7 @@ class StorageScp:
         self._waits = waits
         self._calls = calls
         self._paces = paces
-        self.places = Places(lambda: self.most_associations, lambda: self.most_of_one)
+        self.places = AssociationPlaces(lambda: self.most_associations, lambda: self.most_of_one)
 
     @property
     def most_associations(self) -> int:
@@ -83,10 +83,10 @@ class StorageScp:
 
     def listen(self) -> Connections:
         """Take the port; what comes to it. Raises ConfigurationError."""
-        return Connections(take_port(self._settings), lambda sock, address: _Connection(self, sock, address))
+        return Connections(take_port(self._settings), lambda sock, address: _ArchiveConnection(self, sock, address))
 
 
-class _Connection:
+class _ArchiveConnection:
     """One connection: the `Service` of its acceptor, and what is logged of it."""
 
     def __init__(self, scp: StorageScp, sock: socket.socket, address: str) -> None:
@@ -95,7 +95,7 @@ class _Connection:
         self._token = uuid.uuid4().hex
         self._stores = 0
         self.caller = Caller("", address)
-        self._call: Entry | None = None
+        self._call: OpenCall | None = None
         self._spare: Draft | None = None
         self._layer = UpperLayer(sock, address, self._moved)
         self.acceptor = Acceptor(self._layer, self, scp._waits)
@@ -127,7 +127,7 @@ class _Connection:
         """Its place is needed for somebody else."""
         self.acceptor.end("it was idle, and its place was needed")
 
-    def admit(self, request: Request) -> Rejection | None:
+    def admit(self, request: AssociateRequest) -> Rejection | None:
         """Known callers, as long as there is a place."""
         caller = request.calling_ae_title
         scp = self._scp
@@ -193,7 +193,7 @@ class _Connection:
         if self._call is not None:
             self._call.moved = True
 
-    def prefer(self, request: Request) -> str | None:
+    def prefer(self, request: AssociateRequest) -> str | None:
         """The caller's remote decides, and whether something of it is under repair."""
         return self._scp._admission.prefer(request.calling_ae_title, self._address)
 
@@ -219,7 +219,7 @@ class _Connection:
         if self._stores and self._spare is None:
             self._spare = self._scp._archive.spare_draft()
 
-    def leave(self, request: Request) -> None:
+    def leave(self, request: AssociateRequest) -> None:
         """One place free."""
         self._scp.places.leave(self)
         if self._spare is not None:

@@ -14,7 +14,7 @@ import pytest
 from dicomferry.cli.frame.words import Document
 from dicomferry.cli.jobs import wait
 from dicomferry.cli.jobs.progress import PLAIN_EVERY, Bar, Plain
-from dicomferry.cli.jobs.wait import NO_WORKER, Watch
+from dicomferry.cli.jobs.wait import NO_WORKER, JobWait
 from dicomferry.models.record import presence
 from dicomferry.models.record.jobs import verbs
 from dicomferry.models.rules.errors import OutOfReach
@@ -70,7 +70,7 @@ class Bench:
         self.shown = Shown()
         self._documents: Iterator[Document | Exception] = iter(documents)
         self._workers = list(workers)
-        self.watch = Watch(
+        self.watch = JobWait(
             read=self._read,
             workers=lambda: self._workers.pop(0) if self._workers else 1,
             shown=self.shown,

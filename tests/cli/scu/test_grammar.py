@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomferry.cli.scu import grammar
-from dicomferry.cli.scu.grammar import LONG, OURS, NoHost, Word, parse_key
+from dicomferry.cli.scu.grammar import LONG, OURS, Argument, NoHost, parse_key
 from dicomferry.cli.scu.invocation import Invocation
-from dicomferry.cli.scu.messages import Refused
+from dicomferry.cli.scu.messages import CommandRefused
 
 
 def parsed(*argv: str) -> Invocation:
@@ -22,30 +22,30 @@ def parsed(*argv: str) -> Invocation:
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["--call", "X", "host"], [Word("call", "X", True), Word(None, "host")]),
-        (["--call=X"], [Word("call", "X", True)]),
-        (["--call="], [Word("call", "", True)]),
-        (["--call=a=b"], [Word("call", "a=b", True)]),
-        (["--cal", "X"], [Word("call", "X", True)]),
-        (["--call", "--echo"], [Word("call", "--echo", True)]),
-        (["--call", "--"], [Word("call", "--", True)]),
-        (["--ech"], [Word("echo", "", True)]),
-        (["--store"], [Word("store", "", True)]),
-        (["--study"], [Word("study", "", True)]),
-        (["--r"], [Word("recursive", "", True)]),
-        (["--c", "X"], [Word("call", "X", True)]),
-        (["-p11112"], [Word("port", "11112")]),
-        (["-p", "11112"], [Word("port", "11112")]),
-        (["-rVk10,10=A"], [Word("recursive"), Word("verbose"), Word("key", "10,10=A")]),
-        (["-k", "-x"], [Word("key", "-x")]),
-        (["-", "a"], [Word(None, "-"), Word(None, "a")]),
-        (["a", "--", "--echo", "-z", "--"], [Word(None, word) for word in ("a", "--echo", "-z", "--")]),
-        (["a", "-V", "b"], [Word(None, "a"), Word("verbose"), Word(None, "b")]),
-        (["--connect-timeout", "3"], [Word("connect-timeout", "3", True)]),
+        (["--call", "X", "host"], [Argument("call", "X", True), Argument(None, "host")]),
+        (["--call=X"], [Argument("call", "X", True)]),
+        (["--call="], [Argument("call", "", True)]),
+        (["--call=a=b"], [Argument("call", "a=b", True)]),
+        (["--cal", "X"], [Argument("call", "X", True)]),
+        (["--call", "--echo"], [Argument("call", "--echo", True)]),
+        (["--call", "--"], [Argument("call", "--", True)]),
+        (["--ech"], [Argument("echo", "", True)]),
+        (["--store"], [Argument("store", "", True)]),
+        (["--study"], [Argument("study", "", True)]),
+        (["--r"], [Argument("recursive", "", True)]),
+        (["--c", "X"], [Argument("call", "X", True)]),
+        (["-p11112"], [Argument("port", "11112")]),
+        (["-p", "11112"], [Argument("port", "11112")]),
+        (["-rVk10,10=A"], [Argument("recursive"), Argument("verbose"), Argument("key", "10,10=A")]),
+        (["-k", "-x"], [Argument("key", "-x")]),
+        (["-", "a"], [Argument(None, "-"), Argument(None, "a")]),
+        (["a", "--", "--echo", "-z", "--"], [Argument(None, word) for word in ("a", "--echo", "-z", "--")]),
+        (["a", "-V", "b"], [Argument(None, "a"), Argument("verbose"), Argument(None, "b")]),
+        (["--connect-timeout", "3"], [Argument("connect-timeout", "3", True)]),
         ([], []),
     ],
 )
-def test_words_are_read_as_getopt_long_reads_them(argv: list[str], expected: list[Word]) -> None:
+def test_words_are_read_as_getopt_long_reads_them(argv: list[str], expected: list[Argument]) -> None:
     """Unique beginnings, glued and separate values, clusters, `--`, and options behind positional words."""
     assert list(grammar.words(argv)) == expected
 
@@ -70,7 +70,7 @@ def test_words_are_read_as_getopt_long_reads_them(argv: list[str], expected: lis
 )
 def test_what_getopt_complains_of_is_refused_in_its_words(argv: list[str], complaint: str) -> None:
     """Nothing is guessed: a mistyped mode must not become an echo."""
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(CommandRefused) as refusal:
         parsed("host", *argv)
     assert str(refusal.value) == f"dicomferry scu: {complaint}"
 
@@ -85,7 +85,7 @@ def test_our_own_options_make_no_abbreviation_ambiguous(name: str, data: st.Data
     if len(known) == 1 or beginning in known:
         assert next(grammar.words(line)).option == (beginning if beginning in known else known[0])
     else:
-        with pytest.raises(Refused, match="ambiguous"):
+        with pytest.raises(CommandRefused, match="ambiguous"):
             list(grammar.words(line))
     assert not set(OURS) & set(LONG)
 
@@ -94,7 +94,7 @@ def test_our_own_options_make_no_abbreviation_ambiguous(name: str, data: st.Data
 @given(st.lists(st.text(max_size=12), max_size=8))
 def test_any_command_line_is_read_or_refused(argv: list[str]) -> None:
     """Nothing else is raised, whatever the words."""
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(CommandRefused):
         parsed(*argv)
 
 
@@ -130,7 +130,7 @@ def test_a_key_is_a_tag_and_a_value_as_it_was_typed(text: str, tag: int, value: 
 )  # fmt: skip
 def test_what_is_no_key_is_named(text: str) -> None:
     """With gdcmscu's words."""
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(CommandRefused) as refusal:
         parsed("host", "--key", text)
     assert str(refusal.value) == f"Could not read Tag: {text}"
 
@@ -150,9 +150,9 @@ def test_positional_words_are_host_port_and_files() -> None:
 def test_a_port_is_a_whole_number(port: str) -> None:
     """1 to 65535, wherever it stands."""
     for argv in (["host", "--", port], ["-H", "host", f"--port={port}"]):
-        with pytest.raises(Refused, match=r"^Problem with port number$"):
+        with pytest.raises(CommandRefused, match=r"^Problem with port number$"):
             parsed(*argv)
-    with pytest.raises(Refused, match=r"^Problem with port number$"):
+    with pytest.raises(CommandRefused, match=r"^Problem with port number$"):
         parsed("host", "104", "--move", f"--port-scp={port}")
     assert parsed("host", "104", "--find", f"--port-scp={port}").port_scp is None
 
@@ -162,7 +162,7 @@ def test_a_lone_file_beside_a_host_option_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.dcm"
     file.touch()
     for word in (str(file), str(tmp_path / "missing.dcm")):
-        with pytest.raises(Refused, match="-i"):
+        with pytest.raises(CommandRefused, match="-i"):
             parsed("--store", "-H", "host", "-p", "104", word)
 
 
@@ -204,7 +204,7 @@ def test_of_several_levels_and_roots_one_counts() -> None:
 def test_an_ae_title_that_none_can_have_is_refused(title: str) -> None:
     """PS3.5 6.2; one line that says what is wrong."""
     for option in ("--call", "--aetitle"):
-        with pytest.raises(Refused, match="AE title"):
+        with pytest.raises(CommandRefused, match="AE title"):
             parsed("host", option, title)
     assert parsed("host", "--call", "ABCDEFGHIJKLMNOP").called == "ABCDEFGHIJKLMNOP"
 
@@ -220,7 +220,7 @@ def test_the_last_output_counts() -> None:
 def test_limits_are_seconds(seconds: str) -> None:
     """Above 0, finite, at most a year."""
     for name in ("connect", "acse", "dimse"):
-        with pytest.raises(Refused, match=f"--{name}-timeout"):
+        with pytest.raises(CommandRefused, match=f"--{name}-timeout"):
             parsed("host", f"--{name}-timeout", seconds)
     timeouts = parsed("host", "--connect-timeout=1", "--acse-timeout=2", "--dimse-timeout=3").remote.timeouts
     assert (timeouts.connect, timeouts.acse, timeouts.first_answer, timeouts.progress) == (1, 2, 3, 3)
@@ -229,7 +229,7 @@ def test_limits_are_seconds(seconds: str) -> None:
 @pytest.mark.parametrize("root", ["", "abc", "1", "1.", ".1", "1..2", "01.2", "1.02", " 1.2", "1.2" * 30])
 def test_a_root_uid_that_is_none_is_refused(root: str) -> None:
     """GDCM_ROOT_UID has no other effect."""
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(CommandRefused) as refusal:
         grammar.check_root_uid({"GDCM_ROOT_UID": root})
     assert str(refusal.value) == f"specified Root UID is not valid: {root}"
 

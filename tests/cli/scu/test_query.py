@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomferry.cli.scu import grammar, locale, query
-from dicomferry.cli.scu.messages import Messages, Refused
+from dicomferry.cli.scu.messages import CommandRefused, Messages
 
 
 def elements(data: bytes) -> dict[str, bytes]:
@@ -115,7 +115,7 @@ def test_refusals_come_in_their_order(tmp_path: Path) -> None:
         ("--move --port-scp 1 --studyroot --patient -k 8,52=X", query.NOT_CONSTRUCTED),
         ("--find --studyroot --patient", query.NOT_CONSTRUCTED),
     ):
-        with pytest.raises(Refused, match=f"^{words}"):
+        with pytest.raises(CommandRefused, match=f"^{words}"):
             prepared(store + line)
         assert not file.exists()
     for line, words in (
@@ -126,7 +126,7 @@ def test_refusals_come_in_their_order(tmp_path: Path) -> None:
         ("--move --port-scp 1 --studyroot -k 10,20=P?1", "wildcard"),
         ("--get --studyroot -k 10,10=A*", "wildcard"),
     ):
-        with pytest.raises(Refused, match=words):
+        with pytest.raises(CommandRefused, match=words):
             prepared(store + line)
         assert file.exists()
         file.unlink()
@@ -139,7 +139,7 @@ def test_the_query_file_is_a_preamble_and_the_query(tmp_path: Path) -> None:
     made = prepared(f"--find --studyroot --store-query {file} -k 10,20=A")
     assert file.read_bytes() == bytes(128) + b"DICM" + made.identifier
     for path in (tmp_path, tmp_path / "missing" / "q.dcm"):
-        with pytest.raises(Refused, match=str(path)):
+        with pytest.raises(CommandRefused, match=str(path)):
             prepared(f"--find --studyroot --store-query {path}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dicomferry.cli.submit import request_file
-from dicomferry.cli.submit.request_file import Request, RequestFile
+from dicomferry.cli.submit.request_file import RequestFile, RequestRow
 from dicomferry.models.rules.errors import UsageError
 
 ACCESSION, PATIENT, STUDY, SERIES, DAY = "00080050", "00100020", "0020000D", "0020000E", "00080020"
@@ -30,8 +30,8 @@ def test_a_row_is_a_request_with_its_number(tmp_path: Path) -> None:
     """Rows count as a spreadsheet counts them, the heading being 1; blank ones are left out and counted."""
     found = read(tmp_path, "AccessionNumber,PatientID\nA1,P1\n,,\n\nA2,\n")
     assert found.requests == (
-        Request(2, ((ACCESSION, "A1"), (PATIENT, "P1")), ()),
-        Request(5, ((ACCESSION, "A2"),), ()),
+        RequestRow(2, ((ACCESSION, "A1"), (PATIENT, "P1")), ()),
+        RequestRow(5, ((ACCESSION, "A2"),), ()),
     )
 
 

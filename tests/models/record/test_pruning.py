@@ -16,7 +16,7 @@ from dicomferry.models.record.archive import index
 from dicomferry.models.record.jobs import matches
 from dicomferry.models.record.jobs import verbs as job_store
 from dicomferry.models.record.outbox import Channel
-from dicomferry.models.record.pruning import Numbers
+from dicomferry.models.record.pruning import Pruned
 from dicomferry.models.record.schedules import runs as run_store
 from dicomferry.models.record.schedules import verbs as schedule_store
 from dicomferry.models.record.schedules.runs import Order
@@ -44,14 +44,14 @@ DAY = 86_400.0
 OF_JOBS = (JobRow, ChunkRow, ItemRow, AttemptRow, EventRow, MatchRow, MoveRow, NotificationRow)
 
 
-def _steps(site: Site, days: float = 90, told_within: float = 0.0) -> Iterator[Numbers]:
+def _steps(site: Site, days: float = 90, told_within: float = 0.0) -> Iterator[Pruned]:
     return pruning.prune(site.database, pruning.age(site.database, days * DAY, told_within=told_within))
 
 
-def _prune(site: Site, days: float = 90, told_within: float = 0.0) -> Numbers:
+def _prune(site: Site, days: float = 90, told_within: float = 0.0) -> Pruned:
     """All of it; what was foretold is what went."""
     foretold = pruning.extent(site.database, pruning.age(site.database, days * DAY, told_within=told_within))
-    gone = sum(_steps(site, days, told_within), Numbers())
+    gone = sum(_steps(site, days, told_within), Pruned())
     assert gone == foretold
     return gone
 
@@ -79,7 +79,7 @@ def test_what_ended_long_ago_goes_with_all_that_was_written_of_it(site: Site) ->
     site.clock.move(91 * DAY)
     young = _done(site, 4)
     before = {job: site.events(job) for job in (lease, waits, young)}
-    assert _prune(site) == Numbers(jobs=2, items=10)
+    assert _prune(site) == Pruned(jobs=2, items=10)
     assert [job["id"] for job in jobs.listing(site.database)] == [young, waits, lease]
     assert {job: site.events(job) for job in (lease, waits, young)} == before
     assert [len(site.items(job)) for job in (lease, waits, young)] == [1, 0, 4]
@@ -110,7 +110,7 @@ def test_nothing_of_a_job_is_left(site: Site) -> None:
     job_store.cancel(site.database, last)
     site.finish(lease, decision=None)
     site.clock.move(91 * DAY)
-    assert _prune(site) == Numbers(jobs=3, items=2 + 1 + 3, matches=1)
+    assert _prune(site) == Pruned(jobs=3, items=2 + 1 + 3, matches=1)
     assert _number(site, *OF_JOBS) == [0] * len(OF_JOBS)
     assert site.echo() > last
     desk.submit("1")
@@ -146,7 +146,7 @@ def test_a_job_that_is_being_removed_is_gone_for_everyone(site: Site) -> None:
     desk.expect(lease, "1.1", "1.2")
     site.complete(lease, ItemState.FAILED, reason="not delivered")
     site.clock.move(91 * DAY)
-    assert list(islice(_steps(site), 1)) == [Numbers(items=3)]
+    assert list(islice(_steps(site), 1)) == [Pruned(items=3)]
     assert _number(site, JobRow) == [1]
     assert jobs.listing(site.database) == []
     assert jobs.counts(site.database)["failed"] == 0
@@ -162,7 +162,7 @@ def test_a_job_that_is_being_removed_is_gone_for_everyone(site: Site) -> None:
         with pytest.raises(NotFound):
             call()
     index.record(site.database, [came(1, "1.1")])
-    assert sum(_steps(site, days=1000), Numbers()) == Numbers(jobs=1)
+    assert sum(_steps(site, days=1000), Pruned()) == Pruned(jobs=1)
     assert _number(site, *OF_JOBS) == [0] * len(OF_JOBS)
 
 
@@ -175,7 +175,7 @@ def test_no_transaction_is_long(site: Site, monkeypatch: pytest.MonkeyPatch) -> 
     site.clock.move(91 * DAY)
     steps = list(_steps(site))
     assert max(step.items for step in steps) == 4 and max(step.jobs for step in steps) == 2
-    assert sum(steps, Numbers()) == Numbers(jobs=3, items=15)
+    assert sum(steps, Pruned()) == Pruned(jobs=3, items=15)
 
 
 def test_two_at_once_do_no_harm(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,11 +184,11 @@ def test_two_at_once_do_no_harm(site: Site, monkeypatch: pytest.MonkeyPatch) -> 
     for _ in range(4):
         _done(site, 20)
     site.clock.move(91 * DAY)
-    answers = together(*[lambda: sum(_steps(site), Numbers())] * 2)
-    gone = [one for one in answers if isinstance(one, Numbers)]
+    answers = together(*[lambda: sum(_steps(site), Pruned())] * 2)
+    gone = [one for one in answers if isinstance(one, Pruned)]
     assert len(gone) == 2, answers
     assert _number(site, *OF_JOBS) == [0] * len(OF_JOBS)
-    assert sum(gone, Numbers()).jobs == 4
+    assert sum(gone, Pruned()).jobs == 4
 
 
 def test_what_is_still_to_be_told_stays(site: Site) -> None:
@@ -240,7 +240,7 @@ def test_runs_of_schedules_go_as_jobs_do(site: Site) -> None:
     due = schedule_store.by_name(site.database, "hourly").next_due
     schedule_store.pause(site.database, "hourly")
     site.clock.move(91 * DAY)
-    assert _prune(site) == Numbers(jobs=3, items=3, runs=2)
+    assert _prune(site) == Pruned(jobs=3, items=3, runs=2)
     runs = schedules.show(site.database, "hourly")["runs"]
     assert [(run["job"], run["job_state"]) for run in runs] == [(last, None), (lease, "held")]
     assert schedule_store.by_name(site.database, "hourly").next_due == due
@@ -255,7 +255,7 @@ def test_a_schedule_that_was_removed_goes_with_its_last_run(site: Site) -> None:
     assert not _prune(site)
     assert _number(site, ScheduleRow) == [1]
     site.clock.move(91 * DAY)
-    assert _prune(site) == Numbers(jobs=1, items=1, runs=1)
+    assert _prune(site) == Pruned(jobs=1, items=1, runs=1)
     assert _number(site, ScheduleRow, RunRow) == [0, 0]
 
 

@@ -12,8 +12,8 @@ from dicomferry.models.record.remotes.governor import What
 from dicomferry.models.record.tables.archive import ArrivalRow
 from dicomferry.models.rules.pacing import BURST_SECONDS, Grant, Limits
 from dicomferry.workers.attempts import pace
-from dicomferry.workers.attempts.pace import AnswerPace, Paces, Places, Slowed
-from dicomferry.workers.dimse.acceptor import Answer
+from dicomferry.workers.attempts.pace import AnswerPace, Paces, PlacesInHand, Slowed
+from dicomferry.workers.dimse.acceptor import StatusReply
 from dicomferry.workers.dimse.names import Names
 from support import samples
 from support.inline import Inline
@@ -39,7 +39,7 @@ class Giver:
 def test_places_are_used_one_by_one() -> None:
     """At the limit's own pace, several of one transaction; who is late does not wait, and catches up."""
     giver = Giver(4)
-    places = Places(giver.take, clock=lambda: giver.now)
+    places = PlacesInHand(giver.take, clock=lambda: giver.now)
     assert [places.before("instances") for _ in range(4)] == pytest.approx([0.0, 0.1, 0.2, 0.3])
     assert giver.asked == [("instances", 1.0)]
     giver.now += 5.0
@@ -52,7 +52,7 @@ def test_places_are_used_one_by_one() -> None:
 def test_what_was_sent_is_paid_afterwards() -> None:
     """More than there is left is taken at once, and waited for."""
     giver = Giver(2)
-    places = Places(giver.take, clock=lambda: giver.now)
+    places = PlacesInHand(giver.take, clock=lambda: giver.now)
     assert places.after("size", 20.0) == pytest.approx(2.0)
     assert giver.asked == [("size", 20.0)]
     giver.now += 2.0
@@ -64,7 +64,7 @@ def test_what_was_sent_is_paid_afterwards() -> None:
 def test_no_limit_no_wait() -> None:
     """A limit that was taken away while somebody used it."""
     giver = Giver(0)
-    places = Places(giver.take, clock=lambda: giver.now)
+    places = PlacesInHand(giver.take, clock=lambda: giver.now)
     assert places.before("requests") == 0.0 and places.after("size", 1e9) == 0.0
 
 
@@ -75,9 +75,9 @@ class Sink:
     def take(self, spans: list[memoryview]) -> None:
         pass
 
-    def finish(self) -> Answer:
+    def finish(self) -> StatusReply:
         self.ended = True
-        return Answer(0)
+        return StatusReply(0)
 
     def discard(self) -> None:
         pass
@@ -98,7 +98,7 @@ def test_an_answer_waits_when_all_is_safe(tmp_path: Path, monkeypatch: pytest.Mo
         inner = Sink()
         sink = Slowed(inner, found.received)
         sink.take([memoryview(bytes(600)), memoryview(bytes(400))])
-        assert not inner.ended and sink.finish() == Answer(0)
+        assert not inner.ended and sink.finish() == StatusReply(0)
         assert slept == [pytest.approx(1.0, abs=0.1)]
         found.received(100_000)
         assert slept[1] == pace.MOST_ANSWER_SECONDS

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from dicomferry.models.rules.errors import AssociationAborted, DimseTimeout, ProtocolViolation
-from dicomferry.workers.dimse.acceptor import Answer, Waits
+from dicomferry.workers.dimse.acceptor import StatusReply, Waits
 from dicomferry.workers.dimse.wire.associate_as_acceptor import Rejection
 from support import caller as calls
 from support import scripted_peer as peer
@@ -268,11 +268,11 @@ def test_two_messages_sent_ahead(bay: Bay) -> None:
 
 def test_a_failure_is_answered_after_the_last_fragment(bay: Bay) -> None:
     """Status, comment and UIDs are in the answer, and the association goes on."""
-    bay.answer = Answer(0xA700, "disk is full")
+    bay.answer = StatusReply(0xA700, "disk is full")
     with association(bay.port) as caller:
         answer = caller.store("1.2.3", DATA)
         assert (answer.Status, answer.ErrorComment) == (0xA700, "disk is full")
-        bay.answer = Answer(0)
+        bay.answer = StatusReply(0)
         assert caller.store("1.2.4", DATA).Status == 0
 
 

@@ -16,7 +16,7 @@ from dicomferry.workers.dimse.echo import echo
 from dicomferry.workers.dimse.get import Gets
 from dicomferry.workers.dimse.reports import FAILED_SOP_INSTANCE_UID_LIST, Report, read_report
 from dicomferry.workers.dimse.requestor import Association, open_association
-from dicomferry.workers.dimse.wire.message import Assembler, Command
+from dicomferry.workers.dimse.wire.message import Assembler, CommandSet
 from support import samples
 from support import scripted_peer as peer
 from support.find_scp import identifier as encoded
@@ -196,7 +196,7 @@ def test_a_get_ends_with_its_status() -> None:
 @pytest.mark.parametrize("before", [False, True])
 def test_elements_of_other_groups_are_passed_over(before: bool) -> None:
     """PS3.7 6.3.1 allows group 0000 alone; other implementations read on as well."""
-    command = Command.decode(stray(peer.store_rsp_command(9, 0xB000), before=before))
+    command = CommandSet.decode(stray(peer.store_rsp_command(9, 0xB000), before=before))
     assert (command.number(0x0900), command.number(0x0120)) == (0xB000, 9)
     assert set(command.strays) == {0x00080000, FAILED_SOP_INSTANCE_UID_LIST}
 
@@ -212,7 +212,7 @@ def test_elements_of_other_groups_are_passed_over(before: bool) -> None:
 )
 def test_what_follows_the_command_and_cannot_be_read_is_passed_over(tail: bytes) -> None:
     """Group 0000 comes first, so that all that matters has been read by then."""
-    assert Command.decode(peer.store_rsp_command(9) + tail).number(0x0120) == 9
+    assert CommandSet.decode(peer.store_rsp_command(9) + tail).number(0x0120) == 9
 
 
 def test_a_get_with_the_failed_list_in_its_command_set(caplog: pytest.LogCaptureFixture) -> None:
@@ -230,7 +230,7 @@ def test_a_get_with_the_failed_list_in_its_command_set(caplog: pytest.LogCapture
 
 def test_the_list_in_the_data_set_counts() -> None:
     """Where both are there, the lawful one is believed."""
-    command = Command.decode(stray(peer.store_rsp_command(9, 0xB000)))
+    command = CommandSet.decode(stray(peer.store_rsp_command(9, 0xB000)))
     data = encoded(FailedSOPInstanceUIDList=["1.7"])
     assert read_report(command, 0xB000, data, "1.2.840.10008.1.2").failed_uids == ("1.7",)
 

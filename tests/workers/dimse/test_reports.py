@@ -12,11 +12,11 @@ from dicomferry.models.rules.errors import AssociationAborted, ContextNotAccepte
 from dicomferry.models.rules.query import get_model
 from dicomferry.models.rules.target import Target
 from dicomferry.workers.dimse import get, move, storage_classes
-from dicomferry.workers.dimse.acceptor import Answer, Incoming
+from dicomferry.workers.dimse.acceptor import Incoming, StatusReply
 from dicomferry.workers.dimse.get import Gets
 from dicomferry.workers.dimse.reports import Report
 from dicomferry.workers.dimse.storage_classes import SYNTAXES
-from dicomferry.workers.dimse.wire.associate_as_acceptor import Asked, negotiate
+from dicomferry.workers.dimse.wire.associate_as_acceptor import ProposedContext, negotiate
 from dicomferry.workers.dimse.wire.contexts import EXPLICIT_LE, IMPLICIT_LE, MOST_PROPOSALS, UNCOMPRESSED
 from support import scripted_peer as peer
 from support.find_scp import identifier
@@ -134,7 +134,7 @@ class Kept:
     """A place for an instance, in memory."""
 
     def __init__(self, status: int = 0, comment: str = "") -> None:
-        self.answer = Answer(status, comment)
+        self.answer = StatusReply(status, comment)
         self.data = b""
         self.incoming: list[Incoming] = []
 
@@ -146,7 +146,7 @@ class Kept:
     def take(self, spans: list[memoryview]) -> None:
         self.data += b"".join(spans)
 
-    def finish(self) -> Answer:
+    def finish(self) -> StatusReply:
         return self.answer
 
     def discard(self) -> None:
@@ -284,7 +284,11 @@ def test_what_is_preferred_of_a_remote_narrows_what_a_get_proposes(prefer: str |
 def test_only_plain_syntaxes_are_accepted_of_what_came_ill_encoded() -> None:
     """A context that has none of them is refused for its transfer syntaxes (PS3.8 9.3.3.2, result 4)."""
     rle, mr = "1.2.840.10008.1.2.5", "1.2.840.10008.5.1.4.1.1.4"
-    asked = (Asked(1, mr, (rle,)), Asked(3, mr, (rle, IMPLICIT_LE)), Asked(5, mr, (EXPLICIT_LE,)))
+    asked = (
+        ProposedContext(1, mr, (rle,)),
+        ProposedContext(3, mr, (rle, IMPLICIT_LE)),
+        ProposedContext(5, mr, (EXPLICIT_LE,)),
+    )
     answers = negotiate(asked, "plain")
     assert [(one.result, one.transfer_syntax) for one in answers if one.accepted] == [
         (0, IMPLICIT_LE),

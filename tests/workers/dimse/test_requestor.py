@@ -23,7 +23,7 @@ from dicomferry.models.rules.remote import Remote
 from dicomferry.workers.dimse.requestor import Association, open_association
 from dicomferry.workers.dimse.wire import associate_items, message
 from dicomferry.workers.dimse.wire.contexts import Proposal
-from dicomferry.workers.dimse.wire.message import Command, number_value
+from dicomferry.workers.dimse.wire.message import CommandSet, number_value
 from support import scripted_peer as peer
 from support.scripted_peer import ScriptedPeer, expect, opening, send
 
@@ -37,7 +37,7 @@ ENDING = [expect(peer.RELEASE_RQ), send(peer.release_pdu(peer.RELEASE_RP)), peer
 def _ask(association: Association, field: int = message.C_ECHO_RSP, seconds: float = peer.PATIENCE) -> int:
     """Send a C-ECHO-RQ by hand and read its answer."""
     message_id = association.next_message_id()
-    command = Command(
+    command = CommandSet(
         {
             message.AFFECTED_SOP_CLASS_UID: message.text_value(VERIFICATION),
             message.COMMAND_FIELD: number_value(message.C_ECHO_RQ),

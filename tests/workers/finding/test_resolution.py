@@ -22,7 +22,7 @@ from dicomferry.models.rules.retry import Next, Policy, decide_chunk
 from dicomferry.workers.attempts.fault import Fault
 from dicomferry.workers.dimse import identifier
 from dicomferry.workers.dimse.find import Match
-from dicomferry.workers.dimse.identifier import Answer
+from dicomferry.workers.dimse.identifier import DecodedIdentifier
 from dicomferry.workers.finding.resolution import Resolved, nobodys_value, resolve
 from support import find_scp, samples
 from support.qr_catalogue import Catalogue
@@ -59,7 +59,7 @@ class Archive:
         self.queries: list[Query] = []
         self.taken: list[int] = []
 
-    def ask(self, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
+    def ask(self, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, DecodedIdentifier]]:
         self.queries.append((str(level), dict(keys)))
         self.taken.append(0)
         for elements in self.list_(str(level), dict(keys)):

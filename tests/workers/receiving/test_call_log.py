@@ -12,7 +12,7 @@ from dicomferry.models.record.archive import calls as call_store
 from dicomferry.models.record.archive.calls import MOST_UIDS, Call
 from dicomferry.models.record.database import Database
 from dicomferry.models.rules.errors import OutOfReach
-from dicomferry.workers.dimse.acceptor import Answer, Incoming
+from dicomferry.workers.dimse.acceptor import Incoming, StatusReply
 from dicomferry.workers.receiving import call_log
 from dicomferry.workers.receiving.call_log import CallLog, Refusals
 from support.installation import until
@@ -35,10 +35,10 @@ class Came(Incoming):
         self.originator_message_id = message_id
 
 
-FULL = Answer(0xA700, "disk is full to its reserve")
+FULL = StatusReply(0xA700, "disk is full to its reserve")
 
 
-def begin(log: CallLog, association: str, calling: str = "PACS") -> call_log.Entry:
+def begin(log: CallLog, association: str, calling: str = "PACS") -> call_log.OpenCall:
     return log.begin(association, calling=calling, called="FERRY", address="10.0.0.1", refused=())
 
 
@@ -47,7 +47,7 @@ def test_refusals_are_put_together() -> None:
     found = Refusals()
     for number in range(MOST_UIDS + 5):
         found.add(Came(f"1.{number}", "FERRY", 7), FULL)
-    found.add(Came("2.1"), Answer(0xA900, "differs"))
+    found.add(Came("2.1"), StatusReply(0xA900, "differs"))
     first, second = found.all()
     assert (first.number, len(first.uids), first.originator_message_id) == (MOST_UIDS + 5, MOST_UIDS, 7)
     assert (second.status, second.why, second.uids, second.originator_ae_title) == (0xA900, "differs", ("2.1",), None)

@@ -123,10 +123,10 @@ def test_a_silent_database_keeps_nobody_waiting(open_door: OpenDoor, database: S
 
 def test_what_is_read_is_read_after_it_was_asked_for(open_door: OpenDoor) -> None:
     """A repair that has begun just before an association is seen at that association."""
-    repaired: list[book.Sender] = []
+    repaired: list[book.CallerIdentity] = []
     door = open_door(repairing=lambda _: list(repaired))
     usual = door.prefer("PACS", "10.0.0.1")
-    repaired.append(book.Sender("PACS", "10.0.0.1", (), None, 1))
+    repaired.append(book.CallerIdentity("PACS", "10.0.0.1", (), None, 1))
     assert door.prefer("PACS", "10.0.0.1") == associate_as_acceptor.opposite(usual) != usual
     assert door.prefer("OTHER", "10.0.0.2") == usual
 

@@ -15,7 +15,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicomferry.workers.dimse.acceptor import Answer
+from dicomferry.workers.dimse.acceptor import StatusReply
 from dicomferry.workers.dimse.wire.associate_items import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomferry.workers.files.same_instance import Relation
 from dicomferry.workers.receiving import archive_check
@@ -39,7 +39,7 @@ UID = samples.uid("sop")
 def test_the_file_is_what_came(site: Site, size: int) -> None:
     """The data set byte for byte behind our own meta group, at the place that its UIDs give."""
     data = encoded()
-    assert site.receive(data, UID, size=size) == Answer(0)
+    assert site.receive(data, UID, size=size) == StatusReply(0)
     assert site.files == [f"{samples.uid('study')}/{samples.uid('series')}/{UID}.dcm"]
     assert data_of(site.only) == data
     meta = dcmread(site.only).file_meta
@@ -62,7 +62,7 @@ MAKERS: list[Callable[[Path], Any]] = [
 def test_every_encoding_is_found_its_place(site: Site, tmp_path: Path, make: Callable[[Path], Any]) -> None:
     """Implicit, explicit, big endian, deflated, encapsulated: the UIDs come from the data set itself."""
     sample = make(tmp_path / "x.dcm")
-    assert site.receive_file(sample.path) == Answer(0)
+    assert site.receive_file(sample.path) == StatusReply(0)
     assert site.files == [f"{sample.study_instance_uid}/{sample.series_instance_uid}/{sample.sop_instance_uid}.dcm"]
     assert data_of(site.only) == data_of(sample.path)
     (row,) = site.looked_at
@@ -75,7 +75,7 @@ def test_every_encoding_is_found_its_place(site: Site, tmp_path: Path, make: Cal
 
 def test_an_unknown_syntax_is_read_as_explicit(site: Site) -> None:
     """A private one of tomorrow: kept under its own transfer syntax UID."""
-    assert site.receive(encoded(), UID, "1.2.3.4.5") == Answer(0)
+    assert site.receive(encoded(), UID, "1.2.3.4.5") == StatusReply(0)
     assert dcmread(site.only, force=True, stop_before_pixels=True).file_meta.TransferSyntaxUID == "1.2.3.4.5"
     assert site.files[0].startswith(samples.uid("study"))
 
@@ -86,7 +86,7 @@ def test_uids_far_behind_are_found(site: Site) -> None:
     item.ReferencedSOPInstanceUID = "1.2.3"
     item.TextValue = "x" * 600_000
     data = encoded(ReferencedImageSequence=[item])
-    assert site.receive(data, UID, size=10_000) == Answer(0)
+    assert site.receive(data, UID, size=10_000) == StatusReply(0)
     assert site.files[0].startswith(samples.uid("study"))
     assert data_of(site.only) == data
 
@@ -96,7 +96,7 @@ def test_uids_far_behind_are_found(site: Site) -> None:
 )
 def test_what_cannot_be_read_is_kept_and_flagged(site: Site, data: bytes) -> None:
     """Under the command's UID: it is not ours to judge."""
-    assert site.receive(data, UID) == Answer(0)
+    assert site.receive(data, UID) == StatusReply(0)
     assert site.files == [f"_no_study/_no_series/{UID}.dcm"]
     assert site.only.read_bytes().endswith(data)
     (row,) = site.looked_at
@@ -113,7 +113,7 @@ def test_a_command_that_names_another_instance(site: Site, uid: str, sop_class: 
 def test_padding_of_a_uid_does_not_count(site: Site) -> None:
     """Trailing NUL and blanks are no part of a UID; the data set keeps them."""
     data = encoded(SOPInstanceUID="1.2.3").replace(b"UI\x06\x001.2.3\0", b"UI\x06\x001.2.3 ")
-    assert site.receive(data, "1.2.3") == Answer(0)
+    assert site.receive(data, "1.2.3") == StatusReply(0)
     assert b"1.2.3 " in site.only.read_bytes()
 
 
@@ -142,7 +142,7 @@ def test_a_transfer_syntax_that_no_row_could_name(site: Site) -> None:
 @pytest.mark.parametrize("uid", ["1.02.3", "1.2.A-b", "1" * 65, "2.25." + "9" * 100, "-1", ".1.2"])
 def test_an_odd_uid_is_kept_and_flagged(site: Site, uid: str) -> None:
     """Leading zeros, letters, over 64 characters: in use, so they are taken; never repaired."""
-    assert site.receive(encoded(SOPInstanceUID=uid), uid) == Answer(0)
+    assert site.receive(encoded(SOPInstanceUID=uid), uid) == StatusReply(0)
     (row,) = site.looked_at
     assert row.flaw == "odd uid" and row.sop_instance_uid == uid
     assert site.only.parent.parent.parent == site.archive.root
@@ -158,7 +158,7 @@ def outcomes(site: Site) -> list[str]:
 def test_the_same_again(site: Site) -> None:
     """Equal bytes: success, kept once, and both arrivals are on record."""
     for _ in range(2):
-        assert site.receive(encoded(), UID) == Answer(0)
+        assert site.receive(encoded(), UID) == StatusReply(0)
     assert len(site.files) == 1
     assert outcomes(site) == ["stored", "duplicate"]
     assert site.waiting[0].path == site.waiting[1].path
@@ -167,14 +167,14 @@ def test_the_same_again(site: Site) -> None:
 @pytest.mark.parametrize("syntax", [IMPLICIT, BIG_ENDIAN, EXPLICIT])
 def test_the_same_in_another_encoding(site: Site, syntax: str) -> None:
     """Equal elements apart from encoding, group lengths and padding: kept once."""
-    assert site.receive(encoded(), UID) == Answer(0)
+    assert site.receive(encoded(), UID) == StatusReply(0)
     ds = samples.dataset(size=16)
     if syntax == BIG_ENDIAN:
         ds.PixelData = b"".join(ds.PixelData[i : i + 2][::-1] for i in range(0, len(ds.PixelData), 2))
     data = samples.encoded(ds, syntax)
     if syntax == EXPLICIT:
         data += struct.pack("<HH2s2xL", 0xFFFC, 0xFFFC, b"OB", 10) + bytes(10)
-    assert site.receive(data, UID, syntax) == Answer(0)
+    assert site.receive(data, UID, syntax) == StatusReply(0)
     assert len(site.files) == 1
     assert outcomes(site) == ["stored", "duplicate"]
 
@@ -183,9 +183,9 @@ def test_the_same_in_another_encoding(site: Site, syntax: str) -> None:
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
 def test_another_content_under_one_uid(site: Site, change: dict[str, object], syntax: str) -> None:
     """A conflict: both are kept, each once."""
-    assert site.receive(encoded(), UID) == Answer(0)
+    assert site.receive(encoded(), UID) == StatusReply(0)
     for _ in range(2):
-        assert site.receive(encoded(syntax, **change), UID, syntax) == Answer(0)
+        assert site.receive(encoded(syntax, **change), UID, syntax) == StatusReply(0)
     assert [Path(path).name for path in site.files] == [f"{UID}.dcm", f"{UID}~2.dcm"]
     assert outcomes(site) == ["stored", "conflict", "duplicate"]
     assert [row.relation for row in site.waiting[:2]] == ["first", "conflict"]
@@ -203,7 +203,7 @@ def test_ever_new_contents_under_one_uid_do_not_get_dearer(site: Site) -> None:
     site.ingest = partial(Counted, tuning=Tuning(most_parsed=2))
     names = [f"Other^{number}" for number in range(5)]
     for name in (*names, names[-1]):
-        assert site.receive(encoded(PatientName=name), UID) == Answer(0)
+        assert site.receive(encoded(PatientName=name), UID) == StatusReply(0)
     assert outcomes(site) == ["stored", "conflict", "conflict", "conflict", "conflict", "duplicate"]
     # None, one, then two comparisons each.
     assert parsed.count(True) == 0 + 1 + 2 + 2 + 2 + 2
@@ -212,13 +212,13 @@ def test_ever_new_contents_under_one_uid_do_not_get_dearer(site: Site) -> None:
 def test_another_transfer_syntax_of_the_same(site: Site, tmp_path: Path) -> None:
     """Compressed beside uncompressed: an alternate, not a conflict; both are kept."""
     sample = samples.rle(tmp_path / "rle.dcm")
-    assert site.receive_file(sample.path) == Answer(0)
+    assert site.receive_file(sample.path) == StatusReply(0)
     ds = Dataset()
     ds.update(dcmread(sample.path))
     ds.PixelData = bytes(ds.Rows * ds.Columns * 2)
     ds["PixelData"].is_undefined_length = False
     plain = samples.write(tmp_path / "plain.dcm", ds)
-    assert site.receive_file(plain.path) == Answer(0)
+    assert site.receive_file(plain.path) == StatusReply(0)
     assert outcomes(site) == ["stored", "alternate"]
     assert len(site.files) == 2
 
@@ -239,18 +239,18 @@ def test_a_disk_that_fails(site: Site, monkeypatch: pytest.MonkeyPatch, call: st
     monkeypatch.undo()
     assert site.archive.drafts() == [] and site.waiting == []
     assert [path for path in site.files if data_of(site.archive.root / path) != encoded()] == []
-    assert site.receive(encoded(), UID) == Answer(0)
+    assert site.receive(encoded(), UID) == StatusReply(0)
 
 
 @pytest.mark.parametrize("make", [lambda path: path.symlink_to("nowhere"), os.mkfifo, Path.mkdir])
 def test_a_name_that_is_taken_by_no_file(site: Site, make: Callable[[Path], object]) -> None:
     """A link, a pipe or a folder in a file's place is left alone and never followed: the instance lies beside it."""
-    assert site.receive(encoded(), UID) == Answer(0)
+    assert site.receive(encoded(), UID) == StatusReply(0)
     taken = site.only
     taken.unlink()
     make(taken)
     before = taken.lstat()
-    assert site.receive(encoded(), UID) == Answer(0)
+    assert site.receive(encoded(), UID) == StatusReply(0)
     assert outcomes(site) == ["stored", "conflict"]
     assert data_of(taken.with_name(f"{UID}~2.dcm")) == encoded()
     assert (taken.lstat().st_ino, taken.lstat().st_mode) == (before.st_ino, before.st_mode)
@@ -259,14 +259,14 @@ def test_a_name_that_is_taken_by_no_file(site: Site, make: Callable[[Path], obje
 def test_a_folder_that_was_renamed_while_it_was_held_open(site: Site) -> None:
     """Success is said of a file that lies where its path says: nothing strays into the folder's new name."""
     series = samples.uid("series")
-    assert site.receive(encoded(SOPInstanceUID="1.2.1"), "1.2.1") == Answer(0)
+    assert site.receive(encoded(SOPInstanceUID="1.2.1"), "1.2.1") == StatusReply(0)
     study = site.only.parents[1]
     study.rename(study.with_name("moved"))
-    assert site.receive(encoded(SOPInstanceUID="1.2.2"), "1.2.2") == Answer(0)
+    assert site.receive(encoded(SOPInstanceUID="1.2.2"), "1.2.2") == StatusReply(0)
     assert (study / series / "1.2.2.dcm").is_file()
     assert [path.name for path in (study.with_name("moved") / series).iterdir()] == ["1.2.1.dcm"]
     # The one that went with the folder is no reason to throw the next one away.
-    assert site.receive(encoded(SOPInstanceUID="1.2.1"), "1.2.1") == Answer(0)
+    assert site.receive(encoded(SOPInstanceUID="1.2.1"), "1.2.1") == StatusReply(0)
     assert (study / series / "1.2.1.dcm").is_file()
     assert outcomes(site) == ["stored"] * 3
 
@@ -331,14 +331,14 @@ def test_an_archive_out_of_reach(site: Site) -> None:
     site.archive.root.rmdir()
     away.rename(site.archive.root)
     assert site.archive._nameless
-    assert site.receive(encoded(), UID) == Answer(0)
+    assert site.receive(encoded(), UID) == StatusReply(0)
     assert data_of(site.only) == encoded()
 
 
 def test_below_the_reserve(site: Site) -> None:
     """A700 before a byte is written."""
     site.archive.reserve_bytes = 1 << 62
-    assert site.receive(encoded(), UID) == Answer(0xA700, "disk is full to its reserve")
+    assert site.receive(encoded(), UID) == StatusReply(0xA700, "disk is full to its reserve")
     assert site.files == []
 
 
@@ -357,7 +357,7 @@ def test_the_reserve_is_reached_under_way(site: Site) -> None:
 def test_too_many_wait_for_their_rows(tmp_path: Path) -> None:
     """With the database away for long, A700 rather than memory without end."""
     site = Site(tmp_path, most_waiting=1)
-    assert site.receive(encoded(), UID) == Answer(0)
+    assert site.receive(encoded(), UID) == StatusReply(0)
     assert site.receive(encoded(), UID).status == 0xA700
 
 
@@ -368,7 +368,7 @@ def test_a_draft_that_was_there_before(site: Site) -> None:
     inode = os.fstat(spare.fd).st_ino
     sink = site.sink(UID, spare=spare)
     sink.take([memoryview(encoded())])
-    assert sink.finish() == Answer(0)
+    assert sink.finish() == StatusReply(0)
     assert site.only.stat().st_ino == inode and spare.fd == -1
 
     site.archive.reserve_bytes = 1 << 62
@@ -397,7 +397,7 @@ def test_the_end_of_an_association_is_no_time_to_wait(tmp_path: Path) -> None:
     site = Site(tmp_path, batch_seconds=3600.0, still_seconds=3600.0)
     site.indexer.start()
     uid = "1.2.1"
-    assert site.receive(encoded(SOPInstanceUID=uid), uid) == Answer(0)
+    assert site.receive(encoded(SOPInstanceUID=uid), uid) == StatusReply(0)
     site.indexer.hurry()
     until(lambda: [row.sop_instance_uid for row in site.rows] == [uid], "its row is written")
     assert site.indexer.close(30)
@@ -409,7 +409,7 @@ def test_rows_follow_when_the_database_is_back(site: Site) -> None:
     site.indexer.start()
     for number in range(5):
         uid = f"1.2.{number + 1}"
-        assert site.receive(encoded(SOPInstanceUID=uid), uid) == Answer(0)
+        assert site.receive(encoded(SOPInstanceUID=uid), uid) == StatusReply(0)
     journal = Journal(site.archive.root / OWN / "journal")
     assert journal.read() == [f"{samples.uid('study')}/{samples.uid('series')}"]
     site.away = False

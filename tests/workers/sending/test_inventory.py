@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dicomferry.models.rules.state import ItemState
 from dicomferry.workers.files.part10 import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Header, open_file
 from dicomferry.workers.sending import inventory as module
-from dicomferry.workers.sending.inventory import Cut, Found, inventory, same_content
+from dicomferry.workers.sending.inventory import Cut, InventoryEntry, inventory, same_content
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 JPEG = "1.2.840.10008.1.2.4.50"
@@ -51,15 +51,15 @@ def fill(root: Path, *names: str) -> None:
         path.write_bytes(instance(f"1.2.{number + 1}"))
 
 
-def walk(*roots: Path, recursive: bool = True, after: bytes | None = None) -> list[Found]:
+def walk(*roots: Path, recursive: bool = True, after: bytes | None = None) -> list[InventoryEntry]:
     return list(inventory([os.fsencode(root) for root in roots], recursive=recursive, after=after))
 
 
-def names(found: list[Found], root: Path) -> list[str]:
+def names(found: list[InventoryEntry], root: Path) -> list[str]:
     return [os.fsdecode(each.path).removeprefix(f"{root}/") for each in found]
 
 
-def only(found: list[Found]) -> Found:
+def only(found: list[InventoryEntry]) -> InventoryEntry:
     assert len(found) == 1
     return found[0]
 
@@ -311,12 +311,12 @@ def test_resume_anywhere(
         assert [each.path for each in rest] == whole[place + 1 :]
 
 
-def pending(number: int, size: int = 1000, sop_class: str = MR, syntax: str = JPEG) -> Found:
+def pending(number: int, size: int = 1000, sop_class: str = MR, syntax: str = JPEG) -> InventoryEntry:
     header = Header(sop_class, f"1.2.{number}", syntax, None, None, 400)
-    return Found(b"/%d" % number, size, 0, ItemState.PENDING, None, None, header)
+    return InventoryEntry(b"/%d" % number, size, 0, ItemState.PENDING, None, None, header)
 
 
-def sizes(stream: list[Found]) -> list[int]:
+def sizes(stream: list[InventoryEntry]) -> list[int]:
     """How a planner would cut the stream: instances per chunk."""
     cut, counts = Cut(), []
     for found in stream:
@@ -348,7 +348,7 @@ def test_cut_refuses_what_does_not_fit() -> None:
     with pytest.raises(ValueError):
         cut.add(pending(2))
     with pytest.raises(ValueError):
-        Cut().add(Found(b"/x", 0, 0, ItemState.FAILED, "unreadable", None, None))
+        Cut().add(InventoryEntry(b"/x", 0, 0, ItemState.FAILED, "unreadable", None, None))
 
 
 @pytest.fixture

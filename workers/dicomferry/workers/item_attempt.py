@@ -46,11 +46,11 @@ log = telemetry.logger(__name__)
 def run(environment: Environment, lease: Lease, heart: Heartbeat, remote: Remote) -> None:
     """Try what is pending of a chunk, and end the attempt. Raises LeaseLost, OutOfReach."""
     pace = remote.pace if lease.kind == "store" and isinstance(remote.pace, AttemptPace) else None
-    _Attempt(environment, lease, heart, pace).run(remote)
+    _ItemAttempt(environment, lease, heart, pace).run(remote)
 
 
 @dataclass
-class _Attempt:
+class _ItemAttempt:
     """One try of a chunk that speaks to a remote."""
 
     environment: Environment

@@ -121,7 +121,7 @@ class Lazy:
     help: str
 
 
-class Root(Group):
+class RootGroup(Group):
     """The command `dicomferry`: its commands are imported one by one, and whatever goes wrong ends in one line.
 
     `elsewhere` are words that people try here, and where they are commands.

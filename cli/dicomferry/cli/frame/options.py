@@ -29,7 +29,7 @@ _UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _OLDEST = 100 * 365 * 86_400.0
 
 
-class Word(TextType):
+class Utf8(TextType):
     """Text that can be written down: the bytes of an argument have to be UTF-8."""
 
     name = "text"
@@ -44,7 +44,7 @@ class Word(TextType):
         return text
 
 
-class Label(Word):
+class Label(Utf8):
     """A note that still fits a table."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -84,7 +84,7 @@ class Seconds(click.FloatRange):
         return seconds
 
 
-class Age(click.ParamType):  # type: ignore[type-arg]
+class AgeParam(click.ParamType):  # type: ignore[type-arg]
     """How long ago, with its unit: 90d, 12h, 30m; as seconds."""
 
     name = "age"
@@ -137,7 +137,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         return size
 
 
-class RemoteType(Word):
+class RemoteType(Utf8):
     """A name from the address book, or AET@host:port."""
 
     name = "remote"
@@ -149,7 +149,7 @@ class RemoteType(Word):
         return completers.remotes(ctx, incomplete)
 
 
-class JobType(Word):
+class JobType(Utf8):
     """A job id, or `last`."""
 
     name = "job"

@@ -83,11 +83,11 @@ def filter_options(function: _F) -> _F:
                 type=Since(),
                 help="Submitted or ended since: yesterday, 12h, 2d, 2026-11-22.",
             ),
-            click.option("--label", metavar="TEXT", type=options.Word(), help="With this label; * is any text."),
+            click.option("--label", metavar="TEXT", type=options.Utf8(), help="With this label; * is any text."),
             click.option(
                 "--reason",
                 metavar="WORD",
-                type=options.Word(),
+                type=options.Utf8(),
                 help="For this reason, of the job or of one of its items; timeout: any of these.",
             ),
         )

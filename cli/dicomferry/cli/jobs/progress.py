@@ -43,7 +43,7 @@ def display() -> Display:
     return Bar() if sys.stderr.isatty() else Plain()
 
 
-class Pace:
+class Speed:
     """How fast items end, over the last seconds."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Plain:
         self._clock = clock
         self._last_at = clock()
         self._last: tuple[object, ...] | None = None
-        self._pace = Pace()
+        self._pace = Speed()
 
     def say(self, text: str) -> None:
         """One line."""
@@ -140,7 +140,7 @@ class Bar:
             transient=True,
         )
         self._task = self._progress.add_task("", total=None, name="", text="")
-        self._pace = Pace()
+        self._pace = Speed()
 
     def say(self, text: str) -> None:
         """One line above the bar."""

@@ -13,7 +13,7 @@ from dicomferry.models.rules.errors import UsageError
 
 if TYPE_CHECKING:
     from dicomferry.models.record.database import Database
-    from dicomferry.models.record.pruning import Age, Numbers
+    from dicomferry.models.record.pruning import Age, Pruned
     from dicomferry.models.settings import Settings
 
 _TOLD_EVERY = 5.0
@@ -23,7 +23,7 @@ _WORTH_TELLING = 1 << 20
 
 @click.command(cls=Command)
 @click.option(
-    "--older-than", metavar="AGE", required=True, type=options.Age(), help="What ended longer ago: 90d, 12h, 30m."
+    "--older-than", metavar="AGE", required=True, type=options.AgeParam(), help="What ended longer ago: 90d, 12h, 30m."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would go, and leave it.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -65,10 +65,10 @@ def prune(older_than: float, dry_run: bool, yes: bool, vacuum: bool) -> None:
         _give_back(database, vacuum)
 
 
-def _remove(database: Database, old: Age, found: Numbers) -> Numbers:
+def _remove(database: Database, old: Age, found: Pruned) -> Pruned:
     from dicomferry.models.record import pruning
 
-    done = pruning.Numbers()
+    done = pruning.Pruned()
     began = told = time.monotonic()
     for step in pruning.prune(database, old):
         done += step
@@ -82,7 +82,7 @@ def _remove(database: Database, old: Age, found: Numbers) -> Numbers:
     return done
 
 
-def _words(found: Numbers) -> str:
+def _words(found: Pruned) -> str:
     parts = [words.plural(found.jobs, "job"), words.plural(found.items, "item")]
     if found.matches:
         parts.append(words.matches(found.matches))

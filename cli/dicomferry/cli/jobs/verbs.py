@@ -122,7 +122,7 @@ def _release(settings: Settings, database: Database, job_id: int) -> str:
 
 @click.command(cls=Command)
 @click.argument("jobs", metavar="ID...", nargs=-1, required=True, type=options.JobType())
-@click.option("--reason", metavar="TEXT", required=True, type=options.Word(), help="Why it is good as it is.")
+@click.option("--reason", metavar="TEXT", required=True, type=options.Utf8(), help="Why it is good as it is.")
 @click.option("--json", "as_json", is_flag=True, help="Print the job as JSON; of several, a list.")
 def accept(jobs: tuple[str, ...], reason: str, as_json: bool) -> None:
     """Close jobs that ended incomplete or failed as they are.

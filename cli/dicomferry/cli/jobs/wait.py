@@ -43,7 +43,7 @@ def _pauses() -> Iterator[float]:
 
 
 @dataclass(kw_only=True)
-class Watch:
+class JobWait:
     """One wait. `read` gives the job's document, `workers` how many worker roles are alive."""
 
     read: Callable[[], Document]
@@ -139,7 +139,7 @@ def follow(
     jobs.show(database, job_id)  # no such job: said before anything is drawn
     try:
         with display() as shown:
-            job = Watch(
+            job = JobWait(
                 read=lambda: jobs.show(database, job_id),
                 workers=lambda: workers_alive(database),
                 shown=shown,

@@ -12,7 +12,7 @@ import click
 from dicomferry.cli.frame import options, render, words
 from dicomferry.cli.frame.command_classes import Group, note
 from dicomferry.cli.frame.layout import Column
-from dicomferry.cli.frame.options import Word
+from dicomferry.cli.frame.options import Utf8
 from dicomferry.cli.frame.render import Row
 from dicomferry.cli.remotes import state
 from dicomferry.models.rules import remote as grammar
@@ -41,18 +41,18 @@ _SYNTAX = re.compile(r"explicit|implicit|compressed|[0-9.]{5,64}")
 def _remote_options(function: _F) -> _F:
     """All that an address book knows of a remote beside its address. An empty text or 0 s: the default again."""
     listed = (
-        click.option("--calling", metavar="AET", type=Word(), help="How this remote knows us (else ae_title)."),
+        click.option("--calling", metavar="AET", type=Utf8(), help="How this remote knows us (else ae_title)."),
         click.option(
-            "--store", metavar="AET@HOST:PORT", type=Word(), help="Where its storage SCP is, if it is another."
+            "--store", metavar="AET@HOST:PORT", type=Utf8(), help="Where its storage SCP is, if it is another."
         ),
         click.option(
             "--also-from",
             metavar="AET|CIDR",
             multiple=True,
-            type=Word(),
+            type=Utf8(),
             help="Other AE titles or addresses that send for it; may be given several times.",
         ),
-        click.option("--charset", metavar="CS", type=Word(), help="Its Specific Character Set, such as ISO_IR 100."),
+        click.option("--charset", metavar="CS", type=Utf8(), help="Its Specific Character Set, such as ISO_IR 100."),
         click.option("--max-associations", metavar="N", type=options.Number(0), help="At once, at most (else 4)."),
         click.option("--max-moves", metavar="N", type=options.Number(0), help="Moves at once, at most (else 1)."),
         click.option(
@@ -70,22 +70,22 @@ def _remote_options(function: _F) -> _F:
         click.option(
             "--window",
             metavar="HOURS",
-            type=Word(),
+            type=Utf8(),
             help='When it may be used, such as "mon-fri 22:00-06:00, sat-sun 00:00-24:00" (else always).',
         ),
-        click.option("--window-tz", metavar="ZONE", type=Word(), help="Time zone of the window (else this machine's)."),
+        click.option("--window-tz", metavar="ZONE", type=Utf8(), help="Time zone of the window (else this machine's)."),
         click.option(
             "--holiday",
             metavar="DATE",
             multiple=True,
-            type=Word(),
+            type=Utf8(),
             help="A day that has the hours of `holiday`, else of Sunday; may be given several times, all of them anew.",
         ),
         click.option(
             "--blackout",
             metavar="FROM/UNTIL",
             multiple=True,
-            type=Word(),
+            type=Utf8(),
             help="A time at which it is left alone, as in 2026-12-01T10:00/2026-12-01T14:00; like --holiday.",
         ),
         click.option("--max-uids", metavar="N", type=options.Number(0), help="UIDs in a request, at most (else 100)."),
@@ -103,26 +103,26 @@ def _remote_options(function: _F) -> _F:
         click.option(
             "--prefer-syntax",
             metavar="SYNTAX",
-            type=Word(),
+            type=Utf8(),
             help="What to take of several transfer syntaxes: explicit, implicit, compressed, or a UID.",
         ),
         click.option(
             "--quirk",
             metavar="ANSWER=RULE",
             multiple=True,
-            type=Word(),
+            type=Utf8(),
             help="What an answer means here, such as 'store 0xA700=final' or 'reject 1/1/7=away'; several times.",
         ),
         click.option(
             "--trust-answers",
             metavar="KEY[,KEY]",
-            type=Word(),
+            type=Utf8(),
             help="Keys whose answers are taken though they do not tell whether they have what was asked for.",
         ),
         click.option(
             "--coerces",
             metavar="LEVELS",
-            type=Word(),
+            type=Utf8(),
             help="UIDs that its files carry otherwise than it lists them: study, series, study,series or none.",
         ),
         click.option("--connect", metavar="S", type=options.Seconds(), help="Seconds for the TCP connection."),
@@ -218,8 +218,8 @@ def remote() -> None:
 
 
 @remote.command()
-@click.argument("name", metavar="NAME", type=Word())
-@click.argument("address", metavar="AET@HOST:PORT", type=Word())
+@click.argument("name", metavar="NAME", type=Utf8())
+@click.argument("address", metavar="AET@HOST:PORT", type=Utf8())
 @_remote_options
 def add(name: str, address: str, no_probe: bool, **given: Any) -> None:
     """Add a remote, then test the connection.
@@ -246,7 +246,7 @@ def add(name: str, address: str, no_probe: bool, **given: Any) -> None:
 
 @remote.command("set")
 @click.argument("name", metavar="NAME", type=options.RemoteType())
-@click.argument("address", metavar="[AET@HOST:PORT]", required=False, type=Word())
+@click.argument("address", metavar="[AET@HOST:PORT]", required=False, type=Utf8())
 @_remote_options
 def set_(name: str, address: str | None, no_probe: bool, **given: Any) -> None:
     """Change what is given of a remote, then test the connection.

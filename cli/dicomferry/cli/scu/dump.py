@@ -47,7 +47,7 @@ _COUNTS = frozenset([1, 2, 3, 4, 5, 6, 8, 9, 16, 24, 32])
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _DictionaryEntry:
     """What the data dictionary says of a tag. `vr` is empty for a tag that is not in it."""
 
     vr: str
@@ -56,20 +56,20 @@ class _Entry:
 
 
 @lru_cache(maxsize=4096)
-def _entry(tag: int) -> _Entry:
+def _entry(tag: int) -> _DictionaryEntry:
     from pydicom.datadict import dictionary_description, dictionary_VM, dictionary_VR
 
     if not tag & 0xFFFF:
-        return _Entry("UL", "1", "Generic Group Length")
+        return _DictionaryEntry("UL", "1", "Generic Group Length")
     if tag >> 16 & 1:
         if 0x10 <= tag & 0xFFFF <= 0xFF:
-            return _Entry("LO", "1", "Private Creator")
+            return _DictionaryEntry("LO", "1", "Private Creator")
     else:
         try:
-            return _Entry(dictionary_VR(tag), dictionary_VM(tag), dictionary_description(tag))
+            return _DictionaryEntry(dictionary_VR(tag), dictionary_VM(tag), dictionary_description(tag))
         except KeyError:
             pass
-    return _Entry("", "?", "GDCM:UNKNOWN")
+    return _DictionaryEntry("", "?", "GDCM:UNKNOWN")
 
 
 def text(data: bytes, charset: str) -> str:
@@ -99,7 +99,7 @@ def _lines(data: bytes, at: int, end: int, charset: CharacterSet, depth: int) ->
         if group & 1 and element <= 0xFF and raw.strip(b" \0"):
             creators.add(tag)
         if not entry.vr and group & 1 and group << 16 | element >> 8 not in creators:
-            entry = _Entry("", "?", "Private Element With Empty Private Creator")
+            entry = _DictionaryEntry("", "?", "Private Element With Empty Private Creator")
         yield _line(indent, tag, entry, raw, charset)
 
 
@@ -145,18 +145,18 @@ def _start(indent: str, tag: int, vr: str) -> str:
     return f"{indent}({tag >> 16:04x},{tag & 0xFFFF:04x}) ??" + (f" ({vr})" if vr else "")
 
 
-def _rest(text: str, length: str, entry: _Entry, count: str) -> str:
+def _rest(text: str, length: str, entry: _DictionaryEntry, count: str) -> str:
     return f"{text:<{_WIDTH}}{'':{_GAP}} # {length},{entry.vm}{count} {entry.name}"
 
 
-def _sequence_line(indent: str, tag: int, entry: _Entry, length: int) -> str:
+def _sequence_line(indent: str, tag: int, entry: _DictionaryEntry, length: int) -> str:
     start = _start(indent, tag, "SQ")
     if length == UNDEFINED:
         return _rest(f"{start} (Sequence with undefined length)", "u/l", entry, "")
     return _rest(start if length else f"{start} (Sequence with defined length)", str(length), entry, "")
 
 
-def _line(indent: str, tag: int, entry: _Entry, raw: bytes, charset: CharacterSet) -> str:
+def _line(indent: str, tag: int, entry: _DictionaryEntry, raw: bytes, charset: CharacterSet) -> str:
     length = f"{len(raw)} ({len(raw) + 1})" if len(raw) % 2 else str(len(raw))
     shown, count = _value(entry.vr, raw, charset) if raw else ("(no value)", None)
     vr = entry.vr + _CHOSEN.get(entry.vr, "")

@@ -7,11 +7,11 @@ from dataclasses import replace
 from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import Messages
-from dicomferry.cli.scu.output_files import Output
+from dicomferry.cli.scu.output_files import OutputFolder
 from dicomferry.cli.scu.progress import Progress
 from dicomferry.cli.scu.query import Query, prepare
 from dicomferry.cli.scu.recording import keeping
-from dicomferry.cli.scu.retrieving import DONE, SOME_FAILED, Ended, describe, follow_or_cancel, judge
+from dicomferry.cli.scu.retrieving import DONE, SOME_FAILED, RetrieveEnd, describe, follow_or_cancel, judge
 from dicomferry.workers.dimse.get import Gets, proposals_for
 from dicomferry.workers.dimse.requestor import open_with
 from dicomferry.workers.dimse.wire.contexts import IMPLICIT_LE, Proposal
@@ -29,7 +29,7 @@ def run(invocation: Invocation, say: Messages) -> int:
     query = prepare(invocation, say)
     describe(invocation, query, say)
     progress = Progress(say, doing="receiving", quiet=invocation.verbose or invocation.debug)
-    output = Output(invocation.output, invocation.called, progress)
+    output = OutputFolder(invocation.output, invocation.called, progress)
     output.prepare()
     try:
         with keeping(invocation, say) as journal:
@@ -44,7 +44,7 @@ def run(invocation: Invocation, say: Messages) -> int:
     return int(say.failed)
 
 
-def _get_all(invocation: Invocation, query: Query, output: Output, progress: Progress) -> tuple[Ended, int]:
+def _get_all(invocation: Invocation, query: Query, output: OutputFolder, progress: Progress) -> tuple[RetrieveEnd, int]:
     """Ask as often as that brings more: how it ended, and how many instances came. Raises DimseError."""
     ended = _get(invocation, query, output, progress, 0)
     for part in range(1, MOST_ROUNDS):
@@ -56,13 +56,13 @@ def _get_all(invocation: Invocation, query: Query, output: Output, progress: Pro
         came = len(output.files)
         if came >= there and ended.final.status in (DONE, SOME_FAILED):
             # What failed one time came another time.
-            return Ended(replace(ended.final, status=DONE, failed_uids=()), there, 0), came
+            return RetrieveEnd(replace(ended.final, status=DONE, failed_uids=()), there, 0), came
         if came == before:
             break
     return ended, output.stored
 
 
-def _get(invocation: Invocation, query: Query, output: Output, progress: Progress, part: int) -> Ended:
+def _get(invocation: Invocation, query: Query, output: OutputFolder, progress: Progress, part: int) -> RetrieveEnd:
     """One C-GET on an association of its own. Raises DimseError."""
     assert invocation.root is not None
     proposals = [Proposal(query.get_model, (IMPLICIT_LE,)), *proposals_for(query.get_model, (), part)[1:]]

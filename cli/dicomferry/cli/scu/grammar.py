@@ -9,8 +9,16 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Literal, NamedTuple
 
-from dicomferry.cli.scu.invocation import ACSE_SECONDS, CONNECT_SECONDS, DIMSE_SECONDS, Invocation, Level, Mode, Root
-from dicomferry.cli.scu.messages import Refused
+from dicomferry.cli.scu.invocation import (
+    ACSE_SECONDS,
+    CONNECT_SECONDS,
+    DIMSE_SECONDS,
+    Invocation,
+    Level,
+    Mode,
+    RootWord,
+)
+from dicomferry.cli.scu.messages import CommandRefused
 from dicomferry.models.rules.errors import UsageError
 from dicomferry.models.rules.remote import LONGEST, check_ae_title
 from dicomferry.models.rules.uid import is_lawful
@@ -87,7 +95,7 @@ _KEY = re.compile(
 Information = Literal["version", "help", "queryhelp"]
 
 
-class Word(NamedTuple):
+class Argument(NamedTuple):
     """One thing that the command line says: an option (its long name), or with `option` None a positional word."""
 
     option: str | None
@@ -95,33 +103,33 @@ class Word(NamedTuple):
     is_long: bool = False
 
 
-def words(argv: Sequence[str]) -> Iterator[Word]:
+def words(argv: Sequence[str]) -> Iterator[Argument]:
     """The command line word by word, as GNU getopt_long reads it; raises Refused where it complains."""
     rest = iter(argv)
     for text in rest:
         if text == "--":
-            yield from (Word(None, word) for word in rest)
+            yield from (Argument(None, word) for word in rest)
         elif text.startswith("--"):
             yield _long(text[2:], rest)
         elif text.startswith("-") and text != "-":
             yield from _cluster(text[1:], rest)
         else:
-            yield Word(None, text)
+            yield Argument(None, text)
 
 
-def _long(text: str, rest: Iterator[str]) -> Word:
+def _long(text: str, rest: Iterator[str]) -> Argument:
     typed, equals, value = text.partition("=")
     name = _whole_name(typed, text)
     if not _takes_argument(name):
         if equals:
             raise _complaint(f"option '--{name}' doesn't allow an argument")
-        return Word(name, is_long=True)
+        return Argument(name, is_long=True)
     if not equals:
         try:
             value = next(rest)
         except StopIteration:
             raise _complaint(f"option '--{name}' requires an argument") from None
-    return Word(name, value, is_long=True)
+    return Argument(name, value, is_long=True)
 
 
 def _takes_argument(name: str) -> bool:
@@ -140,7 +148,7 @@ def _whole_name(typed: str, text: str) -> str:
     return found[0]
 
 
-def _cluster(letters: str, rest: Iterator[str]) -> Iterator[Word]:
+def _cluster(letters: str, rest: Iterator[str]) -> Iterator[Argument]:
     """Short options behind one dash; the first that takes an argument takes what is left, or the next word."""
     while letters:
         letter, letters = letters[0], letters[1:]
@@ -148,24 +156,24 @@ def _cluster(letters: str, rest: Iterator[str]) -> Iterator[Word]:
         if name is None:
             raise _complaint(f"invalid option -- '{letter}'")
         if not LONG[name]:
-            yield Word(name)
+            yield Argument(name)
             continue
         if not letters:
             try:
                 letters = next(rest)
             except StopIteration:
                 raise _complaint(f"option requires an argument -- '{letter}'") from None
-        yield Word(name, letters)
+        yield Argument(name, letters)
         return
 
 
-def _complaint(text: str) -> Refused:
+def _complaint(text: str) -> CommandRefused:
     """In getopt's words, which begin with the program's name."""
-    return Refused(f"dicomferry scu: {text}")
+    return CommandRefused(f"dicomferry scu: {text}")
 
 
 @dataclass
-class Line:
+class ParsedLine:
     """A command line that getopt has nothing against: its flags, the last value of each option, and what repeats."""
 
     flags: set[str] = field(default_factory=set)
@@ -182,14 +190,14 @@ class Line:
         return next((kind for kind in kinds if kind in self.flags), None)
 
     @property
-    def root(self) -> Root | None:
+    def root(self) -> RootWord | None:
         """The information model; patient root wins."""
         return "patient" if "patientroot" in self.flags else "study" if "studyroot" in self.flags else None
 
 
-def read(argv: Sequence[str]) -> Line:
+def read(argv: Sequence[str]) -> ParsedLine:
     """The command line sorted; raises Refused for the first word that cannot be, a key included."""
-    line = Line()
+    line = ParsedLine()
     for option, value, is_long in words(argv):
         if option is None:
             line.positional.append(value)
@@ -210,7 +218,7 @@ def parse_key(text: str) -> tuple[int, bytes]:
     """(tag, value as it was typed) of `GROUP,ELEMENT[=VALUE]`; raises Refused."""
     found = _KEY.fullmatch(text)
     if not found:
-        raise Refused(f"Could not read Tag: {text}")
+        raise CommandRefused(f"Could not read Tag: {text}")
     return int(found["group"], 16) << 16 | int(found["element"], 16), os.fsencode(found["value"] or "")
 
 
@@ -218,14 +226,14 @@ def check_root_uid(environ: Mapping[str, str]) -> None:
     """Raises Refused for a GDCM_ROOT_UID that is no UID's root; it has no effect otherwise."""
     root = environ.get("GDCM_ROOT_UID")
     if root is not None and not is_lawful(root):
-        raise Refused(f"specified Root UID is not valid: {root}")
+        raise CommandRefused(f"specified Root UID is not valid: {root}")
 
 
-class NoHost(Refused):
+class NoHost(CommandRefused):
     """No host was given; the help goes to standard output."""
 
 
-def invocation(line: Line) -> Invocation:
+def invocation(line: ParsedLine) -> Invocation:
     """What is to be done; raises Refused where that makes no sense, NoHost where nobody is to be asked."""
     host, port, files = _positionals(line)
     flags, values = line.flags, line.values
@@ -262,13 +270,13 @@ def invocation(line: Line) -> Invocation:
     )
 
 
-def _positionals(line: Line) -> tuple[str, str, list[str]]:
+def _positionals(line: ParsedLine) -> tuple[str, str, list[str]]:
     """Host, port, files: the positional words override -H and -p."""
     host = line.values.get("hostname", "")
     port = line.values.get("port", str(DEFAULT_PORT))
     match line.positional:
         case [word] if host and (os.path.lexists(word) or os.sep in word):
-            raise Refused(f"{word} would be the host, because a single word overrides -H: name files with -i")
+            raise CommandRefused(f"{word} would be the host, because a single word overrides -H: name files with -i")
         case [word]:
             host = word
         case [word, number, *files]:
@@ -285,7 +293,7 @@ def _host(text: str) -> str:
 def parse_port(text: str) -> int:
     """A TCP port, 1 to 65535, and nothing around it; raises Refused."""
     if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= 65535:
-        raise Refused(PORT_PROBLEM)
+        raise CommandRefused(PORT_PROBLEM)
     return int(text)
 
 
@@ -293,7 +301,7 @@ def _title(text: str) -> str:
     try:
         return check_ae_title(text)
     except UsageError as error:
-        raise Refused(str(error)) from None
+        raise CommandRefused(str(error)) from None
 
 
 def _seconds(values: Mapping[str, str], option: str, default: float) -> float:
@@ -302,5 +310,5 @@ def _seconds(values: Mapping[str, str], option: str, default: float) -> float:
     except ValueError:
         seconds = 0.0
     if not (isfinite(seconds) and 0 < seconds <= LONGEST):
-        raise Refused(f"--{option} {values[option]}: seconds are a number above 0, and at most a year")
+        raise CommandRefused(f"--{option} {values[option]}: seconds are a number above 0, and at most a year")
     return seconds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dicomferry.cli.scu.invocation import ACSE_SECONDS, CONNECT_SECONDS, DIMSE_SECONDS, Root
+from dicomferry.cli.scu.invocation import ACSE_SECONDS, CONNECT_SECONDS, DIMSE_SECONDS, RootWord
 from dicomferry.cli.scu.locale import Characters
 
 _HELP = f"""\
@@ -53,13 +53,13 @@ General Options:
 Exit status: 0 all done, 1 anything else, 130 interrupted.
 """
 
-_QUERY_HELP: dict[Root, str] = {
+_QUERY_HELP: dict[RootWord, str] = {
     "patient": "Patient Root: query levels patient, study, series and image; one that is given brings the unique keys\n"
     "of the levels above it: 10,20 (patient), 20,d (study), 20,e (series).\n",
     "study": "Study Root: query levels study, series and image; one that is given brings the unique keys of the\n"
     "levels above it: 20,d (study), 20,e (series).\n",
 }
-_OTHER: dict[Root, Root] = {"patient": "study", "study": "patient"}
+_OTHER: dict[RootWord, RootWord] = {"patient": "study", "study": "patient"}
 
 
 def help_text(characters: Characters) -> str:
@@ -71,7 +71,7 @@ def help_text(characters: Characters) -> str:
     )
 
 
-def query_help(root: Root | None) -> str:
+def query_help(root: RootWord | None) -> str:
     """The page of --queryhelp for the information model that was named."""
     shown = root or "study"
     other = _OTHER[shown]

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from dicomferry.models.rules.state import ItemState
 from dicomferry.workers.dimse.local_instance import LocalInstance
 from dicomferry.workers.files.part10 import Header
-from dicomferry.workers.sending.inventory import Found, inventory
+from dicomferry.workers.sending.inventory import InventoryEntry, inventory
 
 
 @dataclass(frozen=True)
-class File:
+class InputFile:
     """One file: `shown` is its path as it was typed, as far as it was; `header` is None where it cannot be sent, for
     the reason that `why` gives in words, and `detail` in more of them. A folder that lies in itself has no `why`.
     """
@@ -42,13 +42,13 @@ class File:
         )
 
 
-def files(names: Sequence[str], *, recursive: bool) -> Iterator[File]:
+def files(names: Sequence[str], *, recursive: bool) -> Iterator[InputFile]:
     """Each file once for each time that it is named. Of a folder the names are sorted, and hidden ones left out."""
     for name in names:
         typed = os.fsencode(name)
         if not typed:
             # Made a path, it would be the current folder.
-            yield File("''", b"", 0, 0, None, "vanished", "an empty name", "vanished: an empty name")
+            yield InputFile("''", b"", 0, 0, None, "vanished", "an empty name", "vanished: an empty name")
             continue
         root = _rooted(typed)
         for found in inventory([root], recursive=recursive, hidden=False):
@@ -62,8 +62,8 @@ def _rooted(typed: bytes) -> bytes:
     return b"/" + b"/".join(part for part in parts if part not in (b"", b"."))
 
 
-def _file(found: Found) -> File:
+def _file(found: InventoryEntry) -> InputFile:
     why = None
     if found.state is not ItemState.PENDING and found.reason != "link loop":
         why = ": ".join(filter(None, (found.reason, found.detail)))
-    return File("", found.path, found.size, found.mtime_ns, found.header, found.reason, found.detail, why)
+    return InputFile("", found.path, found.size, found.mtime_ns, found.header, found.reason, found.detail, why)

@@ -9,7 +9,7 @@ from dicomferry.models.rules.remote import Remote, Timeouts, host_and_port
 
 Mode = Literal["echo", "store", "find", "move", "get"]
 Level = Literal["patient", "study", "series", "image"]
-Root = Literal["patient", "study"]
+RootWord = Literal["patient", "study"]
 
 # Silence of the peer, in seconds; no more than a minute, because scripts wrap the command in `timeout`.
 CONNECT_SECONDS = 10.0
@@ -39,7 +39,7 @@ class Invocation:
     calling: str = "GDCMSCU"
     called: str = "ANY-SCP"
     level: Level | None = None
-    root: Root | None = None
+    root: RootWord | None = None
     worklist: bool = False
     keys: tuple[tuple[int, bytes], ...] = ()
     files: tuple[str, ...] = ()

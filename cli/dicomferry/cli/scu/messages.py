@@ -11,7 +11,7 @@ from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.models.rules.errors import AssociationRejected
 
 
-class Refused(Exception):
+class CommandRefused(Exception):
     """The command cannot go on; its text is the one line on standard error. It exits with 1."""
 
 

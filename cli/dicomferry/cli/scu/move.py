@@ -7,12 +7,12 @@ import time
 from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import MAX_PDU, Invocation
 from dicomferry.cli.scu.messages import Messages
-from dicomferry.cli.scu.output_files import Output
+from dicomferry.cli.scu.output_files import OutputFolder
 from dicomferry.cli.scu.progress import Progress
 from dicomferry.cli.scu.query import Query, prepare
 from dicomferry.cli.scu.receiver import Receiver
 from dicomferry.cli.scu.recording import keeping
-from dicomferry.cli.scu.retrieving import Ended, describe, follow_or_cancel, judge
+from dicomferry.cli.scu.retrieving import RetrieveEnd, describe, follow_or_cancel, judge
 from dicomferry.workers.dimse.move import Move
 from dicomferry.workers.dimse.requestor import open_with
 from dicomferry.workers.dimse.wire.contexts import IMPLICIT_LE, Proposal
@@ -31,7 +31,7 @@ def run(invocation: Invocation, say: Messages) -> int:
     describe(invocation, query, say)
     assert invocation.port_scp is not None
     progress = Progress(say, doing="receiving", quiet=invocation.verbose or invocation.debug)
-    output = Output(invocation.output, invocation.called, progress)
+    output = OutputFolder(invocation.output, invocation.called, progress)
     output.prepare()
     try:
         with keeping(invocation, say) as journal:
@@ -48,7 +48,7 @@ def run(invocation: Invocation, say: Messages) -> int:
     return int(say.failed)
 
 
-def _move(invocation: Invocation, query: Query, receiver: Receiver, progress: Progress) -> Ended:
+def _move(invocation: Invocation, query: Query, receiver: Receiver, progress: Progress) -> RetrieveEnd:
     """Ask for it and wait for the last answer. Raises DimseError."""
     # gdcmscu offers C-FIND as well, and some archives expect both.
     proposals = [Proposal(model, (IMPLICIT_LE,)) for model in (query.find_model, query.move_model)]
@@ -64,7 +64,7 @@ def _move(invocation: Invocation, query: Query, receiver: Receiver, progress: Pr
         return follow_or_cancel(asked, lambda: receiver.moved, association.peer, invocation, progress)
 
 
-def _await(receiver: Receiver, output: Output, sent: int, quiet: float, progress: Progress) -> None:
+def _await(receiver: Receiver, output: OutputFolder, sent: int, quiet: float, progress: Progress) -> None:
     """Until as many have come as were sent, or nothing comes for `quiet` seconds."""
     last, since = receiver.moved, time.monotonic()
     while output.stored + output.refused < sent or receiver.is_busy:

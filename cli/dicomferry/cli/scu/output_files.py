@@ -9,9 +9,9 @@ import tempfile
 import threading
 import uuid
 
-from dicomferry.cli.scu.messages import Refused
+from dicomferry.cli.scu.messages import CommandRefused
 from dicomferry.cli.scu.progress import Progress
-from dicomferry.workers.dimse.acceptor import Answer, Incoming
+from dicomferry.workers.dimse.acceptor import Incoming, StatusReply
 from dicomferry.workers.receiving.archive import SUFFIX, Draft, component
 from dicomferry.workers.receiving.reception import SUCCESS, Intake
 
@@ -19,7 +19,7 @@ MOST_AS_NAME = 64
 """Characters of a UID that is the name of its file (PS3.5 9.1); of a longer one the name is a hash."""
 
 
-class Output:
+class OutputFolder:
     """The folder for what is received, and what has come so far; any thread may use it.
 
     `source_ae_title` is written into each file as its source.
@@ -47,9 +47,9 @@ class Output:
                 pass
             self._fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileExistsError:
-            raise Refused(f"output folder {self.folder}: not a folder") from None
+            raise CommandRefused(f"output folder {self.folder}: not a folder") from None
         except OSError as error:
-            raise Refused(f"output folder {self.folder}: {(error.strerror or str(error)).lower()}") from None
+            raise CommandRefused(f"output folder {self.folder}: {(error.strerror or str(error)).lower()}") from None
 
     def close(self) -> None:
         """Let go of the folder, and leave nothing behind that is not whole."""
@@ -91,7 +91,7 @@ class Output:
             self.files[uid] = path
         self._progress.received(path, draft.size)
 
-    def refuse(self, uid: str, answer: Answer) -> None:
+    def refuse(self, uid: str, answer: StatusReply) -> None:
         """Say that an instance is not kept."""
         with self._lock:
             self.refused += 1
@@ -117,19 +117,19 @@ class Output:
 class ReceivedFile(Intake):
     """One C-STORE that becomes a file of its own."""
 
-    def __init__(self, output: Output, incoming: Incoming, source_ae_title: str) -> None:
+    def __init__(self, output: OutputFolder, incoming: Incoming, source_ae_title: str) -> None:
         self._output = output
         super().__init__(incoming, source_ae_title)
 
     def _new_draft(self) -> Draft:
         return self._output.draft()
 
-    def _publish(self, draft: Draft) -> Answer:
+    def _publish(self, draft: Draft) -> StatusReply:
         self._output.publish(draft, self._incoming.sop_instance_uid)
         self.discard()
-        return Answer(SUCCESS)
+        return StatusReply(SUCCESS)
 
-    def _refused(self, answer: Answer) -> None:
+    def _refused(self, answer: StatusReply) -> None:
         self._output.refuse(self._incoming.sop_instance_uid, answer)
 
     def _trouble(self, error: OSError) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicomferry.cli.scu import locale
-from dicomferry.cli.scu.invocation import Invocation, Level, Root
-from dicomferry.cli.scu.messages import Messages, Refused
+from dicomferry.cli.scu.invocation import Invocation, Level, RootWord
+from dicomferry.cli.scu.messages import CommandRefused, Messages
 from dicomferry.models.rules.query import CHARACTER_SET, LEVEL, UNIQUE, find_model, get_model, move_model
 from dicomferry.workers.dimse.identifier import vr_of
 
@@ -17,7 +17,7 @@ NO_PORT_SCP = "Need to set explicitly port number for SCP association --port-scp
 NOT_CONSTRUCTED = "Query construction failed."
 NOT_VALID = "You have not constructed a valid find query. Please try again."
 
-_LEVELS: Mapping[Root, tuple[Level, ...]] = {
+_LEVELS: Mapping[RootWord, tuple[Level, ...]] = {
     "patient": ("patient", "study", "series", "image"),
     "study": ("study", "series", "image"),
 }
@@ -51,25 +51,25 @@ def prepare(invocation: Invocation, say: Messages, environ: Mapping[str, str] | 
     root = invocation.root
     if root is None:
         say.error("name the information model: --patientroot or --studyroot")
-        raise Refused(f"{invocation.mode.capitalize()} failed. Give --patientroot or --studyroot.")
+        raise CommandRefused(f"{invocation.mode.capitalize()} failed. Give --patientroot or --studyroot.")
     if invocation.mode == "move" and invocation.port_scp is None:
-        raise Refused(NO_PORT_SCP)
+        raise CommandRefused(NO_PORT_SCP)
     level = invocation.level or "study"
     if level not in _LEVELS[root]:
         say.error("Study Root has no patient level: --patientroot, or another level")
-        raise Refused(NOT_CONSTRUCTED)
+        raise CommandRefused(NOT_CONSTRUCTED)
     identifier = encode([*invocation.keys, *added(root, level)], charset)
     if invocation.store_query is not None:
         _write(invocation.store_query, identifier)
     named = next((value for tag, value in invocation.keys if tag == LEVEL), None)
     if named is not None and _padded(LEVEL, named) not in {_level_value(level) for level in _LEVELS[root]}:
-        raise Refused(NOT_VALID)
+        raise CommandRefused(NOT_VALID)
     if invocation.mode != "find":
         _refuse_wildcards(invocation)
     return Query(identifier, charset, find_model(root), move_model(root), get_model(root))
 
 
-def added(root: Root, level: Level) -> list[tuple[int, bytes]]:
+def added(root: RootWord, level: Level) -> list[tuple[int, bytes]]:
     """What goes along unless it was given: the level, and the unique keys of the levels above it, to be returned."""
     levels = _LEVELS[root]
     above = levels[: levels.index(level)]
@@ -111,7 +111,7 @@ def _refuse_wildcards(invocation: Invocation) -> None:
     for tag, value in invocation.keys:
         if b"*" in value or b"?" in value:
             shown = value.decode("utf-8", "backslashreplace")
-            raise Refused(
+            raise CommandRefused(
                 f"wildcard in key {tag >> 16:04x},{tag & 0xFFFF:04x}={shown}: a {invocation.mode} could fetch the "
                 "whole archive; find what is wanted first"
             )
@@ -123,4 +123,4 @@ def _write(path: str, identifier: bytes) -> None:
         Path(path).write_bytes(bytes(128) + b"DICM" + identifier)
     except (OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or str(error)).lower()
-        raise Refused(f"query file {path} cannot be written: {why}") from None
+        raise CommandRefused(f"query file {path} cannot be written: {why}") from None

@@ -11,12 +11,12 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from dicomferry.cli.scu.messages import Refused
-from dicomferry.cli.scu.output_files import Output, ReceivedFile
+from dicomferry.cli.scu.messages import CommandRefused
+from dicomferry.cli.scu.output_files import OutputFolder, ReceivedFile
 from dicomferry.daemon.connections import Connections
 from dicomferry.models.rules.errors import DimseError
 from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, Waits
-from dicomferry.workers.dimse.wire.associate_as_acceptor import Rejection, Request
+from dicomferry.workers.dimse.wire.associate_as_acceptor import AssociateRequest, Rejection
 from dicomferry.workers.dimse.wire.upper_layer import UpperLayer
 
 GOODBYE_SECONDS = 1.0
@@ -31,11 +31,11 @@ class Receiver:
     `moved` counts what came on them, in reads; it grows as long as something comes.
     """
 
-    def __init__(self, port: int, output: Output, seconds: float) -> None:
+    def __init__(self, port: int, output: OutputFolder, seconds: float) -> None:
         self._port = port
         self._output = output
         self.waits = Waits(acse=seconds, idle=FOR_EVER, progress=seconds)
-        self._stop = _Stop()
+        self._stop = _StopRequest()
         self._connections: Connections | None = None
         self._accepting = threading.Thread(target=self._accept, name="receiver", daemon=True)
         self.moved = 0
@@ -47,8 +47,8 @@ class Receiver:
             listener = _listen(self._port)
         except OSError as error:
             why = os.strerror(error.errno or 0).lower()
-            raise Refused(f"port {self._port} cannot be listened on (--port-scp): {why}") from None
-        self._connections = Connections(listener, lambda sock, _address: _Connection(self, sock))
+            raise CommandRefused(f"port {self._port} cannot be listened on (--port-scp): {why}") from None
+        self._connections = Connections(listener, lambda sock, _address: _ReceiverConnection(self, sock))
         self._accepting.start()
         return self
 
@@ -92,7 +92,7 @@ def _listen(port: int) -> socket.socket:
     return socket.create_server(("", port), backlog=256)
 
 
-class _Connection:
+class _ReceiverConnection:
     """One connection, and the `Service` of its acceptor."""
 
     def __init__(self, receiver: Receiver, sock: socket.socket) -> None:
@@ -105,7 +105,7 @@ class _Connection:
         with contextlib.suppress(DimseError):
             self.acceptor.serve()
 
-    def admit(self, _request: Request) -> Rejection | None:
+    def admit(self, _request: AssociateRequest) -> Rejection | None:
         """Whoever comes."""
         self._receiver.associations += 1
         return None
@@ -113,7 +113,7 @@ class _Connection:
     def _moved(self, _bytes: int) -> None:
         self._receiver.moved += 1
 
-    def prefer(self, _request: Request) -> str | None:
+    def prefer(self, _request: AssociateRequest) -> str | None:
         """Implicit VR Little Endian where it is offered among others, as gdcmscu does."""
         return "implicit"
 
@@ -124,11 +124,11 @@ class _Connection:
     def look_ahead(self) -> None:
         """Nothing is worth it."""
 
-    def leave(self, _request: Request) -> None:
+    def leave(self, _request: AssociateRequest) -> None:
         """Nothing is counted."""
 
 
-class _Stop:
+class _StopRequest:
     """A request to stop that another thread waits for."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import Invocation
-from dicomferry.cli.scu.messages import Messages, Refused
+from dicomferry.cli.scu.messages import CommandRefused, Messages
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.errors import DicomferryError, DimseError, DimseFailure
 from dicomferry.models.rules.spec import EchoSpec, FindSpec, GetSpec, MoveSpec, Spec, StoreSpec
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LABEL = "scu"
 
 
-class Journal:
+class Recording:
     """What came of each item. Keeps nothing where nothing is asked to be kept."""
 
     def __init__(self, *, keeps: bool) -> None:
@@ -75,23 +75,23 @@ _NOTHING: Mapping[str, Any] = dict.fromkeys(
 
 
 @contextmanager
-def keeping(invocation: Invocation, say: Messages) -> Iterator[Journal]:
+def keeping(invocation: Invocation, say: Messages) -> Iterator[Recording]:
     """A journal that is written to the home's database at the end, however that comes, if that was asked for.
 
     Raises ConfigurationError, OutOfReach, UsageError before anything is done.
     """
     if not invocation.record:
-        yield Journal(keeps=False)
+        yield Recording(keeps=False)
         return
     from dicomferry.models.record.remotes import book
 
     database = _open()
     try:
         remote_id = book.resolve_id(database, f"{invocation.called}@{invocation.address}")
-        journal, began, end = Journal(keeps=True), datetime.now(UTC), _End()
+        journal, began, end = Recording(keeps=True), datetime.now(UTC), _RunEnd()
         try:
             yield journal
-        except Refused:
+        except CommandRefused:
             # Nobody was asked, so there is nothing to remember.
             raise
         except DimseError as error:
@@ -128,7 +128,7 @@ def _answer(invocation: Invocation, error: DimseError) -> dict[str, Any]:
     return {"reason": lookup.for_error(error).reason}
 
 
-class _End:
+class _RunEnd:
     detail: str | None = None
     interrupted = False
 
@@ -157,10 +157,10 @@ def _open() -> Database:
 def _write(
     database: Database,
     invocation: Invocation,
-    journal: Journal,
+    journal: Recording,
     remote_id: int,
     began: datetime,
-    end: _End,
+    end: _RunEnd,
     say: Messages,
 ) -> None:
     from dicomferry.models.record.jobs import done as done_store

@@ -11,7 +11,7 @@ from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import Messages
 from dicomferry.cli.scu.progress import Progress
 from dicomferry.cli.scu.query import Query
-from dicomferry.cli.scu.recording import Journal
+from dicomferry.cli.scu.recording import Recording
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.errors import DimseError, DimseTimeout
 from dicomferry.models.rules.proof import Word
@@ -25,7 +25,7 @@ UNKNOWN_DESTINATION = 0xA801
 
 
 @dataclass(frozen=True)
-class Ended:
+class RetrieveEnd:
     """How a retrieve ended at the peer: its last answer, and how many instances it should have sent.
 
     `sent` is what that answer says, or where it holds no counters, what those before it said.
@@ -52,7 +52,7 @@ def describe(invocation: Invocation, query: Query, say: Messages) -> None:
 
 def follow_or_cancel(
     asked: Retrieval, moved: Callable[[], int], peer: str, invocation: Invocation, progress: Progress
-) -> Ended:
+) -> RetrieveEnd:
     """As `follow`; where it is interrupted, the peer is told not to go on. Raises what `follow` raises."""
     try:
         return follow(asked, moved, invocation.dimse_seconds, progress, peer)
@@ -64,7 +64,7 @@ def follow_or_cancel(
         raise
 
 
-def follow(asked: Retrieval, moved: Callable[[], int], seconds: float, progress: Progress, peer: str) -> Ended:
+def follow(asked: Retrieval, moved: Callable[[], int], seconds: float, progress: Progress, peer: str) -> RetrieveEnd:
     """Wait for the last answer as long as something moves: answers, or what `moved` counts.
 
     Raises DimseTimeout after so many seconds of silence, AssociationAborted, ProtocolViolation.
@@ -88,14 +88,14 @@ def follow(asked: Retrieval, moved: Callable[[], int], seconds: float, progress:
             raise error
 
 
-def _ended(final: Report, total: int) -> Ended:
+def _ended(final: Report, total: int) -> RetrieveEnd:
     failed = max(final.failed or 0, len(final.failed_uids))
     counted = any(number is not None for number in (final.completed, final.warning))
     sent = (final.completed or 0) + (final.warning or 0) if counted else total - failed
-    return Ended(final, sent if counted or final.status == DONE else 0, failed)
+    return RetrieveEnd(final, sent if counted or final.status == DONE else 0, failed)
 
 
-def why_not(asked: Invocation, ended: Ended, came: int, called: bool) -> str | None:
+def why_not(asked: Invocation, ended: RetrieveEnd, came: int, called: bool) -> str | None:
     """What is wrong with a retrieve's end, in one line; None where nothing is.
 
     `came` instances are on disk; `called` tells whether anybody has called for that.
@@ -120,11 +120,11 @@ def why_not(asked: Invocation, ended: Ended, came: int, called: bool) -> str | N
 
 def judge(
     asked: Invocation,
-    ended: Ended,
+    ended: RetrieveEnd,
     came: int,
     called: bool,
     progress: Progress,
-    journal: Journal,
+    journal: Recording,
 ) -> None:
     """Say what is wrong, if anything is, and write down what there is. See `why_not`."""
     wrong = why_not(asked, ended, came, called)

@@ -12,10 +12,10 @@ from io import TextIOWrapper
 from dicomferry.cli.frame.output import mute
 from dicomferry.cli.scu import grammar
 from dicomferry.cli.scu.beginning import INTERRUPTED
-from dicomferry.cli.scu.grammar import Line
+from dicomferry.cli.scu.grammar import ParsedLine
 from dicomferry.cli.scu.interruption import restored
 from dicomferry.cli.scu.invocation import Invocation
-from dicomferry.cli.scu.messages import Messages, Refused, one_line
+from dicomferry.cli.scu.messages import CommandRefused, Messages, one_line
 from dicomferry.models.rules.errors import (
     AssociationRejected,
     DicomferryError,
@@ -36,7 +36,7 @@ def run(argv: Sequence[str]) -> int:
         code = _run(argv)
         sys.stdout.flush()
         return code
-    except Refused as refusal:
+    except CommandRefused as refusal:
         return _complain(str(refusal))
     except BrokenPipeError:
         # Whoever read has heard enough.
@@ -82,7 +82,7 @@ def _operate(invocation: Invocation, say: Messages) -> int:
         say.failure(_error_line(error))
     except DicomferryError as error:
         say.failure(str(error))
-    except (Refused, BrokenPipeError):
+    except (CommandRefused, BrokenPipeError):
         raise
     except Exception as error:
         if invocation.debug:
@@ -123,7 +123,7 @@ def _error_line(error: DimseError) -> str:
     return f"{error}; {lookup.for_error(error).advice}"
 
 
-def _information(line: Line) -> str:
+def _information(line: ParsedLine) -> str:
     if line.information == "help":
         return _help()
     from dicomferry.cli.scu import help

@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from dicomferry.cli.scu.inputs import File, files
+from dicomferry.cli.scu.inputs import InputFile, files
 from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import MAX_PDU, Invocation
-from dicomferry.cli.scu.messages import Messages, Refused
+from dicomferry.cli.scu.messages import CommandRefused, Messages
 from dicomferry.cli.scu.progress import Progress
-from dicomferry.cli.scu.recording import Journal, keeping
+from dicomferry.cli.scu.recording import Recording, keeping
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.errors import ContextNotAccepted, DimseError
 from dicomferry.models.rules.state import ItemState
@@ -38,18 +38,20 @@ def run(invocation: Invocation, say: Messages) -> int:
         try:
             waiting = _look(invocation, progress, journal)
             if waiting:
-                _Store(invocation, progress, journal, waiting).run()
+                _StoreRun(invocation, progress, journal, waiting).run()
             elif not say.failed:
                 what = ", ".join(invocation.files)
-                raise Refused(f"nothing to send: no file in {what}" if what else "nothing to send: no file was named")
+                raise CommandRefused(
+                    f"nothing to send: no file in {what}" if what else "nothing to send: no file was named"
+                )
         finally:
             progress.close("sent")
     return int(say.failed)
 
 
-def _look(invocation: Invocation, progress: Progress, journal: Journal) -> deque[File]:
+def _look(invocation: Invocation, progress: Progress, journal: Recording) -> deque[InputFile]:
     """The files that can be sent; of each other one it is said why not."""
-    found: deque[File] = deque()
+    found: deque[InputFile] = deque()
     for file in files(invocation.files, recursive=invocation.recursive):
         progress.tick()
         if file.header is not None:
@@ -63,15 +65,17 @@ def _look(invocation: Invocation, progress: Progress, journal: Journal) -> deque
     return found
 
 
-class _Store:
+class _StoreRun:
     """All files over as few associations as it takes: one, unless their contexts do not fit it or it breaks."""
 
-    def __init__(self, invocation: Invocation, progress: Progress, journal: Journal, waiting: deque[File]) -> None:
+    def __init__(
+        self, invocation: Invocation, progress: Progress, journal: Recording, waiting: deque[InputFile]
+    ) -> None:
         self._invocation = invocation
         self._progress = progress
         self._journal = journal
         self._waiting = waiting
-        self._in_flight: File | None = None
+        self._in_flight: InputFile | None = None
         self._association: Association | None = None
         self._answered = 0
 
@@ -176,7 +180,7 @@ class _Store:
         comment = f": {answer.detail}" if answer.detail else ""
         self._lost(file, f"status {answer.status:04X}{meant}{comment}", **told)
 
-    def _lost(self, file: File, why: str, **values: Any) -> None:
+    def _lost(self, file: InputFile, why: str, **values: Any) -> None:
         self._progress.failure(f"{file.shown}: {why}", instances=1)
         note(self._journal, file, ItemState.FAILED, **{"detail": why, **values})
 
@@ -185,7 +189,7 @@ class _Store:
             self._lost(self._waiting.popleft(), f"not sent: {error}", reason=reason_of(error))
 
 
-def note(journal: Journal, file: File, state: ItemState, **values: Any) -> None:
+def note(journal: Recording, file: InputFile, state: ItemState, **values: Any) -> None:
     """Write down what came of a file."""
     if not journal.keeps:
         return

@@ -28,7 +28,7 @@ LEVELS = ("patient", "study", "series", "image")
     "texts",
     metavar="KEY[=VALUE]",
     multiple=True,
-    type=options.Word(),
+    type=options.Utf8(),
     help="What to look for, or without a value what to list as well: PatientName=*Jérôme*, 0020,0010, "
     "StudyDate=@today-7..@today, ScheduledProcedureStepSequence[0].Modality=CT; may be repeated.",
 )

@@ -37,7 +37,7 @@ _ERRORS_TOLD = 3
 
 
 @dataclass(frozen=True)
-class Request:
+class RequestRow:
     """One row: its number as a spreadsheet counts (the header is 1), its keys, and what the other columns hold."""
 
     row: int
@@ -49,7 +49,7 @@ class Request:
 class RequestFile:
     """The rows of a file; the headings of the columns that are no keys, and of those that a lower level would use."""
 
-    requests: tuple[Request, ...]
+    requests: tuple[RequestRow, ...]
     others: tuple[str, ...]
     unused: tuple[str, ...]
     guessed: str | None = None
@@ -188,7 +188,7 @@ class _Columns:
         )
         return cls(tuple(headings), tuple(paths), others, tuple(unused))
 
-    def request(self, number: int, cells: list[str], today: date) -> Request:
+    def request(self, number: int, cells: list[str], today: date) -> RequestRow:
         """One row; raises UsageError that names the row and the column."""
         if len(cells) > len(self.headings) and any(cells[len(self.headings) :]):
             found = spreadsheet.damage(",".join(cells), "SH") if len(self.headings) == 1 else None
@@ -206,7 +206,7 @@ class _Columns:
         if not keys and any(self.paths):
             named = ", ".join(heading for heading, path in zip(self.headings, self.paths, strict=True) if path)
             raise UsageError(f"row {number}: {named}: no value")
-        return Request(number, tuple(keys), tuple(others))
+        return RequestRow(number, tuple(keys), tuple(others))
 
     def _value(self, number: int, heading: str, path: str, cell: str, today: date) -> str:
         where = f"row {number}, column {heading}"

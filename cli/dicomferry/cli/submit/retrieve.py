@@ -55,7 +55,7 @@ def _wanted_options(function: _F) -> _F:
                 "key",
                 metavar="KEY=VALUE",
                 multiple=True,
-                type=options.Word(),
+                type=options.Utf8(),
                 help="As in AccessionNumber=4711, 0020,000D=1.2.3 or StudyDate=@yesterday; may be repeated.",
             ),
             click.option(
@@ -70,7 +70,7 @@ def _wanted_options(function: _F) -> _F:
                 "--trust-answers",
                 metavar="KEY[,KEY]",
                 multiple=True,
-                type=options.Word(),
+                type=options.Utf8(),
                 help="Take answers that do not tell whether they have what was asked for of KEY; never those that "
                 "have something else.",
             ),
@@ -83,7 +83,7 @@ def _wanted_options(function: _F) -> _F:
 _destination = click.option(
     "--destination",
     metavar="AET",
-    type=options.Word(),
+    type=options.Utf8(),
     help="Have it sent there, an AE title that REMOTE knows; without this it comes here.",
 )
 

@@ -29,7 +29,7 @@ _ROWS = (MatchRow, MoveRow, ItemRow, AttemptRow, EventRow, ChunkRow)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numbers:
+class Pruned:
     """What is removed, or would be. `runs` are those of schedules."""
 
     jobs: int = 0
@@ -37,8 +37,8 @@ class Numbers:
     matches: int = 0
     runs: int = 0
 
-    def __add__(self, other: Numbers) -> Numbers:
-        return Numbers(
+    def __add__(self, other: Pruned) -> Pruned:
+        return Pruned(
             jobs=self.jobs + other.jobs,
             items=self.items + other.items,
             matches=self.matches + other.matches,
@@ -63,10 +63,10 @@ def age(database: Database, seconds: float, *, told_within: float) -> Age:
     return Age(before=now - timedelta(seconds=seconds), untold=now - timedelta(seconds=told_within))
 
 
-def extent(database: Database, old: Age) -> Numbers:
+def extent(database: Database, old: Age) -> Pruned:
     """What `prune` would remove now. Raises OutOfReach."""
 
-    def work(connection: Connection) -> Numbers:
+    def work(connection: Connection) -> Pruned:
         jobs = sa.or_(JobRow.pruned_at.is_not(None), _old_jobs(old))
         sums = sa.select(
             sa.func.count(JobRow.id.distinct()),
@@ -77,23 +77,23 @@ def extent(database: Database, old: Age) -> Numbers:
             sums.select_from(JobRow).outerjoin(ChunkRow, ChunkRow.job_id == JobRow.id).where(jobs)
         ).one()
         runs = connection.execute(sa.select(sa.func.count()).select_from(RunRow).where(_old_runs(old))).scalar_one()
-        return Numbers(jobs=int(number), items=int(items), matches=int(matches), runs=int(runs))
+        return Pruned(jobs=int(number), items=int(items), matches=int(matches), runs=int(runs))
 
     return database.read(work)
 
 
-def prune(database: Database, old: Age) -> Iterator[Numbers]:
+def prune(database: Database, old: Age) -> Iterator[Pruned]:
     """Remove it step by step; what each transaction removed. May be given up after any of them. Raises OutOfReach."""
     while jobs := _mark(database, old):
         for table in _ROWS:
             while number := _remove(database, table, table.job_id.in_(jobs)):
-                yield Numbers(
+                yield Pruned(
                     items=number if table is ItemRow else 0,
                     matches=number if table is MatchRow else 0,
                 )
-        yield Numbers(jobs=_remove_jobs(database, jobs))
+        yield Pruned(jobs=_remove_jobs(database, jobs))
     while number := _remove(database, RunRow, _old_runs(old)):
-        yield Numbers(runs=number)
+        yield Pruned(runs=number)
     database.write(lambda connection: _remove_schedules(connection, old))
 
 

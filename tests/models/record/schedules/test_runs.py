@@ -14,7 +14,7 @@ from dicomferry.models.record import pruning
 from dicomferry.models.record.jobs import verbs as job_store
 from dicomferry.models.record.schedules import runs
 from dicomferry.models.record.schedules import verbs as schedule_store
-from dicomferry.models.record.schedules.runs import Order, Refusal
+from dicomferry.models.record.schedules.runs import Order, RunRefusal
 from dicomferry.models.record.tables.jobs import EventRow, JobRow
 from dicomferry.models.record.tables.schedules import NotificationRow, RunRow, ScheduleRow
 from dicomferry.models.rules import spec, timetable
@@ -44,7 +44,7 @@ def _order(site: Site, **options: Any) -> Order:
     return Order(what=spec.EchoSpec(), remote_id=site.remote_id, options=options)
 
 
-def _scan(site: Site, order: Order | Refusal | None = None) -> list[int]:
+def _scan(site: Site, order: Order | RunRefusal | None = None) -> list[int]:
     """What a scheduler does in one look; the jobs."""
     order = order or _order(site)
     now, due = runs.due(site.database)
@@ -199,7 +199,7 @@ def test_what_cannot_be_submitted_is_recorded(site: Site) -> None:
     """The remote is gone, a file is not there: the run says so, and the next one is tried."""
     _add(site)
     site.clock.move(3600)
-    assert _scan(site, Refusal("no remote 'PACS1' in the address book")) == []
+    assert _scan(site, RunRefusal("no remote 'PACS1' in the address book")) == []
     assert _runs(site) == [("refused", "cannot be submitted", None)]
     site.clock.move(3600)
     assert len(_scan(site)) == 1
@@ -265,7 +265,7 @@ def test_a_pruned_job_leaves_its_run(site: Site) -> None:
 
     site.clock.move(1)
     old = pruning.age(site.database, 0.0, told_within=0.0)
-    assert sum(pruning.prune(site.database, old), pruning.Numbers()).jobs == 1
+    assert sum(pruning.prune(site.database, old), pruning.Pruned()).jobs == 1
     (run,) = schedules.show(site.database, "hourly")["runs"]
     assert (run["job"], run["job_state"]) == (job, None)
     assert not site.rows(sa.select(NotificationRow.id))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dicomferry.models.rules.errors import ProtocolViolation
 from dicomferry.workers.dimse.wire import message
-from dicomferry.workers.dimse.wire.message import Assembler, Command, fragment_size, fragments
+from dicomferry.workers.dimse.wire.message import Assembler, CommandSet, fragment_size, fragments
 from support import scripted_peer as peer
 
 UID = "1.2.840.10008.5.1.4.1.1.4"
@@ -20,7 +20,7 @@ def test_a_command_is_encoded_as_pydicom_encodes_it() -> None:
     """Same elements, same bytes as the general encoder: order, padding and group length included (PS3.7
     6.3.1).
     """
-    command = Command(
+    command = CommandSet(
         {
             message.AFFECTED_SOP_INSTANCE_UID: message.text_value("1.2.3"),
             message.MESSAGE_ID: message.number_value(513),
@@ -43,7 +43,7 @@ def test_a_command_is_encoded_as_pydicom_encodes_it() -> None:
 def test_a_command_is_read_without_its_padding() -> None:
     """UIDs lose trailing NUL, texts trailing blanks; an absent or empty value is None."""
     raw = peer.store_rsp_command(9, 0xA700, AffectedSOPInstanceUID="1.2.3", ErrorComment="Disk full")
-    command = Command.decode(raw)
+    command = CommandSet.decode(raw)
     assert command.number(message.STATUS) == 0xA700
     assert command.number(message.MESSAGE_ID_BEING_RESPONDED_TO) == 9
     assert command.text(message.AFFECTED_SOP_INSTANCE_UID) == "1.2.3"
@@ -66,7 +66,7 @@ def test_a_command_that_is_none_is_refused(raw: bytes) -> None:
     inside.
     """
     with pytest.raises(ProtocolViolation):
-        Command.decode(raw)
+        CommandSet.decode(raw)
 
 
 def _body(*pdvs: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dicomferry.workers.dimse.wire import message, store_message
-from dicomferry.workers.dimse.wire.message import Assembler, Command, number_value, text_value
+from dicomferry.workers.dimse.wire.message import Assembler, CommandSet, number_value, text_value
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 UIDS = pytest.mark.parametrize("uid", ["1.2.3", "1.2.3.4", "2.25." + "9" * 59, "1.02.3"])
@@ -14,7 +14,7 @@ UIDS = pytest.mark.parametrize("uid", ["1.2.3", "1.2.3.4", "2.25." + "9" * 59, "
 @UIDS
 def test_the_request_is_what_the_codec_writes(uid: str) -> None:
     """C-STORE-RQ has the elements of PS3.7 table 9.3-1 in ascending order, UIDs padded to even length."""
-    written = Command(
+    written = CommandSet(
         {
             message.AFFECTED_SOP_CLASS_UID: text_value(MR),
             message.COMMAND_FIELD: number_value(message.C_STORE_RQ),
@@ -30,7 +30,7 @@ def test_the_request_is_what_the_codec_writes(uid: str) -> None:
 @UIDS
 def test_the_plain_answer_is_the_response_to_that_request(uid: str) -> None:
     """It is what the request's response with status 0000 comes to in one PDV, and it is read as that."""
-    request = Command.decode(store_message.request(MR, uid, 258, message.PRIORITY_MEDIUM))
+    request = CommandSet.decode(store_message.request(MR, uid, 258, message.PRIORITY_MEDIUM))
     response = request.response(message.C_STORE_RQ, 258, 0)
     body = store_message.success(5, MR, uid, 258)
     assert body == message.fragments(5, response.encode(), 16378, command=True)[6:]

@@ -16,7 +16,7 @@ from dicomferry.models.rules.callers import Callers
 from dicomferry.models.rules.errors import OutOfReach
 from dicomferry.models.rules.pacing import Grant, Limits
 from dicomferry.workers.attempts.heartbeat import Heartbeat
-from dicomferry.workers.dimse.acceptor import Answer, Sink
+from dicomferry.workers.dimse.acceptor import Sink, StatusReply
 from dicomferry.workers.dimse.names import Names
 from dicomferry.workers.receiving import callers as admission
 from dicomferry.workers.receiving.callers import RELOAD_SECONDS
@@ -55,7 +55,7 @@ class _Purse:
         self.next += amount / self.rate
 
 
-class Places:
+class PlacesInHand:
     """The places that one process has in hand; for one thread. `take` gets more, None where there is no limit."""
 
     def __init__(self, take: Take, clock: Callable[[], float] = time.monotonic) -> None:
@@ -95,7 +95,7 @@ class AttemptPace:
         self._database = database
         self._remote_id = lease.remote_id
         self._heart = heart
-        self._places = Places(self._take)
+        self._places = PlacesInHand(self._take)
         self._since = time.monotonic()
         self._tried = 0
 
@@ -155,7 +155,7 @@ class AttemptPace:
         self._heart.progress(0)
 
 
-def _received(places: Places, limits: Limits, size: int) -> float:
+def _received(places: PlacesInHand, limits: Limits, size: int) -> float:
     waits = [places.after("instances", 1.0)] if limits.instances is not None else []
     waits += [places.after("size", size)] if limits.size is not None else []
     return max(waits, default=0.0)
@@ -166,7 +166,7 @@ class AnswerPace:
 
     def __init__(self, database: Database, remote_id: int, limits: Limits) -> None:
         self._lock = threading.Lock()
-        self._places = Places(lambda what, least: governor.take(database, remote_id, what, least))
+        self._places = PlacesInHand(lambda what, least: governor.take(database, remote_id, what, least))
         self.limits = limits
 
     def received(self, size: int) -> None:
@@ -235,7 +235,7 @@ class Slowed:
         self._size += sum(map(len, spans))
         self._sink.take(spans)
 
-    def finish(self) -> Answer:
+    def finish(self) -> StatusReply:
         """All is there: the answer, in its time."""
         answer = self._sink.finish()
         self._received(self._size)

@@ -18,14 +18,14 @@ from dicomferry.workers.dimse.wire import message, store_message, upper_layer
 from dicomferry.workers.dimse.wire.associate_as_acceptor import (
     MOST_REQUEST,
     VERIFICATION,
+    AssociateRequest,
     Rejection,
-    Request,
     decode_request,
     encode_acceptance,
     negotiate,
 )
 from dicomferry.workers.dimse.wire.contexts import Context
-from dicomferry.workers.dimse.wire.message import Command, fragment_size, fragments
+from dicomferry.workers.dimse.wire.message import CommandSet, fragment_size, fragments
 from dicomferry.workers.dimse.wire.pdu_reader import Inlet
 from dicomferry.workers.dimse.wire.upper_layer import Pdu, UpperLayer
 
@@ -52,7 +52,7 @@ class Waits:
 class Incoming:
     """A C-STORE request as its command says it; UIDs and AE titles without trailing NUL and blanks."""
 
-    request: Request
+    request: AssociateRequest
     number: int
     context: Context
     sop_class_uid: str
@@ -62,7 +62,7 @@ class Incoming:
     originator_message_id: int | None
 
 
-class Answer(NamedTuple):
+class StatusReply(NamedTuple):
     """A DIMSE status, and a few words for the person who reads the sender's log."""
 
     status: int
@@ -75,7 +75,7 @@ class Sink(Protocol):
     def take(self, spans: list[memoryview]) -> None:
         """More bytes of the data set; the views are good until this returns."""
 
-    def finish(self) -> Answer:
+    def finish(self) -> StatusReply:
         """All bytes were given: the answer. Success promises that they survive a power cut."""
 
     def discard(self) -> None:
@@ -85,10 +85,10 @@ class Sink(Protocol):
 class Service(Protocol):
     """What an acceptor serves."""
 
-    def admit(self, request: Request) -> Rejection | None:
+    def admit(self, request: AssociateRequest) -> Rejection | None:
         """None to take the association, which then counts until `leave`."""
 
-    def prefer(self, request: Request) -> str | None:
+    def prefer(self, request: AssociateRequest) -> str | None:
         """What to take of several transfer syntaxes in one context."""
 
     def store(self, incoming: Incoming) -> Sink:
@@ -97,7 +97,7 @@ class Service(Protocol):
     def look_ahead(self) -> None:
         """A message is answered, and the peer is at work: time for what the next one will need. Raises nothing."""
 
-    def leave(self, request: Request) -> None:
+    def leave(self, request: AssociateRequest) -> None:
         """An admitted association has ended, however."""
 
 
@@ -105,7 +105,7 @@ class Acceptor:
     """One connection from A-ASSOCIATE-RQ to its end; `serve` is for one thread, the rest for any."""
 
     def __init__(self, layer: UpperLayer, service: Service, waits: Waits) -> None:
-        self.request: Request | None = None
+        self.request: AssociateRequest | None = None
         """Set once the association is established."""
         self.busy = False
         """Whether a message is being received or answered."""
@@ -151,7 +151,7 @@ class Acceptor:
         finally:
             self._layer.close()
 
-    def _associate(self) -> Request | None:
+    def _associate(self) -> AssociateRequest | None:
         """Receive the request and answer it; None when it was rejected (PS3.8 9.2, AE-6)."""
         waits = self._waits
         pdu = self._layer.receive("acse", waits.acse, MOST_REQUEST)
@@ -180,7 +180,7 @@ class Acceptor:
         self.request = request
         return request
 
-    def _serve_message(self, request: Request) -> bool:
+    def _serve_message(self, request: AssociateRequest) -> bool:
         """Receive one message and answer it; False after a release."""
         found = self._inlet.command(self._waits.idle, self._waits.progress)
         if isinstance(found, Pdu):
@@ -198,12 +198,12 @@ class Acceptor:
         self._service.look_ahead()
         return True
 
-    def _answer(self, request: Request, context_id: int, raw: bytes) -> None:
+    def _answer(self, request: AssociateRequest, context_id: int, raw: bytes) -> None:
         context = self._contexts.get(context_id)
         if context is None:
             raise self._inlet.violation(f"a message in context {context_id}, which was not accepted")
         try:
-            command = Command.decode(raw)
+            command = CommandSet.decode(raw)
         except ProtocolViolation as error:
             raise self._inlet.violation(str(error), upper_layer.INVALID_PARAMETER) from error
         field = command.number(message.COMMAND_FIELD)
@@ -221,10 +221,12 @@ class Acceptor:
             if command.has_data_set and self._inlet.begins_data(context_id, ANNOUNCED_SECONDS, waits.progress):
                 self._inlet.data_set(context_id, _ignore, waits.progress)
             is_echo = field == message.C_ECHO_RQ and context.abstract_syntax == VERIFICATION
-            answer = Answer(SUCCESS) if is_echo else Answer(UNRECOGNISED_OPERATION, "this is a storage SCP")
+            answer = StatusReply(SUCCESS) if is_echo else StatusReply(UNRECOGNISED_OPERATION, "this is a storage SCP")
         self._respond(request, context_id, command, field, message_id, answer)
 
-    def _receive(self, request: Request, context: Context, command: Command, message_id: int) -> Answer:
+    def _receive(
+        self, request: AssociateRequest, context: Context, command: CommandSet, message_id: int
+    ) -> StatusReply:
         self._number += 1
         sink = self._service.store(
             Incoming(
@@ -245,7 +247,13 @@ class Acceptor:
             sink.discard()
 
     def _respond(
-        self, request: Request, context_id: int, command: Command, field: int, message_id: int, answer: Answer
+        self,
+        request: AssociateRequest,
+        context_id: int,
+        command: CommandSet,
+        field: int,
+        message_id: int,
+        answer: StatusReply,
     ) -> None:
         try:
             size = fragment_size(request.peer_max_pdu, _MOST_FRAGMENT)
@@ -255,7 +263,7 @@ class Acceptor:
         self._layer.send([encoded], seconds=self._waits.progress)
 
 
-def _response(command: Command, field: int, message_id: int, answer: Answer) -> bytes:
+def _response(command: CommandSet, field: int, message_id: int, answer: StatusReply) -> bytes:
     """The command set that answers a request."""
     if field == message.C_STORE_RQ and not answer.status and not answer.comment:
         # Nearly all are this one.

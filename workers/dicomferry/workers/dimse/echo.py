@@ -10,7 +10,7 @@ from dicomferry.workers.dimse.requestor import Association, Progress, open_assoc
 from dicomferry.workers.dimse.wire import message
 from dicomferry.workers.dimse.wire.associate_items import OUR_MAX_PDU
 from dicomferry.workers.dimse.wire.contexts import EXPLICIT_LE, IMPLICIT_LE, Proposal
-from dicomferry.workers.dimse.wire.message import Command, number_value, text_value
+from dicomferry.workers.dimse.wire.message import CommandSet, number_value, text_value
 
 VERIFICATION = "1.2.840.10008.1.1"
 
@@ -56,7 +56,7 @@ def echo(
 def _ask(association: Association) -> int:
     context = association.context_for(VERIFICATION)
     message_id = association.next_message_id()
-    command = Command(
+    command = CommandSet(
         {
             message.AFFECTED_SOP_CLASS_UID: text_value(VERIFICATION),
             message.COMMAND_FIELD: number_value(message.C_ECHO_RQ),

@@ -11,11 +11,11 @@ from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
 from dicomferry.models.rules.errors import DimseError, DimseFailure
 from dicomferry.models.rules.query import Key, Level
-from dicomferry.workers.dimse.identifier import Answer
+from dicomferry.workers.dimse.identifier import DecodedIdentifier
 from dicomferry.workers.dimse.requestor import Association, Stop
 from dicomferry.workers.dimse.wire import message
 from dicomferry.workers.dimse.wire.contexts import EXPLICIT_LE, IMPLICIT_LE, Proposal
-from dicomferry.workers.dimse.wire.message import Command, Message, number_value, text_value
+from dicomferry.workers.dimse.wire.message import CommandSet, Message, number_value, text_value
 
 CANCELLED = 0xFE00
 CANCEL_SECONDS = 30.0
@@ -68,7 +68,7 @@ def find(
     """
     context = association.context_for(model_uid)
     message_id = association.next_message_id()
-    command = Command(
+    command = CommandSet(
         {
             message.AFFECTED_SOP_CLASS_UID: text_value(model_uid),
             message.COMMAND_FIELD: number_value(message.C_FIND_RQ),
@@ -118,5 +118,5 @@ def _cancel(association: Association, context_id: int, message_id: int, seconds:
     association.abort()
 
 
-Ask = Callable[[Level | None, Sequence[Key]], Iterable[tuple[Match, Answer]]]
+Ask = Callable[[Level | None, Sequence[Key]], Iterable[tuple[Match, DecodedIdentifier]]]
 """One query: level (None for a worklist) and keys; its matches, decoded."""

@@ -13,7 +13,7 @@ from dicomferry.workers.dimse.reports import Report, encode, read_report
 from dicomferry.workers.dimse.requestor import Association, Progress, open_with
 from dicomferry.workers.dimse.storage_classes import CLASSES, RARER, SYNTAXES, WITHOUT_PIXELS
 from dicomferry.workers.dimse.wire import message, upper_layer
-from dicomferry.workers.dimse.wire.associate_as_acceptor import Request
+from dicomferry.workers.dimse.wire.associate_as_acceptor import AssociateRequest
 from dicomferry.workers.dimse.wire.contexts import (
     EXPLICIT_LE,
     IMPLICIT_LE,
@@ -24,7 +24,7 @@ from dicomferry.workers.dimse.wire.contexts import (
     is_proposable,
 )
 from dicomferry.workers.dimse.wire.inbox import ANNOUNCED_AGAIN_SECONDS
-from dicomferry.workers.dimse.wire.message import Command, number_value, text_value
+from dicomferry.workers.dimse.wire.message import CommandSet, number_value, text_value
 from dicomferry.workers.dimse.wire.pdu_reader import Inlet
 from dicomferry.workers.dimse.wire.upper_layer import Pdu
 
@@ -124,7 +124,7 @@ class Gets:
         self._contexts = {context.context_id: context for context in association.contexts if context.accepted}
         remote = association.remote
         # Who sends is the remote, although it was us who called.
-        self._request = Request(
+        self._request = AssociateRequest(
             protocol_version=1,
             called_ae_title=remote.calling_ae_title,
             calling_ae_title=remote.ae_title,
@@ -144,7 +144,7 @@ class Gets:
         """The same for an identifier that is encoded for the transfer syntax of the model's context."""
         association = self.association
         context = association.context_for(self._model)
-        command = Command(
+        command = CommandSet(
             {
                 message.AFFECTED_SOP_CLASS_UID: text_value(self._model),
                 message.COMMAND_FIELD: number_value(message.C_GET_RQ),
@@ -156,7 +156,7 @@ class Gets:
         association.send(context.context_id, command, identifier)
         return Get(self, message_id, context.context_id, context.transfer_syntax, receive)
 
-    def next(self, seconds: float) -> tuple[int, Command] | None:
+    def next(self, seconds: float) -> tuple[int, CommandSet] | None:
         """The next command and its context; None when none has begun within `seconds`."""
         progress = self.association.remote.timeouts.progress
         try:
@@ -171,13 +171,13 @@ class Gets:
             raise self._inlet.violation(f"a PDU of type {found.kind} where an answer was to come")
         context_id, raw = found
         try:
-            command = Command.decode(raw)
+            command = CommandSet.decode(raw)
         except ProtocolViolation as error:
             raise self._inlet.violation(str(error)) from error
         self.association.inbox.note_strays(command)
         return context_id, command
 
-    def data_set_of(self, context_id: int, command: Command) -> bytes | None:
+    def data_set_of(self, context_id: int, command: CommandSet) -> bytes | None:
         """The data set that an answer announces; None where none comes, which is waited for a little while."""
         progress = self.association.remote.timeouts.progress
         if self._inlet.begins_data(context_id, self._patience, progress):
@@ -202,7 +202,7 @@ class Gets:
         """Abort, and the error to raise."""
         return self._inlet.violation(text)
 
-    def store(self, context_id: int, command: Command, receive: Receive) -> None:
+    def store(self, context_id: int, command: CommandSet, receive: Receive) -> None:
         """Take one instance and answer for it (PS3.7 9.1.1)."""
         context, message_id = self._contexts.get(context_id), command.number(message.MESSAGE_ID)
         if context is None or message_id is None or not command.has_data_set:
@@ -227,7 +227,7 @@ class Gets:
         response = command.response(message.C_STORE_RQ, message_id, answer.status, answer.comment)
         self.association.send(context_id, response)
 
-    def refuse(self, context_id: int, command: Command) -> None:
+    def refuse(self, context_id: int, command: CommandSet) -> None:
         """Answer a request that makes no sense here, and drain its data set."""
         field, message_id = command.number(message.COMMAND_FIELD), command.number(message.MESSAGE_ID)
         if field is None or message_id is None:

@@ -140,7 +140,7 @@ def _data_set(node: _Node, *, explicit: bool) -> bytes:
 
 
 @dataclass
-class Answer:
+class DecodedIdentifier:
     """A decoded identifier. `character_set` is the one that its text was read in, `flaw` what could not be read.
 
     `unreadable` are the tags whose text may not be what was meant.
@@ -170,21 +170,21 @@ def first(attributes: Mapping[str, Any], tag: int) -> str | None:
     return str(value.get("Alphabetic", "")) if isinstance(value, Mapping) else str(value)
 
 
-def decode(data: bytes, transfer_syntax: str, *, charset: str | None = None) -> Answer:
+def decode(data: bytes, transfer_syntax: str, *, charset: str | None = None) -> DecodedIdentifier:
     """The attributes of an answer, whatever it holds; never raises.
 
     Without (0008,0005) its text is read in `charset`, the remote's. Text that cannot be decoded has \\xNN for the bytes
     that are wrong, numbers that are none stay text, and of what ends too early the part before is kept.
     """
-    reader = _Reader(data, explicit=transfer_syntax != IMPLICIT_LE)
+    reader = _ElementReader(data, explicit=transfer_syntax != IMPLICIT_LE)
     declared = characters.known(charset)
     attributes, used = reader.data_set(0, len(data), declared, 0)
     flaw = "; ".join(reader.flaws)[:_MOST_FLAW] or None
-    return Answer(attributes, used.terms, flaw, frozenset(reader.unreadable))
+    return DecodedIdentifier(attributes, used.terms, flaw, frozenset(reader.unreadable))
 
 
 @dataclass
-class _Reader:
+class _ElementReader:
     data: bytes
     explicit: bool
     flaws: list[str] = field(default_factory=list)
@@ -346,4 +346,4 @@ def _number(text: str, vr: str) -> int | float | str:
     return text if "_" in text or number != number or abs(number) == float("inf") else number
 
 
-__all__ = ["EXPLICIT_LE", "IMPLICIT_LE", "Answer", "Attributes", "decode", "encode", "first", "vr_of"]
+__all__ = ["EXPLICIT_LE", "IMPLICIT_LE", "Attributes", "DecodedIdentifier", "decode", "encode", "first", "vr_of"]

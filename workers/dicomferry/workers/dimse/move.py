@@ -10,7 +10,7 @@ from dicomferry.workers.dimse.reports import Report, encode, read_report
 from dicomferry.workers.dimse.requestor import Association, Progress, open_with
 from dicomferry.workers.dimse.wire import message
 from dicomferry.workers.dimse.wire.contexts import EXPLICIT_LE, IMPLICIT_LE, Proposal
-from dicomferry.workers.dimse.wire.message import Command, number_value, text_value
+from dicomferry.workers.dimse.wire.message import CommandSet, number_value, text_value
 
 
 def open_for(remote: Remote, root: str, *, progress: Progress | None = None) -> Association:
@@ -45,7 +45,7 @@ class Move:
         self._association = association
         self._message_id = message_id
         self._context = association.context_for(model)
-        command = Command(
+        command = CommandSet(
             {
                 message.AFFECTED_SOP_CLASS_UID: text_value(model),
                 message.COMMAND_FIELD: number_value(message.C_MOVE_RQ),

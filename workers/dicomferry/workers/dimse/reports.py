@@ -10,7 +10,7 @@ from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.target import Target
 from dicomferry.workers.dimse import identifier
 from dicomferry.workers.dimse.wire import message
-from dicomferry.workers.dimse.wire.message import Command
+from dicomferry.workers.dimse.wire.message import CommandSet
 
 FAILED_SOP_INSTANCE_UID_LIST = 0x00080058
 MOST_COMMENT = 200
@@ -67,7 +67,7 @@ def encode(remote: Remote, root: str, target: Target, transfer_syntax: str) -> b
     return identifier.encode(target.keys(root), transfer_syntax, charset=remote.charset, level=target.level.value)
 
 
-def read_report(command: Command, status: int, data: bytes | None, transfer_syntax: str) -> Report:
+def read_report(command: CommandSet, status: int, data: bytes | None, transfer_syntax: str) -> Report:
     """What an answer says; its data set, if any, lists what failed (PS3.4 C.4.2.1.4.2). Some archives write that list
     into the command set instead.
     """

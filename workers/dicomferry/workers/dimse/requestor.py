@@ -38,7 +38,7 @@ from dicomferry.workers.dimse.wire.message import (
     NO_DATA_SET,
     REQUESTS,
     STATUS,
-    Command,
+    CommandSet,
     Message,
     fragment_size,
     fragments,
@@ -112,7 +112,7 @@ class Association:
         self._message_id = self._message_id % 65535 + 1
         return self._message_id
 
-    def send(self, context_id: int, command: Command, data: bytes | None = None) -> None:
+    def send(self, context_id: int, command: CommandSet, data: bytes | None = None) -> None:
         """Send one message whose data set lies in memory; a request when the remote's pace allows it. Raises
         DimseTimeout("progress", s), AssociationAborted.
         """
@@ -180,7 +180,7 @@ class Association:
 
     def cancel(self, context_id: int, message_id: int) -> None:
         """Ask the peer to end what `message_id` asked for (C-CANCEL, PS3.7 9.3.2.3); its last answer is still due."""
-        command = Command(
+        command = CommandSet(
             {
                 COMMAND_FIELD: number_value(C_CANCEL_RQ),
                 MESSAGE_ID_BEING_RESPONDED_TO: number_value(message_id),

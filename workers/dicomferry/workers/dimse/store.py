@@ -21,7 +21,14 @@ from dicomferry.workers.dimse.wire import contexts, message, store_message
 from dicomferry.workers.dimse.wire.associate_items import OUR_MAX_PDU
 from dicomferry.workers.dimse.wire.contexts import Context, Convert, Pair, Proposal
 from dicomferry.workers.dimse.wire.message import Message
-from dicomferry.workers.dimse.wire.pdu_writer import RUN_BYTES, DataPath, FileSource, Source, SourceFailed, StreamSource
+from dicomferry.workers.dimse.wire.pdu_writer import (
+    RUN_BYTES,
+    DataPath,
+    DataSource,
+    FileSource,
+    SourceFailed,
+    StreamSource,
+)
 from dicomferry.workers.files import part10
 from dicomferry.workers.files.data_set import is_instance
 
@@ -238,7 +245,7 @@ class _Sender:
         if sent_as is not None:
             (copy, length), pad = _reencoded(fd, header, sent_as), False
         with copy or _NO_COPY:
-            source: Source = StreamSource(copy) if copy else FileSource(fd, header.data_offset, head)
+            source: DataSource = StreamSource(copy) if copy else FileSource(fd, header.data_offset, head)
             try:
                 sent = path.send(
                     context.context_id, command, source, length, pad=pad, seconds=seconds, is_same=opened.is_unchanged

@@ -25,7 +25,7 @@ class TooLong(Unreadable):
     """It is more than is looked at."""
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """The bytes of a data set by their positions in it."""
 
     def read(self, pos: int, size: int) -> bytes:
@@ -45,7 +45,7 @@ class Stored:
         self._base = 0
 
     def read(self, pos: int, size: int) -> bytes:
-        """As in `Source`; small pieces come from one read for many of them."""
+        """As in `ByteSource`; small pieces come from one read for many of them."""
         offset = pos - self._base
         if offset >= 0 and offset + size <= len(self._window):
             return self._window[offset : offset + size]
@@ -78,7 +78,7 @@ class Inflated:
         return self._base + len(self._window)
 
     def read(self, pos: int, size: int) -> bytes:
-        """As in `Source`. Raises TooLong beyond the bound."""
+        """As in `ByteSource`. Raises TooLong beyond the bound."""
         while self._base + len(self._window) < pos + size:
             block = self._block()
             if not block:

@@ -14,8 +14,8 @@ from dicomferry.workers.files.elements import (
     UNDEFINED,
     UNPACK_HEADER,
     UNPACK_LENGTH,
-    Broken,
-    Ended,
+    BadElement,
+    DataEnded,
     describe,
     walk,
 )
@@ -325,10 +325,10 @@ def _walk_uids(
                     inside=True,
                     un=vr == UN[big],
                 )
-            except Ended:
+            except DataEnded:
                 plain = False
                 pos = available + 8
-            except Broken as error:
+            except BadElement as error:
                 raise UnusableFile(
                     "syntax mismatch", f"{describe(error.tag)} at byte {error.at}: {error.what}"
                 ) from None

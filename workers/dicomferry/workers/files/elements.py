@@ -36,7 +36,7 @@ Refill = Callable[[int], "bytes | None"]
 """Gives the bytes from a position on: at least 12 unless the data end there, None for a position beyond."""
 
 
-class Ended(Exception):
+class DataEnded(Exception):
     """The data end where an element, an item or a delimiter should still come."""
 
     def __init__(self, what: str, tag: int | None, at: int) -> None:
@@ -45,7 +45,7 @@ class Ended(Exception):
         self.at = at
 
 
-class Broken(Exception):
+class BadElement(Exception):
     """What stands there can be no element of this transfer syntax."""
 
     def __init__(self, what: str, tag: int, at: int) -> None:
@@ -54,9 +54,9 @@ class Broken(Exception):
         self.at = at
 
 
-def no_representation(tag: int, at: int) -> Broken:
+def no_representation(tag: int, at: int) -> BadElement:
     """What to raise where a value representation is due (PS3.5 7.1.2) and no letters stand."""
-    return Broken("no value representation", tag, at)
+    return BadElement("no value representation", tag, at)
 
 
 def describe(tag: int) -> str:
@@ -123,17 +123,17 @@ def walk(
             at = pos
             pos += 8 + length
             if pos > size:
-                raise Ended("inside", tag, at)
+                raise DataEnded("inside", tag, at)
         if pos + 12 > end:
             more = refill(pos)
             if more is None:
-                raise Ended("inside", tag, at)
+                raise DataEnded("inside", tag, at)
             data, base, end = more, pos, pos + len(more)
             if end - pos < 8:
                 if depth:
-                    raise Ended("before the delimiter that is due after", tag, at)
+                    raise DataEnded("before the delimiter that is due after", tag, at)
                 if data.strip(b"\0"):
-                    raise Ended("inside an element header after", tag, at)
+                    raise DataEnded("inside an element header after", tag, at)
                 return pos
         at = pos
         in_un = frame & _IN_UN
@@ -163,11 +163,11 @@ def walk(
                     frame = stack[-1]
                 continue
             elif depth or length == UNDEFINED:
-                raise Broken("an item or delimiter where none is due", tag, at)
+                raise BadElement("an item or delimiter where none is due", tag, at)
             # A delimiter that some writers leave at the top level does no harm.
             pos += length
         elif frame & _ITEMS:
-            raise Broken("an element where an item or a delimiter is due", tag, at)
+            raise BadElement("an element where an item or a delimiter is due", tag, at)
         else:
             # Many writers left explicit VR inside of UN; letters are no likely length.
             head = HEADER_SIZES[0].get(vr, 0) if in_un else 0 if implicit else sizes.get(vr, -1)
@@ -184,14 +184,14 @@ def walk(
             else:
                 if head == 12:
                     if offset + 12 > len(data):
-                        raise Ended("inside the header of", tag, at)
+                        raise DataEnded("inside the header of", tag, at)
                     offset += 4
                     pos += 4
                 length = UNPACK_LENGTH[big and not in_un](data, offset + 4)[0]
                 pos += 8
                 if length == UNDEFINED:
                     if native and not depth and group == 0x7FE0:
-                        raise Broken("encapsulated pixel data in an uncompressed transfer syntax", tag, at)
+                        raise BadElement("encapsulated pixel data in an uncompressed transfer syntax", tag, at)
                     frame = _ITEMS | in_un
                     if head == 12 and not in_un and vr == un_vr:
                         frame |= _IN_UN
@@ -199,14 +199,14 @@ def walk(
                     depth += 1
                     continue
                 if encapsulated and not depth and tag == _PIXEL_DATA and length:
-                    raise Broken("native pixel data in a compressed transfer syntax", tag, at)
+                    raise BadElement("native pixel data in a compressed transfer syntax", tag, at)
                 pos += length
             if not depth and group in NEVER:
                 if not tag and _zeros_only(refill, at):
                     return at
-                raise Broken(f"group {group:04X} in the data set", tag, at)
+                raise BadElement(f"group {group:04X} in the data set", tag, at)
         if pos > size:
-            raise Ended("inside", tag, at)
+            raise DataEnded("inside", tag, at)
 
 
 def plain_end(data: bytes, pos: int = 0, *, implicit: bool, big: bool, encapsulated: bool) -> int:
@@ -239,7 +239,7 @@ def plain_end(data: bytes, pos: int = 0, *, implicit: bool, big: bool, encapsula
             un = not implicit and vr == UN[big]
             try:
                 pos = walk(data, 0, _nothing, start, size=len(data), implicit=implicit, big=big, inside=True, un=un)
-            except (Ended, Broken):
+            except (DataEnded, BadElement):
                 break
         else:
             pos = start + length

@@ -32,7 +32,7 @@ from dicomferry.workers.files.data_set import (
     is_encapsulated,
     uid,
 )
-from dicomferry.workers.files.elements import Broken, Ended, walk
+from dicomferry.workers.files.elements import BadElement, DataEnded, walk
 from dicomferry.workers.files.top_level import refuse, refuse_rest, search_uids
 
 __all__ = [
@@ -174,7 +174,7 @@ def check_whole(
             native=syntax in UNCOMPRESSED,
             encapsulated=is_encapsulated(syntax),
         )
-    except (Ended, Broken) as error:
+    except (DataEnded, BadElement) as error:
         refuse_rest(
             error, _reader(path, size), start, size=size, implicit=syntax in IMPLICIT, big=syntax == EXPLICIT_BE
         )
@@ -259,7 +259,7 @@ def _check_deflated(fd: int, start: int, size: int) -> int:
 
     try:
         walk(b"", 0, refill, 0, size=1 << 62, implicit=False, big=False, native=True)
-    except (Ended, Broken) as error:
+    except (DataEnded, BadElement) as error:
         refuse(error, "inflated byte")
     while grow():
         pass

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dicomferry.workers.files import file_meta
-from dicomferry.workers.files.byte_source import MOST_INFLATED, Inflated, Source, Stored, Unreadable
+from dicomferry.workers.files.byte_source import MOST_INFLATED, ByteSource, Inflated, Stored, Unreadable
 from dicomferry.workers.files.data_set import DEFLATED, UNCOMPRESSED
 from dicomferry.workers.files.tokens import PIXEL_DATA, Kind, Token, Tokens
 
@@ -34,7 +34,7 @@ class Side(NamedTuple):
     most_inflated: int = MOST_INFLATED
 
     @property
-    def source(self) -> Source:
+    def source(self) -> ByteSource:
         """The bytes of its data set."""
         if self.syntax in DEFLATED:
             return Inflated(self.fd, self.data_offset, self.most_inflated)

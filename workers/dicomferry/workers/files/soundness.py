@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.models.rules.uid import is_lawful
 from dicomferry.workers.files import part10, top_level
-from dicomferry.workers.files.byte_source import MOST_INFLATED, Inflated, Source, Stored, TooLong, Unreadable
+from dicomferry.workers.files.byte_source import MOST_INFLATED, ByteSource, Inflated, Stored, TooLong, Unreadable
 from dicomferry.workers.files.data_set import (
     DEFLATED,
     EXPLICIT_BE,
@@ -77,7 +77,7 @@ def read_uids(fd: int, start: int, syntax: str) -> Uids:
 
 def search_uids(fd: int, start: int, syntax: str) -> Uids:
     """The same, in whatever order the elements stand, which should ascend (PS3.5 7.1)."""
-    source: Source = Inflated(fd, start, _SEARCHED) if syntax in DEFLATED else Stored(fd, start)
+    source: ByteSource = Inflated(fd, start, _SEARCHED) if syntax in DEFLATED else Stored(fd, start)
 
     def read(pos: int) -> bytes:
         try:

@@ -10,7 +10,15 @@ from collections.abc import Callable
 
 from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.workers.files.data_set import DEFLATED, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT, IMPLICIT_LE, is_encapsulated
-from dicomferry.workers.files.elements import HEADER_SIZES, UNDEFINED, UNPACK_LENGTH, Broken, Ended, Refill, walk
+from dicomferry.workers.files.elements import (
+    HEADER_SIZES,
+    UNDEFINED,
+    UNPACK_LENGTH,
+    BadElement,
+    DataEnded,
+    Refill,
+    walk,
+)
 from dicomferry.workers.files.top_level import Element, elements
 
 _PIXEL_DATA = 0x7FE00010
@@ -46,9 +54,9 @@ def check(reader: Callable[[], Refill], start: int, syntax: str, *, size: int) -
                 raise _refused(syntax, "elements out of order", element)
             last = element.tag
             found = element if element.tag == _PIXEL_DATA else found
-    except Broken:
+    except BadElement:
         pass  # the check of the whole file says so
-    except Ended as error:
+    except DataEnded as error:
         # Where a file is cut off, the element that it ends in is one that may come there.
         if error.tag is not None and _is_unlikely(error.tag, last, (reader()(error.at) or b"")[4:6], implicit, big):
             raise UnusableFile(
@@ -83,7 +91,7 @@ def _is_unlikely(tag: int, last: int, letters: bytes, implicit: bool, big: bool)
 def _fits(refill: Refill, start: int, syntax: str, size: int) -> bool:
     try:
         walk(b"", start, refill, start, size=size, implicit=syntax in IMPLICIT, big=syntax == EXPLICIT_BE, letters=True)
-    except (Ended, Broken):
+    except (DataEnded, BadElement):
         return False
     return True
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from dicomferry.workers.files.byte_source import Source, TooLong, Unreadable
+from dicomferry.workers.files.byte_source import ByteSource, TooLong, Unreadable
 from dicomferry.workers.files.data_set import EXPLICIT_BE, IMPLICIT
 from dicomferry.workers.files.elements import HEADER_SIZES, UNDEFINED, UNPACK_HEADER, UNPACK_LENGTH
 
@@ -66,7 +66,7 @@ class _Frame:
 class Tokens:
     """The tokens of the data set in `source`, one after the other."""
 
-    def __init__(self, source: Source, syntax: str) -> None:
+    def __init__(self, source: ByteSource, syntax: str) -> None:
         self._source = source
         self._pos = 0
         self._stack = [_Frame(False, None, syntax in IMPLICIT, syntax == EXPLICIT_BE)]

@@ -19,8 +19,8 @@ from dicomferry.workers.files.elements import (
     UNDEFINED,
     UNPACK_HEADER,
     UNPACK_LENGTH,
-    Broken,
-    Ended,
+    BadElement,
+    DataEnded,
     Refill,
     describe,
     no_representation,
@@ -54,14 +54,14 @@ def elements(refill: Refill, pos: int, *, size: int, implicit: bool, big: bool) 
     while True:
         data = refill(pos)
         if data is None:
-            raise Ended("inside", tag, pos)
+            raise DataEnded("inside", tag, pos)
         if len(data) < 8:
             return
         at = pos
         group, element, vr, length = unpack(data, 0)
         tag = group << 16 | element
         if group in NEVER:
-            raise Broken(f"group {group:04X} in the data set", tag, at)
+            raise BadElement(f"group {group:04X} in the data set", tag, at)
         # An item or a delimiter has no value representation anywhere.
         head = 0 if implicit or group == 0xFFFE else sizes.get(vr, -1)
         if head < 0:
@@ -70,7 +70,7 @@ def elements(refill: Refill, pos: int, *, size: int, implicit: bool, big: bool) 
             head = 8 if length else 12
         if head == 12:
             if len(data) < 12:
-                raise Ended("inside the header of", tag, at)
+                raise DataEnded("inside the header of", tag, at)
             length = unpack_length(data, 8)[0]
         elif not head:
             head = 8
@@ -82,7 +82,7 @@ def elements(refill: Refill, pos: int, *, size: int, implicit: bool, big: bool) 
         else:
             pos = start + length
         if pos > size:
-            raise Ended("inside", tag, at)
+            raise DataEnded("inside", tag, at)
         yield Element(tag, vr, at, start, length, pos)
 
 
@@ -98,22 +98,24 @@ def search_uids(refill: Refill, pos: int, syntax: str, *, size: int) -> Uids:
                 found[element.tag] = (refill(element.start) or b"")[: element.length]
                 if len(found) == len(_UIDS):
                     break
-    except (Ended, Broken) as error:
+    except (DataEnded, BadElement) as error:
         # Whether it is whole is asked of it when it is sent; without its UIDs it is nothing.
         if not all(tag in found for tag in _UIDS[:2]):
             refuse(error, "byte")
     return checked_uids(*(found.get(tag) for tag in _UIDS))
 
 
-def refuse(error: Ended | Broken, unit: str) -> NoReturn:
+def refuse(error: DataEnded | BadElement, unit: str) -> NoReturn:
     """Say of a data set that its walk found no end; positions are counted in `unit`."""
-    if isinstance(error, Ended):
+    if isinstance(error, DataEnded):
         where = f"{describe(error.tag)} at {unit} {error.at}" if error.tag is not None else f"{unit} {error.at}"
         raise UnusableFile("truncated", f"the data set ends {error.what} {where}") from None
     raise UnusableFile("syntax mismatch", f"{describe(error.tag)} at {unit} {error.at}: {error.what}") from None
 
 
-def refuse_rest(error: Ended | Broken, refill: Refill, pos: int, *, size: int, implicit: bool, big: bool) -> NoReturn:
+def refuse_rest(
+    error: DataEnded | BadElement, refill: Refill, pos: int, *, size: int, implicit: bool, big: bool
+) -> NoReturn:
     """Say why the data set from `pos` on cannot be walked to `size`, the file's end: is it cut off, is there something
     behind its last element that is no part of it, or is what stands in it no element at all?
     """
@@ -121,20 +123,20 @@ def refuse_rest(error: Ended | Broken, refill: Refill, pos: int, *, size: int, i
     try:
         for element in elements(refill, pos, size=size, implicit=implicit, big=big):
             last = element
-    except (Ended, Broken):
+    except (DataEnded, BadElement):
         pass
     if last is not None and _is_foreign(last.tag, (refill(last.end) or b"")[:8], implicit, big):
         raise UnusableFile(
             "trailing bytes",
             f"{size - last.end} bytes behind the data set's last element, {describe(last.tag)}, at byte {last.end}",
         ) from None
-    if isinstance(error, Ended):
+    if isinstance(error, DataEnded):
         # Where letters were due and none stood, a length was read that is none: that is no end of the file.
         try:
             walk(b"", pos, refill, pos, size=size, implicit=implicit, big=big, letters=True)
-        except Ended:
+        except DataEnded:
             pass
-        except Broken as broken:
+        except BadElement as broken:
             error = broken
     refuse(error, "byte")
 

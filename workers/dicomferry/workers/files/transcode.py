@@ -26,7 +26,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from dicomferry.models.rules.errors import UnusableFile
-from dicomferry.workers.files.elements import HEADER_SIZES, UNDEFINED, Broken, Ended, describe, walk
+from dicomferry.workers.files.elements import HEADER_SIZES, UNDEFINED, BadElement, DataEnded, describe, walk
 from dicomferry.workers.files.part10 import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, UNCOMPRESSED, Header
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _check_items(tag: BaseTag, value: bytes, implicit: bool, big: bool) -> None:
     size = len(framed)
     try:
         end = walk(framed, 0, lambda pos: framed[pos:], 0, size=size, implicit=implicit, big=big, inside=True)
-    except (Ended, Broken):
+    except (DataEnded, BadElement):
         end = -1
     if end != size:
         raise ValueError(f"{describe(tag)} is not made of items")

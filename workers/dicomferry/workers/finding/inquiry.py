@@ -22,7 +22,7 @@ from dicomferry.workers.attempts.work import Answered, Work
 from dicomferry.workers.dimse import find as c_find
 from dicomferry.workers.dimse import identifier
 from dicomferry.workers.dimse.find import Ask, FindStopped, Match
-from dicomferry.workers.dimse.identifier import Answer
+from dicomferry.workers.dimse.identifier import DecodedIdentifier
 from dicomferry.workers.dimse.requestor import open_association
 from dicomferry.workers.finding import walk
 from dicomferry.workers.finding.judged import Judge, against, named
@@ -42,7 +42,7 @@ _COLUMNS = {
     Level.IMAGE: "sop_instance_uid",
 }
 _ISSUER = 0x00100021
-_Pairs = Generator[tuple[Match, Answer], None, bool]
+_Pairs = Generator[tuple[Match, DecodedIdentifier], None, bool]
 
 
 def find(work: Work) -> Iterator[Answered]:
@@ -123,7 +123,7 @@ class Inquiry:
     def _passing(self, level: Level, found: Found) -> None:
         self._nameless += not found.unique(level)
 
-    def _asked(self, ask: Ask, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
+    def _asked(self, ask: Ask, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, DecodedIdentifier]]:
         """One query of the walk. What contradicts its keys is not walked down."""
         if level == self.spec.level:
             yield from self._whole(ask, level, keys)
@@ -137,7 +137,7 @@ class Inquiry:
             else:
                 yield match, answer
 
-    def _whole(self, ask: Ask, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
+    def _whole(self, ask: Ask, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, DecodedIdentifier]]:
         """The answers to one query; what is too much for the remote is halved, if that was asked for."""
         # What is below a study is bounded by it: no date halves that.
         if not self.spec.split or level is Level.PATIENT or is_pinned(level, keys):
@@ -293,7 +293,7 @@ class Inquiry:
         return [*told[:-1], f"{told[-1]}: this archive does not match on {keys}"] if told else []
 
 
-def _is_zoned(answer: Answer) -> bool:
+def _is_zoned(answer: DecodedIdentifier) -> bool:
     """Whether its dates and times are in a zone of its own, so that they may be others here."""
     return f"{matching.TIMEZONE_OFFSET:08X}" in answer.attributes
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dicomferry.models.rules import matching, query
 from dicomferry.models.rules.matching import Judged
 from dicomferry.models.rules.query import UNIQUE, Key, Level
-from dicomferry.workers.dimse.identifier import Answer, vr_of
+from dicomferry.workers.dimse.identifier import DecodedIdentifier, vr_of
 
 if TYPE_CHECKING:
     from dicomferry.workers.dimse.find import Ask, Match
@@ -27,7 +27,7 @@ class Judge:
         # Archives need not repeat them at lower levels, and whatever has none at its own level cannot be asked for.
         self._unique = {f"{UNIQUE[level]:08X}" for level in query.levels(root)} if root else set()
 
-    def of(self, answer: Answer) -> Sequence[Judged]:
+    def of(self, answer: DecodedIdentifier) -> Sequence[Judged]:
         """What an answer says of each key that asks for something."""
         if self._keys is None:
             return ()
@@ -93,7 +93,7 @@ def heeding_keys(ask: Ask, root: str, left_out: LeftOut) -> Ask:
     """The same queries without the answers that contradict the unique keys of their own level or one above it."""
     unique = {f"{UNIQUE[level]:08X}" for level in query.levels(root)}
 
-    def fitting(level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
+    def fitting(level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, DecodedIdentifier]]:
         assert level is not None
         judge = Judge(root, [key for key in keys if key[0] in unique])
         for match, answer in ask(level, keys):

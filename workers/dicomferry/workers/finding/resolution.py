@@ -19,7 +19,7 @@ from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.target import Target
 from dicomferry.workers.attempts.fault import Fault
 from dicomferry.workers.dimse.find import Ask, Match
-from dicomferry.workers.dimse.identifier import Answer, vr_of
+from dicomferry.workers.dimse.identifier import DecodedIdentifier, vr_of
 from dicomferry.workers.finding import walk
 from dicomferry.workers.finding.judged import Judge, LeftOut, against, named, number_of
 
@@ -129,7 +129,7 @@ class _Judging:
         self._trusted = trusted
         self.left_out = LeftOut()
 
-    def asked(self, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
+    def asked(self, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, DecodedIdentifier]]:
         """One query; raises Fault at its end where answers leave open whether they match."""
         assert level is not None
         judge = Judge(self._root, keys)

@@ -15,7 +15,7 @@ from dicomferry.models.rules.proof import Depth, Part, depth_of, is_capped, name
 from dicomferry.models.rules.query import UNIQUE, Key, Level
 from dicomferry.workers.dimse import find, identifier
 from dicomferry.workers.dimse.find import Ask, Match, never
-from dicomferry.workers.dimse.identifier import Answer, Attributes
+from dicomferry.workers.dimse.identifier import Attributes, DecodedIdentifier
 from dicomferry.workers.dimse.requestor import Association, Stop
 from dicomferry.workers.finding.judged import LeftOut, heeding_keys
 
@@ -34,7 +34,7 @@ class Found:
     """
 
     match: Match
-    answer: Answer
+    answer: DecodedIdentifier
     uppers: Mapping[Level, str]
     inherited: Mapping[str, Any]
 
@@ -58,7 +58,7 @@ def asker(association: Association, model_uid: str, *, stop: Stop = never) -> As
     """Queries of a model on an association, keys and answers in the remote's character set. Raises what `find` does."""
     charset = association.remote.charset
 
-    def ask(level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
+    def ask(level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, DecodedIdentifier]]:
         syntax = association.context_for(model_uid).transfer_syntax
         encoded = identifier.encode(keys, syntax, charset=charset, level=level)
         # Whoever closes it early cancels the query.
@@ -309,7 +309,7 @@ class Expectation:
 def heeding_caps(ask: Ask, cap: int | None, capped: Callable[[], object]) -> Ask:
     """The same queries; `capped` is called after one whose answers count as cut (see `proof.is_capped`)."""
 
-    def counted(level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, Answer]]:
+    def counted(level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, DecodedIdentifier]]:
         count = 0
         for pair in ask(level, keys):
             count += 1

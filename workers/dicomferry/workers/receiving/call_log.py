@@ -12,7 +12,7 @@ from dicomferry.models.record.archive import calls as call_store
 from dicomferry.models.record.archive.calls import MOST_UIDS, Call, Refusal
 from dicomferry.models.record.database import Database
 from dicomferry.models.rules.errors import OutOfReach
-from dicomferry.workers.dimse.acceptor import Answer, Incoming
+from dicomferry.workers.dimse.acceptor import Incoming, StatusReply
 
 log = telemetry.logger(__name__)
 
@@ -32,7 +32,7 @@ class Refusals:
         self._lock = threading.Lock()
         self._found: dict[tuple[int, str, str | None, int | None], tuple[int, list[str]]] = {}
 
-    def add(self, incoming: Incoming, answer: Answer) -> None:
+    def add(self, incoming: Incoming, answer: StatusReply) -> None:
         """One more."""
         key = (answer.status, answer.comment, incoming.originator_ae_title, incoming.originator_message_id)
         with self._lock:
@@ -57,7 +57,7 @@ class Refusals:
 
 
 @dataclass
-class Entry:
+class OpenCall:
     """A call that goes on; `moved` is to be set whenever it has carried something, `news` when something was refused.
 
     One thread refuses, another one writes down.
@@ -68,7 +68,7 @@ class Entry:
     news: bool = False
     refusals: Refusals = field(default_factory=Refusals)
 
-    def refuse(self, incoming: Incoming, answer: Answer) -> None:
+    def refuse(self, incoming: Incoming, answer: StatusReply) -> None:
         """An instance was not taken."""
         self.refusals.add(incoming, answer)
         self.news = True
@@ -88,7 +88,7 @@ class CallLog:
         self._record = record
         self._clock = clock
         self._lock = threading.Lock()
-        self._open: dict[str, Entry] = {}
+        self._open: dict[str, OpenCall] = {}
         self._waiting: dict[str, Call] = {}
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="call log", daemon=True)
@@ -97,7 +97,7 @@ class CallLog:
         """Begin to write."""
         self._thread.start()
 
-    def begin(self, association: str, *, calling: str, called: str, address: str, refused: tuple[str, ...]) -> Entry:
+    def begin(self, association: str, *, calling: str, called: str, address: str, refused: tuple[str, ...]) -> OpenCall:
         """An association was taken; `refused` are the SOP classes of contexts that were not."""
         call = Call(
             association=association,
@@ -108,7 +108,7 @@ class CallLog:
             accepted=True,
             refused=refused,
         )
-        entry = Entry(call)
+        entry = OpenCall(call)
         with self._lock:
             self._open[association] = entry
             self._wait(call)
@@ -147,7 +147,7 @@ class CallLog:
         while len(self._waiting) > MOST_WAITING:
             del self._waiting[next(iter(self._waiting))]
 
-    def _latest(self, entry: Entry) -> Call:
+    def _latest(self, entry: OpenCall) -> Call:
         if entry.moved:
             entry.moved = False
             entry.call = replace(entry.call, moved_at=self._clock())

@@ -18,7 +18,7 @@ from typing import Literal
 from dicomferry.models import telemetry
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.remotes import book
-from dicomferry.models.record.remotes.book import Sender
+from dicomferry.models.record.remotes.book import CallerIdentity
 from dicomferry.models.rules.callers import Callers as Callers
 from dicomferry.models.rules.callers import is_loopback, joined, parse_address, party
 from dicomferry.models.rules.errors import DicomferryError
@@ -38,7 +38,7 @@ Addresses = Callable[[str], Iterable[str]]
 """The addresses of a host, as far as they are known."""
 
 
-def gather(senders: Iterable[Sender], look_up: Addresses, *, others: Iterable[str] = ()) -> Callers:
+def gather(senders: Iterable[CallerIdentity], look_up: Addresses, *, others: Iterable[str] = ()) -> Callers:
     """Who may call, from what the record says of the remotes; `others` are AE titles of remotes that are not meant."""
     chosen = list(senders)
     return joined(
@@ -87,7 +87,7 @@ class Admission:
         clock: Callable[[], float] = time.monotonic,
         door: float = DOOR_SECONDS,
         again: float = AGAIN_SECONDS,
-        repairing: Callable[[Database], Sequence[Sender]] = book.repairing,
+        repairing: Callable[[Database], Sequence[CallerIdentity]] = book.repairing,
     ) -> None:
         self._database = database
         self._names = names
@@ -101,8 +101,8 @@ class Admission:
         self._ending = False
         self._read_at = -math.inf
         self._blind_until = -math.inf
-        self._senders: Sequence[Sender] = ()
-        self._repairing: Sequence[Sender] = ()
+        self._senders: Sequence[CallerIdentity] = ()
+        self._repairing: Sequence[CallerIdentity] = ()
         self.callers = Callers()
         self._thread = threading.Thread(target=self._run, name="admission", daemon=True)
 

@@ -46,7 +46,7 @@ OSError.
 
 
 @dataclass
-class Entry:
+class PublishedFile:
     """A file that waits for its row, whether its data set is known to be sound, and whether it was looked at."""
 
     folder: str
@@ -93,7 +93,7 @@ class Indexer:
         self._record = record
         self._look = look
         self._tuning = tuning
-        self._waiting: list[Entry] = []
+        self._waiting: list[PublishedFile] = []
         self._changed = threading.Condition()
         self._ending = False
         self._hurried = False
@@ -127,7 +127,7 @@ class Indexer:
     def add(self, folder: str, received: Received, *, is_sound: bool = False) -> None:
         """It was: its row is to be written. `is_sound`: its data set was walked to the end, and nothing is wrong."""
         with self._changed:
-            self._waiting.append(Entry(folder, received, is_sound, self._look is None))
+            self._waiting.append(PublishedFile(folder, received, is_sound, self._look is None))
             if len(self._waiting) in (1, self._tuning.batch):
                 self._changed.notify_all()
 
@@ -177,7 +177,7 @@ class Indexer:
             ):
                 return
 
-    def _write(self, batch: Sequence[Entry]) -> bool:
+    def _write(self, batch: Sequence[PublishedFile]) -> bool:
         """Write a batch and forget it; False when that has to wait."""
         try:
             here = [entry for entry in batch if self._see(entry)]
@@ -209,7 +209,7 @@ class Indexer:
         except Exception:
             log.exception("files without a row could not be put on the record", files=len(refused))
 
-    def _see(self, entry: Entry) -> bool:
+    def _see(self, entry: PublishedFile) -> bool:
         """Look at a file before its row is written, once; False where it is gone. Raises OutOfReach."""
         if entry.is_seen or self._look is None:
             return True

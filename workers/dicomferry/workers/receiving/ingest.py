@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from dicomferry.models import telemetry
 from dicomferry.models.record.archive.index import Arrival, Received
 from dicomferry.models.rules.errors import UnusableFile
-from dicomferry.workers.dimse.acceptor import Answer, Incoming
+from dicomferry.workers.dimse.acceptor import Incoming, StatusReply
 from dicomferry.workers.files.same_instance import Relation, compare
 from dicomferry.workers.files.soundness import is_named, read_uids, unreadable
 from dicomferry.workers.receiving import file_hold
@@ -62,7 +62,7 @@ class Ingest(Intake):
         job_id: int | None = None,
         move_id: int | None = None,
         spare: Draft | None = None,
-        refused: Callable[[Incoming, Answer], object] | None = None,
+        refused: Callable[[Incoming, StatusReply], object] | None = None,
         tuning: Tuning = DEFAULT,
     ) -> None:
         self._tuning = tuning
@@ -113,7 +113,7 @@ class Ingest(Intake):
             self._spare.close()
             self._spare = None
 
-    def _refused(self, answer: Answer) -> None:
+    def _refused(self, answer: StatusReply) -> None:
         log.warning("instance refused", status=f"0x{answer.status:04X}", why=answer.comment, **self._who())
         if self._tell_refused is not None:
             self._tell_refused(self._incoming, answer)
@@ -135,7 +135,7 @@ class Ingest(Intake):
         """Study and series; none of a data set that cannot be read."""
         return (None, None) if isinstance(self._uids, UnusableFile) else self._uids[2:]
 
-    def _publish(self, draft: Draft) -> Answer:
+    def _publish(self, draft: Draft) -> StatusReply:
         """Flush, link, flush the folder: only then is it ours to answer for."""
         self._complete(draft)
         if self._refusal is not None:
@@ -153,7 +153,7 @@ class Ingest(Intake):
         self.discard()
         if outcome == "conflict":
             log.warning("another content under a UID that is archived already: both are kept", **self._who())
-        return Answer(SUCCESS)
+        return StatusReply(SUCCESS)
 
     def _place(self, draft: Draft, folder: str, stem: str) -> tuple[str, str]:
         """(file name, outcome) of the file that stands for the draft, durably, at the place that its path names."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.models.rules.peer_text import MOST_UID
-from dicomferry.workers.dimse.acceptor import Answer, Incoming
+from dicomferry.workers.dimse.acceptor import Incoming, StatusReply
 from dicomferry.workers.dimse.wire.associate_items import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomferry.workers.files import file_meta
 from dicomferry.workers.files.data_set import NeedMore, Uids, head_of
@@ -43,7 +43,7 @@ class Intake(ABC):
         self._data_offset = 0
         self._held = bytearray()
         self._next_look = 0
-        self._refusal: Answer | None = None
+        self._refusal: StatusReply | None = None
         self._uids: Uids | UnusableFile = _UNREAD
         """Those of the data set, or what keeps them from being read."""
         self._end_told = 0
@@ -60,11 +60,11 @@ class Intake(ABC):
         """A new, empty file. Raises OSError."""
 
     @abstractmethod
-    def _publish(self, draft: Draft) -> Answer:
+    def _publish(self, draft: Draft) -> StatusReply:
         """Everything is written: give the file its name, unless it is refused all the same. Raises OSError."""
 
     @abstractmethod
-    def _refused(self, answer: Answer) -> None:
+    def _refused(self, answer: StatusReply) -> None:
         """The instance is not kept, and this is what its sender is told."""
 
     @abstractmethod
@@ -85,7 +85,7 @@ class Intake(ABC):
         except OSError as error:
             self._refuse_for(error)
 
-    def finish(self) -> Answer:
+    def finish(self) -> StatusReply:
         """The data set is complete: publish, and answer."""
         if self._refusal is None:
             try:
@@ -112,7 +112,7 @@ class Intake(ABC):
             self._draft = None
 
     def _refuse(self, status: int, comment: str) -> None:
-        self._refusal = Answer(status, comment)
+        self._refusal = StatusReply(status, comment)
         self.discard()
 
     def _refuse_for(self, error: OSError) -> None:

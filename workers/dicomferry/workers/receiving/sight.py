@@ -105,7 +105,7 @@ def look(root: Path, database: Database, files: Sequence[File]) -> list[str] | N
         return None
 
 
-class Stop(Protocol):
+class StopEvent(Protocol):
     """Something that is asked for once."""
 
     def wait(self, seconds: float, /) -> bool:
@@ -115,7 +115,7 @@ class Stop(Protocol):
 class Lookout(threading.Thread):
     """Answers the questions of workers that do not see the archive; for the storage SCP, which does."""
 
-    def __init__(self, root: Path, database: Database, stop: Stop) -> None:
+    def __init__(self, root: Path, database: Database, stop: StopEvent) -> None:
         super().__init__(name="lookout", daemon=True)
         self._root = root
         self._database = database

@@ -30,7 +30,7 @@ AHEAD = 8
 _SKIPPED_REASONS = frozenset({"not DICOM", "DICOMDIR"})
 
 
-class Found(NamedTuple):
+class InventoryEntry(NamedTuple):
     """One path of the inventory. PENDING is sendable and has a header; SKIPPED and FAILED say why.
 
     `size` in bytes and `mtime_ns` are those of the bytes that were read, 0 where nothing could be.
@@ -53,7 +53,7 @@ def inventory(
     hidden: bool = True,
     leave_out: Container[bytes] = (),
     before_opening: Callable[[bytes], bool] = lambda _: False,
-) -> Iterator[Found]:
+) -> Iterator[InventoryEntry]:
     """Every file that `roots` (absolute files or folders) name, in walk order, strictly behind `after`.
 
     Given files are always taken, of folders their files, and with `recursive` those of their subfolders. A root
@@ -74,12 +74,12 @@ class _Opened(NamedTuple):
     fd: int
     size: int
     mtime_ns: int
-    found: Found | None = None
+    found: InventoryEntry | None = None
 
 
 def _looked_into(
-    walk: Iterator[Found | bytes], leave_out: Container[bytes], before_opening: Callable[[bytes], bool]
-) -> Iterator[Found]:
+    walk: Iterator[InventoryEntry | bytes], leave_out: Container[bytes], before_opening: Callable[[bytes], bool]
+) -> Iterator[InventoryEntry]:
     """What the walk finds, in its order, each path of a plain file looked into."""
     ahead: deque[_Opened] = deque()
     try:
@@ -101,7 +101,7 @@ def _looked_into(
 
 
 @dataclass(slots=True)
-class _Folder:
+class _WalkedFolder:
     """A folder on the way. `names` are those still to come, last first; `kinds` says what is no plain file."""
 
     parts: tuple[bytes, ...]
@@ -146,10 +146,10 @@ class _Walk:
         self._recursive = recursive
         self._after = after
         self._hidden = hidden
-        self._stack: list[_Folder] = []
+        self._stack: list[_WalkedFolder] = []
         self._ancestors: set[tuple[int, int]] = set()
 
-    def __iter__(self) -> Iterator[Found | bytes]:
+    def __iter__(self) -> Iterator[InventoryEntry | bytes]:
         """Founds, and the paths of plain files that are to be looked into."""
         while self._roots or self._stack:
             if not self._stack:
@@ -183,7 +183,7 @@ class _Walk:
                     kinds.pop(names.pop(), None)
                 yield from self._enter_root(root)
 
-    def _enter_root(self, parts: tuple[bytes, ...]) -> Iterator[Found | bytes]:
+    def _enter_root(self, parts: tuple[bytes, ...]) -> Iterator[InventoryEntry | bytes]:
         """A root as it was named: a file is taken, a folder entered, even through a link."""
         if self._after is not None and parts <= self._after and self._after[: len(parts)] != parts:
             # Before the cursor; but roots inside of this one are not inside of anything that comes now.
@@ -205,7 +205,7 @@ class _Walk:
     def _is_new(self, parts: tuple[bytes, ...]) -> bool:
         return self._after is None or parts > self._after
 
-    def _special(self, parent: tuple[bytes, ...], name: bytes, path: bytes, kind: int) -> Found | bytes | None:
+    def _special(self, parent: tuple[bytes, ...], name: bytes, path: bytes, kind: int) -> InventoryEntry | bytes | None:
         """What is no plain file: a folder is entered, a link followed, anything else named and never opened."""
         if kind == stat.S_IFDIR and not self._recursive:
             return None
@@ -219,7 +219,7 @@ class _Walk:
             return self._enter((*parent, name), path, status) if self._recursive else None
         return path if stat.S_ISREG(status.st_mode) else _not_a_file(path)
 
-    def _enter(self, parts: tuple[bytes, ...], path: bytes, status: os.stat_result) -> Found | None:
+    def _enter(self, parts: tuple[bytes, ...], path: bytes, status: os.stat_result) -> InventoryEntry | None:
         """Put the folder on the stack; a Found where that cannot be."""
         after = self._after
         if after is not None and after == parts:
@@ -228,7 +228,7 @@ class _Walk:
         identity = (status.st_dev, status.st_ino)
         if identity in self._ancestors:
             detail = "this folder lies in itself"
-            return Found(path, 0, 0, ItemState.SKIPPED, "link loop", detail, None)
+            return InventoryEntry(path, 0, 0, ItemState.SKIPPED, "link loop", detail, None)
         depth = len(parts)
         least = after[depth] if after is not None and after[:depth] == parts else None
         names: list[bytes] = []
@@ -253,7 +253,7 @@ class _Walk:
         inner: list[tuple[bytes, ...]] = []
         while self._roots and self._roots[-1][:depth] == parts:
             inner.append(self._roots.pop())
-        self._stack.append(_Folder(parts, identity, names, kinds, inner[::-1]))
+        self._stack.append(_WalkedFolder(parts, identity, names, kinds, inner[::-1]))
         self._ancestors.add(identity)
         return None
 
@@ -282,7 +282,7 @@ def _open(path: bytes) -> _Opened:
     return _Opened(path, -1, 0, 0, found)
 
 
-def _read(opened: _Opened) -> Found:
+def _read(opened: _Opened) -> InventoryEntry:
     """Read an open file's beginning, and close it."""
     if opened.found is not None:
         return opened.found
@@ -296,23 +296,25 @@ def _read(opened: _Opened) -> Found:
     except UnusableFile as error:
         skipped = error.reason in _SKIPPED_REASONS
         state = ItemState.SKIPPED if skipped else ItemState.FAILED
-        return Found(path, size, mtime_ns, state, error.reason, str(error), None)
+        return InventoryEntry(path, size, mtime_ns, state, error.reason, str(error), None)
     except OSError as error:
         return _failed(path, error)
     except Exception as error:  # one file that no parser foresaw must not stop the walk behind it
-        return Found(path, size, mtime_ns, ItemState.FAILED, "unreadable", f"{type(error).__name__}: {error}", None)
-    return Found(path, size, mtime_ns, ItemState.PENDING, None, None, header)
+        return InventoryEntry(
+            path, size, mtime_ns, ItemState.FAILED, "unreadable", f"{type(error).__name__}: {error}", None
+        )
+    return InventoryEntry(path, size, mtime_ns, ItemState.PENDING, None, None, header)
 
 
-def _failed(path: bytes, error: OSError, unreadable: str = "unreadable") -> Found:
+def _failed(path: bytes, error: OSError, unreadable: str = "unreadable") -> InventoryEntry:
     reason = "vanished" if isinstance(error, FileNotFoundError) else unreadable
-    return Found(path, 0, 0, ItemState.FAILED, reason, error.strerror or str(error), None)
+    return InventoryEntry(path, 0, 0, ItemState.FAILED, reason, error.strerror or str(error), None)
 
 
-def _no_status(path: bytes, error: OSError) -> Found:
+def _no_status(path: bytes, error: OSError) -> InventoryEntry:
     """A Found for a path whose status could not be had: most often a link that leads nowhere."""
     if os.path.islink(path):
-        return Found(path, 0, 0, ItemState.FAILED, "dangling link", _target(path, error), None)
+        return InventoryEntry(path, 0, 0, ItemState.FAILED, "dangling link", _target(path, error), None)
     return _failed(path, error)
 
 
@@ -324,9 +326,9 @@ def _target(path: bytes, error: OSError) -> str:
         return text
 
 
-def _not_a_file(path: bytes) -> Found:
+def _not_a_file(path: bytes) -> InventoryEntry:
     detail = "neither a file nor a folder; it was not opened"
-    return Found(path, 0, 0, ItemState.SKIPPED, "not a file", detail, None)
+    return InventoryEntry(path, 0, 0, ItemState.SKIPPED, "not a file", detail, None)
 
 
 class Cut:
@@ -348,7 +350,7 @@ class Cut:
         self.bytes = 0
         self.contexts = 0
 
-    def fits(self, found: Found) -> bool:
+    def fits(self, found: InventoryEntry) -> bool:
         """Whether `found`, a PENDING one, may still join; anything joins an empty chunk."""
         max_instances, max_bytes, max_contexts = self._limits
         return not self.instances or (
@@ -357,7 +359,7 @@ class Cut:
             and self.contexts + self._contexts_for(found) <= max_contexts
         )
 
-    def add(self, found: Found) -> None:
+    def add(self, found: InventoryEntry) -> None:
         """Take `found` in; raises ValueError where it is not PENDING or does not fit."""
         if found.header is None or not self.fits(found):
             raise ValueError(f"{found.path!r} cannot join this chunk")
@@ -366,7 +368,7 @@ class Cut:
         self.instances += 1
         self.bytes += found.size
 
-    def _contexts_for(self, found: Found) -> int:
+    def _contexts_for(self, found: InventoryEntry) -> int:
         """Presentation contexts that `found` needs beyond those of the files before it.
 
         An uncompressed syntax is proposed alone, and once more with the others that it can be re-encoded in.

@@ -19,7 +19,7 @@ from dicomferry.models.rules.text import path_text, printable
 from dicomferry.models.rules.uid import too_long
 from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.dimse.local_instance import LocalInstance, open_instance
-from dicomferry.workers.sending.inventory import AHEAD, Cut, Found, inventory, same_content
+from dicomferry.workers.sending.inventory import AHEAD, Cut, InventoryEntry, inventory, same_content
 
 BATCH_ITEMS = 1000
 BATCH_SECONDS = 2.0
@@ -45,7 +45,7 @@ class _Batch:
     began: float = field(default_factory=time.monotonic)
     chunks: list[list[dict[str, Any]]] = field(default_factory=list)
     decided: list[dict[str, Any]] = field(default_factory=list)
-    found: list[Found] = field(default_factory=list)
+    found: list[InventoryEntry] = field(default_factory=list)
 
     @property
     def is_full(self) -> bool:
@@ -142,8 +142,8 @@ def _write(database: Database, lease: Lease, batch: _Batch, heart: Heartbeat, ca
 
 
 def _settled(
-    database: Database, lease: Lease, batch: Sequence[Found], before_comparing: Callable[[bytes], object]
-) -> Iterator[tuple[Found, dict[str, Any]]]:
+    database: Database, lease: Lease, batch: Sequence[InventoryEntry], before_comparing: Callable[[bytes], object]
+) -> Iterator[tuple[InventoryEntry, dict[str, Any]]]:
     """Each of these files with the values of its item's row; a second file of one UID is compared with the first."""
     uids = [found.header.sop_instance_uid for found in batch if found.header and found.state is ItemState.PENDING]
     firsts = plans.firsts_of(database, lease.job_id, uids)
@@ -160,7 +160,7 @@ def _settled(
         yield found, values
 
 
-def _values(found: Found, *, long_uids: bool = False) -> dict[str, Any]:
+def _values(found: InventoryEntry, *, long_uids: bool = False) -> dict[str, Any]:
     """The item's row as far as the file alone decides it.
 
     UIDs longer than PS3.5 9.1 allows are refused, since peers abort at them; with `long_uids` SOP Instance UIDs pass.
@@ -194,7 +194,7 @@ def _bad_uid(values: dict[str, Any], detail: str) -> dict[str, Any]:
     return {**values, "state": ItemState.FAILED, "reason": "bad uid", "is_first": False, "detail": detail}
 
 
-def _twin(found: Found, first: bytes) -> dict[str, Any]:
+def _twin(found: InventoryEntry, first: bytes) -> dict[str, Any]:
     """What a second file of one SOP Instance UID comes to. One that is broken is called so, not a conflict."""
     text = path_text(first)
     state, reason, detail = ItemState.FAILED, twins.CONFLICT, f"differs from {text}"
@@ -213,7 +213,7 @@ def _twin(found: Found, first: bytes) -> dict[str, Any]:
     return {**told, "twin_of": first} if reason in (twins.DUPLICATE, twins.CONFLICT) else told
 
 
-def _check(found: Found) -> None:
+def _check(found: InventoryEntry) -> None:
     """Raises UnusableFile for a file that cannot be sent as it is."""
     assert found.header is not None
     uids = found.header.sop_class_uid, found.header.sop_instance_uid, found.header.transfer_syntax_uid
@@ -251,12 +251,12 @@ def examine(database: Database, lease: Lease, rows: Sequence[Item]) -> tuple[lis
     return to_send, decided
 
 
-def _look(path: bytes) -> Found:
+def _look(path: bytes) -> InventoryEntry:
     for found in inventory([path], recursive=False):
         if found.path == path:
             return found
         break
-    return Found(path, 0, 0, ItemState.FAILED, "unreadable folder", "a retry walks no folder", None)
+    return InventoryEntry(path, 0, 0, ItemState.FAILED, "unreadable folder", "a retry walks no folder", None)
 
 
 def _identity(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def verified(work: Work, send: Send) -> Iterator[Answered]:
         found: Item | None = row
         while found is not None:
             if not check.was_sent(found):
-                run = _Run(found, work.feed, check)
+                run = _RunOfItems(found, work.feed, check)
                 yield from map(check.put_off, send(work, iter(run)))
                 found = run.stopped_at
                 continue
@@ -46,7 +46,7 @@ def verified(work: Work, send: Send) -> Iterator[Answered]:
             found = None
 
 
-class _Run:
+class _RunOfItems:
     """The items from `first` on that have to be sent; ends before one that was."""
 
     def __init__(self, first: Item, feed: Iterator[Item], check: _Check) -> None:
@@ -65,7 +65,7 @@ class _Run:
 
 
 @dataclass(frozen=True)
-class _Listed:
+class _SeriesListing:
     """What the remote lists of a series; `more` says that it has more than that: what is not listed may be there."""
 
     uids: frozenset[str]
@@ -77,7 +77,7 @@ class _Check:
         self._work = work
         self._ignores = work.remote.numbers == "ignored"
         self._answers: dict[int, Answered] = {}
-        self._listed: dict[Target, _Listed | str] = {}
+        self._listed: dict[Target, _SeriesListing | str] = {}
         self._rows = {row.id: row for row in work.rows}
 
     def was_sent(self, row: Item) -> bool:
@@ -119,7 +119,7 @@ class _Check:
     def _unverified(self, answered: Answered, why: str) -> Answered:
         return answered._replace(answer=local(UNVERIFIED), detail=why)
 
-    def _look(self, series: Target) -> _Listed | str:
+    def _look(self, series: Target) -> _SeriesListing | str:
         """What the remote lists of a series, or why it cannot be asked. Waits a little for what is not there yet."""
         if series not in self._listed:
             sent = {
@@ -136,7 +136,7 @@ class _Check:
             self._listed[series] = found
         return self._listed[series]
 
-    def _ask(self, series: Target) -> _Listed | str:
+    def _ask(self, series: Target) -> _SeriesListing | str:
         heart = self._work.heart
         try:
             listing = expectation.again(self._work.remote, "study", [series], heart)
@@ -149,4 +149,4 @@ class _Check:
             return listing.why or "the remote does not list single instances"
         seen = proof.judge(Facts(targets=[Seen(one.part) for one in listing.targets], ignored=self._ignores))
         more = "it says that it has more in the series than it lists" if seen.is_short else None
-        return _Listed(frozenset(one.uid for one in listing.instances), more)
+        return _SeriesListing(frozenset(one.uid for one in listing.instances), more)

@@ -234,7 +234,7 @@ PLAIN = "plain"
 
 
 @dataclass(frozen=True)
-class Sender:
+class CallerIdentity:
     """What tells whether an association comes from a remote."""
 
     ae_title: str
@@ -251,16 +251,16 @@ def id_of_ae_title(database: Database, ae_title: str) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
-def sender(database: Database, remote_id: int) -> Sender:
+def sender(database: Database, remote_id: int) -> CallerIdentity:
     """What tells that an association comes from this remote."""
 
-    def work(connection: Connection) -> Sender:
+    def work(connection: Connection) -> CallerIdentity:
         return _sender(connection.execute(sa.select(RemoteRow.__table__).where(RemoteRow.id == remote_id)).one())
 
     return database.read(work)
 
 
-def senders(database: Database) -> list[Sender]:
+def senders(database: Database) -> list[CallerIdentity]:
     """The address book, and the remotes outside of it that a job runs against."""
 
     def work(connection: Connection) -> Sequence[AnyRow]:
@@ -274,13 +274,13 @@ def senders(database: Database) -> list[Sender]:
     return [_sender(row) for row in database.read(work)]
 
 
-def repairing(database: Database) -> list[Sender]:
+def repairing(database: Database) -> list[CallerIdentity]:
     """The remotes of which a move to us is being repaired at this moment.
 
     What they prefer is `plain` where something came ill encoded.
     """
 
-    def work(connection: Connection) -> list[Sender]:
+    def work(connection: Connection) -> list[CallerIdentity]:
         running = (
             sa.select(ChunkRow.remote_id, moves.is_ill_encoded().label("plain"))
             .join(JobRow, JobRow.id == ChunkRow.job_id)
@@ -302,8 +302,8 @@ def repairing(database: Database) -> list[Sender]:
     return database.read(work)
 
 
-def _sender(row: AnyRow) -> Sender:
-    return Sender(row.ae_title, row.host, tuple(row.also_from), row.prefer_syntax, row.max_moves)
+def _sender(row: AnyRow) -> CallerIdentity:
+    return CallerIdentity(row.ae_title, row.host, tuple(row.also_from), row.prefer_syntax, row.max_moves)
 
 
 def _by_name(connection: Connection, name: str) -> AnyRow:

@@ -41,7 +41,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RunRefusal:
     """Why there is no job: what the submit command would say."""
 
     text: str
@@ -63,7 +63,7 @@ def due(database: Database) -> tuple[datetime, list[Schedule]]:
 
 
 def settle(
-    database: Database, found: Schedule, plan: Plan, orders: Mapping[datetime, Order | Refusal]
+    database: Database, found: Schedule, plan: Plan, orders: Mapping[datetime, Order | RunRefusal]
 ) -> Sequence[int] | None:
     """Write what the plan says of all that is due, and the jobs of what fires; their ids.
 
@@ -82,7 +82,9 @@ def settle(
     return database.write(work, durable=True)
 
 
-def _fire(connection: Connection, found: Schedule, slot: datetime, order: Order | Refusal, now: datetime) -> int | None:
+def _fire(
+    connection: Connection, found: Schedule, slot: datetime, order: Order | RunRefusal, now: datetime
+) -> int | None:
     busy = _live_job(connection, found.id)
     query = sa.select(sa.func.count()).where(RunRow.schedule_id == found.id, RunRow.state == WAITING)
     queue = connection.execute(query).scalar_one()
@@ -119,7 +121,7 @@ def waiting(database: Database) -> list[tuple[Waiting, Schedule]]:
     return database.read(work)
 
 
-def end_waiting(database: Database, run: Waiting, found: Schedule, order: Order | Refusal) -> int | None:
+def end_waiting(database: Database, run: Waiting, found: Schedule, order: Order | RunRefusal) -> int | None:
     """Submit the job of a run that waited; its id. None when another scheduler was first, or there is no job."""
 
     def work(connection: Connection) -> int | None:
@@ -158,10 +160,10 @@ def by_hand(database: Database, schedule: Schedule, order: Order) -> int:
 
 
 def _submit(
-    connection: Connection, found: Schedule, slot: datetime, order: Order | Refusal, now: datetime
+    connection: Connection, found: Schedule, slot: datetime, order: Order | RunRefusal, now: datetime
 ) -> dict[str, Any]:
     """Write the job of a due time; what its run is then, or why there is no job."""
-    if isinstance(order, Refusal):
+    if isinstance(order, RunRefusal):
         return {"state": REFUSED, "reason": NOT_SUBMITTED, "detail": order.text, "job_id": None}
     by = f" by schedule {found.name}, due {found.minute(slot)}"
     job_id = verbs.insert(connection, now, order.what, order.remote_id, **_named(found, order), by=by)

@@ -42,7 +42,7 @@ class Rejection:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProposedContext:
     """One presentation context as it was proposed."""
 
     context_id: int
@@ -51,14 +51,14 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Request:
+class AssociateRequest:
     """A-ASSOCIATE-RQ. AE titles are without surrounding NUL and blanks; `fixed` are the octets that we echo."""
 
     protocol_version: int
     called_ae_title: str
     calling_ae_title: str
     application_context: str
-    contexts: tuple[Asked, ...]
+    contexts: tuple[ProposedContext, ...]
     peer_max_pdu: int
     fixed: bytes
 
@@ -72,14 +72,14 @@ class Request:
         return None
 
 
-def decode_request(body: bytes) -> Request:
+def decode_request(body: bytes) -> AssociateRequest:
     """The request in a PDU's body; raises ProtocolViolation for what cannot be read."""
     if len(body) < associate_items.FIXED.size:
         raise ProtocolViolation(f"an A-ASSOCIATE-RQ of {len(body)} bytes")
     version, _, called, calling, _ = associate_items.FIXED.unpack_from(body)
     application = ""
     maximum = ASSUMED_MAX_PDU
-    contexts: dict[int, Asked] = {}
+    contexts: dict[int, ProposedContext] = {}
     for kind, value in items(body[associate_items.FIXED.size :]):
         if kind == associate_items.APPLICATION_CONTEXT_ITEM:
             application = text(value)
@@ -90,7 +90,7 @@ def decode_request(body: bytes) -> Request:
             for inner, content in items(value):
                 if inner == associate_items.MAXIMUM_LENGTH and len(content) == 4:
                     maximum = int.from_bytes(content)
-    return Request(
+    return AssociateRequest(
         protocol_version=version,
         called_ae_title=title(called),
         calling_ae_title=title(calling),
@@ -101,7 +101,7 @@ def decode_request(body: bytes) -> Request:
     )
 
 
-def _context(value: bytes) -> Asked:
+def _context(value: bytes) -> ProposedContext:
     if len(value) < 4:
         raise ProtocolViolation("a presentation context without an id")
     abstract = ""
@@ -111,10 +111,10 @@ def _context(value: bytes) -> Asked:
             abstract = text(content)
         elif kind == associate_items.TRANSFER_SYNTAX:
             syntaxes.append(text(content))
-    return Asked(value[0], abstract, tuple(syntaxes))
+    return ProposedContext(value[0], abstract, tuple(syntaxes))
 
 
-def negotiate(asked: tuple[Asked, ...], prefer: str | None = None) -> tuple[Context, ...]:
+def negotiate(asked: tuple[ProposedContext, ...], prefer: str | None = None) -> tuple[Context, ...]:
     """Our answer to each context: Verification and all that is storage, in any syntax that brings its pixels.
 
     `prefer` is what to take of several syntaxes: explicit, implicit, compressed, or a UID; `plain` takes no others than
@@ -123,7 +123,7 @@ def negotiate(asked: tuple[Asked, ...], prefer: str | None = None) -> tuple[Cont
     return tuple(_judge(context, prefer) for context in asked)
 
 
-def _judge(asked: Asked, prefer: str | None) -> Context:
+def _judge(asked: ProposedContext, prefer: str | None) -> Context:
     if asked.abstract_syntax != VERIFICATION and not is_storage(asked.abstract_syntax):
         return Context(asked.context_id, asked.abstract_syntax, asked.transfer_syntaxes, NO_ABSTRACT_SYNTAX)
     usable = [syntax for syntax in asked.transfer_syntaxes if syntax and syntax not in JPIP_REFERENCED]
@@ -174,7 +174,7 @@ def prepare() -> None:
     is_storage("")
 
 
-def encode_acceptance(request: Request, contexts: tuple[Context, ...]) -> bytes:
+def encode_acceptance(request: AssociateRequest, contexts: tuple[Context, ...]) -> bytes:
     """A-ASSOCIATE-AC (PS3.8 9.3.3). A refused context carries a transfer syntax that nobody is to look at."""
     parts = [struct.pack(">HH", 1, 0), request.fixed]
     parts.append(associate_items.uid(associate_items.APPLICATION_CONTEXT_ITEM, APPLICATION_CONTEXT))

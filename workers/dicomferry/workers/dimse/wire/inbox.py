@@ -19,7 +19,7 @@ from dicomferry.models.rules.errors import (
     ReleasedEarly,
 )
 from dicomferry.workers.dimse.wire import upper_layer
-from dicomferry.workers.dimse.wire.message import STATUS, Assembler, Command, Message
+from dicomferry.workers.dimse.wire.message import STATUS, Assembler, CommandSet, Message
 from dicomferry.workers.dimse.wire.upper_layer import Pdu, UpperLayer
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Inbox:
         self.note_strays(message.command)
         return message
 
-    def note_strays(self, command: Command) -> None:
+    def note_strays(self, command: CommandSet) -> None:
         """Write down which elements of other groups stand in a command set (PS3.7 6.3.1)."""
         if command.strays:
             tags = ", ".join(f"({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag in sorted(command.strays)[:MOST_NAMED])

@@ -87,7 +87,7 @@ RESPONSE = 0x8000
 _NO_STRAYS: Mapping[int, bytes] = MappingProxyType({})
 
 
-class Command(NamedTuple):
+class CommandSet(NamedTuple):
     """A command set: element number in group 0000 -> the value as it is on the wire.
 
     `strays` are elements of other groups by their tags, which have no place in it (PS3.7 6.3.1).
@@ -97,7 +97,7 @@ class Command(NamedTuple):
     strays: Mapping[int, bytes] = _NO_STRAYS
 
     @classmethod
-    def decode(cls, raw: bytes) -> Command:
+    def decode(cls, raw: bytes) -> CommandSet:
         """The command set in `raw`; raises ProtocolViolation for an element of group 0000 that leaves its bytes, and
         where there are none of that group.
 
@@ -147,7 +147,7 @@ class Command(NamedTuple):
         value = self.values.get(element)
         return peer_text.title(value) or None if value else None
 
-    def response(self, field: int, message_id: int, status: int, comment: str = "") -> Command:
+    def response(self, field: int, message_id: int, status: int, comment: str = "") -> CommandSet:
         """The response to this request, whose field and message id these are: no data set, the UIDs that it names
         (PS3.7 9.3), and a comment for the log of whoever asked, if there is one (PS3.7 C.5).
         """
@@ -163,7 +163,7 @@ class Command(NamedTuple):
         for element in (AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_INSTANCE_UID):
             if element in self.values:
                 values[element] = self.values[element]
-        return Command(values)
+        return CommandSet(values)
 
     @property
     def is_response(self) -> bool:
@@ -181,7 +181,7 @@ class Message:
     """A whole DIMSE message; `data` is the data set as received, None where the command announced none."""
 
     context_id: int
-    command: Command
+    command: CommandSet
     data: bytes | None
 
 
@@ -190,7 +190,7 @@ class Assembler:
     """Puts messages together from the bodies of P-DATA-TF PDUs; knows neither sockets nor roles."""
 
     _context_id: int | None = None
-    _command: Command | None = None
+    _command: CommandSet | None = None
     _fragments: list[bytes] = field(default_factory=list)
     _size: int = 0
 
@@ -203,7 +203,7 @@ class Assembler:
         return self._context_id is not None
 
     @property
-    def awaits_data(self) -> Command | None:
+    def awaits_data(self) -> CommandSet | None:
         """The command whose data set was announced, as long as nothing of that has come."""
         return self._command if self._command is not None and not self._fragments else None
 
@@ -267,7 +267,7 @@ class Assembler:
         self._fragments.clear()
         command = self._command
         if command is None:
-            command = Command.decode(whole)
+            command = CommandSet.decode(whole)
             if command.has_data_set:
                 self._command = command
                 return None

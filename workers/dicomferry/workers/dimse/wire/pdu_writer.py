@@ -30,7 +30,7 @@ class SourceFailed(UnusableFile):
     """The data set's source gave fewer bytes than it had when the sending began, none at all, or is not what it was."""
 
 
-class Source(Protocol):
+class DataSource(Protocol):
     """Where a data set's bytes come from."""
 
     def fill(self, views: list[memoryview]) -> int:
@@ -121,7 +121,7 @@ class DataPath:
         self,
         context_id: int,
         command: bytes,
-        source: Source,
+        source: DataSource,
         length: int,
         *,
         pad: bool,
@@ -169,7 +169,7 @@ class DataPath:
         flags = IS_LAST if last else 0
         _HEAD.pack_into(self._buffer, offset, P_DATA_TF, size + 6, size + 2, self._context_id, flags)
 
-    def _read(self, source: Source, wanted: int) -> None:
+    def _read(self, source: DataSource, wanted: int) -> None:
         whole, rest = divmod(wanted, self._size)
         views = self._gaps[:whole]
         if rest:
