@@ -16,6 +16,7 @@ from dicomferry.models.record.jobs import leases, verbs
 from dicomferry.models.record.tables.jobs import ChunkRow, JobRow, MoveRow, TurnRow
 from dicomferry.models.rules.errors import LeaseLost, Locked, OutOfReach
 from dicomferry.models.rules.state import AttemptEnd, ChunkState
+from support import decided
 from support.record_site import DONE, LEASE, Site
 
 postgresql_only = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
@@ -139,7 +140,7 @@ def test_an_attempt_whose_job_was_pruned_has_lost_its_lease(site: Site) -> None:
         lambda: leases.signals(site.database, lease, site.worker),
         lambda: leases.record(site.database, lease, ()),
         lambda: site.batch(lease, 1),
-        lambda: leases.finish(site.database, lease, end=AttemptEnd.INTERRUPTED, decision=None),
+        lambda: decided.finish(site.database, lease, end=AttemptEnd.INTERRUPTED, decision=None),
     )
     for write in writes:
         with pytest.raises(LeaseLost):

@@ -17,15 +17,16 @@ from dicomferry.cli.root import cli
 from dicomferry.models import settings
 from dicomferry.models.record import presence
 from dicomferry.models.record.database import Database
-from dicomferry.models.record.jobs import claims, leases, plans, verbs
+from dicomferry.models.record.jobs import claims, plans, verbs
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.jobs.items import pending_items
 from dicomferry.models.record.presence import Worker
 from dicomferry.models.record.remotes import book
-from dicomferry.models.rules import retry, spec
+from dicomferry.models.rules import ending, spec
+from dicomferry.models.rules.ending import Decision
 from dicomferry.models.rules.outcome import Outcome
-from dicomferry.models.rules.retry import Decision
 from dicomferry.models.rules.state import AttemptEnd, ItemState
+from support import decided
 
 SUCCEEDED = (ItemState.SUCCEEDED, None, 0x0000)
 ALREADY_THERE = (ItemState.WARNING, "already there", 0x0111)
@@ -149,7 +150,7 @@ class Desk:
     ) -> None:
         """The end of an attempt."""
         end = AttemptEnd.COMPLETED if decision is None else AttemptEnd.ERROR
-        leases.finish(
+        decided.finish(
             self.database, lease, end=end, decision=decision, outcomes=outcomes,
             finished_items=len(outcomes), planned=planned, detail=detail,
         )  # fmt: skip
@@ -161,7 +162,7 @@ class Desk:
             lease,
             detail=detail,
             decision=Decision(
-                next=retry.Next.RETRY,
+                next=ending.Next.RETRY,
                 at=now + timedelta(seconds=seconds),
                 reason="unreachable",
                 advice="is the host up?",

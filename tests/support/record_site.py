@@ -18,13 +18,14 @@ from dicomferry.models.record.jobs.items import pending_items
 from dicomferry.models.record.presence import Worker
 from dicomferry.models.record.remotes import book
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow
-from dicomferry.models.rules import retry, spec
+from dicomferry.models.rules import ending, retry, spec
+from dicomferry.models.rules.ending import Decision
 from dicomferry.models.rules.outcome import Outcome
-from dicomferry.models.rules.retry import Decision
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState, JobState
+from support import decided
 
 LEASE = 30.0
-DONE = Decision(next=retry.Next.DONE)
+DONE = Decision(next=ending.Next.DONE)
 
 
 class Clock:
@@ -155,7 +156,7 @@ class Site:
         **values: Any,
     ) -> None:
         """End an attempt."""
-        leases.finish(self.database, lease, end=end, decision=decision, outcomes=list(outcomes), **values)
+        decided.finish(self.database, lease, end=end, decision=decision, outcomes=list(outcomes), **values)
 
     def complete(self, lease: Lease, state: ItemState = ItemState.SUCCEEDED, **values: Any) -> None:
         """End an attempt that came through."""
@@ -163,10 +164,10 @@ class Site:
         self.finish(lease, outcomes=outcomes, finished_items=len(outcomes))
 
     def away(self, lease: Lease, *, barren: int = 1, seconds: float = 10.0) -> Decision:
-        """End an attempt that found the remote unreachable, as `retry` decides it."""
+        """End an attempt that found the remote unreachable, as `ending` decides it."""
         since = lease.waiting_since or self.clock()
         decision = Decision(
-            next=retry.Next.RETRY,
+            next=ending.Next.RETRY,
             at=self.clock() + timedelta(seconds=seconds),
             reason="unreachable",
             advice="is it up?",
@@ -179,7 +180,7 @@ class Site:
 
     def refused(self, lease: Lease) -> None:
         """End an attempt that the remote refused for good."""
-        decision = Decision(next=retry.Next.HOLD, reason="not authorized", advice="ask them to allow us", barren=1)
+        decision = Decision(next=ending.Next.HOLD, reason="not authorized", advice="ask them to allow us", barren=1)
         self.finish(lease, end=AttemptEnd.ERROR, decision=decision)
 
     def lose(self, lease: Lease | None = None) -> int:

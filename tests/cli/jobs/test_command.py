@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from dicomferry.models.record import presence
 from dicomferry.models.record.jobs import plans, verbs
 from dicomferry.models.record.tables.jobs import EventRow
-from dicomferry.models.rules.retry import Decision, Next
+from dicomferry.models.rules.ending import Decision, Next
 from dicomferry.models.rules.state import ItemState
 from support.desk import ALREADY_THERE, REFUSED, SUCCEEDED, Desk, What
 

@@ -18,7 +18,7 @@ from dicomferry.models.record.tables import trials as trial_tables
 from dicomferry.models.record.tables.jobs import Base, ChunkRow, RemoteRow
 from dicomferry.models.record.tables.schedules import NotificationRow
 from dicomferry.models.rules import waits
-from dicomferry.models.rules.retry import Decision, Next
+from dicomferry.models.rules.ending import Decision, Next
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState
 from dicomferry.models.rules.waits import StepWatch
 from support.record_site import LEASE, Site

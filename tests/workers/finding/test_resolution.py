@@ -13,12 +13,14 @@ from dicomferry.cli.jobs import retrieve_words
 from dicomferry.models.documents import jobs
 from dicomferry.models.record.jobs import verbs
 from dicomferry.models.record.remotes import book, trials
-from dicomferry.models.rules import spec
+from dicomferry.models.rules import ending, spec
 from dicomferry.models.rules.answers.lookup import local
+from dicomferry.models.rules.ending import Along
 from dicomferry.models.rules.errors import DimseFailure
 from dicomferry.models.rules.query import Key, Level
 from dicomferry.models.rules.remote import Remote
-from dicomferry.models.rules.retry import Next, Policy, decide_chunk
+from dicomferry.models.rules.situation import Account, Facts, Tried
+from dicomferry.models.rules.state import AttemptEnd, ChunkState
 from dicomferry.workers.attempts.fault import Fault
 from dicomferry.workers.dimse import identifier
 from dicomferry.workers.dimse.find import Match
@@ -219,11 +221,14 @@ def test_a_value_that_nobody_has_can_be_sent(vr: str) -> None:
 
 def test_a_hold_for_undecided_answers_is_the_requests_own() -> None:
     """The rest of the job goes on."""
-    how = {"left": 1, "progressed": False, "barren": 0, "waiting_since": None, "jitter": 0.0, "policy": Policy()}
-    now = datetime(2026, 11, 30, tzinfo=UTC)
-    decision = decide_chunk(local("answers undecided"), now=now, **how)  # type: ignore[arg-type]
-    assert (decision.next, decision.alone) == (Next.HOLD, True)
-    assert not decide_chunk(local("held by a person"), now=now, **how).alone  # type: ignore[arg-type]
+    facts = Facts(now=datetime(2026, 11, 30, tzinfo=UTC), left=1)
+
+    def end(reason: str) -> tuple[ChunkState, Along]:
+        found = ending.of(Account(end=AttemptEnd.ERROR, cause=Tried(fault=local(reason))), facts)
+        return found.chunk, found.along
+
+    assert end("answers undecided") == (ChunkState.HELD, Along.NOBODY)
+    assert end("held by a person") == (ChunkState.HELD, Along.JOB)
 
 
 # --- over the network -------------------------------------------------------------------------------------------------

@@ -18,10 +18,11 @@ from dicomferry.models.rules.answers.quirks import Quirks
 from dicomferry.models.rules.errors import DicomferryError, DimseError, LeaseLost, OutOfReach
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.remote import Remote
+from dicomferry.models.rules.situation import Account, Tried
 from dicomferry.models.rules.state import AttemptEnd, ItemState
 from dicomferry.models.rules.text import printable
 from dicomferry.workers.attempts import probe
-from dicomferry.workers.attempts.environment import INTERNAL, STUCK, Environment, decide, sentence
+from dicomferry.workers.attempts.environment import INTERNAL, STUCK, Environment, sentence
 from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.attempts.pace import AttemptPace
 from dicomferry.workers.attempts.recorder import Recorder
@@ -311,25 +312,9 @@ class _ItemAttempt:
 
     def _end(self, fault: Answer | None, detail: str | None, end: AttemptEnd, *, left: int = 0) -> None:
         self.heart.progress(0)
-        database = self.environment.database
-        interrupted = end in (AttemptEnd.INTERRUPTED, AttemptEnd.CANCELLED)
-        decision = None
-        if not interrupted:
-            decision = decide(
-                self.environment,
-                self.lease,
-                fault,
-                left=left + len(self.waiting) + self.turns.left,
-                progressed=self.answered > 0,
-                well=self.well,
-                now=database.read(database.now),
-            )
-        leases.finish(
-            database,
-            self.lease,
-            end=end,
-            decision=decision,
-            outcomes=self.buffered,
-            finished_items=self.finished,
-            detail=detail,
-        )
+        cause = None
+        if end not in (AttemptEnd.INTERRUPTED, AttemptEnd.CANCELLED):
+            left += len(self.waiting) + self.turns.left
+            cause = Tried(fault=fault, left=left, progressed=self.answered > 0, well=self.well)
+        account = Account(end=end, cause=cause, finished=self.finished, detail=detail)
+        self.environment.end(self.lease, account, outcomes=self.buffered)

@@ -8,16 +8,17 @@ from dataclasses import replace
 
 from dicomferry.models import telemetry
 from dicomferry.models.record.database import Database
-from dicomferry.models.record.jobs import claims, leases
+from dicomferry.models.record.jobs import claims
 from dicomferry.models.record.jobs.claims import PLAN, Lease
 from dicomferry.models.record.remotes import book
 from dicomferry.models.rules.errors import DicomferryError, LeaseLost, OutOfReach
 from dicomferry.models.rules.remote import Remote
+from dicomferry.models.rules.situation import Account, Tried
 from dicomferry.models.rules.spec import RETRIEVES
 from dicomferry.models.rules.state import AttemptEnd
 from dicomferry.workers import item_attempt
 from dicomferry.workers.attempts import probe
-from dicomferry.workers.attempts.environment import INTERNAL, decide, sentence
+from dicomferry.workers.attempts.environment import INTERNAL, sentence
 from dicomferry.workers.attempts.environment import STUCK as STUCK
 from dicomferry.workers.attempts.environment import Environment as Environment
 from dicomferry.workers.attempts.heartbeat import Heartbeat
@@ -119,16 +120,14 @@ def _run(environment: Environment, lease: Lease) -> None:
 
 
 def _plan(environment: Environment, lease: Lease, heart: Heartbeat) -> None:
-    database = environment.database
     try:
-        planned = PLANS[lease.spec.kind](database, lease, heart, lambda: environment.ring(lease.spec.lane))
+        planned = PLANS[lease.spec.kind](environment.database, lease, heart, lambda: environment.ring(lease.spec.lane))
     except DicomferryError:
         raise
     except Exception as error:
         log.exception("plan failed")
-        now = database.read(database.now)
-        decision = decide(environment, lease, INTERNAL, left=1, progressed=False, now=now)
-        leases.finish(database, lease, end=AttemptEnd.ERROR, decision=decision, detail=sentence(error))
-        return
-    end = AttemptEnd.COMPLETED if planned or not heart.stop else AttemptEnd.INTERRUPTED
-    leases.finish(database, lease, end=end, decision=None, planned=planned)
+        account = Account(end=AttemptEnd.ERROR, cause=Tried(fault=INTERNAL), detail=sentence(error))
+    else:
+        is_through = planned or not heart.stop
+        account = Account(end=AttemptEnd.COMPLETED if is_through else AttemptEnd.INTERRUPTED, planned=planned)
+    environment.end(lease, account)

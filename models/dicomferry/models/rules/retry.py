@@ -1,14 +1,14 @@
-"""The only owner of retries: given what a peer answered, what happens to the item and to its chunk.
+"""How faults are waited out: which item is charged for an answer, how often it is tried, and how long the pauses are.
 
-Pure arithmetic; time and randomness come in as arguments.
+What becomes of the chunk at the end of an attempt is said in `ending`. Pure arithmetic; time and randomness come in as
+arguments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 
 from dicomferry.models.rules.answers.lookup import Answer, Rule
 from dicomferry.models.rules.state import ItemState
@@ -19,18 +19,12 @@ MAX_DEATHS = 5
 """A chunk whose workers died this often in a row, nobody knows on what, is held."""
 LONGEST_AFTER_DEATH = 60.0
 """Seconds that a chunk waits at most after a worker died on it."""
-_DIED = "a worker process died or froze; what it had not recorded is done again by another one"
-_DIED_AGAIN = "worker processes die or freeze on this again and again: see their log, then release"
 MAX_ROUNDS = 3
 """A retrieve asks for what is missing so often: as it was asked, by lists of instances, one by one."""
 MAX_ROUNDS_IN_VAIN = 2
 """The same where each request was refused before any sub-operation, so that nothing can be under way."""
 MAX_CONGESTED_IN_A_ROW = 3
 """After so many refusals for lack of resources in a row, the association is given up for a while."""
-
-
-ALONE = frozenset({"answers undecided"})
-"""What holds one request and says nothing of the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,34 +57,6 @@ PACES: Mapping[Rule, Pace] = {
 _PLAIN = Pace()
 
 
-class Next(StrEnum):
-    """What happens to the chunk."""
-
-    DONE = "done"
-    RETRY = "retry"
-    HOLD = "hold"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """What becomes of a chunk after an attempt. `barren` and `waiting_since` are to be kept on its row."""
-
-    next: Next
-    at: datetime | None = None
-    reason: str | None = None
-    advice: str | None = None
-    barren: int = 0
-    waiting_since: datetime | None = None
-    for_all: bool = False
-    """Whether whatever else waits for the remote has to wait as well: it is the remote that cannot, not this chunk."""
-    leave_until: datetime | None = None
-    """Until when the remote is better left alone; None where the attempt says nothing against it."""
-    alone: bool = False
-    """Whether a hold is about this chunk only, and the rest of the job goes on."""
-    away: bool = False
-    """Whether this one attempt is enough to leave it alone."""
-
-
 def decide_item(answer: Answer, *, charges: int, to_blame: bool = True, again: bool = True) -> tuple[ItemState, int]:
     """The item's new state and number of charges after this answer; `pending` means that it is tried again.
 
@@ -117,115 +83,6 @@ def decide_item(answer: Answer, *, charges: int, to_blame: bool = True, again: b
             return (ItemState.FAILED if charges >= MAX_CHARGES else ItemState.PENDING), charges
         case Rule.LATER | Rule.AWAY | Rule.SUSPECT | Rule.DOUBTFUL | Rule.HOLD:
             return ItemState.PENDING, charges
-
-
-def decide_chunk(
-    fault: Answer | None,
-    *,
-    left: int,
-    progressed: bool,
-    barren: int,
-    same_before: int = 0,
-    waiting_since: datetime | None,
-    now: datetime,
-    jitter: float,
-    policy: Policy,
-    waited: float | None = None,
-    served: bool = False,
-) -> Decision:
-    """What becomes of a chunk whose attempt ended with `left` items pending.
-
-    `progressed` tells whether the remote took or refused any item for good, `barren` counts the attempts in a row
-    before this one in which it did not, `same_before` those of them, counted backwards, that ended for the same
-    reason as this one; `jitter` is in 0..1. `waited` is how many seconds of waiting count, if not all since
-    `waiting_since`. `served` tells whether the remote was of use to us not long ago: then one that hangs up is down,
-    whatever else it may mean, and comes back without a person.
-    """
-    if not left:
-        return Decision(next=Next.DONE)
-    reason, advice = (fault.reason, fault.advice) if fault else ("no progress", "see the worker's log")
-    if fault and fault.rule is Rule.HOLD:
-        return Decision(next=Next.HOLD, reason=reason, advice=advice, alone=reason in ALONE)
-    if progressed:
-        pause = delay(1, jitter=jitter, policy=policy) if fault and fault.rule is Rule.CONGESTED else 0.0
-        return Decision(next=Next.RETRY, at=now + timedelta(seconds=pause), reason=reason, advice=advice)
-    barren += 1
-    # A clock that was set back shows a time before the wait began: it begins anew.
-    since = min(waiting_since or now, now)
-    tired = ((now - since).total_seconds() if waited is None else waited) >= policy.give_up_after
-    pace = pace_of(fault)
-    down = served and fault is not None and fault.rule is Rule.SUSPECT
-    if tired or (pace.tries and same_before + 1 >= pace.tries and not down):
-        return Decision(next=Next.HOLD, reason=reason, advice=advice, barren=barren, waiting_since=since)
-    pause = delay(barren, jitter=jitter, policy=policy, pace=pace)
-    return Decision(
-        next=Next.RETRY,
-        at=now + timedelta(seconds=pause),
-        reason=reason,
-        advice=advice,
-        barren=barren,
-        waiting_since=since,
-        for_all=fault is not None and fault.rule in (Rule.AWAY, Rule.SUSPECT),
-    )
-
-
-def decide_death(*, deaths: int, blamed: bool, barren: int, waiting_since: datetime | None, now: datetime) -> Decision:
-    """What becomes of a chunk whose worker died, for the `deaths`th time in a row without finishing or settling an item.
-
-    `blamed` tells whether it is known on what: then it goes on, since each is given up the second time. The pauses
-    double, so that what kills workers does not keep others from one.
-    """
-    hopeless = deaths >= MAX_DEATHS and not blamed
-    pause = min(2.0 ** (max(deaths, 1) - 1), LONGEST_AFTER_DEATH)
-    return Decision(
-        next=Next.HOLD if hopeless else Next.RETRY,
-        at=now + timedelta(seconds=pause),
-        reason="worker lost",
-        advice=_DIED_AGAIN if hopeless else _DIED,
-        barren=barren,
-        waiting_since=waiting_since,
-        alone=True,
-    )
-
-
-def decide_round(
-    answer: Answer, *, rounds: int, quiet: float, settle: float, now: datetime, waiting_since: datetime | None
-) -> Decision:
-    """When a retrieve that is not complete after so many rounds that counted is asked for again.
-
-    The archive gets time: `quiet` seconds after the first round, `settle` after another.
-    """
-    pause = quiet if rounds <= 1 else settle
-    return Decision(
-        next=Next.RETRY,
-        at=now + timedelta(seconds=pause),
-        reason=answer.reason,
-        advice=answer.advice,
-        waiting_since=waiting_since,
-    )
-
-
-def decide_recall(
-    answer: Answer, *, looks: int, settle: float, waiting_since: datetime | None, now: datetime, policy: Policy
-) -> Decision:
-    """When to look again for what the archive brings back from slow media; in the end a person is asked.
-
-    `looks` counts the fruitless ones in a row before this one: `settle` seconds after the first, then ever longer.
-    """
-    since = min(waiting_since or now, now)
-    if is_tired(waiting_since, now=now, policy=policy):
-        return Decision(
-            next=Next.HOLD, reason=answer.reason, advice=answer.advice, barren=looks + 1, waiting_since=since
-        )
-    pause = min(settle * 2.0 ** min(looks, 30), max(settle, policy.max_delay))
-    return Decision(
-        next=Next.RETRY,
-        at=now + timedelta(seconds=pause),
-        reason=answer.reason,
-        advice=answer.advice,
-        barren=looks + 1,
-        waiting_since=since,
-    )
 
 
 def is_tired(waiting_since: datetime | None, *, now: datetime, policy: Policy) -> bool:

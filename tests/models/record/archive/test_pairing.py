@@ -13,7 +13,7 @@ from dicomferry.models.documents import jobs as job_view
 from dicomferry.models.documents import retrieve_report, retrieves
 from dicomferry.models.record.archive import index, pairing
 from dicomferry.models.record.archive.index import Arrival, Received
-from dicomferry.models.record.jobs import leases, verbs
+from dicomferry.models.record.jobs import verbs
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.remotes import book
 from dicomferry.models.record.retrieves import blind, expected, moves, proofs, request
@@ -21,14 +21,15 @@ from dicomferry.models.record.retrieves.expected import Listed
 from dicomferry.models.record.retrieves.moves import FinalAnswer
 from dicomferry.models.record.tables.archive import ArrivalRow
 from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow
-from dicomferry.models.rules import retry, spec
+from dicomferry.models.rules import ending, spec
+from dicomferry.models.rules.ending import Decision
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.proof import Basis, Finding, Word
-from dicomferry.models.rules.retry import Decision
 from dicomferry.models.rules.rounds import Ask, Missing
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState, JobState
 from dicomferry.models.rules.target import Target
 from dicomferry.workers.retrieval import plan
+from support import decided
 from support.record_site import Clock, Site, together
 
 STUDY = "0020000D"
@@ -130,8 +131,8 @@ class Desk:
 
     def wait(self, lease: Lease, seconds: float = 300.0) -> None:
         """The attempt ends; what is missing waits for the next round."""
-        decision = Decision(next=retry.Next.RETRY, at=self.now() + timedelta(seconds=seconds), reason=pairing.NOT_YET)
-        leases.finish(self.database, lease, end=AttemptEnd.COMPLETED, decision=decision)
+        decision = Decision(next=ending.Next.RETRY, at=self.now() + timedelta(seconds=seconds), reason=pairing.NOT_YET)
+        decided.finish(self.database, lease, end=AttemptEnd.COMPLETED, decision=decision)
 
     def mark(self, lease: Lease) -> int:
         """An attempt looks at what has come; how much of what it waits for that is."""
@@ -149,7 +150,7 @@ class Desk:
             proofs.conclude(connection, request_id, Finding(word=Word.UIDS, basis=Basis.NUMBER))
             expected.close(connection, lease, request_id, missing_as=lost)
 
-        leases.finish(self.database, lease, end=AttemptEnd.COMPLETED, decision=None, last=last)
+        decided.finish(self.database, lease, end=AttemptEnd.COMPLETED, decision=None, last=last)
 
     def arrive(self, *received: Received) -> list[tuple[int | None, int | None]]:
         """(job, move) of each arrival that there is now."""

@@ -14,10 +14,10 @@ from dicomferry.models.record.jobs import leases, ledger, plans, verbs
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.jobs.items import pending_items
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, ItemRow
-from dicomferry.models.rules import retry
+from dicomferry.models.rules import ending
+from dicomferry.models.rules.ending import Decision
 from dicomferry.models.rules.errors import IllegalTransition, LeaseLost
 from dicomferry.models.rules.outcome import Outcome
-from dicomferry.models.rules.retry import Decision
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState, JobState
 from support.record_site import DONE, LEASE, Clock, Site, together
 
@@ -321,8 +321,8 @@ def test_a_drain_keeps_the_count_and_the_clock_of_a_remote_that_is_away(site: Si
 
 DECISIONS = {
     "interrupted": None,
-    "to be tried again": Decision(next=retry.Next.RETRY, at=Clock().time, reason="unreachable", barren=1),
-    "refused": Decision(next=retry.Next.HOLD, reason="not authorized", advice="ask"),
+    "to be tried again": Decision(next=ending.Next.RETRY, at=Clock().time, reason="unreachable", barren=1),
+    "refused": Decision(next=ending.Next.HOLD, reason="not authorized", advice="ask"),
 }
 
 

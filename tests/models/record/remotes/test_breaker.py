@@ -11,8 +11,8 @@ from dicomferry.models.documents import remotes
 from dicomferry.models.record.jobs import verbs
 from dicomferry.models.record.remotes import book, breaker, governor
 from dicomferry.models.record.tables.jobs import ChunkRow, RemoteRow
+from dicomferry.models.rules.ending import Decision, Next
 from dicomferry.models.rules.errors import UsageError
-from dicomferry.models.rules.retry import Decision, Next
 from dicomferry.models.rules.state import AttemptEnd
 from support.record_site import Site
 

@@ -15,11 +15,11 @@ from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.remotes import book, breaker, governor
 from dicomferry.models.record.tables.governor import GovernorRow
 from dicomferry.models.record.tables.jobs import ChunkRow
-from dicomferry.models.rules import retry
+from dicomferry.models.rules import ending
 from dicomferry.models.rules.answers import lookup
+from dicomferry.models.rules.ending import Decision
 from dicomferry.models.rules.errors import AssociationRejected
 from dicomferry.models.rules.pacing import BURST_SECONDS
-from dicomferry.models.rules.retry import Decision
 from dicomferry.models.rules.state import AttemptEnd, ChunkState
 from support.record_site import Site, together
 
@@ -40,7 +40,7 @@ def away(site: Site, lease: Lease, *, pause: float = 10.0) -> None:
     """End an attempt that found the remote unreachable, as an attempt decides it."""
     until = site.clock() + seconds(pause)
     decision = Decision(
-        next=retry.Next.RETRY,
+        next=ending.Next.RETRY,
         at=until,
         reason="unreachable",
         advice="is it up?",
@@ -213,11 +213,11 @@ def test_what_is_learned_of_a_remote_is_a_limit_for_all(site: Site) -> None:
 
 def test_no_room_for_another_association_is_remembered(site: Site) -> None:
     """As many as were open are allowed, and one more each minute; the word for it is that of the table of answers."""
-    assert lookup.for_error(AssociationRejected(2, 3, 2)).reason == governor.CROWDED
+    assert lookup.for_error(AssociationRejected(2, 3, 2)).reason == ending.CROWDED
     site.store(1, 1, 1, 1)
     lease = [site.claim() for _ in range(3)]
     decision = Decision(
-        next=retry.Next.RETRY, at=site.clock() + seconds(10), reason=governor.CROWDED, advice="fewer", for_all=True
+        next=ending.Next.RETRY, at=site.clock() + seconds(10), reason=ending.CROWDED, advice="fewer", for_all=True
     )
     site.finish(lease[2], end=AttemptEnd.ERROR, decision=decision)
     site.clock.move(11)
@@ -308,16 +308,16 @@ def test_a_probe_whose_worker_died_is_followed_by_another(site: Site) -> None:
 def test_aborts_in_a_row_open_it_as_well(site: Site) -> None:
     """Not the first one; one attempt that gets through in between begins the count anew."""
     site.store(*[1] * 30)
-    broken = Decision(next=retry.Next.RETRY, at=site.clock(), reason="aborted", advice="see their log", barren=1)
+    broken = Decision(next=ending.Next.RETRY, at=site.clock(), reason="aborted", advice="see their log", barren=1)
     broken = replace(broken, leave_until=site.clock() + seconds(10))
 
     def fail(times: int) -> None:
         for _ in range(times):
             site.finish(site.claim(), end=AttemptEnd.ERROR, decision=broken)
 
-    fail(breaker.MAX_BROKEN - 1)
+    fail(ending.MAX_BROKEN - 1)
     site.complete(site.claim())
-    fail(breaker.MAX_BROKEN - 1)
+    fail(ending.MAX_BROKEN - 1)
     assert shown(site)["breaker"]["state"] == "closed"
     fail(1)
     assert shown(site)["breaker"]["state"] == "open"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dicomferry.models import telemetry
-from dicomferry.models.record.jobs import leases
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.remotes import breaker
 from dicomferry.models.rules import spec
@@ -11,8 +10,9 @@ from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Answer, Rule
 from dicomferry.models.rules.errors import DimseError
 from dicomferry.models.rules.remote import Remote
+from dicomferry.models.rules.situation import Account, Tried
 from dicomferry.models.rules.state import AttemptEnd
-from dicomferry.workers.attempts.environment import Environment, decide, sentence
+from dicomferry.workers.attempts.environment import Environment, sentence
 from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.dimse.echo import echo
 
@@ -46,9 +46,7 @@ def look_again(environment: Environment, lease: Lease, heart: Heartbeat, remote:
     found = _fault(remote, heart)
     if found is not None:
         fault, error = found
-        now = database.read(database.now)
-        decision = decide(environment, lease, fault, left=1, progressed=False, now=now)
-        leases.finish(database, lease, end=AttemptEnd.ERROR, decision=decision, detail=sentence(error))
+        environment.end(lease, Account(end=AttemptEnd.ERROR, cause=Tried(fault=fault), detail=sentence(error)))
         return False
     heart.require_lease()
     database.write(

@@ -13,7 +13,6 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models import telemetry
 from dicomferry.models.record.archive import calls
-from dicomferry.models.record.jobs import leases
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.remotes.trials import Trials
 from dicomferry.models.record.retrieves import expected, moves, proofs, request
@@ -24,6 +23,7 @@ from dicomferry.models.rules.callers import Callers
 from dicomferry.models.rules.errors import ConfigurationError, DimseError, LeaseLost, OutOfReach
 from dicomferry.models.rules.proof import Way
 from dicomferry.models.rules.remote import Remote
+from dicomferry.models.rules.situation import Account
 from dicomferry.models.rules.spec import GetSpec, MoveSpec
 from dicomferry.models.rules.state import AttemptEnd, ItemState
 from dicomferry.models.rules.text import printable
@@ -126,7 +126,7 @@ class _Attempt:
         self.heart.progress(0)
         known = self.state.expectation is not None
         away = self.goes_elsewhere
-        whole = end.decision is None and end.end is AttemptEnd.COMPLETED
+        whole = end.cause is None and end.end is AttemptEnd.COMPLETED
         if whole and known and end.finding is None and self.state.state is ItemState.PENDING:
             end = self.judgement.conclude(end, request.of_chunk(self.database, self.lease.chunk_id))
 
@@ -149,18 +149,13 @@ class _Attempt:
                     failure=end.failure,
                     missing_as=end.lost.outcome if end.lost else None,
                 )
-            if end.decision and end.decision.reason in (calls.NO_SCP, calls.DISK_FULL):
-                calls.put_off(connection, end.decision, self.database.now(connection))
 
         pending = self.state.state is ItemState.PENDING
-        leases.finish(
-            self.database,
+        account = Account(end=end.end, cause=end.cause, finished=self.progressed, detail=printable(end.detail))
+        self.environment.end(
             self.lease,
-            end=end.end,
-            decision=end.decision,
+            account,
             outcomes=end.outcomes,
-            finished_items=self.progressed,
-            detail=printable(end.detail),
             last=last if pending else None,
             values={} if end.rounds is None else {"round": end.rounds},
         )
@@ -208,7 +203,7 @@ class _Attempt:
                 self._ask(asking, media)
             if not asking.goal.is_reached():
                 end = round_end.round_is_over(asking, media, self.scps)
-                if end.decision is None:
+                if end.cause is None:
                     self.judgement.look_once_more()
                 return end
             just_listed = (fresh or again) and not asking.asked

@@ -18,8 +18,8 @@ from dicomferry.models.rules.callers import Callers
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.proof import Finding
 from dicomferry.models.rules.remote import Remote
-from dicomferry.models.rules.retry import Decision
 from dicomferry.models.rules.rounds import Missing
+from dicomferry.models.rules.situation import Cause
 from dicomferry.models.rules.state import AttemptEnd, ItemState
 from dicomferry.workers.attempts.environment import Environment
 from dicomferry.workers.attempts.fault import Fault
@@ -62,11 +62,12 @@ class Lost:
 class End:
     """How an attempt ends: by default with all that there was to do, so that the request can be closed.
 
+    `cause` is what it came to where that is not all.
     `failure` is the request's own; `lost` tells what its pending instances come to, `rounds` how many counted.
     `finding` is what it is to be called.
     """
 
-    decision: Decision | None = None
+    cause: Cause | None = None
     end: AttemptEnd = AttemptEnd.COMPLETED
     detail: str | None = None
     outcomes: list[Outcome] = field(default_factory=list)

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dicomferry.models.record.archive import calls
 from dicomferry.models.record.archive.pairing import NOT_DELIVERED
-from dicomferry.models.record.jobs import leases
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.retrieves import expected
 from dicomferry.models.record.retrieves import moves as move_store
 from dicomferry.models.record.retrieves.request import Request
-from dicomferry.models.rules import retry
+from dicomferry.models.rules import ending, retry
 from dicomferry.models.rules.answers.lookup import Answer, Rule
 from dicomferry.models.rules.outcome import Outcome
-from dicomferry.models.rules.retry import Decision, Next
+from dicomferry.models.rules.situation import Tried
 from dicomferry.models.rules.spec import Retrieve
 from dicomferry.models.rules.state import AttemptEnd, ItemState
 from dicomferry.models.rules.text import printable
-from dicomferry.workers.attempts.environment import STUCK, Environment, decide
+from dicomferry.workers.attempts.environment import STUCK, Environment
 from dicomferry.workers.attempts.fault import Fault
 from dicomferry.workers.retrieval.blame import End, Lost
 from dicomferry.workers.retrieval.requests import Asking
 
-OURS = frozenset(
-    {
-        calls.NO_SCP,
-        "storage SCP was restarted",
-        calls.DISK_FULL,
-        calls.REFUSED_HERE,
-        "archive out of sight",
-    }
-)
-"""Faults of our own side: they tell nothing of the remote, and however much came before them, a pause follows."""
-MOST_MUTE = 3
-"""After so many attempts in a row at which an archive only kept silent, and with nothing ever come, a person looks."""
-
 
 def end_of(environment: Environment, lease: Lease, state: Request, asking: Asking | None, found: Fault) -> End:
     """How the attempt ends. What our own side refused explains a fault before anything else does. Raises OutOfReach."""
-    ours = asking.refused_here() if asking and found.answer.reason not in OURS else None
+    ours = asking.refused_here() if asking and found.answer.reason not in ending.OURS else None
     return _Charge(environment, lease, state, asking, ours or found).end()
 
 
@@ -80,22 +65,16 @@ class _Charge:
         found, answer = self._found, self._answer
         end = End(end=AttemptEnd.ERROR, detail=found.detail or answer.reason)
         if self._is_mute():
-            end.decision, end.outcomes = self._of_mute()
+            # Asked again in smaller requests, then held: which instance it is asked for makes no difference.
+            end.cause = Tried(fault=answer, mute=True)
+            end.outcomes = [self._request(min(self._row.charges + 1, retry.MAX_CHARGES - 1))]
             return end
         end.outcomes, failed = self._charged()
         if failed:
             end.failure = failure(self._state, answer.reason, found.detail, found.status)
             end.lost = Lost(reason=answer.reason or NOT_DELIVERED, detail=found.detail)
             return replace(end, end=AttemptEnd.COMPLETED)
-        decision = decide(
-            self._environment,
-            self._lease,
-            answer,
-            left=1,
-            progressed=self._progressed and answer.rule not in (Rule.DOUBTFUL, Rule.HOLD) and answer.reason not in OURS,
-            now=self._database.read(self._database.now),
-        )
-        end.decision = replace(decision, for_all=False) if answer.reason in OURS else decision
+        end.cause = Tried(fault=answer, progressed=self._progressed)
         return end
 
     # --- an archive that says nothing, whatever it is asked for
@@ -108,23 +87,6 @@ class _Charge:
         return all(row.status is None and not row.completed for row in moves) and not expected.last_arrival(
             self._database, self._lease.job_id
         )
-
-    def _of_mute(self) -> tuple[Decision, list[Outcome]]:
-        """Asked again in smaller requests, then held: which instance it is asked for makes no difference."""
-        now = self._database.read(self._database.now)
-        before = leases.ended_alike(self._database, self._lease, self._answer.reason) if self._lease.barren else 0
-        if before + 1 >= MOST_MUTE:
-            lease = Decision(
-                next=Next.HOLD,
-                reason=self._answer.reason,
-                advice=self._answer.advice,
-                barren=self._lease.barren + 1,
-                waiting_since=self._lease.waiting_since or now,
-            )
-            return lease, []
-        decision = decide(self._environment, self._lease, self._answer, left=1, progressed=False, now=now)
-        charges = min(self._row.charges + 1, retry.MAX_CHARGES - 1)
-        return decision, [self._request(charges)]
 
     # --- whoever was in flight
 

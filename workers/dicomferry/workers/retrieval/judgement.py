@@ -19,12 +19,13 @@ from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.retrieves import expected as request_store
 from dicomferry.models.record.retrieves import proofs, second_look
 from dicomferry.models.record.retrieves.request import Request
-from dicomferry.models.rules import proof, retry
+from dicomferry.models.rules import proof
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.proof import Depth, Facts, Finding, Part, Way
 from dicomferry.models.rules.remote import Remote
+from dicomferry.models.rules.situation import Round
 from dicomferry.models.rules.spec import GetSpec, MoveSpec
 from dicomferry.models.rules.state import ItemState
 from dicomferry.models.rules.target import Target
@@ -183,16 +184,8 @@ class Judgement:
             second_look.fail(self.database, self.lease, gone)
 
     def _later(self, finding: Finding) -> End:
-        times = self.remote.timeouts
-        decision = retry.decide_round(
-            lookup.local(NOT_WHOLE_YET),
-            rounds=retry.MAX_ROUNDS,
-            quiet=times.quiet,
-            settle=times.settle,
-            now=self.now(),
-            waiting_since=None,
-        )
-        return End(decision=decision, detail=finding.detail)
+        cause = Round(answer=lookup.local(NOT_WHOLE_YET), pause=self.remote.timeouts.settle)
+        return End(cause=cause, detail=finding.detail)
 
     def _ask_whole(self, asking: Asking, state: Request, short: Iterable[Part]) -> None:
         """Ask once for all of what is short. A refusal is an answer too: then nothing new comes."""

@@ -9,6 +9,7 @@ from dicomferry.models.record.retrieves import expected as request_store
 from dicomferry.models.rules import retry
 from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.situation import Round
 from dicomferry.models.rules.state import ItemState
 from dicomferry.models.rules.text import printable
 from dicomferry.workers.attempts.fault import Fault
@@ -37,17 +38,19 @@ def round_is_over(asking: Asking, media: Media, scps: frozenset[int]) -> End:
     in_vain = asking.is_in_vain()
     if counted >= (retry.MAX_ROUNDS_IN_VAIN if in_vain else retry.MAX_ROUNDS):
         return _given_up(asking, media, counted)
-    times, policy = asking.remote.timeouts, asking.environment.settings.retry.value()
-    decision = retry.decide_round(
-        local(NOT_YET),
-        rounds=counted,
-        quiet=retry.delay(1, jitter=asking.environment.jitter(), policy=policy) if in_vain else times.quiet,
-        settle=times.settle,
-        now=asking.database.read(asking.database.now),
-        waiting_since=None,
-    )
+    cause = Round(answer=local(NOT_YET), pause=_pause(asking, counted, in_vain=in_vain))
     detail = sentence_of(asking.reports[-1]) if asking.reports else None
-    return End(decision=decision, detail=detail, rounds=counted)
+    return End(cause=cause, detail=detail, rounds=counted)
+
+
+def _pause(asking: Asking, counted: int, *, in_vain: bool) -> float:
+    """The archive gets time: `quiet` seconds after the first round, `settle` after another; less where it has nothing
+    under way.
+    """
+    times, policy = asking.remote.timeouts, asking.environment.settings.retry.value()
+    if counted > 1:
+        return times.settle
+    return retry.delay(1, jitter=asking.environment.jitter(), policy=policy) if in_vain else times.quiet
 
 
 def _still_live(asking: Asking, scps: frozenset[int]) -> bool:

@@ -16,6 +16,7 @@ from dicomferry.models.rules import retry
 from dicomferry.models.rules.answers.lookup import Rule, local
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.rounds import Missing
+from dicomferry.models.rules.situation import Recall
 from dicomferry.models.rules.state import ItemState
 from dicomferry.workers.attempts.fault import Fault
 from dicomferry.workers.finding import listing as expectation
@@ -106,17 +107,13 @@ class Media:
         shelved = "OFFLINE" in (self.words[one.key] for one in missing) or (
             self._is_blind and self.listing is not None and "OFFLINE" in self.listing.availabilities
         )
-        anew = asking.watch.came > 0
-        tired = not anew and self._is_tired()
-        decision = retry.decide_recall(
-            local(NEARLINE, _HELD if tired else _SHELF if shelved else None),
-            looks=0 if anew else asking.lease.barren,
+        cause = Recall(
+            answer=local(NEARLINE, _SHELF if shelved else None),
+            given_up=local(NEARLINE, _HELD),
             settle=asking.remote.timeouts.settle,
-            waiting_since=None if anew else asking.lease.waiting_since,
-            now=asking.database.read(asking.database.now),
-            policy=asking.environment.settings.retry.value(),
+            anew=asking.watch.came > 0,
         )
-        return End(decision=decision, detail=self._told(missing), outcomes=list(self._noted(missing)))
+        return End(cause=cause, detail=self._told(missing), outcomes=list(self._noted(missing)))
 
     def _noted(self, missing: list[Missing]) -> Iterable[Outcome]:
         """Each instance that waits says so; the request where none is listed."""

@@ -16,16 +16,13 @@ from dicomferry.models.record import presence
 from dicomferry.models.record.database import AnyRow, Database, locking
 from dicomferry.models.record.tables.jobs import CallRow, ChunkRow, JobRow, WorkerRow
 from dicomferry.models.rules import peer_text
-from dicomferry.models.rules.retry import Decision
+from dicomferry.models.rules.ending import DISK_FULL as DISK_FULL
+from dicomferry.models.rules.ending import NO_SCP as NO_SCP
+from dicomferry.models.rules.ending import REFUSED_HERE as REFUSED_HERE
+from dicomferry.models.rules.ending import Decision
 from dicomferry.models.rules.state import ChunkState
 
 KEPT_DAYS = 7
-NO_SCP = "storage SCP is not running"
-"""Why a move waits that would come to us ..."""
-DISK_FULL = "disk full"
-"""... and why any retrieve does that would come here."""
-REFUSED_HERE = "refused here"
-"""What our storage SCP could not keep for another reason."""
 MOST_UIDS = 10
 """So many SOP Instance UIDs are kept with what was refused for one reason."""
 

@@ -1,4 +1,4 @@
-"""Working on a chunk under a lease: renew, record, finish. The end of leases whose holder died is in `loss`.
+"""Working on a chunk under a lease: renew, record, end. The end of leases whose holder died is in `loss`.
 
 Every write about a running chunk is fenced: it names the fence of its claim and does nothing once somebody else holds
 the chunk. Locks are taken in one order everywhere: worker, job, remote, chunk, items.
@@ -6,29 +6,29 @@ the chunk. Locks are taken in one order everywhere: worker, job, remote, chunk, 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.record.database import Database, locking, run_many
+from dicomferry.models.record.jobs import endings, facts, ledger, twins
 from dicomferry.models.record.jobs import instructions as signals_of
-from dicomferry.models.record.jobs import ledger, twins
-from dicomferry.models.record.jobs.chunk_end import leave, left
 from dicomferry.models.record.jobs.claims import PLAN, Lease
 from dicomferry.models.record.jobs.instructions import Signals as Signals
 from dicomferry.models.record.jobs.loss import MAX_DEATHS as MAX_DEATHS
 from dicomferry.models.record.jobs.loss import expire as expire
 from dicomferry.models.record.presence import Worker
-from dicomferry.models.record.remotes import breaker
-from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, JobRow
+from dicomferry.models.record.tables.jobs import ChunkRow, JobRow
+from dicomferry.models.rules import ending
+from dicomferry.models.rules.ending import Ending
 from dicomferry.models.rules.errors import LeaseLost
 from dicomferry.models.rules.outcome import Outcome
-from dicomferry.models.rules.retry import Decision, Next
-from dicomferry.models.rules.state import ITEM_TRANSITIONS, AttemptEnd, ChunkState, ItemState, step
+from dicomferry.models.rules.retry import Policy
+from dicomferry.models.rules.situation import Account, Facts
+from dicomferry.models.rules.state import ITEM_TRANSITIONS, ChunkState, ItemState, step
 
 _T = TypeVar("_T")
 # Statements of every flush are built once: building one costs as much as running it.
@@ -40,10 +40,8 @@ _FENCED = sa.update(ChunkRow.__table__).where(  # type: ignore[arg-type]
     ChunkRow.state == ChunkState.RUNNING,
 )
 _ASKED = locking(sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.id == sa.bindparam("job")))
-_ATTEMPT = sa.update(AttemptRow.__table__).where(  # type: ignore[arg-type]
-    AttemptRow.chunk_id == sa.bindparam("chunk"), AttemptRow.fence == sa.bindparam("held")
-)
 _FRUITFUL = {"barren": 0, "deaths": 0}
+_USUAL = Policy()
 
 
 def renew(database: Database, lease: Lease, worker: Worker, *, lease_seconds: float) -> Signals:
@@ -155,103 +153,53 @@ def fence(connection: Connection, lease: Lease, **values: object) -> tuple[bool,
     return asked
 
 
-def finish(
+def end(
     database: Database,
     lease: Lease,
+    account: Account,
     *,
-    end: AttemptEnd,
-    decision: Decision | None,
     outcomes: Sequence[Outcome] = (),
-    finished_items: int = 0,
-    detail: str | None = None,
-    planned: bool = False,
     last: Callable[[Connection], object] | None = None,
     values: Mapping[str, object] | None = None,
-) -> None:
-    """End the attempt: its last outcomes, its end, the chunk's next state and the job's, in one transaction.
+    policy: Policy = _USUAL,
+    jitter: float = 0.0,
+    rule: Callable[[Account, Facts], Ending] = ending.of,
+) -> Ending:
+    """End the attempt in one transaction: its last outcomes, what the record knows then, and what follows by `rule`.
 
-    `decision` is None where the attempt was interrupted; then the chunk goes back to pending, or where its job was
-    cancelled or held meanwhile, to that, and the attempt ended as cancelled or interrupted, whatever `end` says.
-    `finished_items` counts those that this attempt brought to an end, `planned` says that this was the plan and that
-    it is complete. `last` may write more of this chunk's items first, in the same transaction, `values` are set on the
-    chunk. Raises LeaseLost.
+    `last` may write more of this chunk's items first, `values` are set on the chunk. `policy` and `jitter`, in 0..1,
+    say how long faults are waited out. Raises LeaseLost.
     """
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> Ending:
         cancel, hold = fence(connection, lease, **(values or {}))
         now = database.now(connection)
-        if decision and (decision.for_all or decision.leave_until):
-            breaker.failed(connection, lease.remote_id, lease.chunk_id, decision, now, detail)
-        elif lease.kind != PLAN and (finished_items or end is AttemptEnd.COMPLETED):
-            breaker.mended(connection, lease.remote_id, lease.chunk_id, lease.fence, now)
-        write_outcomes(connection, lease.chunk_id, outcomes)
-        twins.come_back(connection, lease.job_id, lease.chunk_id, outcomes)
-        if last:
-            last(connection)
-        if planned:
-            connection.execute(sa.update(JobRow).where(JobRow.id == lease.job_id).values(planned=True))
-            numbers = ledger.tally(connection, lease.job_id)
-            ledger.add_event(
-                connection,
-                lease.job_id,
-                now,
-                "planned",
-                f"{numbers.total:,} item{'s' if numbers.total != 1 else ''} found",
-            )
-        complete = planned or (lease.kind != PLAN and not left(connection, lease.chunk_id))
-        asked = not complete and decision is None and (cancel or hold)
-        connection.execute(
-            _ATTEMPT,
-            {
-                "chunk": lease.chunk_id,
-                "held": lease.fence,
-                "end": (AttemptEnd.CANCELLED if cancel else AttemptEnd.INTERRUPTED) if asked else end,
-                "ended_at": now,
-                "reason": decision.reason if decision else None,
-                "detail": detail,
-                "finished_items": finished_items,
-            },
+        _write_items(connection, lease, outcomes, last)
+        if account.planned:
+            _complete_plan(connection, lease.job_id, now)
+        known = facts.of_attempt(
+            connection, lease, account, now, cancel=cancel, hold=hold, policy=policy, jitter=jitter
         )
-        leave(
-            connection,
-            lease.job_id,
-            lease.chunk_id,
-            now,
-            cancel=cancel,
-            hold=hold,
-            complete=complete,
-            decision=decision,
-        )
-        if finished_items and not (decision and decision.for_all):
-            ledger.answered(connection, lease.chunk_id)
-        if decision and decision.next is Next.RETRY and decision.reason and not complete:
-            pause = ((decision.at or now) - now).total_seconds()
-            when = f"next try in {pause:.0f} s" if pause >= 0.5 else "tried again at once"
-            ledger.add_event(
-                connection,
-                lease.job_id,
-                now,
-                "retry",
-                f"chunk {lease.chunk_id}: {detail or decision.reason}, {when}",
-            )
-            if decision.for_all:
-                ledger.postpone(connection, lease.chunk_id, decision, now)
-        ledger.derive(connection, lease.job_id, now)
+        found = rule(account, known)
+        place = endings.Place(lease.job_id, lease.chunk_id, lease.fence, lease.remote_id)
+        endings.write(connection, place, found, now, finished=account.finished, detail=account.detail)
+        return found
 
-    database.write(work)
+    return database.write(work)
 
 
-def ended_alike(database: Database, lease: Lease, reason: str | None) -> int:
-    """How many of the chunk's fruitless attempts in a row, counted back from this one, ended for this reason."""
+def _write_items(
+    connection: Connection, lease: Lease, outcomes: Sequence[Outcome], last: Callable[[Connection], object] | None
+) -> None:
+    """The chunk's items as the attempt leaves them."""
+    write_outcomes(connection, lease.chunk_id, outcomes)
+    twins.come_back(connection, lease.job_id, lease.chunk_id, outcomes)
+    if last:
+        last(connection)
 
-    def work(connection: Connection) -> int:
-        query = (
-            sa.select(AttemptRow.reason)
-            .where(AttemptRow.chunk_id == lease.chunk_id, AttemptRow.fence < lease.fence)
-            .order_by(AttemptRow.fence.desc())
-            .limit(lease.barren)
-        )
-        reasons = connection.execute(query).scalars()
-        return sum(1 for _ in itertools.takewhile(lambda found: found == reason, reasons))
 
-    return database.read(work)
+def _complete_plan(connection: Connection, job_id: int, now: datetime) -> None:
+    """The job's plan is complete: from now on its number of items is final."""
+    connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(planned=True))
+    total = ledger.tally(connection, job_id).total
+    ledger.add_event(connection, job_id, now, "planned", f"{total:,} item{'s' if total != 1 else ''} found")

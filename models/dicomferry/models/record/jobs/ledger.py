@@ -16,7 +16,7 @@ from dicomferry.models.record.database import AnyRow
 from dicomferry.models.record.remotes import governor
 from dicomferry.models.record.tables.jobs import ChunkRow, EventRow, ItemRow, JobRow
 from dicomferry.models.rules import proof, spec
-from dicomferry.models.rules.retry import Decision
+from dicomferry.models.rules.ending import Decision
 from dicomferry.models.rules.spec import RETRIEVES
 from dicomferry.models.rules.state import (
     FINAL_JOB_STATES,
@@ -29,8 +29,6 @@ from dicomferry.models.rules.state import (
     step,
 )
 
-RELEASE = "release it when it may go on"
-"""Advice for what a person held."""
 UNVERIFIED = proof.UNVERIFIED
 """Of an instance that was sent elsewhere as the archive says, or confirmed, and nobody could be asked whether it is
 there."""

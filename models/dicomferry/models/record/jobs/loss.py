@@ -10,14 +10,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.record.database import AnyRow, Database, locking, past
-from dicomferry.models.record.jobs import ledger, twins
-from dicomferry.models.record.jobs.chunk_end import leave, left
-from dicomferry.models.record.jobs.claims import PLAN
+from dicomferry.models.record.jobs import endings, facts, ledger, twins
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, ItemRow, JobRow
+from dicomferry.models.rules import ending
 from dicomferry.models.rules.errors import Locked
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.retry import MAX_DEATHS as MAX_DEATHS
-from dicomferry.models.rules.retry import decide_death
+from dicomferry.models.rules.situation import Account, Death
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState
 
 MAX_LOSSES = 2
@@ -83,36 +82,22 @@ def _expire(
     chunk = connection.execute(locking(sa.select(ChunkRow.__table__).where(condition), skip=True)).one_or_none()
     if chunk is None:  # renewed or finished since we looked, or locked
         return False
-    worker = connection.execute(
-        sa.update(AttemptRow)
-        .where(AttemptRow.chunk_id == chunk_id, AttemptRow.fence == fence)
-        .values(end=AttemptEnd.LOST, ended_at=now, reason="worker lost")
-        .returning(AttemptRow.worker, AttemptRow.pid)
+    holder = connection.execute(
+        sa.select(AttemptRow.worker, AttemptRow.pid).where(AttemptRow.chunk_id == chunk_id, AttemptRow.fence == fence)
     ).one()
     blamed, settled = _blame(connection, chunk)
     deaths = 0 if settled else chunk.deaths + 1
     connection.execute(sa.update(ChunkRow).where(ChunkRow.id == chunk_id).values(deaths=deaths))
-    leave(
+    known = facts.of_lost(connection, chunk, now, cancel=asked.cancel_asked, hold=asked.hold_asked)
+    account = Account(end=AttemptEnd.LOST, cause=Death(deaths=deaths, blamed=blamed))
+    endings.write(
         connection,
-        job_id,
-        chunk_id,
+        endings.Place(job_id, chunk_id, fence, chunk.remote_id),
+        ending.of(account, known),
         now,
-        cancel=asked.cancel_asked,
-        hold=asked.hold_asked,
-        complete=chunk.kind != PLAN and not left(connection, chunk_id),
-        decision=decide_death(
-            deaths=deaths, blamed=blamed, barren=chunk.barren, waiting_since=chunk.waiting_since, now=now
-        ),
-        careful=True,
+        remark=f"chunk {chunk_id}: lost with {holder.worker}, process {holder.pid}; "
+        "what it had not recorded is done again",
     )
-    ledger.add_event(
-        connection,
-        job_id,
-        now,
-        "retry",
-        f"chunk {chunk_id}: lost with {worker.worker}, process {worker.pid}; what it had not recorded is done again",
-    )
-    ledger.derive(connection, job_id, now)
     return True
 
 

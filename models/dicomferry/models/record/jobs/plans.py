@@ -16,6 +16,7 @@ from dicomferry.models.record.jobs.claims import Lease, waiting_chunks
 from dicomferry.models.record.jobs.loss import TWICE
 from dicomferry.models.record.remotes import breaker
 from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow, JobRow
+from dicomferry.models.rules.ending import LOST
 from dicomferry.models.rules.state import ChunkState, ItemState
 
 _ITEM: sa.Table = ItemRow.__table__  # type: ignore[assignment]
@@ -118,7 +119,7 @@ def about_to_open(database: Database, lease: Lease, path: bytes | None, *, death
 def _wait(connection: Connection, lease: Lease, now: datetime) -> dict[str, Any]:
     """How a new chunk begins: held as its job is, or waiting as the remote's breaker does."""
     of_job = sa.select(ChunkRow.reason, ChunkRow.advice).where(
-        ChunkRow.job_id == lease.job_id, ChunkRow.state == ChunkState.HELD, ChunkRow.reason != "worker lost"
+        ChunkRow.job_id == lease.job_id, ChunkRow.state == ChunkState.HELD, ChunkRow.reason != LOST
     )
     refused = connection.execute(of_job.limit(1)).one_or_none()
     if refused:

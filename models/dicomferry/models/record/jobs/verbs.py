@@ -16,7 +16,7 @@ from dicomferry.models.record.jobs.claims import PLAN
 from dicomferry.models.record.remotes import breaker
 from dicomferry.models.record.retrieves import proofs
 from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow, JobRow
-from dicomferry.models.rules import proof, spec
+from dicomferry.models.rules import ending, proof, spec
 from dicomferry.models.rules.errors import NotFound, UsageError
 from dicomferry.models.rules.state import CHUNK_TRANSITIONS, FINAL_JOB_STATES, ChunkState, ItemState, JobState, step
 
@@ -154,7 +154,7 @@ def hold(database: Database, job_id: int) -> JobState:
         _refuse_ended(job, "hold")
         now = database.now(connection)
         connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(hold_asked=True))
-        ledger.hold_chunks(connection, job_id, reason="held by a person", advice=ledger.RELEASE)
+        ledger.hold_chunks(connection, job_id, reason=ending.BY_PERSON, advice=ending.RELEASE)
         if not job.hold_asked:
             ledger.add_event(connection, job_id, now, "held", "hold asked for")
         return ledger.derive(connection, job_id, now)

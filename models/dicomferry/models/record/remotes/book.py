@@ -22,7 +22,6 @@ from dicomferry.models.rules.answers import quirks
 from dicomferry.models.rules.errors import NotFound, UsageError
 from dicomferry.models.rules.remote import Remote, Timeouts
 from dicomferry.models.rules.state import ChunkState, JobState
-from dicomferry.models.rules.window import Window
 
 _T = TypeVar("_T")
 DEFAULTS: Mapping[str, Any] = {
@@ -221,12 +220,6 @@ def show(database: Database, name: str) -> dict[str, Any]:
 def names(database: Database) -> list[str]:
     """The names in the address book."""
     return [remote["name"] for remote in listing(database)]
-
-
-def window_of(database: Database, remote_id: int) -> Window | None:
-    """When a remote may be used; None is always."""
-    query = sa.select(RemoteRow.window).where(RemoteRow.id == remote_id)
-    return window.from_document(database.read(lambda connection: connection.execute(query).scalar_one()))
 
 
 PLAIN = "plain"

@@ -17,34 +17,37 @@ from dicomferry.models.record.tables.governor import GovernorRow
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, RemoteRow
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
-from dicomferry.models.rules.retry import Decision
+from dicomferry.models.rules.ending import Ending, Seen
+from dicomferry.models.rules.situation import Breaker
 from dicomferry.models.rules.waits import is_past
 
-MAX_BROKEN = 5
-"""After so many attempts in a row that broke off without having achieved anything, the breaker opens."""
 AWAY_REASONS = lookup.reasons_of(Rule.AWAY, Rule.SUSPECT)
 """What is said of chunks that wait because their remote cannot be used."""
 _LATELY = timedelta(days=1)
 
 
-def failed(
-    connection: Connection, remote_id: int, chunk_id: int, decision: Decision, now: datetime, detail: str | None
-) -> None:
-    """An attempt has ended, and its remote took nothing: the breaker may open, or stays so until the next look."""
-    if decision.reason == governor.CROWDED:
-        _crowded(connection, remote_id, chunk_id, now)
-        return
-    if decision.leave_until is None:
-        return
-    row = governor.locked(connection, remote_id)
-    if row.broken_since is not None and row.probe_chunk_id != chunk_id:
-        return  # it began before the breaker opened, and tells nothing new
-    values: dict[str, Any] = {"failures": (row.failures or 0) + 1}
-    if row.broken_since is not None or decision.away or values["failures"] >= MAX_BROKEN:
-        values |= {"broken_since": row.broken_since or now, "probe_chunk_id": None}
+def known(connection: Connection, remote_id: int, chunk_id: int, *, lock: bool) -> Breaker:
+    """The breaker of a remote as the end of an attempt on this chunk is decided by it."""
+    row = governor.locked(connection, remote_id) if lock else governor.row_of(connection, remote_id)
+    return Breaker(
+        failures=row.failures or 0,
+        is_open=row.broken_since is not None,
+        is_look=row.probe_chunk_id == chunk_id,
+    )
+
+
+def failed(connection: Connection, remote_id: int, ending: Ending, now: datetime, detail: str | None) -> None:
+    """An attempt has ended, and its remote took nothing: that is counted, and the breaker opens or stays so until the
+    next look where the remote is away.
+    """
+    values: dict[str, Any] = {"failures": ending.failures}
+    decision = ending.decision
+    if decision and ending.seen is Seen.AWAY:
+        since = sa.func.coalesce(GovernorRow.broken_since, sa.literal(now, GovernorRow.broken_since.type))
+        values |= {"broken_since": since, "probe_chunk_id": None}
         values |= {"probe_at": decision.leave_until, "probe_set_at": now}
         values |= {"reason": decision.reason, "detail": detail, "advice": decision.advice}
-    governor.update(connection, remote_id, values)
+    connection.execute(sa.update(GovernorRow).where(GovernorRow.remote_id == remote_id).values(**values))
 
 
 def mended(connection: Connection, remote_id: int, chunk_id: int, fence: int, now: datetime) -> bool:
@@ -144,24 +147,20 @@ def broken_until(connection: Connection, remote_id: int | None, now: datetime) -
     return {"not_before": row.probe_at, "reason": row.reason, "advice": row.advice, "waiting_since": now}
 
 
-def has_served(database: Database, remote_id: int) -> bool:
-    """Whether an attempt of the last day got something done with the remote. Raises OutOfReach."""
-
-    def work(connection: Connection) -> bool:
-        query = (
-            sa.select(AttemptRow.id)
-            .join(ChunkRow, ChunkRow.id == AttemptRow.chunk_id)
-            .where(
-                ChunkRow.remote_id == remote_id,
-                ChunkRow.succeeded + ChunkRow.warning > 0,
-                AttemptRow.finished_items > 0,
-                AttemptRow.ended_at > database.now(connection) - _LATELY,
-            )
-            .limit(1)
+def has_served(connection: Connection, remote_id: int, now: datetime) -> bool:
+    """Whether an attempt of the last day got something done with the remote."""
+    query = (
+        sa.select(AttemptRow.id)
+        .join(ChunkRow, ChunkRow.id == AttemptRow.chunk_id)
+        .where(
+            ChunkRow.remote_id == remote_id,
+            ChunkRow.succeeded + ChunkRow.warning > 0,
+            AttemptRow.finished_items > 0,
+            AttemptRow.ended_at > now - _LATELY,
         )
-        return connection.execute(query).first() is not None
-
-    return database.read(work)
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None
 
 
 def trusted(connection: Connection, remote_id: int, now: datetime) -> None:
@@ -173,7 +172,7 @@ def trusted(connection: Connection, remote_id: int, now: datetime) -> None:
         _wake(connection, remote_id, row.reason, now)
 
 
-def _crowded(connection: Connection, remote_id: int, chunk_id: int, now: datetime) -> None:
+def crowded(connection: Connection, remote_id: int, chunk_id: int, now: datetime) -> None:
     """It has no room for one more association than those that are open now, without the one that was refused."""
     others = governor.running(connection, remote_id, ChunkRow.id != chunk_id)
     governor.update(connection, remote_id, {"learned_associations": max(others, 1), "associations_learned_at": now})

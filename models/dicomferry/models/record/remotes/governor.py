@@ -29,8 +29,6 @@ WINDOW = "window"
 """Why a chunk waits whose remote may not be used at this hour ..."""
 LIMIT = "limit"
 """... and one whose remote was used as much as it may be."""
-CROWDED = "rejected for now"
-"""What is said of a remote that has no room for one more association."""
 JITTER_SECONDS = 10.0
 """Remotes that open at the same time are not all called in the same second."""
 DEBT_SECONDS = 1.0
