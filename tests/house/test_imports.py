@@ -20,9 +20,6 @@ RULES = "dicomferry.models.rules"
 PURE_LIBRARIES = {"dicomferry.models.rules.timetable": {"cronsim"}}
 """Arithmetic of others that a rule may use: no input, no output, no state."""
 
-RAW_ROWS_STILL = {"dicomferry.workers.retrieval.blame"}
-"""Modules that read rows of the database although they are no part of the record, until they are given values."""
-
 
 class Module(NamedTuple):
     name: str
@@ -111,7 +108,7 @@ def test_rows_of_the_database_stay_in_the_record() -> None:
     raw = "dicomferry.models.record.database.AnyRow"
     at_home = ("dicomferry.models.record", "dicomferry.models.documents")
     users = {module.name for module in MODULES if raw in module.imports}
-    assert {name for name in users if not any(_is_in(name, home) for home in at_home)} <= RAW_ROWS_STILL
+    assert {name for name in users if not any(_is_in(name, home) for home in at_home)} == set()
 
 
 def test_the_wire_knows_no_operation() -> None:

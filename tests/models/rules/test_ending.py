@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dicomferry.models.rules import ending, errors, retry
 from dicomferry.models.rules.answers.lookup import Answer, Rule, for_error, for_status, local
 from dicomferry.models.rules.ending import Along, Decision, Ending, Next, Seen
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.retry import Policy, decide_item
 from dicomferry.models.rules.situation import Account, Breaker, Cause, Death, Facts, Recall, Round, Tried
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState
@@ -30,10 +31,11 @@ UNKNOWN_CALLED = for_error(errors.AssociationRejected(1, 1, 7))
 ABORTED = for_error(errors.AssociationAborted("abort"))
 SILENT = for_error(errors.DimseTimeout("store_answer", 300))
 NO_ROOM = for_status("store", 0xA700)
-NOT_YET = local("not delivered yet")
-STUCK = local("no progress")
-INTERNAL = local("internal error")
-CANNOT_REACH_US = local("archive cannot reach us")
+NOT_YET = local(Reason.NOT_DELIVERED_YET)
+SLOW_MEDIA, SLOW_FOR_LONG = local(Reason.NEARLINE), local(Reason.NEARLINE, "ask")
+STUCK = local(Reason.NO_PROGRESS)
+INTERNAL = local(Reason.INTERNAL_ERROR)
+CANNOT_REACH_US = local(Reason.ARCHIVE_CANNOT_REACH_US)
 CROWDED = for_error(errors.AssociationRejected(2, 3, 2))
 
 
@@ -144,13 +146,13 @@ TABLE = {
     # a retrieve
     "next round": Row(cause=Round(answer=NOT_YET, pause=30.0), end=AttemptEnd.COMPLETED, finished=2, becomes={
         **WAITS, "due": after(30), "reason": NOT_YET.reason, "along": Along.NOBODY, "frees_others": True}),
-    "slow media": Row(cause=Recall(answer=local("nearline"), given_up=local("nearline", "ask"), settle=60.0), becomes={
+    "slow media": Row(cause=Recall(answer=SLOW_MEDIA, given_up=SLOW_FOR_LONG, settle=60.0), becomes={
         **WAITS, "due": after(60), "reason": "nearline", "seen": Seen.NOTHING}),
     "slow media, some came back": Row(
-        cause=Recall(answer=local("nearline"), given_up=local("nearline", "ask"), settle=60.0, anew=True),
+        cause=Recall(answer=SLOW_MEDIA, given_up=SLOW_FOR_LONG, settle=60.0, anew=True),
         finished=1, facts={**UNTIL, "barren": 7}, becomes={**WAITS, "due": after(60)}),
     "slow media, for too long": Row(
-        cause=Recall(answer=local("nearline"), given_up=local("nearline", "ask"), settle=60.0), facts=UNTIL, becomes={
+        cause=Recall(answer=SLOW_MEDIA, given_up=SLOW_FOR_LONG, settle=60.0), facts=UNTIL, becomes={
             **HELD, "advice": "ask", "along": Along.JOB}),
     "nothing ever moved": Row(cause=Tried(fault=STUCK, mute=True), facts={"barren": 1, "alike": 1}, becomes={
         **WAITS, "seen": Seen.NOTHING}),
@@ -167,7 +169,7 @@ TABLE = {
         **WAITS, "due": after(10), "along": Along.ALL_HERE, "frees_others": True}),
     "refused here": Row(cause=Tried(fault=local(ending.REFUSED_HERE), progressed=True), becomes={
         **WAITS, "due": after(10), "along": Along.NOBODY}),
-    "one request is undecided": Row(cause=Tried(fault=local("answers undecided")), becomes={
+    "one request is undecided": Row(cause=Tried(fault=local(Reason.ANSWERS_UNDECIDED)), becomes={
         **HELD, "along": Along.NOBODY}),
     # the worker died
     "died": Row(cause=Death(deaths=2, blamed=False), end=AttemptEnd.LOST, facts={"barren": 4}, becomes={
@@ -381,7 +383,7 @@ def test_every_sequence_of_answers_comes_to_an_end(answers: list[Answer], number
 
 def test_slow_media_are_looked_for_ever_less_often_and_then_a_person_is_asked() -> None:
     """`settle` seconds after the first look, then twice the pause up to `max_delay`; what `settle` asks for is kept."""
-    nearline, given_up = local("nearline"), local("nearline", "ask them")
+    nearline, given_up = SLOW_MEDIA, local(Reason.NEARLINE, "ask them")
 
     def look(looks: int, waited: float | None, settle: float = 200) -> Decision:
         since = None if waited is None else NOW - timedelta(seconds=waited)

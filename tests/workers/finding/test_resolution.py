@@ -18,6 +18,7 @@ from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.ending import Along
 from dicomferry.models.rules.errors import DimseFailure
 from dicomferry.models.rules.query import Key, Level
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.situation import Account, Facts, Tried
 from dicomferry.models.rules.state import AttemptEnd, ChunkState
@@ -224,7 +225,7 @@ def test_a_hold_for_undecided_answers_is_the_requests_own() -> None:
     facts = Facts(now=datetime(2026, 11, 30, tzinfo=UTC), left=1)
 
     def end(reason: str) -> tuple[ChunkState, Along]:
-        found = ending.of(Account(end=AttemptEnd.ERROR, cause=Tried(fault=local(reason))), facts)
+        found = ending.of(Account(end=AttemptEnd.ERROR, cause=Tried(fault=local(Reason(reason)))), facts)
         return found.chunk, found.along
 
     assert end("answers undecided") == (ChunkState.HELD, Along.NOBODY)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ItemState
 from dicomferry.workers.files.part10 import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Header, open_file
 from dicomferry.workers.sending import inventory as module
@@ -348,7 +349,7 @@ def test_cut_refuses_what_does_not_fit() -> None:
     with pytest.raises(ValueError):
         cut.add(pending(2))
     with pytest.raises(ValueError):
-        Cut().add(InventoryEntry(b"/x", 0, 0, ItemState.FAILED, "unreadable", None, None))
+        Cut().add(InventoryEntry(b"/x", 0, 0, ItemState.FAILED, Reason.UNREADABLE, None, None))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from operator import attrgetter
 from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Answer, Rule
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import StoreSpec
 from dicomferry.workers.attempts.work import Answered, Work
 
@@ -71,7 +72,7 @@ def _send(work: Work, rows: Iterator[Item]) -> Iterator[Answered]:
             row = meant[answer.status] = work.status("store", answer.status)
         else:
             # Whatever it is about a file, what was planned to be sent was not.
-            row = lookup.local(answer.reason or "context refused")
+            row = lookup.local(answer.reason or Reason.CONTEXT_REFUSED)
             row = row if row.rule is Rule.AGAIN else replace(row, rule=Rule.FINAL)
         yield Answered(
             item_id=answer.instance.item_id,

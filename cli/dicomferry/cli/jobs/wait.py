@@ -25,6 +25,7 @@ from dicomferry.models.record.retrieves.expected import ALREADY_HERE
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.errors import OutOfReach
 from dicomferry.models.rules.flaws import TRUNCATED_AT_SOURCE
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import RETRIEVES
 from dicomferry.models.rules.state import FINAL_JOB_STATES, ItemState
 
@@ -225,7 +226,7 @@ def end_sentence(database: Database, job: Document) -> str:
     here = jobs.reasons(database, job["id"], ItemState.SUCCEEDED) if job["kind"] in RETRIEVES else {}
     return job_words.sentence(
         job,
-        already_there=found.get("already there", 0),
+        already_there=found.get(Reason.ALREADY_THERE, 0),
         unverified=lost.get(UNVERIFIED, 0),
         already_here=here.get(ALREADY_HERE, 0),
         truncated=found.get(TRUNCATED_AT_SOURCE, 0),

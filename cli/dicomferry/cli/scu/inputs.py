@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ItemState
 from dicomferry.workers.dimse.local_instance import LocalInstance
 from dicomferry.workers.files.part10 import Header
@@ -48,7 +49,7 @@ def files(names: Sequence[str], *, recursive: bool) -> Iterator[InputFile]:
         typed = os.fsencode(name)
         if not typed:
             # Made a path, it would be the current folder.
-            yield InputFile("''", b"", 0, 0, None, "vanished", "an empty name", "vanished: an empty name")
+            yield InputFile("''", b"", 0, 0, None, Reason.VANISHED, "an empty name", "vanished: an empty name")
             continue
         root = _rooted(typed)
         for found in inventory([root], recursive=recursive, hidden=False):
@@ -64,6 +65,6 @@ def _rooted(typed: bytes) -> bytes:
 
 def _file(found: InventoryEntry) -> InputFile:
     why = None
-    if found.state is not ItemState.PENDING and found.reason != "link loop":
+    if found.state is not ItemState.PENDING and found.reason != Reason.LINK_LOOP:
         why = ": ".join(filter(None, (found.reason, found.detail)))
     return InputFile("", found.path, found.size, found.mtime_ns, found.header, found.reason, found.detail, why)

@@ -17,6 +17,7 @@ from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import CommandRefused, Messages
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.errors import DicomferryError, DimseError, DimseFailure
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import EchoSpec, FindSpec, GetSpec, MoveSpec, Spec, StoreSpec
 from dicomferry.models.rules.state import ItemState
 
@@ -103,7 +104,7 @@ def keeping(invocation: Invocation, say: Messages) -> Iterator[Recording]:
         except BaseException:
             end.interrupted = True
             if invocation.mode != "store":
-                journal.request(invocation, ItemState.CANCELLED, reason="cancelled")
+                journal.request(invocation, ItemState.CANCELLED, reason=Reason.CANCELLED)
             _write(database, invocation, journal, remote_id, began, end, say)
             raise
         _write(database, invocation, journal, remote_id, began, end, say)

@@ -15,6 +15,7 @@ from dicomferry.cli.scu.recording import Recording
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.errors import DimseError, DimseTimeout
 from dicomferry.models.rules.proof import Word
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ItemState
 from dicomferry.workers.dimse.reports import Report, Retrieval
 
@@ -136,7 +137,7 @@ def judge(
         asked,
         ItemState.FAILED if wrong else ItemState.SUCCEEDED,
         status=ended.final.status,
-        reason=reason or ("incomplete" if wrong else None),
+        reason=reason or (Reason.INCOMPLETE if wrong else None),
         detail=wrong,
         # A retry of the queue finds out for itself what there is.
         expectation=None if wrong else "counts",

@@ -14,6 +14,7 @@ from dicomferry.cli.scu.progress import Progress
 from dicomferry.cli.scu.recording import Recording, keeping
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.errors import ContextNotAccepted, DimseError
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ItemState
 from dicomferry.models.rules.uid import too_long
 from dicomferry.workers.dimse.echo import echo
@@ -93,7 +94,7 @@ class _StoreRun:
             raise
         except BaseException:
             for file in filter(None, (self._in_flight, *self._waiting)):
-                note(self._journal, file, ItemState.CANCELLED, reason="cancelled")
+                note(self._journal, file, ItemState.CANCELLED, reason=Reason.CANCELLED)
             raise
 
     def _run(self) -> None:

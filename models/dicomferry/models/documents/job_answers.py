@@ -17,10 +17,10 @@ from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Answer
 from dicomferry.models.rules.answers.quirks import Quirks, from_texts
 from dicomferry.models.rules.errors import NotFound
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ChunkState
 from dicomferry.models.rules.text import path_text
 
-CONFLICT = "conflict"
 FILES_NAMED = 5
 _Met = tuple[str, int | None, str | None, int, str | None]
 
@@ -107,7 +107,7 @@ def _met(connection: Connection, job_id: int) -> Iterator[_Met]:
         yield "attempts", None, reason, count, detail
     beside = _beside(job_id).with_only_columns(number)
     if count := connection.execute(beside).scalar_one():
-        yield "arrivals", None, CONFLICT, count, None
+        yield "arrivals", None, Reason.CONFLICT, count, None
     moves = (
         sa.select(MoveRow.status, number, sa.func.max(MoveRow.comment))
         .where(MoveRow.job_id == job_id, MoveRow.status > 0)
@@ -133,7 +133,7 @@ def _beside(job_id: int) -> sa.Select[str, str]:
     return (
         sa.select(InstanceRow.path, InstanceRow.sop_instance_uid)
         .join(ArrivalRow, ArrivalRow.instance_id == InstanceRow.id)
-        .where(ArrivalRow.job_id == job_id, ArrivalRow.outcome == CONFLICT)
+        .where(ArrivalRow.job_id == job_id, ArrivalRow.outcome == "conflict")
     )
 
 
@@ -152,7 +152,7 @@ def _files(connection: Connection, job_id: int, reason: str) -> list[dict[str, s
         {"path": path_text(row.path), "sop_instance_uid": row.sop_instance_uid, "detail": row.detail}
         for row in connection.execute(items)
     ]
-    if reason == CONFLICT:
+    if reason == Reason.CONFLICT:
         left = FILES_NAMED - len(found)
         for path, uid in connection.execute(_beside(job_id).order_by(ArrivalRow.id).limit(left)).all():
             first = sa.select(InstanceRow.path).where(

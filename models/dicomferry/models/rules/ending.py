@@ -15,6 +15,7 @@ from enum import StrEnum
 from dicomferry.models.rules import retry
 from dicomferry.models.rules.answers.answer import Category
 from dicomferry.models.rules.answers.lookup import Answer, Rule
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.situation import Account, Cause, Death, Facts, Recall, Round, Tried
 from dicomferry.models.rules.state import AttemptEnd, ChunkState
 
@@ -22,22 +23,22 @@ MAX_BROKEN = 5
 """After so many attempts in a row that broke off without having achieved anything, the breaker opens."""
 MAX_MUTE = 3
 """After so many attempts in a row at which an archive only kept silent, and with nothing ever come, a person looks."""
-ALONE = frozenset({"answers undecided"})
+ALONE = frozenset({Reason.ANSWERS_UNDECIDED})
 """Reasons that hold one request and say nothing of the others."""
-NO_SCP = "storage SCP is not running"
+NO_SCP = Reason.STORAGE_SCP_IS_NOT_RUNNING
 """Why moves to this installation wait: nobody here would take what they bring."""
-DISK_FULL = "disk full"
+DISK_FULL = Reason.DISK_FULL
 """Why moves and gets wait: the archive's disk is full to its reserve."""
-REFUSED_HERE = "refused here"
+REFUSED_HERE = Reason.REFUSED_HERE
 """What the storage SCP could not keep for another reason."""
-OURS = frozenset({NO_SCP, DISK_FULL, REFUSED_HERE, "storage SCP was restarted", "archive out of sight"})
+OURS = frozenset({NO_SCP, DISK_FULL, REFUSED_HERE, Reason.STORAGE_SCP_WAS_RESTARTED, Reason.ARCHIVE_OUT_OF_SIGHT})
 """Faults of this installation's own side: they tell nothing of the remote, and however much came before them, a pause
 follows."""
-CROWDED = "rejected for now"
+CROWDED = Reason.REJECTED_FOR_NOW
 """What is said of a remote that has no room for one more association."""
-LOST = "worker lost"
+LOST = Reason.WORKER_LOST
 """Why an attempt ended whose worker gave no sign of life any more."""
-BY_PERSON = "held by a person"
+BY_PERSON = Reason.HELD_BY_A_PERSON
 """Why a chunk is held whose job a person held while the chunk ran."""
 RELEASE = "release it when it may go on"
 """Advice for what a person held."""
@@ -184,7 +185,7 @@ def _after_try(tried: Tried, facts: Facts) -> Decision:
 def _of_chunk(tried: Tried, facts: Facts) -> Decision:
     """What becomes of the chunk, the remote apart."""
     fault = tried.fault
-    reason, advice = (fault.reason, fault.advice) if fault else ("no progress", "see the worker's log")
+    reason, advice = (fault.reason, fault.advice) if fault else (Reason.NO_PROGRESS, "see the worker's log")
     plain = Decision(next=Next.HOLD, reason=reason, advice=advice)
     if fault and fault.rule is Rule.HOLD:
         return replace(plain, alone=reason in ALONE)

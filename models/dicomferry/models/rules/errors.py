@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dicomferry.models.rules.reason import Reason
+
 
 class DicomferryError(Exception):
     """Something went wrong that the person at the command line should read in one sentence."""
@@ -145,6 +147,6 @@ class NoDicomAnswer(ProtocolViolation):
 class UnusableFile(DicomferryError):
     """A local file cannot be sent as it is. `reason` is the item's stable reason word."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason

@@ -5,6 +5,8 @@ Pure. A flaw is a text that begins with a stable word; the rest of it is for peo
 
 from __future__ import annotations
 
+from dicomferry.models.rules.reason import Reason
+
 DAMAGED = "damaged:"
 """Its size on disk is not the one that was recorded when it was received."""
 TRUNCATED = "truncated:"
@@ -22,8 +24,8 @@ NEVER = (
     "syntax mismatch:",
 )
 """Beginnings of flaws with which a file counts for nothing."""
-TRUNCATED_AT_SOURCE = "truncated at source"
-CAME_FLAWED = "came flawed"
+TRUNCATED_AT_SOURCE = Reason.TRUNCATED_AT_SOURCE
+CAME_FLAWED = Reason.CAME_FLAWED
 
 
 def counts(flaw: str | None) -> bool:

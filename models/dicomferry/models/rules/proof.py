@@ -15,14 +15,15 @@ from enum import StrEnum
 
 from dicomferry.models.rules import query
 from dicomferry.models.rules.query import UNIQUE, Key, Level
+from dicomferry.models.rules.reason import Reason
 
-NOT_WHOLE = "listing not whole"
+NOT_WHOLE = Reason.LISTING_NOT_WHOLE
 """The archive gives a sign of more than it lists, and more is not here."""
-TRUNCATED = "maybe truncated"
+TRUNCATED = Reason.MAYBE_TRUNCATED
 """As many matches came as the archive lists at most, and nothing says that these are all."""
-NO_KEY = "no unique key"
+NO_KEY = Reason.NO_UNIQUE_KEY
 """A match came without the unique key of its level, so nobody can ask for it."""
-UNVERIFIED = "not verified"
+UNVERIFIED = Reason.NOT_VERIFIED
 """What was to be seen where it went, and could not be looked for."""
 
 WANTING = (NOT_WHOLE, TRUNCATED, NO_KEY)
@@ -167,7 +168,7 @@ class Finding:
 
     word: Word
     basis: Basis
-    wanting: str | None = None
+    wanting: Reason | None = None
     detail: str | None = None
     short: tuple[Part, ...] = ()
     is_short: bool = False
@@ -220,7 +221,7 @@ def _basis(facts: Facts) -> Basis:
     return Basis.LIST if any(number is None for number in said) else Basis.NUMBER
 
 
-def _wanting(facts: Facts, short: Sequence[Seen]) -> tuple[str | None, str | None]:
+def _wanting(facts: Facts, short: Sequence[Seen]) -> tuple[Reason | None, str | None]:
     """The word for what is wanting, and the sentence."""
     if facts.nameless:
         return NO_KEY, nameless_sentence(facts.nameless)

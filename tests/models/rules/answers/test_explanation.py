@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dicomferry.models.rules import retry
-from dicomferry.models.rules.answers import connections, explanation, lookup, quirks, statuses
+from dicomferry.models.rules.answers import connections, explanation, quirks, statuses
 from dicomferry.models.rules.answers.answer import Rule
 from dicomferry.models.rules.answers.explanation import explain, status_of
-from dicomferry.models.rules.answers.reasons import REASONS
 from dicomferry.models.rules.errors import NotFound, UsageError
 from support import answers_page
 
@@ -156,41 +153,7 @@ def test_quirks_that_make_no_sense_are_refused(text: str) -> None:
         quirks.parse([text])
 
 
-# --- nothing beside the table
-
-
-def _reasons() -> Iterator[tuple[str, str]]:
-    """Reason words as the sources write them: local("..."), UnusableFile("..."), reason="..."."""
-    for folder in ("models", "workers"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            if "answers" in path.parts or "migrations" in path.parts:
-                continue
-            for node in ast.walk(ast.parse(path.read_bytes())):
-                if isinstance(node, ast.Call):
-                    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-                    given = node.args[: {"local": 2, "UnusableFile": 1}.get(name, 0)]
-                    given = given + [keyword.value for keyword in node.keywords if keyword.arg == "reason"]
-                elif isinstance(node, ast.Dict):
-                    pairs = zip(node.keys, node.values, strict=True)
-                    given = [value for key, value in pairs if isinstance(key, ast.Constant) and key.value == "reason"]
-                else:
-                    continue
-                for one in given:
-                    if isinstance(one, ast.Constant) and isinstance(one.value, str):
-                        yield one.value, path.name
-
-
-def test_every_reason_that_the_program_gives_is_in_the_table() -> None:
-    """A reason without a row would be a reason without advice. `refused` marks a request that was put otherwise."""
-    words = dict(_reasons())
-    assert {"truncated", "internal error", "bad uid"} <= words.keys()
-    # Of the archive's check, which shows its own sentences; and a mark on a request, which is no ending.
-    apart = {"no meta", "refused"}
-    assert {
-        (word, where) for word, where in words.items() if word not in apart and not lookup.for_reason("store", word)
-    } == set()
-    for word, row in REASONS.items():
-        assert row.reason == word and row.advice
+# --- the page
 
 
 def test_the_page_shows_the_table() -> None:

@@ -10,6 +10,7 @@ from dicomferry.models.rules.answers import statuses
 from dicomferry.models.rules.answers.answer import CHECKS, Category
 from dicomferry.models.rules.answers.lookup import Answer, Rule, advice_for, for_error, for_status, local
 from dicomferry.models.rules.answers.statuses import SERVICES
+from dicomferry.models.rules.reason import Reason
 
 STORE = {
     0x0000: Rule.DONE,
@@ -209,15 +210,15 @@ LOCAL = [
 @pytest.mark.parametrize("reason", LOCAL)
 def test_every_reason_of_our_own_has_advice(reason: str) -> None:
     """Each failure says what to do, also where no peer was asked."""
-    assert local(reason).advice
-    assert advice_for("store", None, reason) == local(reason).advice
+    assert local(Reason(reason)).advice
+    assert advice_for("store", None, reason) == local(Reason(reason)).advice
 
 
 def test_a_recorded_item_gets_the_advice_of_its_status() -> None:
     """By the status where a peer gave one, else by the reason; nothing for a success or an unknown word."""
     assert advice_for("store", 0xA700, "anything") == for_status("store", 0xA700).advice
     assert advice_for("store", 0x0000, None) is None
-    assert advice_for("store", 0x0000, "not found after success") == local("not found after success").advice
+    assert advice_for("store", 0x0000, "not found after success") == local(Reason.NOT_FOUND_AFTER_SUCCESS).advice
     assert advice_for("store", None, None) is None
     assert advice_for("store", None, "no such word") is None
 

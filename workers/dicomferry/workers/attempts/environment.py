@@ -16,14 +16,15 @@ from dicomferry.models.record.presence import Worker
 from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.errors import DicomferryError
 from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.situation import Account
 from dicomferry.models.rules.text import printable
 from dicomferry.models.settings import Settings
 from dicomferry.workers.dimse.names import Names
 
-STUCK = local("no progress")
+STUCK = local(Reason.NO_PROGRESS)
 """The association was aborted from here, because nothing moved."""
-INTERNAL = local("internal error")
+INTERNAL = local(Reason.INTERNAL_ERROR)
 """Stands for a fault of this program."""
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Answer
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.spec import Spec
 from dicomferry.workers.attempts.heartbeat import Heartbeat
@@ -46,7 +47,7 @@ class Work:
     heart: Heartbeat
     record: Recorder
 
-    def local(self, row: Item, reason: str, detail: str | None = None) -> Answered:
+    def local(self, row: Item, reason: Reason, detail: str | None = None) -> Answered:
         """An answer that no peer gave, by its reason."""
         return Answered(item_id=row.id, answer=lookup.local(reason), detail=detail)
 

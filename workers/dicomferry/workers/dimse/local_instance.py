@@ -8,6 +8,7 @@ import time
 from typing import NamedTuple
 
 from dicomferry.models.rules.errors import UnusableFile
+from dicomferry.models.rules.reason import Reason
 from dicomferry.workers.dimse.heads import Heads
 from dicomferry.workers.files import part10
 
@@ -77,9 +78,9 @@ def open_instance(item: LocalInstance, heads: Heads | None = None, *, strict_met
     try:
         fd = part10.open_file(item.path)
     except (FileNotFoundError, NotADirectoryError):
-        raise UnusableFile("vanished", "the file is gone") from None
+        raise UnusableFile(Reason.VANISHED, "the file is gone") from None
     except OSError as error:
-        raise UnusableFile("unreadable", error.strerror or str(error)) from error
+        raise UnusableFile(Reason.UNREADABLE, error.strerror or str(error)) from error
     try:
         return _look_into(item, fd, heads or Heads(), strict_meta)
     except BaseException:
@@ -91,24 +92,24 @@ def _look_into(item: LocalInstance, fd: int, heads: Heads, strict_meta: bool) ->
     try:
         now = _settled(fd)
         if not stat.S_ISREG(now.st_mode):
-            raise UnusableFile("unreadable", "not a regular file")
+            raise UnusableFile(Reason.UNREADABLE, "not a regular file")
         first = os.pread(fd, _FIRST_READ, 0)
         header = _as_planned(item, first, now, heads) or part10.read_header(item.path, first=first, fd=fd)
         if header.sop_instance_uid != item.sop_instance_uid:
-            raise UnusableFile("changed", f"the file now holds instance {header.sop_instance_uid}")
+            raise UnusableFile(Reason.CHANGED, f"the file now holds instance {header.sop_instance_uid}")
         if header.sop_class_uid != item.sop_class_uid:
-            raise UnusableFile("changed", f"the file now holds an instance of class {header.sop_class_uid}")
+            raise UnusableFile(Reason.CHANGED, f"the file now holds an instance of class {header.sop_class_uid}")
         if header.meta_differs:
             if strict_meta:
-                raise UnusableFile("meta mismatch", header.meta_differs)
+                raise UnusableFile(Reason.META_MISMATCH, header.meta_differs)
             part10.check_syntax(fd, header, now.st_size)
         length = part10.check_whole(fd, header, now.st_size, first) - header.data_offset
     except OSError as error:
-        raise UnusableFile("unreadable", error.strerror or str(error)) from error
+        raise UnusableFile(Reason.UNREADABLE, error.strerror or str(error)) from error
     pad = length % 2 == 1
     if pad and header.transfer_syntax_uid not in part10.DEFLATED:
         # Only the deflated byte stream is padded, with a single NUL (PS3.5 A.5).
-        raise UnusableFile("odd length", f"its data set has {length} bytes; PS3.5 7.1.1 makes every value even")
+        raise UnusableFile(Reason.ODD_LENGTH, f"its data set has {length} bytes; PS3.5 7.1.1 makes every value even")
     head = first[header.data_offset : header.data_offset + _HEAD]
     return OpenInstance(item, fd, header, length, pad, _state(now), head)
 

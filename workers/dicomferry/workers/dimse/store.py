@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 from dicomferry.models.rules.errors import ContextNotAccepted, UnusableFile
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.uid import too_long
 from dicomferry.workers.dimse.heads import Heads
@@ -45,7 +46,7 @@ _NO_ABSTRACT_SYNTAX = 3
 
 MOST_TRIES = 2
 """So often a file is sent that is changed while it is sent."""
-META_DIFFERS = "meta differs"
+META_DIFFERS = Reason.META_DIFFERS
 """The remark on a file that was sent though its meta group names another class or instance than its data set."""
 
 _NO_COPY = contextlib.nullcontext()
@@ -64,7 +65,7 @@ class StoreAnswer(NamedTuple):
 
     instance: LocalInstance
     status: int | None
-    reason: str | None = None
+    reason: Reason | None = None
     detail: str | None = None
     sent_bytes: int = 0
     sent_as: str | None = None
@@ -202,7 +203,7 @@ class _Sender:
         except UnusableFile as error:
             return _unsent(item, error.reason, str(error))
         except ContextNotAccepted as error:
-            return _unsent(item, "context refused", _refusal(error, self._convert))
+            return _unsent(item, Reason.CONTEXT_REFUSED, _refusal(error, self._convert))
 
     def _open_instance(self, item: LocalInstance) -> OpenInstance:
         """Opened before, where it was the next one and is still as it was. Raises UnusableFile."""
@@ -231,7 +232,7 @@ class _Sender:
         pair = (header.sop_class_uid, header.transfer_syntax_uid)
         if not contexts.is_proposable(pair):
             told = too_long("SOP Class UID", pair[0]) or too_long("Transfer Syntax UID", pair[1])
-            raise UnusableFile("bad uid", told or f"{pair[0]!r} in {pair[1]!r} cannot be proposed to any peer")
+            raise UnusableFile(Reason.BAD_UID, told or f"{pair[0]!r} in {pair[1]!r} cannot be proposed to any peer")
         association = self._association_for(pair)
         context = self._chosen.get(pair)
         if context is None:
@@ -258,12 +259,13 @@ class _Sender:
         self._open_next()
         patience = self._remote.timeouts.store_answer
         plain = store_message.success(context.context_id, pair[0], header.sop_instance_uid, message_id)
+        remark = META_DIFFERS if header.meta_differs else None
         if association.comes(plain, "store_answer", patience):
-            return StoreAnswer(item, 0, header.meta_differs and META_DIFFERS, header.meta_differs, sent, sent_as)
+            return StoreAnswer(item, 0, remark, header.meta_differs, sent, sent_as)
         answer, status = association.receive_response(message_id, message.C_STORE_RSP, "store_answer", patience)
         _check_instance(association, answer, header.sop_instance_uid)
         told = "; ".join(filter(None, (_comment(answer), header.meta_differs))) or None
-        return StoreAnswer(item, status, header.meta_differs and META_DIFFERS, told, sent, sent_as)
+        return StoreAnswer(item, status, remark, told, sent, sent_as)
 
     def _data_path(self, association: Association) -> DataPath:
         if self._path is None:
@@ -272,7 +274,7 @@ class _Sender:
         return self._path
 
 
-def _unsent(item: LocalInstance, reason: str, detail: str) -> StoreAnswer:
+def _unsent(item: LocalInstance, reason: Reason, detail: str) -> StoreAnswer:
     return StoreAnswer(item, None, reason, detail)
 
 
@@ -284,14 +286,14 @@ def _reencoded(fd: int, header: part10.Header, syntax: str) -> tuple[BinaryIO, i
     try:
         stream = transcode.decompress(fd, header, syntax)
     except OSError as error:
-        raise UnusableFile("unreadable", error.strerror or str(error)) from error
+        raise UnusableFile(Reason.UNREADABLE, error.strerror or str(error)) from error
     length = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     told = is_instance(stream.read(16384), 0, syntax, header.sop_class_uid, header.sop_instance_uid)
     stream.seek(0)
     if told is False:
         stream.close()
-        raise SourceFailed("changing", "the file was changed while it was being sent: it holds another instance")
+        raise SourceFailed(Reason.CHANGING, "the file was changed while it was being sent: it holds another instance")
     return stream, length
 
 
@@ -330,7 +332,7 @@ def _refusal(error: ContextNotAccepted, convert: Convert) -> str:
     match transcode.obstacle(error.transfer_syntax_uid):
         case None:
             return f"{text}; `--transcode` sends a decompressed copy"
-        case UnusableFile(reason="no decoder"):
+        case UnusableFile(reason=Reason.NO_DECODER):
             return f"{text}; `--transcode` could send a decompressed copy, but what decompresses it is not installed"
         case _:
             return f"{text}; nothing here decompresses that syntax"

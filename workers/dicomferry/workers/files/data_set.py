@@ -8,6 +8,7 @@ import zlib
 from typing import NamedTuple, NoReturn
 
 from dicomferry.models.rules.errors import UnusableFile
+from dicomferry.models.rules.reason import Reason
 from dicomferry.workers.files.elements import (
     HEADER_SIZES,
     UN,
@@ -57,7 +58,7 @@ class NoUid(UnusableFile):
     """A data set has no SOP class or no SOP instance UID, as far as it was looked at."""
 
     def __init__(self, name: str) -> None:
-        super().__init__("no uid", f"the data set has no {name}")
+        super().__init__(Reason.NO_UID, f"the data set has no {name}")
 
 
 class NeedMore(Exception):
@@ -70,7 +71,7 @@ class NeedMore(Exception):
 def want(upto: int, whole: bool) -> NoReturn:
     """More bytes are needed: ask for them, or say that there are none."""
     if whole:
-        raise UnusableFile("truncated", f"the file ends inside its header, before byte {upto}")
+        raise UnusableFile(Reason.TRUNCATED, f"the file ends inside its header, before byte {upto}")
     raise NeedMore(upto)
 
 
@@ -121,7 +122,7 @@ def head_of(data: bytes, offset: int, syntax: str, whole: bool) -> Head:
         try:
             data = inflater.decompress(data[offset:], max(65536, 4 * len(data)))
         except zlib.error as error:
-            raise UnusableFile("syntax mismatch", f"not a deflated data set: {error}") from None
+            raise UnusableFile(Reason.SYNTAX_MISMATCH, f"not a deflated data set: {error}") from None
         # What is left undone can be had by reading on; a stream cut off has no more either way.
         whole = whole and not inflater.unconsumed_tail
         pos = 0
@@ -217,7 +218,7 @@ def _check_first(data: bytes, pos: int, implicit: bool, big: bool, syntax: str) 
     """Refuse a data set whose first element cannot be one in the declared transfer syntax."""
     group, element, vr, _ = UNPACK_HEADER[big](data, pos)
     if group in (0, 2):
-        raise UnusableFile("syntax mismatch", f"group {group:04X} in the data set at byte {pos}")
+        raise UnusableFile(Reason.SYNTAX_MISMATCH, f"group {group:04X} in the data set at byte {pos}")
     known = vr in HEADER_SIZES[big]
     problem = ""
     if group > 8 and group & 0xFF == 0 and group >> 8 <= 8:
@@ -228,7 +229,7 @@ def _check_first(data: bytes, pos: int, implicit: bool, big: bool, syntax: str) 
         problem = "a value representation"
     if problem:
         raise UnusableFile(
-            "syntax mismatch",
+            Reason.SYNTAX_MISMATCH,
             f"the first element {describe(group << 16 | element)} shows {problem}, against {syntax}",
         )
 
@@ -310,7 +311,7 @@ def _walk_uids(
         elif group < 3:
             # Behind the SOP UIDs it is for a walk to the end to find.
             if group != 1 and (big or not passed):
-                raise UnusableFile("syntax mismatch", f"group {group:04X} in the data set at byte {pos}")
+                raise UnusableFile(Reason.SYNTAX_MISMATCH, f"group {group:04X} in the data set at byte {pos}")
             plain = False
         if length == UNDEFINED:
             try:
@@ -330,7 +331,7 @@ def _walk_uids(
                 pos = available + 8
             except BadElement as error:
                 raise UnusableFile(
-                    "syntax mismatch", f"{describe(error.tag)} at byte {error.at}: {error.what}"
+                    Reason.SYNTAX_MISMATCH, f"{describe(error.tag)} at byte {error.at}: {error.what}"
                 ) from None
         else:
             pos = start + length
@@ -338,7 +339,7 @@ def _walk_uids(
         return (sop_class, sop_instance, study, series), pos if plain else begin
     if passed or (whole and pos == available):
         if first_group == 4:
-            raise UnusableFile("DICOMDIR", "a media directory (DICOMDIR), not an instance")
+            raise UnusableFile(Reason.DICOMDIR, "a media directory (DICOMDIR), not an instance")
         checked_uids(sop_class, sop_instance, study, series)
     want(max(pos, available) + 8, whole)
 
@@ -382,9 +383,9 @@ def uid(value: bytes | None, name: str) -> str:
     """The UID in `value`; raises UnusableFile "no uid" for none and "bad uid" for what no peer could take."""
     text = (value or b"").rstrip(BLANKS).decode("latin-1")
     if not text:
-        raise UnusableFile("no uid", f"{name} is empty")
+        raise UnusableFile(Reason.NO_UID, f"{name} is empty")
     if not _UID.fullmatch(text):
-        raise UnusableFile("bad uid", f"{name} is {text[:200]!r}")
+        raise UnusableFile(Reason.BAD_UID, f"{name} is {text[:200]!r}")
     return text
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from dicomferry.models.rules.errors import UnusableFile
+from dicomferry.models.rules.reason import Reason
 from dicomferry.workers.files import meta_group
 from dicomferry.workers.files.byte_source import TooLong
 from dicomferry.workers.files.data_set import (
@@ -85,7 +86,7 @@ class NotDicom(UnusableFile):
     """The file is no DICOM file at all."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("not DICOM", message)
+        super().__init__(Reason.NOT_DICOM, message)
 
 
 def read_header(path: bytes, *, first: bytes | None = None, fd: int | None = None) -> Header:
@@ -115,8 +116,8 @@ def read_header(path: bytes, *, first: bytes | None = None, fd: int | None = Non
             return _with_file(path, fd, lambda file: _read_slowly(file, first))
     except UnusableFile as error:
         # A directory whose meta group is missing or names no class still goes by its name (PS3.10 8.6).
-        if error.reason == "no uid" and os.path.basename(path).upper() == b"DICOMDIR":
-            raise UnusableFile("DICOMDIR", "a DICOMDIR by its name") from error
+        if error.reason == Reason.NO_UID and os.path.basename(path).upper() == b"DICOMDIR":
+            raise UnusableFile(Reason.DICOMDIR, "a DICOMDIR by its name") from error
         raise
 
 
@@ -179,7 +180,7 @@ def check_whole(
             error, _reader(path, size), start, size=size, implicit=syntax in IMPLICIT, big=syntax == EXPLICIT_BE
         )
     if end <= start:
-        raise UnusableFile("truncated", f"the file has {size} bytes, and no data set at byte {start}")
+        raise UnusableFile(Reason.TRUNCATED, f"the file has {size} bytes, and no data set at byte {start}")
     return end
 
 
@@ -237,7 +238,7 @@ def _check_deflated(fd: int, start: int, size: int) -> int:
             try:
                 block = inflater.decompress(fed, 262144)
             except zlib.error as error:
-                raise UnusableFile("syntax mismatch", f"the deflated data set is damaged: {error}") from None
+                raise UnusableFile(Reason.SYNTAX_MISMATCH, f"the deflated data set is damaged: {error}") from None
             if block:
                 return block
         return b""
@@ -264,7 +265,7 @@ def _check_deflated(fd: int, start: int, size: int) -> int:
     while grow():
         pass
     if not inflater.eof:
-        raise UnusableFile("truncated", f"the deflate stream does not end within the file's {size} bytes")
+        raise UnusableFile(Reason.TRUNCATED, f"the deflate stream does not end within the file's {size} bytes")
     return pos - len(inflater.unused_data)
 
 
@@ -302,7 +303,7 @@ def _read_slowly(fd: int, data: bytes) -> Header:
     try:
         return _parse(data, True, find)
     except zlib.error as error:
-        raise UnusableFile("syntax mismatch", f"not a deflated data set: {error}") from None
+        raise UnusableFile(Reason.SYNTAX_MISMATCH, f"not a deflated data set: {error}") from None
 
 
 def _parse(data: bytes, whole: bool, find: FindUids = instance_uids) -> Header:
@@ -318,14 +319,14 @@ def _parse(data: bytes, whole: bool, find: FindUids = instance_uids) -> Header:
     values, pos = meta_group.read(data, pos, whole=whole)
     meta_class = values.get(meta_group.MEDIA_STORAGE_CLASS, b"").rstrip(BLANKS)
     if meta_class == MEDIA_STORAGE_DIRECTORY.encode():
-        raise UnusableFile("DICOMDIR", "a media directory (DICOMDIR), not an instance")
+        raise UnusableFile(Reason.DICOMDIR, "a media directory (DICOMDIR), not an instance")
     named = values.get(meta_group.TRANSFER_SYNTAX)
     syntax = uid(named, "Transfer Syntax UID (0002,0010)") if named else ""
     if not syntax:
         guess = guess_syntax(data, pos)
         if guess is None:
             raise UnusableFile(
-                "syntax mismatch", "no Transfer Syntax UID, and the data set fits none by its first element"
+                Reason.SYNTAX_MISMATCH, "no Transfer Syntax UID, and the data set fits none by its first element"
             )
         syntax = guess
     found = find(data, pos, syntax, whole)
@@ -357,7 +358,7 @@ def _parse_bare(data: bytes, whole: bool, find: FindUids) -> Header:
             raise
         raise NotDicom("no DICM at byte 128, and taken as a bare data set it has no SOP UIDs") from None
     except UnusableFile as error:
-        if error.reason in ("no uid", "bad uid", "syntax mismatch") or not _names_a_class(data):
+        if error.reason in (Reason.NO_UID, Reason.BAD_UID, Reason.SYNTAX_MISMATCH) or not _names_a_class(data):
             raise NotDicom(f"no DICM at byte 128, and taken as a bare data set: {error}") from None
         raise
     return Header(found[0], found[1], syntax, found[2], found[3], 0)

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 
 from dicomferry.models.rules.errors import UnusableFile
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.uid import is_lawful
 from dicomferry.workers.files import part10, top_level
 from dicomferry.workers.files.byte_source import MOST_INFLATED, ByteSource, Inflated, Stored, TooLong, Unreadable
@@ -66,7 +67,7 @@ def read_uids(fd: int, start: int, syntax: str) -> Uids:
     except NeedMore:
         return search_uids(fd, start, syntax)
     except UnusableFile as error:
-        if error.reason == "bad uid":
+        if error.reason == Reason.BAD_UID:
             raise
         try:
             return search_uids(fd, start, syntax)
@@ -88,7 +89,7 @@ def search_uids(fd: int, start: int, syntax: str) -> Uids:
     try:
         return top_level.search_uids(read, 0, syntax, size=_NO_END)
     except Unreadable as error:
-        raise UnusableFile("no uid", str(error)) from None
+        raise UnusableFile(Reason.NO_UID, str(error)) from None
 
 
 def unreadable(error: UnusableFile) -> str:
@@ -164,9 +165,9 @@ def _walk(fd: int, start: int, syntax: str, bounds: Bounds) -> str:
         return f"not walked to its end: {error}"
     except UnusableFile as error:
         words = str(error)
-        if error.reason == "truncated":
+        if error.reason == Reason.TRUNCATED:
             return f"{TRUNCATED} {words}"
-        if error.reason != "syntax mismatch":
+        if error.reason != Reason.SYNTAX_MISMATCH:
             return f"{error.reason}: {words}"
         return f"{PIXELS if ' pixel data in ' in words else UNREADABLE} {words}"
     return ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dicomferry.models.rules.errors import UnusableFile
+from dicomferry.models.rules.reason import Reason
 from dicomferry.workers.files.data_set import DEFLATED, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT, IMPLICIT_LE, is_encapsulated
 from dicomferry.workers.files.elements import (
     HEADER_SIZES,
@@ -60,14 +61,14 @@ def check(reader: Callable[[], Refill], start: int, syntax: str, *, size: int) -
         # Where a file is cut off, the element that it ends in is one that may come there.
         if error.tag is not None and _is_unlikely(error.tag, last, (reader()(error.at) or b"")[4:6], implicit, big):
             raise UnusableFile(
-                "syntax mismatch",
+                Reason.SYNTAX_MISMATCH,
                 f"the meta group is stale, and against {syntax} no element is at byte {error.at}",
             ) from None
     other = next((name for name in (EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE) if _fits(reader(), start, name, size)), None)
     own = EXPLICIT_LE if not implicit and not big else syntax
     if other is not None and not _fits(reader(), start, own, size):
         raise UnusableFile(
-            "syntax mismatch", f"the meta group is stale: it declares {syntax}, and the data set is in {other}"
+            Reason.SYNTAX_MISMATCH, f"the meta group is stale: it declares {syntax}, and the data set is in {other}"
         )
     if found is not None and found.length == UNDEFINED and is_encapsulated(syntax):
         _check_frame(reader(), found, syntax)
@@ -76,7 +77,7 @@ def check(reader: Callable[[], Refill], start: int, syntax: str, *, size: int) -
 def _refused(syntax: str, what: str, element: Element) -> UnusableFile:
     tag = f"({element.tag >> 16:04X},{element.tag & 0xFFFF:04X})"
     return UnusableFile(
-        "syntax mismatch", f"the meta group is stale, and against {syntax} {tag} at byte {element.at} shows {what}"
+        Reason.SYNTAX_MISMATCH, f"the meta group is stale, and against {syntax} {tag} at byte {element.at} shows {what}"
     )
 
 
@@ -114,7 +115,7 @@ def _check_frame(refill: Refill, pixels: Element, syntax: str) -> None:
     if wrong or (process and number in _PROCESSES and process not in _PROCESSES[number]):
         seen = (family or "something else") + (f" with frame header {process:02X}" if process else "")
         raise UnusableFile(
-            "syntax mismatch", f"the meta group is stale: it declares {syntax}, and the first fragment is {seen}"
+            Reason.SYNTAX_MISMATCH, f"the meta group is stale: it declares {syntax}, and the first fragment is {seen}"
         )
 
 

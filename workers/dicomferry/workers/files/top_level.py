@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
 from dicomferry.models.rules.errors import UnusableFile
+from dicomferry.models.rules.reason import Reason
 from dicomferry.workers.files.data_set import EXPLICIT_BE, IMPLICIT, Uids, checked_uids
 from dicomferry.workers.files.elements import (
     HEADER_SIZES,
@@ -109,8 +110,8 @@ def refuse(error: DataEnded | BadElement, unit: str) -> NoReturn:
     """Say of a data set that its walk found no end; positions are counted in `unit`."""
     if isinstance(error, DataEnded):
         where = f"{describe(error.tag)} at {unit} {error.at}" if error.tag is not None else f"{unit} {error.at}"
-        raise UnusableFile("truncated", f"the data set ends {error.what} {where}") from None
-    raise UnusableFile("syntax mismatch", f"{describe(error.tag)} at {unit} {error.at}: {error.what}") from None
+        raise UnusableFile(Reason.TRUNCATED, f"the data set ends {error.what} {where}") from None
+    raise UnusableFile(Reason.SYNTAX_MISMATCH, f"{describe(error.tag)} at {unit} {error.at}: {error.what}") from None
 
 
 def refuse_rest(
@@ -127,7 +128,7 @@ def refuse_rest(
         pass
     if last is not None and _is_foreign(last.tag, (refill(last.end) or b"")[:8], implicit, big):
         raise UnusableFile(
-            "trailing bytes",
+            Reason.TRAILING_BYTES,
             f"{size - last.end} bytes behind the data set's last element, {describe(last.tag)}, at byte {last.end}",
         ) from None
     if isinstance(error, DataEnded):

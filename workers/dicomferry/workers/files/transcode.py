@@ -26,6 +26,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from dicomferry.models.rules.errors import UnusableFile
+from dicomferry.models.rules.reason import Reason
 from dicomferry.workers.files.elements import HEADER_SIZES, UNDEFINED, BadElement, DataEnded, describe, walk
 from dicomferry.workers.files.part10 import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, UNCOMPRESSED, Header
 
@@ -57,7 +58,7 @@ def reencode(path: bytes | int, header: Header, target: str, *, in_memory: int =
     _check_target(target)
     if header.transfer_syntax_uid not in UNCOMPRESSED:
         raise UnusableFile(
-            "not transcodable", f"{header.transfer_syntax_uid} is compressed; only --transcode decompresses"
+            Reason.NOT_TRANSCODABLE, f"{header.transfer_syntax_uid} is compressed; only --transcode decompresses"
         )
     with _explained(target), open(path, "rb", closefd=not isinstance(path, int)) as file:
         file.seek(header.data_offset)
@@ -110,10 +111,10 @@ def _decoder(syntax: str) -> Decoder:
     try:
         decoder = get_decoder(UID(syntax, 0))
     except NotImplementedError:
-        raise UnusableFile("not transcodable", f"{name} cannot be decompressed here") from None
+        raise UnusableFile(Reason.NOT_TRANSCODABLE, f"{name} cannot be decompressed here") from None
     if not (decoder.is_available and find_spec("numpy")):
         lacking = "; ".join(decoder.missing_dependencies) or "numpy"
-        raise UnusableFile("no decoder", f"nothing is installed that decompresses {name} ({lacking})")
+        raise UnusableFile(Reason.NO_DECODER, f"nothing is installed that decompresses {name} ({lacking})")
     return decoder
 
 
@@ -164,7 +165,7 @@ def _explained(target: str) -> Iterator[None]:
         raise
     except Exception as error:
         words = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UnusableFile("not transcodable", f"cannot be written in {target}: {words}") from error
+        raise UnusableFile(Reason.NOT_TRANSCODABLE, f"cannot be written in {target}: {words}") from error
 
 
 def _parsed(file: BinaryIO, syntax: str, target: str, in_memory: int) -> Dataset:

@@ -16,6 +16,7 @@ from dicomferry.models.rules import lists, matching, query, slices
 from dicomferry.models.rules.errors import ContextNotAccepted, DimseFailure, UsageError
 from dicomferry.models.rules.proof import NO_KEY, is_pinned, looks_capped, nameless_sentence
 from dicomferry.models.rules.query import UNIQUE, Key, Level
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.slices import Halving, Slice
 from dicomferry.models.rules.spec import FindSpec
 from dicomferry.workers.attempts.work import Answered, Work
@@ -91,9 +92,9 @@ class Inquiry:
             except FindStopped:
                 return None
             except ContextNotAccepted as error:
-                return work.local(self.row, "query not offered", str(error))
+                return work.local(self.row, Reason.QUERY_NOT_OFFERED, str(error))
             except UsageError as error:
-                return work.local(self.row, "not encodable", str(error))
+                return work.local(self.row, Reason.NOT_ENCODABLE, str(error))
             except DimseFailure as error:
                 self._flush()
                 return self._refused(error)
@@ -259,24 +260,24 @@ class Inquiry:
             return self.work.local(self.row, reason, detail)
         return Answered(item_id=self.row.id, answer=self.work.status(self.spec.service, 0), status=0, detail=detail)
 
-    def _came_to(self) -> tuple[str | None, str]:
+    def _came_to(self) -> tuple[Reason | None, str]:
         """The reason for anything less than all there is, the gravest first, and all that is to be told."""
         told = [_matches(self._matches) + (f" in {self._queries:,} queries" if self._halves.halved else "")]
         told += [self._repeated()] * (self.number > self._matches) + self._contradicted()
         if self._halves.ignored:
-            return "split not possible", "; ".join([*told, self._halves.ignored])
+            return Reason.SPLIT_NOT_POSSIBLE, "; ".join([*told, self._halves.ignored])
         if self._stuck:
             more = f" and {len(self._stuck) - 1:,} more" if len(self._stuck) > 1 else ""
-            return "slice still capped", "; ".join([*told, f"more than it lists: {self._stuck[0]}{more}"])
+            return Reason.SLICE_STILL_CAPPED, "; ".join([*told, f"more than it lists: {self._stuck[0]}{more}"])
         if self._nameless:
             return NO_KEY, "; ".join([*told, nameless_sentence(self._nameless)])
         if self._halves.gaps:
-            return "split leaves gaps", "; ".join([*told, self._halves.gaps])
+            return Reason.SPLIT_LEAVES_GAPS, "; ".join([*told, self._halves.gaps])
         if self._capped:
-            return "maybe truncated", "; ".join(told)
+            return Reason.MAYBE_TRUNCATED, "; ".join(told)
         if self._wrong or self._passed_over:
-            return "keys not kept to", "; ".join(told)
-        return ("listed more than once" if self.number > self._matches else None), "; ".join(told)
+            return Reason.KEYS_NOT_KEPT_TO, "; ".join(told)
+        return (Reason.LISTED_MORE_THAN_ONCE if self.number > self._matches else None), "; ".join(told)
 
     def _repeated(self) -> str:
         return f"{self.number:,} answers came, {self.number - self._matches:,} of them repeat another"

@@ -15,6 +15,7 @@ from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.errors import ContextNotAccepted, DimseFailure
 from dicomferry.models.rules.query import UNIQUE, Key, Level
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.target import Target
 from dicomferry.workers.attempts.fault import Fault
@@ -23,7 +24,7 @@ from dicomferry.workers.dimse.identifier import DecodedIdentifier, vr_of
 from dicomferry.workers.finding import walk
 from dicomferry.workers.finding.judged import Judge, LeftOut, against, named, number_of
 
-UNDECIDED = "answers undecided"
+UNDECIDED = Reason.ANSWERS_UNDECIDED
 _TOLD = 20
 
 

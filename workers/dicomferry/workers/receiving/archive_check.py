@@ -19,6 +19,7 @@ from dicomferry.models.record.archive.index import Received
 from dicomferry.models.record.database import Database
 from dicomferry.models.rules import peer_text
 from dicomferry.models.rules.errors import ConfigurationError, OutOfReach, UnusableFile
+from dicomferry.models.rules.reason import Reason
 from dicomferry.workers.files import file_meta, part10
 from dicomferry.workers.files.data_set import Uids
 from dicomferry.workers.files.same_instance import Relation, compare
@@ -385,7 +386,7 @@ def _is_whole(archive: Archive, path: str, size: int | None) -> bool:
         part10.check_whole(fd, header, real)
     except UnusableFile as error:
         # What cannot be walked at all was received so: it was kept, and flagged, as it came.
-        return error.reason != "truncated" or size == real
+        return error.reason != Reason.TRUNCATED or size == real
     except OSError:
         return False
     finally:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.models.rules.peer_text import MOST_UID
+from dicomferry.models.rules.reason import Reason
 from dicomferry.workers.dimse.acceptor import Incoming, StatusReply
 from dicomferry.workers.dimse.wire.associate_items import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomferry.workers.files import file_meta
@@ -28,7 +29,7 @@ FIRST_LOOK = 64 * 1024
 """Bytes of a data set in which its UIDs are looked for at once; what is longer in coming is waited for."""
 LAST_LOOK = 1024 * 1024
 
-_UNREAD = UnusableFile("no uid", "none within reach")
+_UNREAD = UnusableFile(Reason.NO_UID, "none within reach")
 _UID = re.compile(r"(?!\.*$)[0-9A-Za-z.\-]{1,128}")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -145,9 +146,9 @@ class Intake(ABC):
         except NeedMore:
             return whole
         except UnusableFile as error:
-            if not whole and error.reason == "truncated":
+            if not whole and error.reason == Reason.TRUNCATED:
                 return False
-            if error.reason == "bad uid":
+            if error.reason == Reason.BAD_UID:
                 self._refuse(DOES_NOT_MATCH, "SOP UIDs of the data set are no UIDs")
             self._uids = error
             return True

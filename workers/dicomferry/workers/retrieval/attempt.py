@@ -22,6 +22,7 @@ from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.callers import Callers
 from dicomferry.models.rules.errors import ConfigurationError, DimseError, LeaseLost, OutOfReach
 from dicomferry.models.rules.proof import Way
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.situation import Account
 from dicomferry.models.rules.spec import GetSpec, MoveSpec
@@ -103,7 +104,7 @@ class _Attempt:
             end = self._at_fault(found)
         except OutOfSight as error:
             self.heart.require_lease()
-            end = self._at_fault(Fault(local("archive out of sight"), str(error)))
+            end = self._at_fault(Fault(local(Reason.ARCHIVE_OUT_OF_SIGHT), str(error)))
         except DimseError as error:
             self.heart.require_lease()
             end = self._at_fault(Fault(STUCK, sentence(error)) if self.heart.gave_up else self._fault(error))
@@ -191,7 +192,7 @@ class _Attempt:
         if self.absent:
             missing = expected.missing(self.database, self.lease.chunk_id)
             absent = [one.item_id for one in missing if one.key in self.absent]
-            self.asking.fail(absent, "no match", "the archive does not list it")
+            self.asking.fail(absent, Reason.NO_MATCH, "the archive does not list it")
         if not fresh:
             self._let_former_end(self.asking.watch)
         while True:
@@ -282,7 +283,7 @@ class _Attempt:
         try:
             self.store = self.store or Store(self.environment.settings, self.database)
         except ConfigurationError as error:
-            raise Fault(local("archive out of sight"), str(error)) from error
+            raise Fault(local(Reason.ARCHIVE_OUT_OF_SIGHT), str(error)) from error
         return proposal.line(self.database, self.lease, self.heart, self.remote, self.state, self.store)
 
     def _expect(self) -> End | None:

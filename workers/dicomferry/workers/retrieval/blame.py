@@ -17,6 +17,7 @@ from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.callers import Callers
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.proof import Finding
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.rounds import Missing
 from dicomferry.models.rules.situation import Cause
@@ -50,9 +51,9 @@ class Lost:
         if one.item_id in self.gone:
             reason, detail = GONE, None
         elif one.item_id in self.unseen:
-            reason = "not at the destination"
+            reason = Reason.NOT_AT_THE_DESTINATION
         elif one.sop_class in self.refused:
-            reason, detail = "context refused here", f"our storage SCP refused SOP class {one.sop_class}"
+            reason, detail = Reason.CONTEXT_REFUSED_HERE, f"our storage SCP refused SOP class {one.sop_class}"
         elif one.uid in self.named:
             detail = f"the archive names it among what it could not send; {detail or ''}".rstrip("; ")
         return Outcome(item_id=one.item_id, state=ItemState.FAILED, reason=reason, detail=detail, charges=one.charges)
@@ -119,7 +120,7 @@ def why_nothing_came(database: Database, callers: Callers, after: int, us: str) 
     if rejected:
         row = rejected[-1]
         detail = f"our storage SCP rejected {row.calling_ae_title!r} from {row.address}: {row.why}"
-        return Fault(local("archive was rejected here"), detail)
+        return Fault(local(Reason.ARCHIVE_WAS_REJECTED_HERE), detail)
     advice = (
         f"no association came from there: its administrator has to enter {us} as a destination, and the firewall has "
         "to be open from there to here; then release"
@@ -128,7 +129,7 @@ def why_nothing_came(database: Database, callers: Callers, after: int, us: str) 
     if namesakes:
         named = " and ".join(namesakes[:MOST_NAMED])
         advice += f". {named} called from its address, which is another remote: if it is this one, --also-from {named}"
-    return Fault(local("archive cannot reach us", advice), f"it was to send to {us}, and nobody called")
+    return Fault(local(Reason.ARCHIVE_CANNOT_REACH_US, advice), f"it was to send to {us}, and nobody called")
 
 
 def refused_classes(taken: Sequence[KeptCall]) -> frozenset[str]:

@@ -12,6 +12,7 @@ from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.rules import ending, retry
 from dicomferry.models.rules.answers.lookup import Answer, Rule
 from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.situation import Tried
 from dicomferry.models.rules.spec import Retrieve
 from dicomferry.models.rules.state import AttemptEnd, ItemState
@@ -31,8 +32,8 @@ def end_of(environment: Environment, lease: Lease, state: Request, asking: Askin
 def nothing_found(state: Request, spec: Retrieve, left_out: str | None) -> End:
     """Nothing matches. Answers that contradict are no sign that nothing is there, whatever is allowed."""
     if spec.allow_empty and not left_out:
-        return End(failure=Outcome(item_id=state.item_id, state=ItemState.SUCCEEDED, reason="nothing there"))
-    return End(failure=failure(state, "no match", left_out))
+        return End(failure=Outcome(item_id=state.item_id, state=ItemState.SUCCEEDED, reason=Reason.NOTHING_THERE))
+    return End(failure=failure(state, Reason.NO_MATCH, left_out))
 
 
 def failure(state: Request, reason: str | None, detail: str | None, status: int | None = None) -> Outcome:

@@ -24,6 +24,7 @@ from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.proof import Depth, Facts, Finding, Part, Way
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.situation import Round
 from dicomferry.models.rules.spec import GetSpec, MoveSpec
@@ -40,7 +41,7 @@ from dicomferry.workers.retrieval.blame import End
 from dicomferry.workers.retrieval.completeness import Blind, seen
 from dicomferry.workers.retrieval.requests import Asking
 
-NOT_WHOLE_YET = "listing not whole yet"
+NOT_WHOLE_YET = Reason.LISTING_NOT_WHOLE_YET
 """Why the chunk of a retrieve waits to be listed again."""
 _LOOK_SECONDS = 0.25
 

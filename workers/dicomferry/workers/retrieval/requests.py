@@ -17,6 +17,7 @@ from dicomferry.models.rules.answers.lookup import Rule
 from dicomferry.models.rules.callers import Callers
 from dicomferry.models.rules.errors import DimseError
 from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote, host_and_port
 from dicomferry.models.rules.rounds import SINGLY, Ask, Limits
 from dicomferry.models.rules.spec import GetSpec, MoveSpec
@@ -240,7 +241,7 @@ class Asking:
             found = blame.why_nothing_came(self.database, self.callers, self.call_mark, self.us)
             if found is None or self.watch.look(now=True):
                 return
-            if self.environment.clock() >= until or found.answer.reason == "archive was rejected here":
+            if self.environment.clock() >= until or found.answer.reason == Reason.ARCHIVE_WAS_REJECTED_HERE:
                 raise found
             self.environment.sleep(0.25)
             self.heart.progress(0)

@@ -9,6 +9,7 @@ from dicomferry.models.record.retrieves import expected as request_store
 from dicomferry.models.rules import retry
 from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.situation import Round
 from dicomferry.models.rules.state import ItemState
 from dicomferry.models.rules.text import printable
@@ -25,7 +26,7 @@ from dicomferry.workers.retrieval.slow_media import Media
 def round_is_over(asking: Asking, media: Media, scps: frozenset[int]) -> End:
     """How the attempt ends; `scps` are the storage SCPs that lived when it began. Raises Fault."""
     if asking.comes_here and asking.asked and not _still_live(asking, scps):
-        raise Fault(local("storage SCP was restarted"))
+        raise Fault(local(Reason.STORAGE_SCP_WAS_RESTARTED))
     ours = asking.refused_here()
     if ours is not None:
         raise ours
@@ -96,7 +97,7 @@ def _of_unlisted(asking: Asking, came: int, detail: str | None) -> Outcome:
     return Outcome(
         item_id=row.item_id,
         state=ItemState.FAILED,
-        reason=NOT_DELIVERED if came else "nothing delivered",
+        reason=NOT_DELIVERED if came else Reason.NOTHING_DELIVERED,
         detail=printable(f"{came} of {expected} came; {detail or ''}".rstrip("; ")),
         charges=row.charges,
     )

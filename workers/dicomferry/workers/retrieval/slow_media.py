@@ -15,6 +15,7 @@ from dicomferry.models.record.retrieves.expected import Key
 from dicomferry.models.rules import retry
 from dicomferry.models.rules.answers.lookup import Rule, local
 from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.rounds import Missing
 from dicomferry.models.rules.situation import Recall
 from dicomferry.models.rules.state import ItemState
@@ -78,7 +79,7 @@ class Media:
 
     def put_off_for(self, found: Fault) -> bool:
         """Put off what lies on slow media, if that may be this fault's reason; whether anything new was put off."""
-        rejected = found.answer.reason == "archive was rejected here"  # so it had something to send
+        rejected = found.answer.reason == Reason.ARCHIVE_WAS_REJECTED_HERE  # so it had something to send
         if rejected or found.answer.rule not in _PASSING or self._all_online:
             return False
         return self.put_off()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dicomferry.models.rules.errors import UnusableFile
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ItemState
 from dicomferry.workers.files.part10 import FIRST_READ, UNCOMPRESSED, Header, open_file, read_header
 from dicomferry.workers.files.same_instance import Relation, Side, relation
@@ -27,7 +28,7 @@ MAX_CONTEXTS = 128
 AHEAD = 8
 """So many files are open before their turn, their beginnings on the way from the disk while others are parsed."""
 
-_SKIPPED_REASONS = frozenset({"not DICOM", "DICOMDIR"})
+_SKIPPED_REASONS = frozenset({Reason.NOT_DICOM, Reason.DICOMDIR})
 
 
 class InventoryEntry(NamedTuple):
@@ -40,7 +41,7 @@ class InventoryEntry(NamedTuple):
     size: int
     mtime_ns: int
     state: ItemState
-    reason: str | None
+    reason: Reason | None
     detail: str | None
     header: Header | None
 
@@ -214,7 +215,7 @@ class _Walk:
         try:
             status = os.stat(path)
         except OSError as error:
-            return _failed(path, error, "unreadable folder") if kind == stat.S_IFDIR else _no_status(path, error)
+            return _failed(path, error, Reason.UNREADABLE_FOLDER) if kind == stat.S_IFDIR else _no_status(path, error)
         if stat.S_ISDIR(status.st_mode):
             return self._enter((*parent, name), path, status) if self._recursive else None
         return path if stat.S_ISREG(status.st_mode) else _not_a_file(path)
@@ -228,7 +229,7 @@ class _Walk:
         identity = (status.st_dev, status.st_ino)
         if identity in self._ancestors:
             detail = "this folder lies in itself"
-            return InventoryEntry(path, 0, 0, ItemState.SKIPPED, "link loop", detail, None)
+            return InventoryEntry(path, 0, 0, ItemState.SKIPPED, Reason.LINK_LOOP, detail, None)
         depth = len(parts)
         least = after[depth] if after is not None and after[:depth] == parts else None
         names: list[bytes] = []
@@ -246,7 +247,7 @@ class _Walk:
                         kinds[name] = kind
                     names.append(name)
         except OSError as error:
-            return _failed(path, error, "unreadable folder")
+            return _failed(path, error, Reason.UNREADABLE_FOLDER)
         names.sort(reverse=True)
         if names and names[-1] == least and after is not None and len(after) == depth + 1:
             kinds.pop(names.pop(), None)
@@ -301,20 +302,20 @@ def _read(opened: _Opened) -> InventoryEntry:
         return _failed(path, error)
     except Exception as error:  # one file that no parser foresaw must not stop the walk behind it
         return InventoryEntry(
-            path, size, mtime_ns, ItemState.FAILED, "unreadable", f"{type(error).__name__}: {error}", None
+            path, size, mtime_ns, ItemState.FAILED, Reason.UNREADABLE, f"{type(error).__name__}: {error}", None
         )
     return InventoryEntry(path, size, mtime_ns, ItemState.PENDING, None, None, header)
 
 
-def _failed(path: bytes, error: OSError, unreadable: str = "unreadable") -> InventoryEntry:
-    reason = "vanished" if isinstance(error, FileNotFoundError) else unreadable
+def _failed(path: bytes, error: OSError, unreadable: Reason = Reason.UNREADABLE) -> InventoryEntry:
+    reason = Reason.VANISHED if isinstance(error, FileNotFoundError) else unreadable
     return InventoryEntry(path, 0, 0, ItemState.FAILED, reason, error.strerror or str(error), None)
 
 
 def _no_status(path: bytes, error: OSError) -> InventoryEntry:
     """A Found for a path whose status could not be had: most often a link that leads nowhere."""
     if os.path.islink(path):
-        return InventoryEntry(path, 0, 0, ItemState.FAILED, "dangling link", _target(path, error), None)
+        return InventoryEntry(path, 0, 0, ItemState.FAILED, Reason.DANGLING_LINK, _target(path, error), None)
     return _failed(path, error)
 
 
@@ -328,7 +329,7 @@ def _target(path: bytes, error: OSError) -> str:
 
 def _not_a_file(path: bytes) -> InventoryEntry:
     detail = "neither a file nor a folder; it was not opened"
-    return InventoryEntry(path, 0, 0, ItemState.SKIPPED, "not a file", detail, None)
+    return InventoryEntry(path, 0, 0, ItemState.SKIPPED, Reason.NOT_A_FILE, detail, None)
 
 
 class Cut:

@@ -13,6 +13,7 @@ from dicomferry.models.record.jobs.claims import PLAN_STOPS_AT, Lease
 from dicomferry.models.record.jobs.items import Item, pending_items
 from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import StoreSpec
 from dicomferry.models.rules.state import ItemState
 from dicomferry.models.rules.text import path_text, printable
@@ -191,7 +192,7 @@ def _values(found: InventoryEntry, *, long_uids: bool = False) -> dict[str, Any]
 
 
 def _bad_uid(values: dict[str, Any], detail: str) -> dict[str, Any]:
-    return {**values, "state": ItemState.FAILED, "reason": "bad uid", "is_first": False, "detail": detail}
+    return {**values, "state": ItemState.FAILED, "reason": Reason.BAD_UID, "is_first": False, "detail": detail}
 
 
 def _twin(found: InventoryEntry, first: bytes) -> dict[str, Any]:
@@ -256,7 +257,7 @@ def _look(path: bytes) -> InventoryEntry:
         if found.path == path:
             return found
         break
-    return InventoryEntry(path, 0, 0, ItemState.FAILED, "unreadable folder", "a retry walks no folder", None)
+    return InventoryEntry(path, 0, 0, ItemState.FAILED, Reason.UNREADABLE_FOLDER, "a retry walks no folder", None)
 
 
 def _identity(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dicomferry.models.rules import proof
 from dicomferry.models.rules.answers.lookup import Rule, local
 from dicomferry.models.rules.errors import DimseError
 from dicomferry.models.rules.proof import UNVERIFIED, Facts, Seen
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.target import Target
 from dicomferry.workers.attempts.work import Answered, Work
 from dicomferry.workers.dimse.find import FindStopped
@@ -108,7 +109,7 @@ class _Check:
             return answered
         if listed.more:
             return self._unverified(answered, listed.more)
-        return answered._replace(answer=local("not found after success"))
+        return answered._replace(answer=local(Reason.NOT_FOUND_AFTER_SUCCESS))
 
     def _answered_before(self, row: Item) -> Answered:
         """What an earlier attempt was told when it sent this one."""

@@ -24,6 +24,7 @@ from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
 from dicomferry.models.record.tables.jobs import ItemRow, JobRow, MoveRow, RemoteRow
 from dicomferry.models.rules import flaws
 from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import parse_coerces
 from dicomferry.models.rules.state import ItemState
 
@@ -31,8 +32,8 @@ Column = sa.ColumnElement[Any] | InstrumentedAttribute[Any]
 Filed = tuple[str | None, str | None]
 """The study and series that a file carries."""
 _MOST_KEYS = 500
-ALREADY_HERE = "already here"
-FILED_ELSEWHERE = "filed elsewhere"
+ALREADY_HERE = Reason.ALREADY_HERE
+FILED_ELSEWHERE = Reason.FILED_ELSEWHERE
 TIMES_TRUNCATED = 2
 """Truncated bytes that came so often from their archive are so at their archive."""
 

@@ -20,6 +20,7 @@ from dicomferry.models.record.jobs import ledger
 from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow, JobRow, MoveRow, RemoteRow
 from dicomferry.models.rules import proof
 from dicomferry.models.rules.flaws import CAME_FLAWED
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import (
     FINAL_JOB_STATES,
     GOOD_ITEM_STATES,
@@ -29,14 +30,14 @@ from dicomferry.models.rules.state import (
     step,
 )
 
-NOT_DELIVERED = "not delivered"
-GONE = "gone at source"
-UNAVAILABLE = "unavailable"
+NOT_DELIVERED = Reason.NOT_DELIVERED
+GONE = Reason.GONE_AT_SOURCE
+UNAVAILABLE = Reason.UNAVAILABLE
 LATE = frozenset({NOT_DELIVERED, GONE, UNAVAILABLE, FILED_ELSEWHERE, CAME_FLAWED})
 """Reasons of failed items that an arrival makes good."""
-NOT_YET = "not delivered yet"
+NOT_YET = Reason.NOT_DELIVERED_YET
 """Why the chunk of a retrieve waits for its next round."""
-NEARLINE = "nearline"
+NEARLINE = Reason.NEARLINE
 """Why it waits for an archive that has to bring something back from slow media."""
 STRAGGLE_SECONDS = 10.0
 """While something still arrives for a chunk that waits, its next round begins no sooner than so long after that."""
@@ -224,7 +225,7 @@ def _settle_items(
                 continue
             outcome = one.outcome()
             step(ITEM_TRANSITIONS, row.state, outcome.state)
-            reason = "arrived late" if late else outcome.reason if one.truncated else None
+            reason = Reason.ARRIVED_LATE if late else outcome.reason if one.truncated else None
             connection.execute(
                 sa.update(ItemRow)
                 .where(ItemRow.id == row.id)
@@ -256,7 +257,7 @@ def _settle_chunk(connection: Connection, chunk_id: int, job_id: int, now: datet
             sa.func.coalesce(ItemRow.reason, "").not_in(proof.WANTING),
             ItemRow.id.not_in(bad),
         )
-        .values(state=ItemState.SUCCEEDED, reason="arrived late", detail=None, status=None)
+        .values(state=ItemState.SUCCEEDED, reason=Reason.ARRIVED_LATE, detail=None, status=None)
     ).rowcount
     ledger.recount(connection, chunk_id)
     if healed:

@@ -17,6 +17,7 @@ from dicomferry.models.record.remotes import governor
 from dicomferry.models.record.tables.jobs import ChunkRow, EventRow, ItemRow, JobRow
 from dicomferry.models.rules import proof, spec
 from dicomferry.models.rules.ending import Decision
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import RETRIEVES
 from dicomferry.models.rules.state import (
     FINAL_JOB_STATES,
@@ -225,8 +226,8 @@ def _reason(connection: Connection, job_id: int, kind: str, state: JobState, num
     if state is JobState.SUCCEEDED:
         return _commonest(connection, job_id, ItemState.WARNING) if kind == "find" and numbers.warning else None
     if state is JobState.CANCELLED:
-        return "cancelled"
-    return _commonest(connection, job_id, ItemState.FAILED) if numbers.failed else "nothing to do"
+        return Reason.CANCELLED
+    return _commonest(connection, job_id, ItemState.FAILED) if numbers.failed else Reason.NOTHING_TO_DO
 
 
 def _commonest(connection: Connection, job_id: int, state: ItemState) -> str | None:
@@ -252,7 +253,7 @@ def cancel_items(connection: Connection, chunk_ids: Sequence[int]) -> None:
         connection.execute(
             sa.update(ItemRow)
             .where(ItemRow.chunk_id.in_(some), ItemRow.state == ItemState.PENDING)
-            .values(state=ItemState.CANCELLED, reason="cancelled")
+            .values(state=ItemState.CANCELLED, reason=Reason.CANCELLED)
         )
         connection.execute(
             sa.update(ChunkRow)

@@ -15,6 +15,7 @@ from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, ItemRow, 
 from dicomferry.models.rules import ending
 from dicomferry.models.rules.errors import Locked
 from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.retry import MAX_DEATHS as MAX_DEATHS
 from dicomferry.models.rules.situation import Account, Death
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState
@@ -23,7 +24,7 @@ MAX_LOSSES = 2
 """An item that was in flight this often when its worker died is failed."""
 USUAL_LENGTH = timedelta(seconds=30)
 """How long a lease lasts of which it is not known."""
-TWICE = "worker died twice on it"
+TWICE = Reason.WORKER_DIED_TWICE_ON_IT
 _ASKED = locking(sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.id == sa.bindparam("job")), skip=True)
 
 

@@ -19,13 +19,16 @@ from dicomferry.models.record.tables.jobs import ItemRow
 from dicomferry.models.rules.answers.answer import Category
 from dicomferry.models.rules.answers.reasons import REASONS
 from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ITEM_TRANSITIONS, ItemState, step
 
-DUPLICATE, CONFLICT = "duplicate", "conflict"
+DUPLICATE, CONFLICT = Reason.DUPLICATE, Reason.CONFLICT
 # Word for word the condition of an index, which is used for this alone.
 _TWINS = sa.text("reason IN ('duplicate', 'conflict') AND request_id IS NULL")
 
-_UNTAKEN = frozenset({"context refused", "no decoder", "not transcodable", "worker died twice on it"})
+_UNTAKEN = frozenset(
+    {Reason.CONTEXT_REFUSED, Reason.NO_DECODER, Reason.NOT_TRANSCODABLE, Reason.WORKER_DIED_TWICE_ON_IT}
+)
 """Why a file was not sent that another one with the same content is not sent for either."""
 _OF_FILES = frozenset(reason for reason, answer in REASONS.items() if answer.category is Category.FILE)
 _OTHERS = _OF_FILES - _UNTAKEN

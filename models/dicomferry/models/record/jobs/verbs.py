@@ -18,9 +18,10 @@ from dicomferry.models.record.retrieves import proofs
 from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow, JobRow
 from dicomferry.models.rules import ending, proof, spec
 from dicomferry.models.rules.errors import NotFound, UsageError
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import CHUNK_TRANSITIONS, FINAL_JOB_STATES, ChunkState, ItemState, JobState, step
 
-TO_BE_VERIFIED = "to be verified"
+TO_BE_VERIFIED = Reason.TO_BE_VERIFIED
 """Of an item that was confirmed and not yet looked for at the remote."""
 MOST_WORDS = 500
 """Characters of a person's reason."""
@@ -104,7 +105,7 @@ def insert(
         total=0 if what.planned else 1,
     )
     if not_before:
-        chunk["reason"] = "not before"
+        chunk["reason"] = Reason.NOT_BEFORE
     chunk_id = connection.execute(sa.insert(ChunkRow).values(**chunk).returning(ChunkRow.id)).scalar_one()
     if not what.planned:
         item = {

@@ -21,13 +21,14 @@ from dicomferry.models.record.tables.governor import GovernorRow
 from dicomferry.models.record.tables.jobs import ChunkRow, JobRow, RemoteRow
 from dicomferry.models.rules import pacing, window
 from dicomferry.models.rules.pacing import Grant, Limits
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import RETRIEVES
 from dicomferry.models.rules.state import ChunkState
 from dicomferry.models.rules.waits import ahead, is_past
 
-WINDOW = "window"
+WINDOW = Reason.WINDOW
 """Why a chunk waits whose remote may not be used at this hour ..."""
-LIMIT = "limit"
+LIMIT = Reason.LIMIT
 """... and one whose remote was used as much as it may be."""
 JITTER_SECONDS = 10.0
 """Remotes that open at the same time are not all called in the same second."""

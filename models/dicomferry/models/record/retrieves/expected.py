@@ -25,6 +25,7 @@ from dicomferry.models.record.tables.archive import ArrivalRow
 from dicomferry.models.record.tables.jobs import ItemRow
 from dicomferry.models.rules import flaws, peer_text
 from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.rounds import Missing, Series
 from dicomferry.models.rules.state import GOOD_ITEM_STATES, ItemState
 from dicomferry.models.rules.target import Target
@@ -35,13 +36,13 @@ KEY = (ItemRow.study_instance_uid, ItemRow.series_instance_uid, ItemRow.sop_inst
 _MOST_KEYS = 500
 _BATCH = 1000
 ALREADY_HERE = here.ALREADY_HERE
-DUPLICATE = "duplicate"
-BAD_UID = "bad uid"
+DUPLICATE = Reason.DUPLICATE
+BAD_UID = Reason.BAD_UID
 _TOO_LONG = (
     f"its SOP Instance UID, as it is listed, has more than {peer_text.MOST_UID} characters, or some that no UID has: "
     "it would be refused here with 0x0117, so it is not asked for; PS3.5 9.1 allows 64"
 )
-GREW = "grew at source"
+GREW = Reason.GREW_AT_SOURCE
 UNVERIFIED = ledger.UNVERIFIED
 
 
@@ -350,7 +351,7 @@ def close(
     ):
         states[row.state] += row.number
         if row.state is ItemState.FAILED:
-            reasons[row.reason or "incomplete"] += row.number
+            reasons[row.reason or Reason.INCOMPLETE] += row.number
     if states[ItemState.PENDING] and failure is None:
         return
     if failure is not None:
@@ -362,7 +363,7 @@ def close(
         grew = connection.execute(sa.select(ItemRow.reason).where(ItemRow.id == request_id)).scalar() == GREW
         outcome = Outcome(item_id=request_id, state=ItemState.SUCCEEDED, reason=GREW if grew else None)
     else:
-        worst = reasons.most_common(1)[0][0] if reasons else "incomplete"
+        worst = reasons.most_common(1)[0][0] if reasons else Reason.INCOMPLETE
         bad = sum(reasons.values())
         outcome = Outcome(
             item_id=request_id, state=ItemState.FAILED, reason=worst, detail=f"{bad} of {sum(states.values())} missing"

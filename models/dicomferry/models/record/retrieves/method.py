@@ -7,10 +7,11 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.tables.jobs import ChunkRow, JobRow, RemoteRow
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import RETRIEVES
 from dicomferry.models.rules.state import ChunkState, JobState
 
-CANNOT_COME_HERE = ("archive cannot reach us", "move destination unknown")
+CANNOT_COME_HERE = (Reason.ARCHIVE_CANNOT_REACH_US, Reason.MOVE_DESTINATION_UNKNOWN)
 """Why C-MOVE does not work from there to here, which C-GET does not mind."""
 _LOOKED_AT = 50
 

@@ -13,9 +13,10 @@ from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs import leases, ledger
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.tables.jobs import ItemRow
+from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ITEM_TRANSITIONS, ItemState, step
 
-FILE_GONE = "file gone"
+FILE_GONE = Reason.FILE_GONE
 """The reason of an instance that came and whose file is not there, or not whole, when its request ends."""
 _ARRIVED = (ItemState.SUCCEEDED, ItemState.WARNING)
 _MOST_KEYS = 500

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from dicomferry.models.rules import errors, proof
+from dicomferry.models.rules import errors
 from dicomferry.models.rules.answers import connections, quirks, reasons, statuses
 from dicomferry.models.rules.answers.answer import Answer as Answer
 from dicomferry.models.rules.answers.answer import Rule as Rule
 from dicomferry.models.rules.answers.quirks import Quirks
+from dicomferry.models.rules.reason import Reason
 
 _NONE: Quirks = {}
 
@@ -66,7 +67,7 @@ def reasons_of(*rules: Rule) -> frozenset[str]:
     )
 
 
-def local(reason: str, advice: str | None = None) -> Answer:
+def local(reason: Reason, advice: str | None = None) -> Answer:
     """An answer that no peer gave, by its reason; with `advice` in place of the row's where more is known."""
     answer = _OF_REASONS[reason]
     return replace(answer, advice=advice) if advice else answer
@@ -75,7 +76,9 @@ def local(reason: str, advice: str | None = None) -> Answer:
 _OF_REASONS: dict[str | None, Answer] = {
     answer.reason: answer for answer in reversed((*reasons.REASONS.values(), *connections.CONNECTIONS.values()))
 }
-_MENDED = frozenset({"unreadable", "vanished", "no decoder", "worker died twice on it", proof.UNVERIFIED})
+_MENDED = frozenset(
+    {Reason.UNREADABLE, Reason.VANISHED, Reason.NO_DECODER, Reason.WORKER_DIED_TWICE_ON_IT, Reason.NOT_VERIFIED}
+)
 """Reasons of ours that are gone once somebody has done what the advice says."""
 
 

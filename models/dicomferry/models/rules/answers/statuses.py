@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from dicomferry.models.rules.answers.answer import Answer, Category, Rule
+from dicomferry.models.rules.reason import Reason
 
 PENDING = range(0xFF00, 0xFF02)
 """Not the last answer to a C-FIND, C-MOVE or C-GET (PS3.4 C.4.1.1.4, C.4.2.1.5, C.4.3.1.4)."""
@@ -132,7 +133,7 @@ _OF_RETRIEVES = (
 _SHORT = _row(0xA700, Rule.CONGESTED, Category.RESOURCES, "out of resources", "the archive has no room or no time: smaller requests may help, or fewer at once", last=0xA7FF)
 _MOVE = (
     _row(0xA702, Rule.CONGESTED, Category.RESOURCES, "cannot perform sub-operations", "the archive could not send what it has: can it reach our storage SCP, and is that one allowed to take more?"),
-    _row(0xA801, Rule.HOLD, Category.PERMISSION, "move destination unknown", "the archive does not know the AE title that it is to send to: give its administrator that AE title with host and port, then release"),
+    _row(0xA801, Rule.HOLD, Category.PERMISSION, Reason.MOVE_DESTINATION_UNKNOWN, "the archive does not know the AE title that it is to send to: give its administrator that AE title with host and port, then release"),
     *_OF_RETRIEVES,
     _SHORT,
 )
@@ -216,7 +217,7 @@ def _pending(clause: str, *, keys: bool) -> Iterator[Status]:
 
 
 # fmt: off
-_THERE = Status(first=0x0111, last=0x0111, answer=Answer(rule=Rule.WARNING, reason="already there", advice="the archive has this SOP Instance UID already; contents were not compared", category=Category.REMARK, clause="PS3.7 C.5.8"))
+_THERE = Status(first=0x0111, last=0x0111, answer=Answer(rule=Rule.WARNING, reason=Reason.ALREADY_THERE, advice="the archive has this SOP Instance UID already; contents were not compared", category=Category.REMARK, clause="PS3.7 C.5.8"))
 SERVICES: Mapping[str, Sequence[Status]] = {
     "store": _of("store", "PS3.4 B.2.3", _STORE, more=(_THERE,)),
     "find": _of("find", "PS3.4 C.4.1.1.4", _FIND, more=tuple(_pending("PS3.4 C.4.1.1.4", keys=True))),

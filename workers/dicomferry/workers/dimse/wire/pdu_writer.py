@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 from dicomferry.models.rules.errors import UnusableFile
+from dicomferry.models.rules.reason import Reason
 from dicomferry.workers.dimse.wire.message import IS_LAST, fragments
 from dicomferry.workers.dimse.wire.upper_layer import P_DATA_TF, UpperLayer
 
@@ -63,7 +64,7 @@ class FileSource:
             head, self._head = self._head, b""
             first = bytes(views[0][: min(got, len(head))])
             if not head.startswith(first):
-                raise SourceFailed("changing", "the file was changed while it was being sent")
+                raise SourceFailed(Reason.CHANGING, "the file was changed while it was being sent")
         return got
 
 
@@ -146,7 +147,7 @@ class DataPath:
             left -= run
             self._read(source, run - (pad and not left))
             if not left and not is_same():
-                raise SourceFailed("changing", "the file was changed while it was being sent")
+                raise SourceFailed(Reason.CHANGING, "the file was changed while it was being sent")
             end = self._finish_heads(run, last=not left)
             if pad and not left:
                 self._buffer[end - 1] = 0
@@ -177,9 +178,9 @@ class DataPath:
         try:
             short = bool(views) and source.fill(views) < wanted
         except OSError as error:
-            raise SourceFailed("unreadable", error.strerror or str(error)) from error
+            raise SourceFailed(Reason.UNREADABLE, error.strerror or str(error)) from error
         if short:
-            raise SourceFailed("truncated", "the file became shorter while it was being sent")
+            raise SourceFailed(Reason.TRUNCATED, "the file became shorter while it was being sent")
 
     def _finish_heads(self, run: int, *, last: bool) -> int:
         """Fit the head of the run's last slot to what lies in it; returns where the run ends in the buffer.
