@@ -209,13 +209,13 @@ def test_a_fault_of_ours_before_sending(site: Inline, bench: Bench, monkeypatch:
 def test_a_fault_of_ours_while_planning(site: Inline, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in the plan is on the record, charges nobody, and is tried again after a pause."""
     site.mr(2)
-    settled = plan._settled
+    settled = plan._compared
 
     def fault(*_: object) -> object:
-        monkeypatch.setattr(plan, "_settled", settled)
+        monkeypatch.setattr(plan, "_compared", settled)
         raise RuntimeError("what is this?")
 
-    monkeypatch.setattr(plan, "_settled", fault)
+    monkeypatch.setattr(plan, "_compared", fault)
     job_id = site.store(bench.address)
     site.run_due()
     (chunk,) = site.chunks(job_id, plan=True)

@@ -32,7 +32,7 @@ def put(archive: Archive, folder: str, name: str, content: bytes = b"content") -
         draft.write([content])
         archive.flush_draft(draft)
         done = archive.publish(draft, folder, name)
-        archive.settle(folder)
+        archive.flush_folder(folder)
         return done
     finally:
         draft.close()

@@ -187,7 +187,7 @@ def test_a_worker_that_dies_before_it_looked(
     with running(archive) as address:
         job_id = submitted(site, address)
         with monkeypatch.context() as dying:
-            dying.setattr(verification._Check, "settle", die)
+            dying.setattr(verification._Check, "verify", die)
             with pytest.raises(Killed):
                 site.run_due()
         site.lose()

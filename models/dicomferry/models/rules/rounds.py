@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.query import Level
 from dicomferry.models.rules.target import Target
 
@@ -131,7 +132,7 @@ def _of_series(
     # One that broke an association is asked for alone.
     suspects = [one for one in wanted if one.charges]
     others = [one for one in wanted if not one.charges]
-    parts = [others[first : first + size] for first in range(0, len(others), size)] + [[one] for one in suspects]
+    parts = [*batches(others, size)] + [[one] for one in suspects]
     return [Ask(replace(base, images=tuple(one.uid for one in part)), _items([part])) for part in parts]
 
 
@@ -147,6 +148,6 @@ def blind(targets: Sequence[Target], *, fineness: int, max_uids: int, limits: Li
             found.append(Ask(target.bare))
             continue
         size = max_uids if fineness < SINGLY and limits.lists else 1
-        for first in range(0, len(target.images), size):
-            found.append(Ask(replace(target.bare, images=target.images[first : first + size])))
+        for batch in batches(target.images, size):
+            found.append(Ask(replace(target.bare, images=tuple(batch))))
     return found

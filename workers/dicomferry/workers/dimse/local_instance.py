@@ -90,7 +90,7 @@ def open_instance(item: LocalInstance, heads: Heads | None = None, *, strict_met
 
 def _look_into(item: LocalInstance, fd: int, heads: Heads, strict_meta: bool) -> OpenInstance:
     try:
-        now = _settled(fd)
+        now = _steady_status(fd)
         if not stat.S_ISREG(now.st_mode):
             raise UnusableFile(Reason.UNREADABLE, "not a regular file")
         first = os.pread(fd, _FIRST_READ, 0)
@@ -114,7 +114,7 @@ def _look_into(item: LocalInstance, fd: int, heads: Heads, strict_meta: bool) ->
     return OpenInstance(item, fd, header, length, pad, _state(now), head)
 
 
-def _settled(fd: int) -> os.stat_result:
+def _steady_status(fd: int) -> os.stat_result:
     """The file's status, once another change of the file would change that as well."""
     now = os.fstat(fd)
     if 0 <= time.time() - now.st_ctime < _TICK:

@@ -150,7 +150,7 @@ class _Judging:
             listed[uid or "one without a UID"] = None
             yield match, answer
         for path, wants_value in doubts.items():
-            self._settle(level, keys, path, wants_value, list(listed))
+            self._decide(level, keys, path, wants_value, list(listed))
 
     def _leave_out(self, level: Level, wrong: Sequence[str]) -> None:
         for path in wrong:
@@ -158,7 +158,7 @@ class _Judging:
                 self._trials.drop(level, path)
         self.left_out.add(level, wrong)
 
-    def _settle(self, level: Level, keys: Sequence[Key], path: str, wants_value: bool, listed: Sequence[str]) -> None:
+    def _decide(self, level: Level, keys: Sequence[Key], path: str, wants_value: bool, listed: Sequence[str]) -> None:
         """Take answers without a value from an archive that matches on the key; raises Fault for all others."""
         why = "some differ from it only in case, padding or leading zeros, or cannot be read for certain"
         if wants_value:

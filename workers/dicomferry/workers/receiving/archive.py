@@ -216,7 +216,7 @@ class Archive:
     def publish(self, draft: Draft, folder: str, name: str) -> bool:
         """Give a draft its place; False when the name is taken. Raises OSError.
 
-        The draft's bytes are on disk before the name is there, but the name is only after `settle`.
+        The draft's bytes are on disk before the name is there, but the name is only after `flush_folder`.
         """
         for attempt in range(3):
             place = self._open(folder)
@@ -237,7 +237,7 @@ class Archive:
         if self.flush:
             os.fdatasync(draft.fd)
 
-    def settle(self, folder: str) -> None:
+    def flush_folder(self, folder: str) -> None:
         """Every name in the folder is on disk when this returns. Raises OSError."""
         # Held on to until it is flushed: another thread may put a folder object of its own in this one's place.
         place = self._open(folder)

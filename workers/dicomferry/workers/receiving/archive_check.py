@@ -148,7 +148,7 @@ def index(
         batch = []
         for path in instance_store.unknown(database, part):
             try:
-                batch.append(_settled(archive, path))
+                batch.append(_flushed(archive, path))
             except OSError as error:
                 left.append((path, error.strerror or str(error)))
         refused = write_rows(record, database, batch)
@@ -191,7 +191,7 @@ def take_over(archive: Archive, database: Database, journal: Journal) -> tuple[i
     return recover(archive, database, folders)
 
 
-def _settled(archive: Archive, path: str) -> Received:
+def _flushed(archive: Archive, path: str) -> Received:
     """The row of a file that is on disk, with its name, when this returns. Raises OSError."""
     if not peer_text.is_fit(path):
         raise OSError(errno.EILSEQ, "its name is no text in UTF-8: rename it, or take it out of the archive", path)
@@ -203,7 +203,7 @@ def _settled(archive: Archive, path: str) -> Received:
             os.fsync(fd)
     finally:
         os.close(fd)
-    archive.settle(str(pure.parent))
+    archive.flush_folder(str(pure.parent))
     return describe(archive, path)
 
 

@@ -162,7 +162,7 @@ class Ingest(Intake):
             for _ in range(self._tuning.most_tries):
                 name, outcome = self._link(draft, folder, stem)
                 # Also for a duplicate: whoever linked the first one may not have come to this.
-                self._archive.settle(folder)
+                self._archive.flush_folder(folder)
                 if self._archive.is_at(folder, name, None if outcome == "duplicate" else draft):
                     return name, outcome
                 held = self._archive.let_go(folder)

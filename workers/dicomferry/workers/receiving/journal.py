@@ -63,7 +63,7 @@ class Journal:
             if folder not in self._written:
                 if self._fd < 0:
                     self._begin(self._written)
-                self._settle()
+                self._flush_name()
                 self._append(folder)
             self._open[folder] += 1
 
@@ -80,7 +80,7 @@ class Journal:
             kept = set(self._open)
             if len(self._written) > (self._most_lines if kept else 0) and kept != self._written:
                 self._begin(kept)
-                self._settle()
+                self._flush_name()
 
     def close(self) -> None:
         """Let go of the file; what is open in it stays on the list."""
@@ -126,7 +126,7 @@ class Journal:
         self._written = set(folders)
         self._unflushed = self._flush
 
-    def _settle(self) -> None:
+    def _flush_name(self) -> None:
         """The list's name is on disk when this returns. Raises OSError."""
         if self._unflushed:
             flush_folder(self._path.parent)

@@ -126,7 +126,7 @@ def _write(database: Database, lease: Lease, batch: _Batch, heart: Heartbeat, ca
     heart.require_lease()
     cut = Cut()
     items: list[dict[str, Any]] = []
-    for found, values in _settled(database, lease, batch.found, care.before_comparing):
+    for found, values in _compared(database, lease, batch.found, care.before_comparing):
         if values["state"] is not ItemState.PENDING:
             batch.decided.append(values)
             continue
@@ -142,7 +142,7 @@ def _write(database: Database, lease: Lease, batch: _Batch, heart: Heartbeat, ca
     return plans.add_batch(database, lease, cursor=batch.found[-1].path, chunks=batch.chunks, decided=batch.decided)
 
 
-def _settled(
+def _compared(
     database: Database, lease: Lease, batch: Sequence[InventoryEntry], before_comparing: Callable[[bytes], object]
 ) -> Iterator[tuple[InventoryEntry, dict[str, Any]]]:
     """Each of these files with the values of its item's row; a second file of one UID is compared with the first."""
@@ -222,7 +222,7 @@ def _check(found: InventoryEntry) -> None:
 
 
 def examine(database: Database, lease: Lease, rows: Sequence[Item]) -> tuple[list[Item], list[Outcome]]:
-    """Look again at items that the plan could not settle and `retry` brought back: (to be sent, decided here).
+    """Look again at items that the plan could not decide and `retry` brought back: (to be sent, decided here).
 
     Rows that have their identity pass unchanged. Raises LeaseLost.
     """
@@ -237,7 +237,7 @@ def examine(database: Database, lease: Lease, rows: Sequence[Item]) -> tuple[lis
         if lease.careful:
             leases.record(database, lease, (), in_flight=row.id)
         while True:
-            (_, values), *_ = _settled(database, lease, [_look(row.path)], lambda _: None)
+            (_, values), *_ = _compared(database, lease, [_look(row.path)], lambda _: None)
             if values["state"] is not ItemState.PENDING:
                 decided.append(
                     Outcome(item_id=row.id, state=values["state"], reason=values["reason"], detail=values["detail"])

@@ -41,7 +41,7 @@ def verified(work: Work, send: Send) -> Iterator[Answered]:
                 found = run.stopped_at
                 continue
             try:
-                yield check.settle(found)
+                yield check.verify(found)
             except FindStopped:
                 return
             found = None
@@ -95,7 +95,7 @@ class _Check:
         self._listed.pop(Target(study=row.study_instance_uid, series=row.series_instance_uid), None)
         return answered._replace(answer=_SENT)
 
-    def settle(self, row: Item) -> Answered:
+    def verify(self, row: Item) -> Answered:
         """What became of an item that was sent. Raises FindStopped."""
         answered = self._answers.get(row.id) or self._answered_before(row)
         answered = answered._replace(sent_bytes=0, tried=False)

@@ -16,6 +16,7 @@ from dicomferry.models.record import presence
 from dicomferry.models.record.database import AnyRow, Database, locking
 from dicomferry.models.record.tables.jobs import CallRow, ChunkRow, JobRow, WorkerRow
 from dicomferry.models.rules import peer_text
+from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.ending import DISK_FULL as DISK_FULL
 from dicomferry.models.rules.ending import NO_SCP as NO_SCP
 from dicomferry.models.rules.ending import REFUSED_HERE as REFUSED_HERE
@@ -147,8 +148,8 @@ def _go_on(connection: Connection, reason: str, now: datetime) -> None:
     waiting = sa.and_(ChunkRow.state == ChunkState.PENDING, ChunkRow.reason == reason)
     ids = connection.execute(locking(sa.select(ChunkRow.id).where(waiting).order_by(ChunkRow.id)))
     due = [row.id for row in ids]
-    for first in range(0, len(due), 500):
-        some = ChunkRow.id.in_(due[first : first + 500])
+    for batch in batches(due):
+        some = ChunkRow.id.in_(batch)
         connection.execute(sa.update(ChunkRow).where(some).values(not_before=now, waits_from=now))
 
 
@@ -165,10 +166,10 @@ def put_off(connection: Connection, decision: Decision, now: datetime) -> None:
     )
     ids = connection.execute(locking(sa.select(ChunkRow.id).where(condition).order_by(ChunkRow.id)))
     due = [row.id for row in ids]
-    for first in range(0, len(due), 500):
+    for batch in batches(due):
         connection.execute(
             sa.update(ChunkRow)
-            .where(ChunkRow.id.in_(due[first : first + 500]))
+            .where(ChunkRow.id.in_(batch))
             .values(not_before=decision.at, waits_from=now, reason=decision.reason, advice=decision.advice)
         )
 

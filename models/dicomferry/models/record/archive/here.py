@@ -23,6 +23,7 @@ from dicomferry.models.record.database import AnyRow
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
 from dicomferry.models.record.tables.jobs import ItemRow, JobRow, MoveRow, RemoteRow
 from dicomferry.models.rules import flaws
+from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import parse_coerces
@@ -31,7 +32,6 @@ from dicomferry.models.rules.state import ItemState
 Column = sa.ColumnElement[Any] | InstrumentedAttribute[Any]
 Filed = tuple[str | None, str | None]
 """The study and series that a file carries."""
-_MOST_KEYS = 500
 ALREADY_HERE = Reason.ALREADY_HERE
 FILED_ELSEWHERE = Reason.FILED_ELSEWHERE
 TIMES_TRUNCATED = 2
@@ -383,11 +383,11 @@ def flaws_of(connection: Connection, who: Asker, items: sa.ColumnElement[bool]) 
 def note_filed(connection: Connection, filed: Mapping[int, Filed | None]) -> None:
     """Write down under which study and series the files of items lie; None: as they were listed."""
     as_listed = [key for key, value in filed.items() if value is None]
-    for first in range(0, len(as_listed), _MOST_KEYS):
+    for batch in batches(as_listed):
         connection.execute(
             sa.update(ItemRow)
             .where(
-                ItemRow.id.in_(as_listed[first : first + _MOST_KEYS]),
+                ItemRow.id.in_(batch),
                 sa.or_(ItemRow.filed_study_uid.is_not(None), ItemRow.filed_series_uid.is_not(None)),
             )
             .values(filed_study_uid=None, filed_series_uid=None)

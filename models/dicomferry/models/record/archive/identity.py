@@ -13,12 +13,12 @@ from dicomferry.models.record.archive import index
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.tables.archive import ArchiveRow, ArrivalRow, InstanceRow, LookRow
 from dicomferry.models.rules import flaws
+from dicomferry.models.rules.batches import batches
 
 FINE, GONE, DAMAGED = "fine", "gone", "damaged"
 """What a file was found to be: regular and of the recorded size, not there, or something else."""
 SAMPLE = 100
 _ONLY = 1
-_MOST_KEYS = 500
 _KEPT_SECONDS = 3600.0
 
 
@@ -146,8 +146,8 @@ def make_history(database: Database, gone: Iterable[File]) -> set[int]:
     def work(connection: Connection) -> set[int]:
         now = database.now(connection)
         done: set[int] = set()
-        for first in range(0, len(files), _MOST_KEYS):
-            part = {one.instance_id: one for one in files[first : first + _MOST_KEYS]}
+        for batch in batches(files):
+            part = {one.instance_id: one for one in batch}
             rows = connection.execute(_with_latest(part)).all()
             ids = [row.id for row in rows if (row.latest or 0) <= (part[row.id].latest or 0)]
             connection.execute(
@@ -164,8 +164,8 @@ def note_damage(database: Database, damaged: Sequence[tuple[File, str]]) -> None
     """Write down of these files in what way they are damaged: they count no more. Durable. Raises OutOfReach."""
 
     def work(connection: Connection) -> None:
-        for first in range(0, len(damaged), _MOST_KEYS):
-            part = {one.instance_id: (one, how) for one, how in damaged[first : first + _MOST_KEYS]}
+        for batch in batches(damaged):
+            part = {one.instance_id: (one, how) for one, how in batch}
             rows = connection.execute(_with_latest(part)).all()
             for row in rows:
                 one, how = part[row.id]
@@ -192,10 +192,8 @@ def _with_latest(ids: Iterable[int]) -> sa.Select[int, str, int | None]:
 def files_at(database: Database, paths: Sequence[str]) -> list[File]:
     """The rows of the files at these paths. Raises OutOfReach."""
     found: list[File] = []
-    for first in range(0, len(paths), _MOST_KEYS):
-        some: sa.BindParameter[list[str]] = sa.bindparam(
-            "some", list(paths[first : first + _MOST_KEYS]), expanding=True
-        )
+    for batch in batches(paths):
+        some: sa.BindParameter[list[str]] = sa.bindparam("some", batch, expanding=True)
         found += _files(database, InstanceRow.path.in_(some))
     return found
 
@@ -209,8 +207,8 @@ def clear_damage(database: Database, whole: Sequence[File]) -> None:
     """These are as they were received again. Raises OutOfReach."""
 
     def work(connection: Connection) -> None:
-        for first in range(0, len(whole), _MOST_KEYS):
-            ids = [one.instance_id for one in whole[first : first + _MOST_KEYS]]
+        for batch in batches(whole):
+            ids = [one.instance_id for one in batch]
             rows = connection.execute(_with_latest(ids)).all()
             connection.execute(sa.update(InstanceRow).where(InstanceRow.id.in_(ids), _is_damaged()).values(flaw=None))
             index.choose_current(connection, [row.sop_instance_uid for row in rows])

@@ -13,14 +13,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.record.archive import here, pairing
-from dicomferry.models.record.database import AnyRow, Database, in_groups
+from dicomferry.models.record.database import AnyRow, Database
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
 from dicomferry.models.record.tables.jobs import ItemRow, JobRow
 from dicomferry.models.rules import flaws, peer_text
+from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.text import moment
 
 _NOBODY = pairing.Pair(None, None)
-MOST_KEYS = 500
 """Values in one IN list."""
 # Built once, and with a list that is bound as one: otherwise each of its values is made a parameter of its own.
 _SOME: sa.BindParameter[list[str]] = sa.bindparam("some", expanding=True)
@@ -85,7 +85,7 @@ def record(database: Database, batch: Sequence[Received]) -> None:
         now, ahead = database.now(connection), database.ahead(connection)
         pairs, items = pairing.pair(connection, came)
         received = _record(connection, batch, pairs, now, ahead)
-        pairing.settle(connection, items, received, now)
+        pairing.finish_items(connection, items, received, now)
 
     database.write(work, durable=True)
 
@@ -142,11 +142,9 @@ def _replace(connection: Connection, batch: Sequence[Received], known: dict[str,
     """Make history of rows whose file is gone, since another one has been published under its name."""
     published = {one.path: one.stored_at for one in batch if one.arrival and one.arrival.outcome != "duplicate"}
     some = [key for path, key in known.items() if path in published]
-    for first in range(0, len(some), MOST_KEYS):
+    for part in batches(some):
         rows = connection.execute(
-            sa.select(InstanceRow.id, InstanceRow.path, InstanceRow.stored_at).where(
-                InstanceRow.id.in_(some[first : first + MOST_KEYS])
-            )
+            sa.select(InstanceRow.id, InstanceRow.path, InstanceRow.stored_at).where(InstanceRow.id.in_(part))
         ).all()
         for row in rows:
             # The same moment: this batch is written for the second time.
@@ -161,10 +159,10 @@ def _count_bytes(connection: Connection, rows: Sequence[dict[str, Any]], sizes: 
     recorded: set[tuple[str, int]] = set()
     for association in {row["association"] for row in mine}:
         numbers = [row["number"] for row in mine if row["association"] == association]
-        for first in range(0, len(numbers), MOST_KEYS):
+        for part in batches(numbers):
             found = connection.execute(
                 sa.select(ArrivalRow.association, ArrivalRow.number).where(
-                    ArrivalRow.association == association, ArrivalRow.number.in_(numbers[first : first + MOST_KEYS])
+                    ArrivalRow.association == association, ArrivalRow.number.in_(part)
                 )
             )
             recorded.update((row.association, row.number) for row in found)
@@ -196,15 +194,9 @@ def insert_unless_there(connection: Connection, table: type[Any]) -> Any:
 
 def _ids(connection: Connection, paths: Iterable[str]) -> dict[str, int]:
     found: dict[str, int] = {}
-    for part in _parts(paths):
+    for part in batches(dict.fromkeys(paths)):
         found.update((row.path, row.id) for row in connection.execute(_BY_PATH, {"some": part}))
     return found
-
-
-def _parts(values: Iterable[str]) -> Iterator[list[str]]:
-    listed = list(dict.fromkeys(values))
-    for first in range(0, len(listed), MOST_KEYS):
-        yield listed[first : first + MOST_KEYS]
 
 
 def choose_current(connection: Connection, uids: Iterable[str]) -> set[int]:
@@ -218,7 +210,7 @@ def choose_current(connection: Connection, uids: Iterable[str]) -> set[int]:
 def _by_uid(connection: Connection, uids: Iterable[str]) -> dict[str, list[AnyRow]]:
     """The rows of all files of these instances, the oldest first."""
     of_uid: dict[str, list[AnyRow]] = {}
-    for part in _parts(uids):
+    for part in batches(dict.fromkeys(uids)):
         for row in connection.execute(_BY_UID, {"some": part}):
             of_uid.setdefault(row.sop_instance_uid, []).append(row)
     return of_uid
@@ -262,7 +254,7 @@ def listing(database: Database, *, study: str | None = None, job_id: int | None 
     """Every instance that is kept, by path, as stable JSON objects. Raises OutOfReach."""
     table = InstanceRow.__table__
     query = sa.select(table).where(*_chosen(study, job_id))
-    for rows in in_groups(database.pages(query, InstanceRow.path)):
+    for rows in batches(database.pages(query, InstanceRow.path)):
         arrived = _arrived(database, [row.id for row in rows])
         for row in rows:
             came = arrived.get(row.id)

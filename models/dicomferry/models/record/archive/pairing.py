@@ -19,6 +19,7 @@ from dicomferry.models.record.database import AnyRow, locking
 from dicomferry.models.record.jobs import ledger
 from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow, JobRow, MoveRow, RemoteRow
 from dicomferry.models.rules import proof
+from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.flaws import CAME_FLAWED
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import (
@@ -41,7 +42,6 @@ NEARLINE = Reason.NEARLINE
 """Why it waits for an archive that has to bring something back from slow media."""
 STRAGGLE_SECONDS = 10.0
 """While something still arrives for a chunk that waits, its next round begins no sooner than so long after that."""
-_MOST_KEYS = 500
 
 
 # Not frozen: one is made for every instance.
@@ -77,7 +77,7 @@ def pair(connection: Connection, came: Sequence[Came]) -> tuple[list[Pair | None
 
     An originator pairs only if the instance's study fits that move, or its remote lists other UIDs than its files
     carry; else the UID decides, if a retrieve that runs or waits expects it, under this study and series before
-    others. The jobs of both are locked: `settle` is to follow.
+    others. The jobs of both are locked: `finish_items` is to follow.
     """
     expecting: dict[str, list[AnyRow]] = {}
     for row in _expecting(connection, {one.sop_instance_uid for one in came}):
@@ -86,14 +86,14 @@ def pair(connection: Connection, came: Sequence[Came]) -> tuple[list[Pair | None
     pairs = [_pair(one, moves, expecting.get(one.sop_instance_uid, ())) for one in came]
     touched = [row for rows in expecting.values() for row in rows if _is_open(row)]
     jobs = sorted({row.job_id for row in touched} | {one.job_id for one in pairs if one and one.job_id})
-    for part in _parts(jobs):
+    for part in batches(jobs):
         connection.execute(locking(sa.select(JobRow.id).where(JobRow.id.in_(part)).order_by(JobRow.id)))
     return pairs, touched
 
 
 def _expecting(connection: Connection, uids: Iterable[str]) -> Iterator[AnyRow]:
     """The items that name these UIDs, of retrieves that come to us."""
-    for part in _parts(sorted(uids)):
+    for part in batches(sorted(uids)):
         yield from connection.execute(
             sa.select(
                 ItemRow.id,
@@ -122,7 +122,7 @@ def _expecting(connection: Connection, uids: Iterable[str]) -> Iterator[AnyRow]:
 def _moves(connection: Connection, message_ids: Iterable[int]) -> Mapping[tuple[int, str], list[AnyRow]]:
     """The moves with these message ids by id and our AE title, the newest first."""
     found: dict[tuple[int, str], list[AnyRow]] = {}
-    for part in _parts(sorted(message_ids)):
+    for part in batches(sorted(message_ids)):
         for row in connection.execute(
             sa.select(
                 *(MoveRow.id, MoveRow.job_id, MoveRow.message_id, MoveRow.ae_title, MoveRow.study_instance_uid),
@@ -178,7 +178,7 @@ def _is_open(row: AnyRow) -> bool:
     return row.state is ItemState.PENDING or (row.state is ItemState.FAILED and row.reason in LATE)
 
 
-def settle(connection: Connection, items: Sequence[AnyRow], received: Collection[int], now: datetime) -> None:
+def finish_items(connection: Connection, items: Sequence[AnyRow], received: Collection[int], now: datetime) -> None:
     """Bring items whose instance is archived now to their end, unless an attempt is at work on them: that one sees it.
 
     `items` are those that `pair` gave, in the same transaction, `received` the rows of the files that have just come;
@@ -188,14 +188,14 @@ def settle(connection: Connection, items: Sequence[AnyRow], received: Collection
     if not items:
         return
     idle: set[int] = set()
-    for part in _parts(sorted({row.chunk_id for row in items})):
+    for part in batches(sorted({row.chunk_id for row in items})):
         chunks = connection.execute(
             locking(sa.select(ChunkRow.id, ChunkRow.state).where(ChunkRow.id.in_(part)).order_by(ChunkRow.id))
         ).all()
         idle.update(row.id for row in chunks if row.state in (ChunkState.PENDING, ChunkState.HELD, ChunkState.DONE))
     changed: dict[int, int] = {}
     waiting: dict[int, list[AnyRow]] = {}
-    for part in _parts([row.id for row in items if row.chunk_id in idle]):
+    for part in batches([row.id for row in items if row.chunk_id in idle]):
         for row in connection.execute(
             sa.select(ItemRow.id, ItemRow.state, ItemRow.reason, ItemRow.chunk_id, ItemRow.job_id).where(
                 ItemRow.id.in_(part)
@@ -204,20 +204,20 @@ def settle(connection: Connection, items: Sequence[AnyRow], received: Collection
             if _is_open(row):
                 waiting.setdefault(row.job_id, []).append(row)
     for job_id, rows in waiting.items():
-        changed |= dict.fromkeys(_settle_items(connection, job_id, rows, received), job_id)
+        changed |= dict.fromkeys(_finish_items_of(connection, job_id, rows, received), job_id)
     for chunk_id in sorted(changed):
-        _settle_chunk(connection, chunk_id, changed[chunk_id], now)
+        _update_chunk(connection, chunk_id, changed[chunk_id], now)
     for job_id in sorted(set(changed.values())):
         ledger.derive(connection, job_id, now)
 
 
-def _settle_items(
+def _finish_items_of(
     connection: Connection, job_id: int, items: Sequence[AnyRow], received: Collection[int]
 ) -> Iterator[int]:
     """Bring those of a job's items to their end for which something came; the chunk of each."""
     by_id = {row.id: row for row in items}
     who = here.asker(connection, job_id)
-    for part in _parts(list(by_id)):
+    for part in batches(list(by_id)):
         for one in here.found(connection, who, ItemRow.id.in_(part), refetch=False):
             row = by_id[one.item_id]
             late = row.state is ItemState.FAILED
@@ -235,8 +235,8 @@ def _settle_items(
             yield row.chunk_id
 
 
-def _settle_chunk(connection: Connection, chunk_id: int, job_id: int, now: datetime) -> None:
-    """Its requests, its numbers, and when it is due."""
+def _update_chunk(connection: Connection, chunk_id: int, job_id: int, now: datetime) -> None:
+    """Bring a chunk whose items changed up to date: its requests, its numbers, and when it is due."""
     waiting = connection.execute(
         sa.select(sa.func.count()).where(
             ItemRow.chunk_id == chunk_id, ItemRow.request_id.is_not(None), ItemRow.state == ItemState.PENDING
@@ -271,8 +271,3 @@ def _settle_chunk(connection: Connection, chunk_id: int, job_id: int, now: datet
         )
     else:
         connection.execute(sa.update(ChunkRow).where(due).values(not_before=now, waits_from=now))
-
-
-def _parts(values: Sequence[object]) -> Iterator[Sequence[object]]:
-    for first in range(0, len(values), _MOST_KEYS):
-        yield values[first : first + _MOST_KEYS]

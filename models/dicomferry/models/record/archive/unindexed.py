@@ -10,9 +10,9 @@ from sqlalchemy.engine import Connection
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.tables.archive import InstanceRow, UnindexedRow
 from dicomferry.models.rules import peer_text
+from dicomferry.models.rules.batches import batches
 
 MOST_PATH = 255
-_MOST_KEYS = 500
 
 
 def note(database: Database, files: Sequence[tuple[str, str]]) -> None:
@@ -41,8 +41,7 @@ def _name(path: str) -> str:
 
 
 def _forget(connection: Connection, paths: Sequence[str]) -> None:
-    for first in range(0, len(paths), _MOST_KEYS):
-        some = paths[first : first + _MOST_KEYS]
+    for some in batches(paths):
         connection.execute(sa.delete(UnindexedRow).where(UnindexedRow.path.in_(some)))
 
 

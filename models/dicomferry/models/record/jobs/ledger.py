@@ -16,6 +16,7 @@ from dicomferry.models.record.database import AnyRow
 from dicomferry.models.record.remotes import governor
 from dicomferry.models.record.tables.jobs import ChunkRow, EventRow, ItemRow, JobRow
 from dicomferry.models.rules import proof, spec
+from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.ending import Decision
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import RETRIEVES
@@ -248,8 +249,7 @@ def _commonest(connection: Connection, job_id: int, state: ItemState) -> str | N
 
 def cancel_items(connection: Connection, chunk_ids: Sequence[int]) -> None:
     """Pending items of these chunks become `cancelled`, and the chunks' numbers with them."""
-    for start in range(0, len(chunk_ids), 500):
-        some = chunk_ids[start : start + 500]
+    for some in batches(chunk_ids):
         connection.execute(
             sa.update(ItemRow)
             .where(ItemRow.chunk_id.in_(some), ItemRow.state == ItemState.PENDING)

@@ -18,6 +18,7 @@ from dicomferry.models.record.jobs import ledger
 from dicomferry.models.record.tables.jobs import ItemRow
 from dicomferry.models.rules.answers.answer import Category
 from dicomferry.models.rules.answers.reasons import REASONS
+from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ITEM_TRANSITIONS, ItemState, step
@@ -117,7 +118,6 @@ def firsts(connection: Connection, job_id: int, uids: Iterable[str]) -> dict[str
     """Of these SOP Instance UIDs those for which a file of the job speaks: UID to its path."""
     wanted = sorted(set(uids))
     found: dict[str, bytes] = {}
-    for start in range(0, len(wanted), 500):
-        some = wanted[start : start + 500]
+    for some in batches(wanted):
         found |= read_many(connection, _FIRSTS.format(", ".join("?" * len(some))), (job_id, *some))
     return found

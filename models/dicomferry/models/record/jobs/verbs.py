@@ -17,6 +17,7 @@ from dicomferry.models.record.remotes import breaker
 from dicomferry.models.record.retrieves import proofs
 from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow, JobRow
 from dicomferry.models.rules import ending, proof, spec
+from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.errors import NotFound, UsageError
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import CHUNK_TRANSITIONS, FINAL_JOB_STATES, ChunkState, ItemState, JobState, step
@@ -295,8 +296,7 @@ def _move_out_of_plan(connection: Connection, job: AnyRow, now: datetime) -> Non
         .scalars()
         .all()
     )
-    for start in range(0, len(failed), plans.MAX_INSTANCES):
-        some = failed[start : start + plans.MAX_INSTANCES]
+    for some in batches(failed, plans.MAX_INSTANCES):
         chunk = plans.new_chunk(
             job.id,
             kind=job.kind,

@@ -17,9 +17,8 @@ from dicomferry.models.record.retrieves import expected
 from dicomferry.models.record.retrieves.expected import KEY, Listed
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
 from dicomferry.models.record.tables.jobs import ItemRow
+from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.target import Target
-
-_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,7 @@ def unnamed(database: Database, lease: Lease, request_id: int, found: Sequence[K
 
 def add_archived(database: Database, lease: Lease, request_id: int, found: Sequence[Kept]) -> None:
     """Make items of what lies in the archive for a request whose instances nobody has listed; what is there stays."""
-    for first in range(0, len(found), _BATCH):
-        batch = found[first : first + _BATCH]
+    for batch in batches(found):
 
         def work(connection: Connection, batch: Sequence[Kept] = batch) -> None:
             why = {one.listed.key: one.file.outcome().reason for one in batch}

@@ -24,6 +24,7 @@ from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.tables.archive import ArrivalRow
 from dicomferry.models.record.tables.jobs import ItemRow
 from dicomferry.models.rules import flaws, peer_text
+from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.rounds import Missing, Series
@@ -33,7 +34,6 @@ from dicomferry.models.rules.target import Target
 Key = tuple[str | None, str | None, str]
 """Study, series and SOP Instance UID."""
 KEY = (ItemRow.study_instance_uid, ItemRow.series_instance_uid, ItemRow.sop_instance_uid)
-_MOST_KEYS = 500
 _BATCH = 1000
 ALREADY_HERE = here.ALREADY_HERE
 DUPLICATE = Reason.DUPLICATE
@@ -88,8 +88,7 @@ def expect(
     of the job has is `skipped`. May be repeated: what is there stays. Whether it is here already is for `arrived`.
     """
     new = 0
-    for first in range(0, len(listed), _BATCH):
-        batch = listed[first : first + _BATCH]
+    for batch in batches(listed, _BATCH):
         new += leases.fenced(
             database,
             lease,
@@ -120,12 +119,12 @@ def write_expected(
     known: set[Key] = set()
     mine: set[Key] = set()
     uids = sorted({peer_text.uid(one.uid) for one in batch})
-    for first in range(0, len(uids), _MOST_KEYS):
+    for part in batches(uids):
         rows = connection.execute(
             sa.select(*KEY, ItemRow.request_id, ItemRow.is_first).where(
                 ItemRow.job_id == lease.job_id,
                 ItemRow.request_id.is_not(None),
-                ItemRow.sop_instance_uid.in_(uids[first : first + _MOST_KEYS]),
+                ItemRow.sop_instance_uid.in_(part),
             )
         )
         for study, series, uid, owner, is_first in rows:
@@ -243,7 +242,7 @@ def arrived(connection: Connection, lease: Lease, *, refetch: bool, after: int |
 
 
 def settle(connection: Connection, chunk_id: int, found: Sequence[Found]) -> None:
-    """These items are here."""
+    """Bring the items to their end whose files these are."""
     leases.write_outcomes(connection, chunk_id, [one.outcome() for one in found])
     here.note_filed(connection, {one.item_id: one.filed for one in found})
 

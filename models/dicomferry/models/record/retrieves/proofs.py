@@ -23,13 +23,13 @@ from dicomferry.models.record.retrieves.moves import Move
 from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
 from dicomferry.models.record.tables.jobs import ItemRow
+from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.proof import Depth, Facts, Finding, Part, Seen, Way
 from dicomferry.models.rules.state import GOOD_ITEM_STATES
 from dicomferry.models.rules.target import Target
 
 WAITS, LISTED_AGAIN, ASKED_WHOLE = 1, 2, 3
 """How far a request got whose list is not whole (`item.relisted`)."""
-_MOST_KEYS = 500
 _Query = sa.Select[*tuple[Any, ...]]
 
 
@@ -253,8 +253,7 @@ class _Reader:
             named.setdefault(key, set()).update(move.failed_uids)
         uids = sorted(set[str]().union(*named.values()))
         known: set[str] = set()
-        for first in range(0, len(uids), _MOST_KEYS):
-            part = uids[first : first + _MOST_KEYS]
+        for part in batches(uids):
             expected = sa.select(ItemRow.sop_instance_uid).where(
                 ItemRow.job_id == self.lease.job_id, ItemRow.sop_instance_uid.in_(part), ItemRow.request_id.is_not(None)
             )

@@ -13,13 +13,13 @@ from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs import leases, ledger
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.tables.jobs import ItemRow
+from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ITEM_TRANSITIONS, ItemState, step
 
 FILE_GONE = Reason.FILE_GONE
 """The reason of an instance that came and whose file is not there, or not whole, when its request ends."""
 _ARRIVED = (ItemState.SUCCEEDED, ItemState.WARNING)
-_MOST_KEYS = 500
 
 
 def counted(database: Database, lease: Lease) -> list[Found]:
@@ -41,10 +41,10 @@ def fail(database: Database, lease: Lease, gone: Sequence[Found]) -> None:
     items = [one.item_id for one in gone]
 
     def work(connection: Connection) -> None:
-        for first in range(0, len(items), _MOST_KEYS):
+        for batch in batches(items):
             connection.execute(
                 sa.update(ItemRow)
-                .where(ItemRow.id.in_(items[first : first + _MOST_KEYS]), ItemRow.state.in_(list(_ARRIVED)))
+                .where(ItemRow.id.in_(batch), ItemRow.state.in_(list(_ARRIVED)))
                 .values(state=ItemState.FAILED, reason=FILE_GONE, detail=None, status=None)
             )
         ledger.recount(connection, lease.chunk_id)

@@ -73,7 +73,7 @@ class Inbox:
                     self._messages.extend(self._assembler.feed(pdu.body))
                 except ProtocolViolation as error:
                     raise violation(self._layer, str(error)) from error
-            elif self._is_settled():
+            elif self._awaits_only_data():
                 # What else it has to say is for who asks next.
                 self._kept = pdu
                 self._messages.append(self._assembler.without_data())
@@ -101,7 +101,7 @@ class Inbox:
             self._noted.add(text)
             log.info("%s: %s", self._layer.peer, text)
 
-    def _is_settled(self) -> bool:
+    def _awaits_only_data(self) -> bool:
         """Whether a final answer has come, and nothing of the data set that it announces."""
         command = self._assembler.awaits_data
         if command is None or not command.is_response:
@@ -117,7 +117,7 @@ class Inbox:
 
         It is waited for a little while. What the connection comes to then is for who asks next: the answer is here.
         """
-        if not self._is_settled():
+        if not self._awaits_only_data():
             return self._layer.receive(phase, seconds)
         now = time.monotonic()
         if self._announced_at is None:
