@@ -12,7 +12,7 @@ DEFLATED_LE = "1.2.840.10008.1.2.1.99"
 JPEG = "1.2.840.10008.1.2.4.50"
 MR = "1.2.840.10008.5.1.4.1.1.4"
 UNDEFINED = 0xFFFFFFFF
-LONG_FORM = ("OB", "OW", "SQ", "UN", "UT")
+LONG_FORM = ("OB", "OD", "OF", "OW", "SQ", "UN", "UT")
 
 
 def element(tag: int, vr: str, value: bytes, syntax: str = EXPLICIT_LE, length: int | None = None) -> bytes:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pydicom.data
@@ -23,6 +25,7 @@ from dicomferry.workers.files.part10 import (
     IMPLICIT_LE,
     Header,
     NotDicom,
+    check_deflated,
     check_whole,
     read_header,
 )
@@ -238,6 +241,45 @@ def test_trailing_zeros(write: Writer, syntax: str, tail: bytes) -> None:
     assert check_whole(path, read_header(path)) == len(part10(syntax))
 
 
+def test_an_endless_deflate_stream_ends(write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what a few kilobytes inflate to no more is looked at than a bound, be it one value or small elements alone, be
+    it cut off behind that; within the bound all is walked as ever.
+    """
+    body = b"".join(elements())
+    value, small = element(0x7FE11001, "OB", bytes(8 << 20)), element(0x7FE31001, "LO", b"") * 300_000
+    looked: list[int] = []
+    inflate = zlib.decompressobj
+    for behind, bound in ((value, "most_inflated"), (small, "most_elements")):
+        whole = part10(DEFLATED_LE, body + behind)
+        path = write(whole)
+        assert check_whole(path, read_header(path)) == len(whole) < 64_000
+        assert verdict(write(whole[:-100])) == "truncated"
+        for content in (whole, whole[:-100]):
+            path = write(content)
+            start = read_header(path).data_offset
+            looked.clear()
+            with monkeypatch.context() as counted, open(path, "rb") as file:
+                counted.setattr(zlib, "decompressobj", lambda *rest: Counting(inflate(*rest), looked))
+                assert check_deflated(file.fileno(), start, len(content), **{bound: 1 << 20}) == len(content)
+            assert 1 << 20 <= sum(looked) < 2 << 20
+
+
+class Counting:
+    """An inflater that writes down how much it gave."""
+
+    def __init__(self, inflater: Any, looked: list[int]) -> None:
+        self._inflater = inflater
+        self._looked = looked
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inflater, name)
+
+    def decompress(self, *rest: Any) -> bytes:
+        data: bytes = self._inflater.decompress(*rest)
+        self._looked.append(len(data))
+        return data
+
+
 def test_trailing_padding(write: Writer) -> None:
     """Data Set Trailing Padding (FFFC,FFFC) is an element like others (PS3.10 7.2)."""
     path = write(part10() + element(0xFFFCFFFC, "OB", b"\0" * 100))
@@ -258,6 +300,26 @@ def test_encapsulated_in_uncompressed(write: Writer) -> None:
     """Encapsulated pixel data under an uncompressed transfer syntax would be read as noise: refused."""
     path = write(part10(EXPLICIT_LE, b"".join(elements()[:-1]) + encapsulated(b"xx")))
     assert verdict(path) == "syntax mismatch"
+
+
+@pytest.mark.parametrize(("tag", "vr"), [(0x7FE00008, "OF"), (0x7FE00009, "OD")])
+def test_float_pixels_in_compressed(write: Writer, tag: int, vr: str) -> None:
+    """Float and Double Float Pixel Data cannot be encapsulated (PS3.5 A.4): under a compressed syntax they are refused
+    as native pixels are, also in the form of encapsulated ones; an empty value says nothing.
+    """
+    body = b"".join(elements()[:-1])
+    forms = [element(tag, vr, bytes(8)), element(tag, vr, encapsulated(b"xx")[12:], length=UNDEFINED)]
+    for pixels in forms:
+        path = write(part10(JPEG, body + pixels))
+        with pytest.raises(UnusableFile, match="float pixel data in a compressed transfer syntax") as caught:
+            check_whole(path, read_header(path))
+        assert caught.value.reason == "syntax mismatch"
+    for fine in (
+        part10(EXPLICIT_LE, body + forms[0]),
+        part10(JPEG, body + element(tag, vr, b"") + encapsulated(b"xx")),
+    ):
+        path = write(fine)
+        assert check_whole(path, read_header(path)) == os.path.getsize(path)
 
 
 def test_un_of_undefined_length(write: Writer) -> None:

@@ -330,9 +330,12 @@ def test_memory_and_file_tell_the_same(site: Site, syntax: str, cut: int) -> Non
     assert found is not None and (found.flaw is None) == entry.is_sound
 
 
-def test_native_pixels_under_a_compressed_syntax_are_not_taken_for_sound(site: Site) -> None:
-    """Their length would pass for the end of the data set (PS3.5 A.4)."""
-    data = encoded(EXPLICIT) + struct.pack("<HH2sxxL", 0x7FE0, 0x10, b"OW", 8) + bytes(8)
+@pytest.mark.parametrize(("element", "vr"), [(0x08, b"OF"), (0x09, b"OD"), (0x10, b"OW")])
+def test_native_pixels_under_a_compressed_syntax_are_not_taken_for_sound(site: Site, element: int, vr: bytes) -> None:
+    """Their length would pass for the end of the data set, and those of floating point are never compressed (PS3.5
+    A.4).
+    """
+    data = encoded(EXPLICIT) + struct.pack("<HH2sxxL", 0x7FE0, element, vr, 8) + bytes(8)
     assert site.receive(data, UID, RLE).status == 0
     (entry,) = site.indexer._waiting
     assert not entry.is_sound

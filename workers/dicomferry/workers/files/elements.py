@@ -75,6 +75,8 @@ _IN_UN = 2
 # Command elements and file meta elements are no part of a data set.
 NEVER = frozenset({0, 2})
 _PIXEL_DATA = 0x7FE00010
+# Float and Double Float Pixel Data, which no transfer syntax encapsulates.
+_FLOATS = frozenset({0x7FE00008, 0x7FE00009})
 
 
 def walk(
@@ -97,9 +99,10 @@ def walk(
     `data` are the bytes from position `base` on; `refill` gives the ones after them. `size` is where the data
     end, as far as known. With `inside`, `pos` is in a sequence of undefined length (`un`: of VR UN) and the
     walk ends behind its delimiter; else it ends with the data, or before zero bytes after the last element.
-    `native` says that the transfer syntax has no encapsulated pixel data, `encapsulated` that it has no other (PS3.5
-    A.4; icons inside of sequences may have either). In an explicit transfer syntax each element outside of sequences
-    has a value representation; with `letters` those inside of them as well. Raises Ended or Broken.
+    `native` says that the transfer syntax has no encapsulated pixel data, `encapsulated` that it has no other, and so
+    no floating point ones (PS3.5 A.4; icons inside of sequences may have either). In an explicit transfer syntax each
+    element outside of sequences has a value representation; with `letters` those inside of them as well. Raises
+    DataEnded or BadElement.
     """
     unpack, sizes, un_vr = UNPACK_HEADER[big], HEADER_SIZES[big], UN[big]
     short = frozenset[int]() if implicit else _SHORT_FORMS[big]
@@ -189,6 +192,8 @@ def walk(
                     pos += 4
                 length = UNPACK_LENGTH[big and not in_un](data, offset + 4)[0]
                 pos += 8
+                if encapsulated and not depth and tag in _FLOATS and length:
+                    raise BadElement("float pixel data in a compressed transfer syntax", tag, at)
                 if length == UNDEFINED:
                     if native and not depth and group == 0x7FE0:
                         raise BadElement("encapsulated pixel data in an uncompressed transfer syntax", tag, at)

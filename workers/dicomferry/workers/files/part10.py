@@ -14,7 +14,7 @@ from typing import NamedTuple
 from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.models.rules.reason import Reason
 from dicomferry.workers.files import meta_group
-from dicomferry.workers.files.byte_source import TooLong
+from dicomferry.workers.files.byte_source import MOST_INFLATED, TooLong
 from dicomferry.workers.files.data_set import (
     BLANKS,
     DEFLATED,
@@ -63,6 +63,8 @@ MOST_READ = 16 << 20
 """How far into a file `read_header` looks at most: no honest meta group is longer."""
 
 _LONG_WINDOW = 16384
+MOST_ELEMENTS = 16 * 1024 * 1024
+"""Bytes of small elements over which a data set is walked whose file does not tell how long that takes."""
 
 
 class Header(NamedTuple):
@@ -145,7 +147,8 @@ def check_whole(
     knows it, `first` are its first bytes, as many as were read already. With `most`, no more bytes than that are read
     of elements that stand one behind the other, or TooLong is raised. Returns the position in the file at which the
     data set ends: the file's size, or less by the zero bytes that some writers leave after the last element, or by what
-    follows a deflate stream (the NUL that makes its length even included).
+    follows a deflate stream (the NUL that makes its length even included). A deflated data set is looked at as far as
+    MOST_INFLATED and MOST_ELEMENTS; of what goes on behind them nothing is known, and the file's size is returned.
     Raises UnusableFile: "truncated" where the data set ends inside an element or item, or before a delimiter
     that an undefined length demands (PS3.5 7.5.2, A.4); "trailing bytes" where something that is no element follows
     the last one; "syntax mismatch" where it cannot be walked at all, or its pixels are not as the syntax has them.
@@ -160,7 +163,7 @@ def check_whole(
         size = os.fstat(path).st_size
     syntax = header.transfer_syntax_uid
     if syntax in DEFLATED:
-        return _check_deflated(path, header.data_offset, size)
+        return check_deflated(path, header.data_offset, size)
     refill = _reader(path, size, most)
     start = header.data_offset
     try:
@@ -218,16 +221,23 @@ def _reader(fd: int, size: int, most: int | None = None) -> Callable[[int], byte
     return refill
 
 
-def _check_deflated(fd: int, start: int, size: int) -> int:
-    """`check_whole` for a raw deflate stream: inflated block by block and walked on the way."""
+def check_deflated(
+    fd: int, start: int, size: int, *, most_inflated: int = MOST_INFLATED, most_elements: int = MOST_ELEMENTS
+) -> int:
+    """`check_whole` for a raw deflate stream: inflated block by block and walked on the way, as far as a bound.
+
+    Beyond that nothing is known of it, and it ends with its file: a few kilobytes may inflate to whatever they like.
+    """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     pos = start  # in the file
     window = b""
     base = 0  # position of window[0] in the inflated data set
+    inflated = 0
+    reached = gone_on = 0  # where the walk's last window ended, and how much it has walked over without a jump
 
     def grow() -> bytes:
         """The next inflated block; empty at the end of the stream or of the file."""
-        nonlocal pos
+        nonlocal pos, inflated
         while not inflater.eof:
             fed = inflater.unconsumed_tail
             if not fed:
@@ -239,12 +249,19 @@ def _check_deflated(fd: int, start: int, size: int) -> int:
                 block = inflater.decompress(fed, 262144)
             except zlib.error as error:
                 raise UnusableFile(Reason.SYNTAX_MISMATCH, f"the deflated data set is damaged: {error}") from None
+            inflated += len(block)
+            if inflated > most_inflated:
+                raise TooLong(f"the deflated data set holds more than {most_inflated >> 20} MiB")
             if block:
                 return block
         return b""
 
     def refill(wanted: int) -> bytes | None:
-        nonlocal window, base
+        nonlocal window, base, reached, gone_on
+        if wanted <= reached:
+            gone_on += _LONG_WINDOW
+            if gone_on > most_elements:
+                raise TooLong(f"the data set has more than {most_elements >> 20} MiB of small elements")
         while base + len(window) < wanted + 12:
             block = grow()
             if not block:
@@ -256,14 +273,17 @@ def _check_deflated(fd: int, start: int, size: int) -> int:
             return None
         window = window[wanted - base :]
         base = wanted
-        return window
+        reached = base + min(len(window), _LONG_WINDOW)
+        return window[:_LONG_WINDOW]
 
     try:
         walk(b"", 0, refill, 0, size=1 << 62, implicit=False, big=False, native=True)
+        while grow():
+            pass
     except (DataEnded, BadElement) as error:
         refuse(error, "inflated byte")
-    while grow():
-        pass
+    except TooLong:
+        return size
     if not inflater.eof:
         raise UnusableFile(Reason.TRUNCATED, f"the deflate stream does not end within the file's {size} bytes")
     return pos - len(inflater.unused_data)

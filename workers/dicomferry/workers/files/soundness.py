@@ -48,7 +48,7 @@ _OF_NO_STUDY = tuple(
 class Bounds:
     """How much of a data set is walked, in bytes."""
 
-    elements: int = 16 * 1024 * 1024
+    elements: int = part10.MOST_ELEMENTS
     """Of small elements: a data set made of nothing else would hold up the rows of all."""
     inflated: int = MOST_INFLATED
 
