@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from io import TextIOWrapper
 
@@ -28,9 +29,24 @@ def main() -> None:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if sys.argv[1:2] == ["scu"]:
         sys.exit(_scu(sys.argv[2:]))
-    from dicomferry.cli.root import cli
+    _command()
 
-    cli.main(prog_name="dicomferry")
+
+def _command() -> None:
+    """Run a command to its end, whenever somebody interrupts it: while it is imported, or for the second time."""
+    try:
+        from dicomferry.cli.root import cli
+
+        cli.main(prog_name="dicomferry")
+    except KeyboardInterrupt:
+        # Python's own end has nothing to add to that.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.stderr.write("dicomferry: interrupted\n")
+        sys.exit(beginning.INTERRUPTED)
+    except SystemExit as end:
+        if end.code == beginning.INTERRUPTED:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise
 
 
 def _scu(argv: list[str]) -> int:
