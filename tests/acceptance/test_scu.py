@@ -264,6 +264,23 @@ def test_matches_of_a_find_that_fails_are_printed(status: int) -> None:
     assert scp.endings == ["released"]
 
 
+@pytest.mark.parametrize(
+    ("model", "status", "meaning"),
+    [
+        ("--find --studyroot", 0xC001, "unable to process"),
+        ("--find --studyroot", 0xA900, "identifier does not match SOP class"),
+        ("--find --studyroot", 0xA710, "invalid prior record key"),
+        ("--worklist", 0xC001, "unable to process"),
+        ("--worklist", 0xA710, "out of resources"),
+    ],
+)
+def test_a_status_means_what_its_service_says(model: str, status: int, meaning: str) -> None:
+    """PS3.4 C.4.1.1.4 and K.4.1.1.4 give the statuses of a query other meanings than B.2.3 gives those of a C-STORE."""
+    with FindScp(lambda asked: [find_scp.final(status)]) as scp:
+        done = scu(f"{model} {LOOPBACK} {scp.port} -k 10,20", code=1)
+    assert f"C-FIND ended with status {status:04X} ({meaning})" in done.stderr
+
+
 def test_a_worklist_is_a_find_of_its_own_kind() -> None:
     """Its own model and heading, and no level; nobody there is a failure as elsewhere."""
     with FindScp(lambda asked: [find_scp.pending(match("P1")), find_scp.final()]) as scp:

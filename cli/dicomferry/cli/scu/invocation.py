@@ -66,6 +66,11 @@ class Invocation:
         return host_and_port(self.host, self.port)
 
     @property
+    def service(self) -> str:
+        """The service whose table says what the peer's statuses mean: a worklist has its own."""
+        return "worklist" if self.worklist else self.mode
+
+    @property
     def remote(self) -> Remote:
         """The peer, as the association layer wants it."""
         return Remote(

@@ -124,7 +124,7 @@ def single(invocation: Invocation, say: Messages, run: Callable[[Invocation, Mes
 def _answer(invocation: Invocation, error: DimseError) -> dict[str, Any]:
     """The peer's status, if it gave one, and the stable word for what went wrong."""
     if isinstance(error, DimseFailure):
-        reason = lookup.for_status(invocation.mode, error.status).reason
+        reason = lookup.for_status(invocation.service, error.status).reason
         return {"status": error.status, "reason": reason}
     return {"reason": lookup.for_error(error).reason}
 

@@ -107,7 +107,7 @@ def _status_line(invocation: Invocation, error: DimseFailure) -> str:
     """The peer, the operation, its status in four digits, and what that means."""
     from dicomferry.models.rules.answers import lookup
 
-    reason = lookup.for_status(invocation.mode, error.status).reason
+    reason = lookup.for_status(invocation.service, error.status).reason
     meant = "" if reason is None or reason.startswith("status 0x") else f" ({reason})"
     comment = f", {error.comment!r}" if error.comment else ""
     peer = f"{invocation.called}@{invocation.address}"
