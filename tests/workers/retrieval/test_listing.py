@@ -94,14 +94,27 @@ def verdict(job: dict[str, Any]) -> tuple[object, ...]:
 def test_more_said_than_listed_is_not_proven(here: Site, held: list[Sample]) -> None:
     """What hides is asked for: listed again after `settle`, the short series asked for whole, once; then it is told."""
     hidden = held[4:]
-    with archive(here, held, hiding(hidden), without(hidden)) as peer:
+    listed: list[int] = []
+    send = without(hidden)
+
+    def lists() -> int:
+        return sum(query.QueryRetrieveLevel == "IMAGE" for query in peer.queries)
+
+    def counting(retrieval: Retrieval) -> None:
+        listed.append(lists())
+        send(retrieval)
+
+    with archive(here, held, hiding(hidden), counting) as peer:
         job_id = here.move(peer.address, study_of(held))
         job = here.drive(job_id)
         asked = [(one.level, one.uids) for one in peer.retrieves]
-        lists = sum(query.QueryRetrieveLevel == "IMAGE" for query in peer.queries)
+        listed.append(lists())
     assert verdict(job) == ("incomplete", "counts", "listing not whole", 4, 6)
     assert asked == [("STUDY", (held[0].study_instance_uid,)), ("SERIES", (held[4].series_instance_uid,))]
-    assert lists == 4, "two series, listed twice"
+    first, second, last = listed
+    assert (first, last) == (2, second), "two series, listed before each request and not behind them"
+    # A list that was older than `settle` when the last instance came has been looked at in between as well.
+    assert second in (4, 6)
     request = here.request(job_id)
     assert request["detail"] == (
         "4 of 4 listed are here, the archive says 6: hidden or rejected objects, or a stale count; ask its "
