@@ -17,7 +17,7 @@ from dicomferry.models.record.tables import schedules as schedule_tables
 from dicomferry.models.record.tables import trials as trial_tables
 from dicomferry.models.record.tables.jobs import Base, ChunkRow, RemoteRow
 from dicomferry.models.record.tables.schedules import NotificationRow
-from dicomferry.models.rules import waits
+from dicomferry.models.rules import gate, waits
 from dicomferry.models.rules.ending import Decision, Next
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState
 from dicomferry.models.rules.waits import StepWatch
@@ -123,7 +123,7 @@ def test_a_window_is_not_opened(site: Site) -> None:
     site.clock.step(BACK)
     assert not site.try_claim("quick")
     (chunk,) = site.rows(sa.select(ChunkRow.__table__))
-    assert (chunk.reason, chunk.waits_from) == (governor.WINDOW, None)
+    assert (chunk.reason, chunk.waits_from) == (gate.WINDOW, None)
 
 
 def test_an_open_breaker_is_looked_at_again(site: Site) -> None:

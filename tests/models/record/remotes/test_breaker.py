@@ -11,6 +11,7 @@ from dicomferry.models.documents import remotes
 from dicomferry.models.record.jobs import verbs
 from dicomferry.models.record.remotes import book, breaker, governor
 from dicomferry.models.record.tables.jobs import ChunkRow, RemoteRow
+from dicomferry.models.rules import gate
 from dicomferry.models.rules.ending import Decision, Next
 from dicomferry.models.rules.errors import UsageError
 from dicomferry.models.rules.state import AttemptEnd
@@ -93,7 +94,7 @@ def test_neither_windows_nor_times_of_a_person_nor_holds_are_passed_over(site: S
     limited = site.store(1)
     put_off = sa.update(ChunkRow).where(ChunkRow.job_id == limited, ChunkRow.kind == "store")
     hour = site.clock() + timedelta(hours=1)
-    site.set(put_off.values(not_before=hour, waits_from=site.clock(), reason=governor.LIMIT))
+    site.set(put_off.values(not_before=hour, waits_from=site.clock(), reason=gate.LIMIT))
     before = waiting(site)
     assert [job for job, _ in before] == [windowed, later, limited]
     for remote_id in (site.remote_id, other):

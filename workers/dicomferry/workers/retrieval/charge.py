@@ -1,4 +1,4 @@
-"""Who is charged for what ended an attempt at a retrieve before its work was done, and when it goes on."""
+"""Who is charged for what ended an attempt at a retrieve before its work was done; how it goes on, `ending` says."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def failure(state: Request, reason: str | None, detail: str | None, status: int 
 
 
 class _Charge:
+    """One fault at one attempt: what it does to the request and to the instance that was asked for."""
+
     def __init__(
         self, environment: Environment, lease: Lease, state: Request, asking: Asking | None, found: Fault
     ) -> None:
-        self._environment = environment
         self._database = environment.database
         self._lease = lease
-        self._row = state
-        self._state = state
+        self._request = state
         self._asking = asking
         self._progressed = asking is not None and asking.watch.came > 0
         self._found = found
@@ -68,11 +68,11 @@ class _Charge:
         if self._is_mute():
             # Asked again in smaller requests, then held: which instance it is asked for makes no difference.
             end.cause = Tried(fault=answer, mute=True)
-            end.outcomes = [self._request(min(self._row.charges + 1, retry.MAX_CHARGES - 1))]
+            end.outcomes = [self._charged_request(min(self._request.charges + 1, retry.MAX_CHARGES - 1))]
             return end
         end.outcomes, failed = self._charged()
         if failed:
-            end.failure = failure(self._state, answer.reason, found.detail, found.status)
+            end.failure = failure(self._request, answer.reason, found.detail, found.status)
             end.lost = Lost(reason=answer.reason or NOT_DELIVERED, detail=found.detail)
             return replace(end, end=AttemptEnd.COMPLETED)
         end.cause = Tried(fault=answer, progressed=self._progressed)
@@ -93,7 +93,7 @@ class _Charge:
 
     def _charged(self) -> tuple[list[Outcome], bool]:
         """(outcomes of what is charged, whether the request fails with it)."""
-        row, answer = self._row, self._answer
+        request, answer = self._request, self._answer
         if answer.rule is Rule.FINAL:
             return [], True
         if answer.rule not in (Rule.BROKEN, Rule.CONGESTED, Rule.AGAIN):
@@ -109,14 +109,16 @@ class _Charge:
             return [Outcome(item_id=item_id, state=state, reason=answer.reason, detail=text, charges=charges)], False
         if self._progressed:
             return [], False
-        state, charges = retry.decide_item(answer, charges=row.charges, again=row.reason == answer.reason)
+        state, charges = retry.decide_item(answer, charges=request.charges, again=request.reason == answer.reason)
         if state is ItemState.FAILED:
             return [], True
-        return [self._request(charges)], False
+        return [self._charged_request(charges)], False
 
-    def _request(self, charges: int) -> Outcome:
+    def _charged_request(self, charges: int) -> Outcome:
         """The request goes on, with so many charges: with each it is asked for finer."""
-        row = self._row
-        reason = row.reason if row.reason == expected.GREW else self._answer.reason
+        before = self._request.reason
+        reason = before if before == expected.GREW else self._answer.reason
         text = printable(self._found.detail)
-        return Outcome(item_id=row.item_id, state=ItemState.PENDING, reason=reason, detail=text, charges=charges)
+        return Outcome(
+            item_id=self._request.item_id, state=ItemState.PENDING, reason=reason, detail=text, charges=charges
+        )

@@ -14,9 +14,9 @@ from dicomferry.models.record.database import Database, UTCDateTime, locking, pa
 from dicomferry.models.record.jobs import ledger
 from dicomferry.models.record.presence import Worker
 from dicomferry.models.record.remotes import governor
-from dicomferry.models.record.remotes.governor import Gate
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, JobRow, RemoteRow, WorkerRow
 from dicomferry.models.rules import spec
+from dicomferry.models.rules.gate import Gate
 from dicomferry.models.rules.pacing import Limits
 from dicomferry.models.rules.state import ChunkState
 

@@ -18,6 +18,7 @@ from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, RemoteRow
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
 from dicomferry.models.rules.ending import Ending, Seen
+from dicomferry.models.rules.gate import LIMIT, WINDOW
 from dicomferry.models.rules.situation import Breaker
 from dicomferry.models.rules.waits import is_past
 
@@ -108,7 +109,7 @@ def make_due(connection: Connection, now: datetime, *conditions: sa.ColumnElemen
         connection,
         ChunkRow.waits_from.is_not(None),
         ChunkRow.not_before > now,
-        sa.or_(ChunkRow.reason.is_(None), ChunkRow.reason.not_in([governor.WINDOW, governor.LIMIT])),
+        sa.or_(ChunkRow.reason.is_(None), ChunkRow.reason.not_in([WINDOW, LIMIT])),
         *conditions,
     )
     return connection.execute(

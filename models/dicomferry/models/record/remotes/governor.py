@@ -7,8 +7,7 @@ the own chunk's, before chunks that wait.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -19,23 +18,16 @@ from sqlalchemy.engine import Connection
 from dicomferry.models.record.database import AnyRow, Database, locking
 from dicomferry.models.record.tables.governor import GovernorRow
 from dicomferry.models.record.tables.jobs import ChunkRow, JobRow, RemoteRow
+from dicomferry.models.rules import gate as rule
 from dicomferry.models.rules import pacing, window
+from dicomferry.models.rules.gate import LIMIT, WINDOW, Gate, InUse, Known
 from dicomferry.models.rules.pacing import Grant, Limits
-from dicomferry.models.rules.reason import Reason
-from dicomferry.models.rules.spec import RETRIEVES
 from dicomferry.models.rules.state import ChunkState
-from dicomferry.models.rules.waits import ahead, is_past
+from dicomferry.models.rules.waits import ahead
 
-WINDOW = Reason.WINDOW
-"""Why a chunk waits whose remote may not be used at this hour ..."""
-LIMIT = Reason.LIMIT
-"""... and one whose remote was used as much as it may be."""
 JITTER_SECONDS = 10.0
 """Remotes that open at the same time are not all called in the same second."""
-DEBT_SECONDS = 1.0
-"""A request that would have to wait longer than this is not begun."""
 _LEARN_EVERY = timedelta(seconds=1)
-_NEVER = timedelta(days=1)
 
 What = Literal["requests", "instances", "size"]
 LIMITS = (RemoteRow.max_requests_per_minute, RemoteRow.max_instances_per_second, RemoteRow.max_bytes_per_second)
@@ -71,22 +63,6 @@ _RUNNING = (
     .select_from(ChunkRow)
     .where(ChunkRow.remote_id == sa.bindparam("remote"), ChunkRow.state == ChunkState.RUNNING)
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """Whether a chunk may be begun now: yes unless `until` (then again) or `full` (when something ends) is set.
-
-    `probe`: it may, to find out whether the remote can be used again. `failures` is how often in a row it could not.
-    """
-
-    until: datetime | None = None
-    reason: str | None = None
-    advice: str | None = None
-    full: bool = False
-    probe: bool = False
-    failures: int = 0
-    limits: Limits | None = None
 
 
 def limits(row: AnyRow, now: datetime) -> Limits | None:
@@ -140,40 +116,44 @@ def running(connection: Connection, remote_id: int, *conditions: sa.ColumnElemen
 def gate(connection: Connection, remote_id: int, kind: str, now: datetime, *, ignore_window: bool) -> Gate:
     """Whether a chunk of this kind may be begun. Whoever begins it has the remote's row locked."""
     row = row_of(connection, remote_id)
-    hours = None if ignore_window else window.from_document(row.window)
-    if hours is not None and not hours.is_open(now):
-        opening = hours.opens_at(now)
-        advice = "it starts by itself when the remote's window opens; `submit --ignore-window` is for what cannot wait"
-        return Gate(until=opening or now + _NEVER, reason=WINDOW, advice=advice)
-    if row.broken_since is not None and not is_past(row.probe_at, row.probe_set_at, now):
-        return Gate(until=row.probe_at, reason=row.reason, advice=row.advice)
-    debt = _taken(
-        row, now, ("requests",) if kind != "store" else (), ("instances", "size") if kind in RETRIEVES else ()
-    )
-    known = limits(row, now)
-    if known and debt - now > timedelta(seconds=DEBT_SECONDS):
-        advice = "the remote's limits (see `dicomferry remote show`) leave no room for another request before that"
-        return Gate(until=debt, reason=LIMIT, advice=advice)
-    if _is_full(connection, remote_id, kind, row, now):
-        return Gate(full=True)
-    return Gate(probe=row.broken_since is not None, failures=row.failures or 0, limits=known)
+    known = _known(row, kind, now, ignore_window=ignore_window)
+    return rule.closed(known) or rule.opened(known, _in_use(connection, remote_id, kind, row))
 
 
-def _taken(row: AnyRow, now: datetime, *kinds: Sequence[What]) -> datetime:
-    """Until when all places of these limits are taken."""
-    names = [name for some in kinds for name in some]
-    found = (ahead(getattr(row, f"{name}_until"), getattr(row, f"{name}_taken_at"), now) for name in names)
-    return max((moment for moment in found if moment is not None), default=now)
-
-
-def _is_full(connection: Connection, remote_id: int, kind: str, row: AnyRow, now: datetime) -> bool:
-    if row.broken_since is not None and running(connection, remote_id, ChunkRow.id == row.probe_chunk_id):
-        return True
+def _known(row: AnyRow, kind: str, now: datetime, *, ignore_window: bool) -> Known:
+    """What the record knows of a remote, as the rule of the gate takes it."""
     learned = pacing.learned_associations(row.learned_associations, row.associations_learned_at, now)
-    most = row.max_associations if learned is None else min(learned, row.max_associations)
-    if running(connection, remote_id) >= most:
-        return True
-    return kind == "move" and running(connection, remote_id, ChunkRow.kind == "move") >= row.max_moves
+    return Known(
+        kind=kind,
+        now=now,
+        hours=None if ignore_window else window.from_document(row.window),
+        is_broken=row.broken_since is not None,
+        look_at=ahead(row.probe_at, row.probe_set_at, now),
+        reason=row.reason,
+        advice=row.advice,
+        failures=row.failures or 0,
+        taken=_taken(row, now),
+        limits=limits(row, now),
+        most=row.max_associations if learned is None else min(learned, row.max_associations),
+        most_moves=row.max_moves,
+    )
+
+
+def _taken(row: AnyRow, now: datetime) -> dict[str, datetime]:
+    """Until when all places of a limit are taken, for those limits where that is in the future."""
+    found = {
+        "requests": ahead(row.requests_until, row.requests_taken_at, now),
+        "instances": ahead(row.instances_until, row.instances_taken_at, now),
+        "size": ahead(row.size_until, row.size_taken_at, now),
+    }
+    return {name: moment for name, moment in found.items() if moment is not None}
+
+
+def _in_use(connection: Connection, remote_id: int, kind: str, row: AnyRow) -> InUse:
+    """What uses the remote now, as far as a chunk of this kind has to know."""
+    looks = row.broken_since is not None and running(connection, remote_id, ChunkRow.id == row.probe_chunk_id) > 0
+    moves = running(connection, remote_id, ChunkRow.kind == "move") if kind == "move" else 0
+    return InUse(running=running(connection, remote_id), moves=moves, looks=looks)
 
 
 def probes(connection: Connection, remote_id: int, chunk_id: int) -> None:
@@ -264,7 +244,8 @@ def debt(database: Database, remote_id: int) -> float:
     def work(connection: Connection) -> float:
         row = row_of(connection, remote_id)
         now = database.now(connection)
-        return (_taken(row, now, ("instances", "size")) - now).total_seconds()
+        taken = _taken(row, now)
+        return (max(taken.get("instances", now), taken.get("size", now)) - now).total_seconds()
 
     return database.read(work)
 
