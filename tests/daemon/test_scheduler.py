@@ -21,7 +21,7 @@ from dicomferry.models.record.tables.jobs import JobRow
 from dicomferry.models.record.tables.schedules import RunRow, ScheduleRow
 from dicomferry.models.rules import spec, timetable
 from dicomferry.models.rules.state import JobState
-from dicomferry.models.rules.timetable import CatchUp, Overlap, Policy
+from dicomferry.models.rules.timetable import CatchUp, CatchUpPolicy, Overlap
 from support.installation import until
 from support.schedulers import ClockFile, by_the_hours, once_a_day, schedulers
 
@@ -64,7 +64,7 @@ class World:
                 timetable.parse(cron, zone.key),
                 words=words,
                 folder="/",
-                policy=Policy(catch_up=catch_up, grace=None, cap=4),
+                policy=CatchUpPolicy(catch_up=catch_up, grace=None, cap=4),
                 overlap=Overlap.QUEUE if catch_up is CatchUp.ALL else Overlap.SKIP,
             )
 

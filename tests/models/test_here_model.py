@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dicomferry.models.record import schema
 from dicomferry.models.record.archive import identity, index
-from dicomferry.models.record.archive.identity import File
+from dicomferry.models.record.archive.identity import KnownFile
 from dicomferry.models.record.archive.index import Arrival, Received
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs.claims import Lease
@@ -200,7 +200,7 @@ class Archive(RuleBasedStateMachine):
         lease, _ = self.jobs[job_id]
         for _ in range(6):
             found = self.database.read(lambda c: expected.arrived(c, lease, refetch=False))
-            fine = self._keep([File(one.instance_id, one.path, one.size, one.latest) for one in found])
+            fine = self._keep([KnownFile(one.instance_id, one.path, one.size, one.latest) for one in found])
             expected.mark_arrived(self.database, lease, [one for one in found if one.instance_id in fine])
             self.check()
         expected.fail_elsewhere(self.database, lease)
@@ -227,7 +227,7 @@ class Archive(RuleBasedStateMachine):
         """Its file may have gone after it was judged."""
         return row.filed_study_uid is not None
 
-    def _keep(self, files: Iterable[File]) -> set[int]:
+    def _keep(self, files: Iterable[KnownFile]) -> set[int]:
         """What the look at files does, on the model's disk."""
         fine: set[int] = set()
         for one in files:

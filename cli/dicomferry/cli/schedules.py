@@ -144,7 +144,7 @@ def add(
     from dicomferry.cli.submit import parsed_command
     from dicomferry.models.record.schedules import verbs
     from dicomferry.models.rules import timetable
-    from dicomferry.models.rules.timetable import CatchUp, Overlap, Policy
+    from dicomferry.models.rules.timetable import CatchUp, CatchUpPolicy, Overlap
 
     verbs.check_name(name)
     when = timetable.parse(cron, tz)
@@ -166,7 +166,7 @@ def add(
         when,
         words=command,
         folder=os.getcwd(),
-        policy=Policy(catch_up=CatchUp(catch_up), grace=grace, cap=cap or CAP),
+        policy=CatchUpPolicy(catch_up=CatchUp(catch_up), grace=grace, cap=cap or CAP),
         overlap=Overlap(overlap or ("queue" if catch_up == "all" else "skip")),
     )
     assert added.next_due is not None

@@ -25,7 +25,7 @@ from pydantic_settings import (
 from dicomferry.models.durable import make_folder
 from dicomferry.models.rules.errors import ConfigurationError, UsageError
 from dicomferry.models.rules.remote import LONGEST, Timeouts, check_ae_title
-from dicomferry.models.rules.retry import Policy
+from dicomferry.models.rules.retry import RetryPolicy
 
 FILE_NAME = "dicomferry.toml"
 _PREFIX = "DICOMFERRY_"
@@ -119,9 +119,9 @@ class RetrySettings(_Section):
     max_delay: Seconds = 600.0
     give_up_after: Seconds = 43_200.0
 
-    def value(self) -> Policy:
+    def value(self) -> RetryPolicy:
         """The same as a plain value."""
-        return Policy(**self.model_dump())
+        return RetryPolicy(**self.model_dump())
 
 
 class ScpSettings(_Section):

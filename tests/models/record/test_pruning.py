@@ -35,7 +35,7 @@ from dicomferry.models.record.tables.schedules import NotificationRow, RunRow, S
 from dicomferry.models.rules import spec, timetable
 from dicomferry.models.rules.errors import NotFound
 from dicomferry.models.rules.state import ItemState, JobState
-from dicomferry.models.rules.timetable import CatchUp, Overlap, Policy
+from dicomferry.models.rules.timetable import CatchUp, CatchUpPolicy, Overlap
 from support.record_site import Site, together
 
 from .archive.test_pairing import Desk, came
@@ -210,7 +210,7 @@ def test_what_is_still_to_be_told_stays(site: Site) -> None:
 
 
 def _hourly(site: Site) -> None:
-    policy = Policy(catch_up=CatchUp.LATEST, grace=None, cap=5)
+    policy = CatchUpPolicy(catch_up=CatchUp.LATEST, grace=None, cap=5)
     when = timetable.parse("0 * * * *", "Europe/Berlin")
     schedule_store.add(
         site.database, "hourly", when, words=("echo", "PACS1"), folder="/", policy=policy, overlap=Overlap.SKIP

@@ -15,12 +15,12 @@ from dicomferry.models.rules import ending, errors, retry
 from dicomferry.models.rules.answers.lookup import Answer, Rule, for_error, for_status, local
 from dicomferry.models.rules.ending import Along, Decision, Ending, Next, Seen
 from dicomferry.models.rules.reason import Reason
-from dicomferry.models.rules.retry import Policy, decide_item
+from dicomferry.models.rules.retry import RetryPolicy, decide_item
 from dicomferry.models.rules.situation import Account, Breaker, Cause, Death, Facts, Recall, Round, Tried
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState
 
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
-POLICY = Policy(first_delay=10, max_delay=600, give_up_after=3600)
+POLICY = RetryPolicy(first_delay=10, max_delay=600, give_up_after=3600)
 
 UNREACHABLE = for_error(errors.RemoteUnreachable("refused"))
 HANGS_UP = for_error(errors.RemoteUnreachable("closed", closed=True))

@@ -9,12 +9,12 @@ import pytest
 
 from dicomferry.models.rules import gate, window
 from dicomferry.models.rules.gate import LIMIT, WINDOW, Gate, InUse, Known
-from dicomferry.models.rules.pacing import Limits
+from dicomferry.models.rules.pacing import RateLimits
 
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 DAY = window.from_document(window.changed(None, hours="daily 08:00-18:00", tz="UTC"))
 BROKEN = {"is_broken": True, "reason": "unreachable", "failures": 3}
-SLOW = {"limits": Limits(requests=1.0, instances=1.0)}
+SLOW = {"limits": RateLimits(requests=1.0, instances=1.0)}
 
 
 def at(seconds: float) -> datetime:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomferry.models.rules import matching
-from dicomferry.models.rules.matching import AGREES, CONTRADICTS, UNDECIDED, Outcome, PreparedKeys
+from dicomferry.models.rules.matching import AGREES, CONTRADICTS, UNDECIDED, Comparison, PreparedKeys
 from dicomferry.workers.dimse.identifier import vr_of
 
 STUDY, SERIES, ACCESSION, PATIENT, NAME = "0020000D", "0020000E", "00080050", "00100020", "00100010"
@@ -131,7 +131,7 @@ def name(*groups: str) -> dict[str, str]:
         ("OB", "AB", ["AB"], UNDECIDED),
     ],
 )
-def test_a_value(vr: str, asked: str, answered: list[Any] | None, expected: Outcome) -> None:
+def test_a_value(vr: str, asked: str, answered: list[Any] | None, expected: Comparison) -> None:
     """What a value of this representation says about a key, by the kind of matching that the key asks for."""
     assert matching.outcome(vr, asked, answered) is expected
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_read_decides_nothing() -> None:
     assert matching.outcome("LO", "A1", ["A2"], zoned=True) is CONTRADICTS
 
 
-def judged(*keys: tuple[str, str], **answer: Any) -> list[tuple[str, Outcome, bool]]:
+def judged(*keys: tuple[str, str], **answer: Any) -> list[tuple[str, Comparison, bool]]:
     attributes = {path.lstrip("_"): {"vr": vr_of(int(path.lstrip("_"), 16)), **one} for path, one in answer.items()}
     return [(one.path, one.outcome, one.wants_value) for one in PreparedKeys(keys, vr_of).judge(attributes)]
 
@@ -171,7 +171,7 @@ def test_what_a_value_came_to_is_kept_only_where_it_alone_decides() -> None:
     keys = PreparedKeys(((DATE, "20240229"), (ACCESSION, "A1")), vr_of)
     plain = {DATE: values("20240301"), ACCESSION: values("A2", "A3")}
 
-    def came_to(attributes: dict[str, Any], *unreadable: int) -> list[Outcome]:
+    def came_to(attributes: dict[str, Any], *unreadable: int) -> list[Comparison]:
         return [one.outcome for one in keys.judge(attributes, unreadable=frozenset(unreadable))]
 
     for _ in range(2):
@@ -216,7 +216,7 @@ def item(modality: str | None, station: str | None) -> dict[str, Any]:
         ([], (UNDECIDED, True)),
     ],
 )
-def test_a_sequence(items: list[dict[str, Any]], expected: tuple[Outcome, bool]) -> None:
+def test_a_sequence(items: list[dict[str, Any]], expected: tuple[Comparison, bool]) -> None:
     """One item that has all that is asked of an item is enough (PS3.4 C.2.2.2.6)."""
     keys = ((f"{STEP}[0].{MODALITY}", "CT"), (f"{STEP}[0].{STATION}", "CT1"))
     ((_, outcome, wants),) = judged(*keys, _00400100=values(*items))
@@ -294,5 +294,5 @@ anything = st.one_of(st.none(), words, st.integers(), st.floats(), groups)
 @given(kinds, words, st.lists(anything, max_size=3))
 def test_nothing_that_comes_makes_it_fail(vr: str, asked: str, answered: list[Any]) -> None:
     """Whatever an archive answers is judged, and a value agrees with itself or is open."""
-    assert matching.outcome(vr, asked, answered) in set(Outcome)
+    assert matching.outcome(vr, asked, answered) in set(Comparison)
     assert matching.outcome(vr, asked, [asked]) is not CONTRADICTS or "\\" in asked or asked == matching.EMPTY

@@ -98,6 +98,6 @@ def test_what_is_no_size(text: str) -> None:
 
 def test_limits_are_false_where_there_are_none() -> None:
     """So that nothing is done where nothing is limited."""
-    assert not pacing.Limits()
-    assert pacing.Limits(instances=1.0)
+    assert not pacing.RateLimits()
+    assert pacing.RateLimits(instances=1.0)
     assert pacing.lowest(None, None) is None and pacing.lowest(None, 3.0, 2.0) == 2.0

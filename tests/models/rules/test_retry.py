@@ -8,11 +8,11 @@ import pytest
 
 from dicomferry.models.rules import errors
 from dicomferry.models.rules.answers.lookup import Answer, for_error, for_status
-from dicomferry.models.rules.retry import Policy, decide_item, delay
+from dicomferry.models.rules.retry import RetryPolicy, decide_item, delay
 from dicomferry.models.rules.state import ItemState
 
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
-POLICY = Policy(first_delay=10, max_delay=600, give_up_after=3600)
+POLICY = RetryPolicy(first_delay=10, max_delay=600, give_up_after=3600)
 
 UNREACHABLE = for_error(errors.RemoteUnreachable("refused"))
 HANGS_UP = for_error(errors.RemoteUnreachable("closed", closed=True))

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomferry.models.rules.errors import UsageError
-from dicomferry.models.rules.timetable import OVER_CAP, SUPERSEDED, TOO_LATE, CatchUp, Policy, parse, plan
+from dicomferry.models.rules.timetable import OVER_CAP, SUPERSEDED, TOO_LATE, CatchUp, CatchUpPolicy, parse, plan
 from support.schedulers import by_the_hours, once_a_day
 
 START = datetime(2026, 3, 27, 12, tzinfo=UTC)
 HOURLY = parse("0 * * * *", "UTC")
 
 
-def _policy(catch_up: str, grace: float | None = None, cap: int = 3) -> Policy:
-    return Policy(catch_up=CatchUp(catch_up), grace=grace, cap=cap)
+def _policy(catch_up: str, grace: float | None = None, cap: int = 3) -> CatchUpPolicy:
+    return CatchUpPolicy(catch_up=CatchUp(catch_up), grace=grace, cap=cap)
 
 
 def _local(cron: str, zone: str, after: datetime, number: int) -> list[str]:
@@ -116,7 +116,7 @@ def test_nothing_is_due() -> None:
     ],
 )
 def test_what_is_caught_up_on(
-    policy: Policy, late: float, fire: list[int], missed: list[tuple[int, int, int, str]]
+    policy: CatchUpPolicy, late: float, fire: list[int], missed: list[tuple[int, int, int, str]]
 ) -> None:
     """The latest, all within a cap, or nothing; what does not fire says why."""
     found = plan(HOURLY, policy, counted_from=START, now=START + timedelta(hours=1, seconds=late))
@@ -140,7 +140,7 @@ def test_every_due_time_is_decided_once(
 ) -> None:
     """However long nobody looks, and however little is looked at in one step: fired or missed, one after the other."""
     timetable = parse("*/20 * * * *", "Europe/Berlin")
-    policy = Policy(catch_up=catch_up, grace=grace, cap=cap)
+    policy = CatchUpPolicy(catch_up=catch_up, grace=grace, cap=cap)
     counted_from = now = datetime(2026, 10, 24, 20, tzinfo=UTC)
     decided: list[datetime] = []
     for minutes in waits:

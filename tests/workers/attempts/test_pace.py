@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from dicomferry.models.record.remotes import book
 from dicomferry.models.record.remotes.governor import What
 from dicomferry.models.record.tables.archive import ArrivalRow
-from dicomferry.models.rules.pacing import BURST_SECONDS, Grant, Limits
+from dicomferry.models.rules.pacing import BURST_SECONDS, Grant, RateLimits
 from dicomferry.workers.attempts import pace
 from dicomferry.workers.attempts.pace import AnswerPace, Paces, PlacesInHand, Slowed
 from dicomferry.workers.dimse.acceptor import StatusReply
@@ -105,7 +105,7 @@ def test_an_answer_waits_when_all_is_safe(tmp_path: Path, monkeypatch: pytest.Mo
         book.change(site.database, "slow", None, max_bytes_per_second=None)
         paces.reload()
         assert paces.of("SLOW", "192.0.2.7") is None
-        assert found.limits == Limits(size=1000)
+        assert found.limits == RateLimits(size=1000)
 
 
 def test_what_comes_for_a_retrieve_keeps_to_the_limit(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Sums:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numbers:
+class RetrieveNumbers:
     """Of a retrieve. `expectation` is the least that any request has, None before the first is known.
 
     `expected` and `missing` are None where a request's number is unknown or not known yet; what several requests ask
@@ -82,7 +82,7 @@ def of(connection: Connection, ids: Sequence[int]) -> dict[int, Sums]:
     }
 
 
-def numbers(connection: Connection, jobs: Mapping[int, Tally]) -> dict[int, Numbers]:
+def numbers(connection: Connection, jobs: Mapping[int, Tally]) -> dict[int, RetrieveNumbers]:
     """Retrieves, with the numbers of their items, to what was expected of each and what came of it."""
     requests: dict[int, list[AnyRow]] = {}
     for row in connection.execute(
@@ -157,7 +157,9 @@ def _count(
     return {job_id: number for job_id, number in connection.execute(query.group_by(column)) if job_id is not None}
 
 
-def _numbers(requests: Sequence[AnyRow], tally: Tally, *, surplus: int, conflicts: int, believed: int) -> Numbers:
+def _numbers(
+    requests: Sequence[AnyRow], tally: Tally, *, surplus: int, conflicts: int, believed: int
+) -> RetrieveNumbers:
     depths = {row.expectation for row in requests}
     # A request that matches nothing has no expectation, and is expected to bring nothing.
     unmatched = any(row.expectation is None and row.state is ItemState.PENDING for row in requests)
@@ -169,7 +171,7 @@ def _numbers(requests: Sequence[AnyRow], tally: Tally, *, surplus: int, conflict
     good = (ItemState.SUCCEEDED, ItemState.WARNING)
     received = tally.succeeded + tally.warning - sum(row.number for row in requests if row.state in good)
     received += believed
-    return Numbers(
+    return RetrieveNumbers(
         expectation=next((depth for depth in DEPTHS if depth in depths), None),
         expected=expected,
         received=received,

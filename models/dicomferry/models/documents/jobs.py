@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.documents import job_asked, job_sums
-from dicomferry.models.documents.job_sums import Numbers, Sums
+from dicomferry.models.documents.job_sums import RetrieveNumbers, Sums
 from dicomferry.models.record.database import AnyRow, Database
 from dicomferry.models.record.jobs.filter import Filter, is_waiting
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow, RemoteRow
@@ -233,7 +233,9 @@ def _documents(database: Database, connection: Connection, rows: Sequence[AnyRow
     return documents
 
 
-def _document(connection: Connection, row: AnyRow, now: datetime, sums: Sums, told: Numbers | None) -> dict[str, Any]:
+def _document(
+    connection: Connection, row: AnyRow, now: datetime, sums: Sums, told: RetrieveNumbers | None
+) -> dict[str, Any]:
     numbers = sums.items
     waiting = None if row.state in FINAL_JOB_STATES else _waiting(connection, row.id)
     balance = _balance(row, numbers, told)
@@ -312,7 +314,7 @@ def _numbers(tally: Tally) -> dict[str, int]:
     }
 
 
-def _balance(row: AnyRow, numbers: Tally, told: Numbers | None) -> _Balance:
+def _balance(row: AnyRow, numbers: Tally, told: RetrieveNumbers | None) -> _Balance:
     if told is not None:
         return _Balance(**vars(told))
     if row.kind != "store":

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.documents import job_sums
-from dicomferry.models.documents.job_sums import Numbers
+from dicomferry.models.documents.job_sums import RetrieveNumbers
 from dicomferry.models.record.archive import here
 from dicomferry.models.record.database import AnyRow, Database
 from dicomferry.models.record.jobs import ledger
@@ -25,10 +25,10 @@ from dicomferry.models.rules.text import moment
 _GOOD = (ItemState.SUCCEEDED, ItemState.WARNING)
 
 
-def numbers(database: Database, job_id: int) -> Numbers:
+def numbers(database: Database, job_id: int) -> RetrieveNumbers:
     """The numbers of a retrieve as they are now. Raises OutOfReach."""
 
-    def work(connection: Connection) -> Numbers:
+    def work(connection: Connection) -> RetrieveNumbers:
         return job_sums.numbers(connection, {job_id: ledger.tally(connection, job_id)})[job_id]
 
     return database.read(work)

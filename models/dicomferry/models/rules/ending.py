@@ -202,7 +202,7 @@ def _of_chunk(tried: Tried, facts: Facts) -> Decision:
 
 
 def _delay(barren: int, fault: Answer | None, facts: Facts) -> float:
-    return retry.delay(barren, jitter=facts.jitter, policy=facts.policy, pace=retry.pace_of(fault))
+    return retry.delay(barren, jitter=facts.jitter, policy=facts.policy, pace=retry.backoff_of(fault))
 
 
 def _progressed(tried: Tried) -> bool:
@@ -221,7 +221,7 @@ def _is_hopeless(tried: Tried, facts: Facts) -> bool:
     """Whether this fault was met as often in a row as its kind is waited out. A remote that was of use not long ago and
     hangs up now is down, whatever else that may mean, and comes back without a person.
     """
-    tries = retry.pace_of(tried.fault).tries
+    tries = retry.backoff_of(tried.fault).tries
     is_down = facts.served and tried.fault is not None and tried.fault.rule is Rule.SUSPECT
     return tries is not None and facts.alike + 1 >= tries and not is_down
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from dicomferry.models.rules.pacing import Limits
+from dicomferry.models.rules.pacing import RateLimits
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import RETRIEVES
 from dicomferry.models.rules.window import Window
@@ -38,7 +38,7 @@ class Gate:
     full: bool = False
     probe: bool = False
     failures: int = 0
-    limits: Limits | None = None
+    limits: RateLimits | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Known:
     advice: str | None = None
     failures: int = 0
     taken: Mapping[str, datetime] = field(default_factory=dict)
-    limits: Limits | None = None
+    limits: RateLimits | None = None
     most: int = 1
     most_moves: int = 1
 

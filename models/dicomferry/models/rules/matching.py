@@ -22,7 +22,7 @@ from dicomferry.models.rules.query import Key
 from dicomferry.models.rules.wildcards import fits, is_wild
 
 
-class Outcome(StrEnum):
+class Comparison(StrEnum):
     """What a comparison came to."""
 
     AGREES = "agrees"
@@ -30,7 +30,7 @@ class Outcome(StrEnum):
     UNDECIDED = "undecided"
 
 
-AGREES, CONTRADICTS, UNDECIDED = Outcome
+AGREES, CONTRADICTS, UNDECIDED = Comparison
 
 EMPTY = '""'
 """A key of this value asks for entities without a value (PS3.4 C.2.2.2.7)."""
@@ -64,13 +64,13 @@ class Judged:
     """One key held against an answer. `wants_value`: undecided because the answer gives no value to compare."""
 
     path: str
-    outcome: Outcome
+    outcome: Comparison
     wants_value: bool = False
 
 
 def outcome(
     vr: str, asked: str, answered: Sequence[Any] | None, *, readable: bool = True, zoned: bool = False
-) -> Outcome:
+) -> Comparison:
     """Whether the values of an element agree with what was asked of it; None where the answer does not have it.
 
     Of several values one that agrees is enough. `readable` is False where its text could not be decoded for certain,
@@ -86,7 +86,7 @@ def outcome(
     wanted = _wanted(vr, asked)
     if not wanted:
         return AGREES
-    found: set[Outcome] = set()
+    found: set[Comparison] = set()
     for value in values:
         found |= _compared(vr, asked, value) if isinstance(value, str) else {compare(value) for compare in wanted}
     if AGREES in found:
@@ -121,7 +121,7 @@ class PreparedKeys:
         return found
 
 
-def together(outcomes: Iterable[Outcome]) -> Outcome:
+def together(outcomes: Iterable[Comparison]) -> Comparison:
     """Of all keys of one answer: one that contradicts is enough, and so is one that is undecided among others."""
     found = set(outcomes)
     return CONTRADICTS if CONTRADICTS in found else UNDECIDED if UNDECIDED in found else AGREES
@@ -213,12 +213,12 @@ def _judge_sequence(
     return Judged(f"{head}.{culprits[0].path}", result, wants_value=wants)
 
 
-_RANK: Mapping[Outcome, int] = {AGREES: 0, UNDECIDED: 1, CONTRADICTS: 2}
+_RANK: Mapping[Comparison, int] = {AGREES: 0, UNDECIDED: 1, CONTRADICTS: 2}
 
 
 # --- one value against one --------------------------------------------------------------------------------------------
 
-_Compare = Callable[[Any], Outcome]
+_Compare = Callable[[Any], Comparison]
 
 
 @lru_cache(maxsize=1024)
@@ -228,7 +228,7 @@ def _wanted(vr: str, asked: str) -> tuple[_Compare, ...]:
     return tuple(_comparison(vr, part.strip(" \0")) for part in parts if part.strip(" \0"))
 
 
-def _compared(vr: str, asked: str, value: str) -> set[Outcome]:
+def _compared(vr: str, asked: str, value: str) -> set[Comparison]:
     """What a value came to, by each of the asked ones."""
     if vr == "UI" and not is_wild(asked):
         uids, lax = _uids(asked)
@@ -269,31 +269,31 @@ def _digits(text: str) -> str:
     return "".join(char for char in text.upper() if char.isalnum())
 
 
-def _undecided(_: Any) -> Outcome:
+def _undecided(_: Any) -> Comparison:
     return UNDECIDED
 
 
-def _by_text(asked: str, value: str) -> Outcome:
+def _by_text(asked: str, value: str) -> Comparison:
     value = value.strip(" \0")
     if value == asked:
         return AGREES
     return UNDECIDED if loose(value) == loose(asked) else CONTRADICTS
 
 
-def _by_pattern(asked: str, lax: str, value: str) -> Outcome:
+def _by_pattern(asked: str, lax: str, value: str) -> Comparison:
     if fits(asked, value.strip(" \0")):
         return AGREES
     return UNDECIDED if fits(lax, loose(value)) else CONTRADICTS
 
 
-def _by_number(asked: float, value: Any) -> Outcome:
+def _by_number(asked: float, value: Any) -> Comparison:
     number = _number(value)
     if number is None:
         return UNDECIDED
     return AGREES if number == asked else CONTRADICTS
 
 
-def _by_span(vr: str, asked: Span, value: Any) -> Outcome:
+def _by_span(vr: str, asked: Span, value: Any) -> Comparison:
     """An asked day, time or range against a value, which covers as much time as it leaves open."""
     held = moments.told(vr, str(value))
     if held is None:
@@ -305,7 +305,7 @@ def _name_comparison(asked: str) -> _Compare:
     """A person's name: any of its component groups, case and accents folded (PS3.5 6.2.1, PS3.4 C.2.2.2.1)."""
     wanted = [group for group in (name_folded(one) for one in asked.split("=")) if group]
 
-    def compare(value: Any) -> Outcome:
+    def compare(value: Any) -> Comparison:
         groups = [name_folded(group) for group in _groups(value)]
         found = {_by_name(one, group) for one in wanted for group in groups if group}
         return AGREES if AGREES in found else CONTRADICTS if found == {CONTRADICTS} else UNDECIDED
@@ -313,7 +313,7 @@ def _name_comparison(asked: str) -> _Compare:
     return compare
 
 
-def _by_name(asked: str, group: str) -> Outcome:
+def _by_name(asked: str, group: str) -> Comparison:
     if is_wild(asked):
         # Components that are empty may be left out at the end.
         return AGREES if fits(asked, group) or fits(asked, f"{group}^") else CONTRADICTS

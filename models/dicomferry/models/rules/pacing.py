@@ -29,7 +29,7 @@ ONE_MORE_AFTER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class RateLimits:
     """What a remote may be used for, each in a second; None is without limit."""
 
     requests: float | None = None
@@ -37,7 +37,7 @@ class Limits:
     size: float | None = None
 
     def __bool__(self) -> bool:
-        return self != Limits()
+        return self != RateLimits()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ MAX_CONGESTED_IN_A_ROW = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy:
+class RetryPolicy:
     """Delays in seconds. `give_up_after` bounds how long a remote's fault is waited out before a person is asked."""
 
     first_delay: float = 10.0
@@ -37,7 +37,7 @@ class Policy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class Backoff:
     """How a kind of fault is waited out: `first` and `most` are multiples of the policy's delays.
 
     After `tries` fruitless attempts in a row that ended for the same reason, a person is asked.
@@ -48,13 +48,13 @@ class Pace:
     tries: int | None = None
 
 
-PACES: Mapping[Rule, Pace] = {
+BACKOFFS: Mapping[Rule, Backoff] = {
     # Whoever hangs up without a word may be starting: three tries are to span more than a minute and a half.
-    Rule.SUSPECT: Pace(first=3.0, tries=3),
+    Rule.SUSPECT: Backoff(first=3.0, tries=3),
     # A person's to mend, as far as can be seen.
-    Rule.DOUBTFUL: Pace(tries=2),
+    Rule.DOUBTFUL: Backoff(tries=2),
 }
-_PLAIN = Pace()
+_PLAIN = Backoff()
 
 
 def decide_item(answer: Answer, *, charges: int, to_blame: bool = True, again: bool = True) -> tuple[ItemState, int]:
@@ -85,17 +85,17 @@ def decide_item(answer: Answer, *, charges: int, to_blame: bool = True, again: b
             return ItemState.PENDING, charges
 
 
-def is_tired(waiting_since: datetime | None, *, now: datetime, policy: Policy) -> bool:
+def is_tired(waiting_since: datetime | None, *, now: datetime, policy: RetryPolicy) -> bool:
     """Whether something was waited for so long that a person has to look at it."""
     return waiting_since is not None and (now - waiting_since).total_seconds() >= policy.give_up_after
 
 
-def pace_of(fault: Answer | None) -> Pace:
+def backoff_of(fault: Answer | None) -> Backoff:
     """How this kind of fault is waited out."""
-    return PACES.get(fault.rule, _PLAIN) if fault else _PLAIN
+    return BACKOFFS.get(fault.rule, _PLAIN) if fault else _PLAIN
 
 
-def delay(barren: int, *, jitter: float, policy: Policy, pace: Pace = _PLAIN) -> float:
+def delay(barren: int, *, jitter: float, policy: RetryPolicy, pace: Backoff = _PLAIN) -> float:
     """Seconds to wait after so many fruitless attempts in a row: doubling up to the most, less up to a fifth."""
     full = min(policy.max_delay * pace.most, policy.first_delay * pace.first * 2.0 ** min(barren - 1, 30))
     return full * (1.0 - 0.2 * jitter)
@@ -111,8 +111,8 @@ _IN_WORDS: Mapping[Rule, str] = {
     Rule.CONGESTED: f"the item is tried again, more slowly; {MAX_CONGESTED_IN_A_ROW} such answers in a row end the association for a while, longer each time. An item refused {MAX_CHARGES} times while others get through fails; a remote that takes nothing has time until retry.give_up_after, then the job is held",
     Rule.BROKEN: f"the rest goes on at once over a new association, where something else or a C-ECHO gets through; the item in flight comes last and alone, and one that was in flight {MAX_CHARGES} times fails",
     Rule.AWAY: "everything for this remote waits, longer each time, and no item is charged; after retry.give_up_after the job is held",
-    Rule.SUSPECT: f"everything for this remote waits, and no item is charged; after {PACES[Rule.SUSPECT].tries} such tries in a row the job is held until `dicomferry jobs release`; a remote that was of use within a day is down, and has time until retry.give_up_after",
-    Rule.DOUBTFUL: f"it is tried {PACES[Rule.DOUBTFUL].tries} times, and no item is charged; then the job is held until `dicomferry jobs release`",
+    Rule.SUSPECT: f"everything for this remote waits, and no item is charged; after {BACKOFFS[Rule.SUSPECT].tries} such tries in a row the job is held until `dicomferry jobs release`; a remote that was of use within a day is down, and has time until retry.give_up_after",
+    Rule.DOUBTFUL: f"it is tried {BACKOFFS[Rule.DOUBTFUL].tries} times, and no item is charged; then the job is held until `dicomferry jobs release`",
     Rule.HOLD: "the job is held at once, and no item is charged: something has to be changed first, then `dicomferry jobs release`",
 }
 # fmt: on

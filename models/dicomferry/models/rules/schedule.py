@@ -7,7 +7,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from dicomferry.models.rules import timetable
-from dicomferry.models.rules.timetable import Overlap, Policy, Timetable
+from dicomferry.models.rules.timetable import CatchUpPolicy, Overlap, Timetable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Schedule:
     """The submit command, without `submit`."""
     folder: str
     """Where its relative paths begin."""
-    policy: Policy
+    policy: CatchUpPolicy
     overlap: Overlap
     counted_from: datetime
     next_due: datetime | None

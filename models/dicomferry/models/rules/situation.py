@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from dicomferry.models.rules.answers.lookup import Answer, Rule
-from dicomferry.models.rules.retry import Policy
+from dicomferry.models.rules.retry import RetryPolicy
 from dicomferry.models.rules.state import AttemptEnd
 
 # --- what an attempt says of itself
@@ -124,7 +124,7 @@ class Facts:
     served: bool = False
     failures: int = 0
     breaker: Breaker = field(default_factory=Breaker)
-    policy: Policy = field(default_factory=Policy)
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
     jitter: float = 0.0
 
     def after(self, seconds: float) -> datetime:

@@ -91,7 +91,7 @@ def _zone(name: str) -> ZoneInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy:
+class CatchUpPolicy:
     """What is done about due times that are past: at most `cap` of them fire, none that is `grace` seconds late.
 
     Without a grace, `latest` fires as long as the next one is not due, `all` for ever, `skip` for a minute.
@@ -136,7 +136,7 @@ class Plan:
 
 
 def plan(
-    timetable: Timetable, policy: Policy, *, counted_from: datetime, now: datetime, limit: int = MOST_AT_ONCE
+    timetable: Timetable, policy: CatchUpPolicy, *, counted_from: datetime, now: datetime, limit: int = MOST_AT_ONCE
 ) -> Plan | None:
     """What is to be done about the due times after `counted_from` up to `now`; None where there is none.
 

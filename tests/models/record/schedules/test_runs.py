@@ -21,7 +21,7 @@ from dicomferry.models.rules import spec, timetable
 from dicomferry.models.rules.errors import NotFound, UsageError
 from dicomferry.models.rules.schedule import Schedule
 from dicomferry.models.rules.state import JobState
-from dicomferry.models.rules.timetable import CatchUp, Overlap, Policy
+from dicomferry.models.rules.timetable import CatchUp, CatchUpPolicy, Overlap
 from support.record_site import Site, together
 
 HOUR = timedelta(hours=1)
@@ -35,7 +35,7 @@ def _add(site: Site, name: str = "hourly", *, cron: str = "0 * * * *", **options
         timetable.parse(cron, "Europe/Berlin"),
         words=("echo", "PACS1"),
         folder="/data",
-        policy=Policy(catch_up=CatchUp(given["catch_up"]), grace=given["grace"], cap=given["cap"]),
+        policy=CatchUpPolicy(catch_up=CatchUp(given["catch_up"]), grace=given["grace"], cap=given["cap"]),
         overlap=Overlap(given["overlap"]),
     )
 

@@ -14,7 +14,7 @@ from dicomferry.models.record.remotes import book, governor
 from dicomferry.models.record.remotes.governor import What
 from dicomferry.models.rules.callers import Callers
 from dicomferry.models.rules.errors import OutOfReach
-from dicomferry.models.rules.pacing import Grant, Limits
+from dicomferry.models.rules.pacing import Grant, RateLimits
 from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.dimse.acceptor import Sink, StatusReply
 from dicomferry.workers.dimse.names import Names
@@ -100,7 +100,7 @@ class AttemptPace:
         self._tried = 0
 
     @property
-    def limits(self) -> Limits | None:
+    def limits(self) -> RateLimits | None:
         """What applies now."""
         return self._heart.signals.limits
 
@@ -155,7 +155,7 @@ class AttemptPace:
         self._heart.progress(0)
 
 
-def _received(places: PlacesInHand, limits: Limits, size: int) -> float:
+def _received(places: PlacesInHand, limits: RateLimits, size: int) -> float:
     waits = [places.after("instances", 1.0)] if limits.instances is not None else []
     waits += [places.after("size", size)] if limits.size is not None else []
     return max(waits, default=0.0)
@@ -164,7 +164,7 @@ def _received(places: PlacesInHand, limits: Limits, size: int) -> float:
 class AnswerPace:
     """The pace at which our storage SCP answers one remote, over all of its associations. For any thread."""
 
-    def __init__(self, database: Database, remote_id: int, limits: Limits) -> None:
+    def __init__(self, database: Database, remote_id: int, limits: RateLimits) -> None:
         self._lock = threading.Lock()
         self._places = PlacesInHand(lambda what, least: governor.take(database, remote_id, what, least))
         self.limits = limits

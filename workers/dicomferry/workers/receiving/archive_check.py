@@ -14,7 +14,7 @@ from dicomferry.models import telemetry
 from dicomferry.models.record.archive import identity
 from dicomferry.models.record.archive import index as instance_store
 from dicomferry.models.record.archive import unindexed as unindexed_store
-from dicomferry.models.record.archive.identity import File
+from dicomferry.models.record.archive.identity import KnownFile
 from dicomferry.models.record.archive.index import Received
 from dicomferry.models.record.database import Database
 from dicomferry.models.rules import peer_text
@@ -105,7 +105,12 @@ def verify(archive: Archive, database: Database, *, repair: bool = False) -> Fin
 
 
 def _repair(
-    archive: Archive, database: Database, found: Findings, missing: list[File], fresh: list[str], damaged: list[str]
+    archive: Archive,
+    database: Database,
+    found: Findings,
+    missing: list[KnownFile],
+    fresh: list[str],
+    damaged: list[str],
 ) -> None:
     for path, why in index(archive, database, fresh).left:
         if ("unindexed", path) in found.named:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicomferry.models.record.archive import identity
-from dicomferry.models.record.archive.identity import DAMAGED, FINE, GONE, File
+from dicomferry.models.record.archive.identity import DAMAGED, FINE, GONE, KnownFile
 from dicomferry.models.record.database import Database
 from dicomferry.models.rules.errors import ConfigurationError
 from dicomferry.workers.receiving.archive import MARK, OWN, Archive, read_mark
@@ -59,7 +59,7 @@ class View:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def look(self, one: File) -> str:
+    def look(self, one: KnownFile) -> str:
         """Whether a file is there, regular and of its recorded size. Raises OSError where that cannot be said."""
         try:
             found = os.stat(one.path, dir_fd=self._fd, follow_symlinks=False)
@@ -67,7 +67,7 @@ class View:
             return GONE
         return FINE if stat.S_ISREG(found.st_mode) and found.st_size == one.size else DAMAGED
 
-    def sample(self, files: list[File]) -> Sample:
+    def sample(self, files: list[KnownFile]) -> Sample:
         """How many of these are there. Raises OSError."""
         return Sample(len(files), sum(self.look(one) != GONE for one in files))
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from dicomferry.models import telemetry
 from dicomferry.models.record.archive import calls, identity
-from dicomferry.models.record.archive.identity import DAMAGED, FINE, GONE, File
+from dicomferry.models.record.archive.identity import DAMAGED, FINE, GONE, KnownFile
 from dicomferry.models.record.database import Database
 from dicomferry.models.rules.errors import DicomferryError
 from dicomferry.workers.receiving.archive_mark import View
@@ -47,7 +47,7 @@ class Sight:
         self._sleep = sleep
         self._progress = progress
 
-    def keep(self, files: Sequence[File]) -> set[int]:
+    def keep(self, files: Sequence[KnownFile]) -> set[int]:
         """The rows of those files that are there, whole in size; what was found of the others is written down.
 
         A file that is gone makes its row history, one of another size is noted as damaged. Raises OutOfSight,
@@ -70,7 +70,7 @@ class Sight:
             fine.update(key for key, word in found.items() if word == FINE)
         return fine
 
-    def _look(self, files: Sequence[File]) -> list[str]:
+    def _look(self, files: Sequence[KnownFile]) -> list[str]:
         own = look(self._root, self._database, files)
         if own is not None:
             return own
@@ -89,7 +89,7 @@ class Sight:
         raise OutOfSight(f"{self._root} is not the archive that the record knows, and the storage SCP does not answer")
 
 
-def look(root: Path, database: Database, files: Sequence[File]) -> list[str] | None:
+def look(root: Path, database: Database, files: Sequence[KnownFile]) -> list[str] | None:
     """What each file is; None where this process does not see the archive that the record knows. Raises OutOfReach."""
     known = identity.mark(database)
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from dicomferry.models.record.archive.here import Found
-from dicomferry.models.record.archive.identity import File
+from dicomferry.models.record.archive.identity import KnownFile
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.retrieves import blind, expected
@@ -84,7 +84,7 @@ def seen(sight: Sight, found: Sequence[Found]) -> list[Found]:
     """Those whose file is there. Raises OutOfSight."""
     if not found:
         return []
-    fine = sight.keep([File(one.instance_id, one.path, one.size, one.latest) for one in found])
+    fine = sight.keep([KnownFile(one.instance_id, one.path, one.size, one.latest) for one in found])
     return [one for one in found if one.instance_id in fine]
 
 

@@ -23,7 +23,7 @@ _KEPT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class File:
+class KnownFile:
     """A file by its row: its path below the archive's root, the recorded size, and the last arrival known of it."""
 
     instance_id: int
@@ -60,10 +60,10 @@ def know(database: Database, found: str, *, instead: bool = False) -> str:
     return database.write(work, durable=True)
 
 
-def sample(database: Database, number: int = SAMPLE) -> list[File]:
+def sample(database: Database, number: int = SAMPLE) -> list[KnownFile]:
     """Some of the files that the record says are kept, evenly over their numbers. Raises OutOfReach."""
 
-    def work(connection: Connection) -> list[File]:
+    def work(connection: Connection) -> list[KnownFile]:
         kept = InstanceRow.removed_at.is_(None)
         first, last = connection.execute(
             sa.select(sa.func.min(InstanceRow.id), sa.func.max(InstanceRow.id)).where(kept)
@@ -71,7 +71,7 @@ def sample(database: Database, number: int = SAMPLE) -> list[File]:
         if first is None:
             return []
         step = max(1, (last - first) // number)
-        found: dict[int, File] = {}
+        found: dict[int, KnownFile] = {}
         for start in range(first, last + 1, step):
             row = connection.execute(
                 sa.select(InstanceRow.id, InstanceRow.path, InstanceRow.size)
@@ -80,7 +80,7 @@ def sample(database: Database, number: int = SAMPLE) -> list[File]:
                 .limit(1)
             ).one_or_none()
             if row is not None:
-                found[row.id] = File(row.id, row.path, row.size, None)
+                found[row.id] = KnownFile(row.id, row.path, row.size, None)
         return list(found.values())
 
     return database.read(work)
@@ -89,7 +89,7 @@ def sample(database: Database, number: int = SAMPLE) -> list[File]:
 # --- looks ------------------------------------------------------------------------------------------------------------
 
 
-def ask(database: Database, files: Sequence[File]) -> int:
+def ask(database: Database, files: Sequence[KnownFile]) -> int:
     """Ask the storage SCP to look at these; the number of the question. Raises OutOfReach."""
 
     def work(connection: Connection) -> int:
@@ -101,17 +101,19 @@ def ask(database: Database, files: Sequence[File]) -> int:
     return database.write(work)
 
 
-def questions(database: Database, seconds: float) -> list[tuple[int, list[File]]]:
+def questions(database: Database, seconds: float) -> list[tuple[int, list[KnownFile]]]:
     """(number, files) of each question of the last `seconds` that nobody has answered. Raises OutOfReach."""
 
-    def work(connection: Connection) -> list[tuple[int, list[File]]]:
+    def work(connection: Connection) -> list[tuple[int, list[KnownFile]]]:
         since = database.now(connection) - timedelta(seconds=seconds)
         query = (
             sa.select(LookRow.id, LookRow.files)
             .where(LookRow.answer.is_(None), LookRow.asked_at >= since)
             .order_by(LookRow.id)
         )
-        return [(key, [File(0, path, size, None) for path, size in files]) for key, files in connection.execute(query)]
+        return [
+            (key, [KnownFile(0, path, size, None) for path, size in files]) for key, files in connection.execute(query)
+        ]
 
     return database.read(work)
 
@@ -136,7 +138,7 @@ def take_back(database: Database, question: int) -> None:
 # --- what rows say of files -------------------------------------------------------------------------------------------
 
 
-def make_history(database: Database, gone: Iterable[File]) -> set[int]:
+def make_history(database: Database, gone: Iterable[KnownFile]) -> set[int]:
     """The rows of these files become history, but for those whose file came again meanwhile; the rows that did.
 
     By row, since the same instance may have come anew under the same path. Durable. Raises OutOfReach.
@@ -160,7 +162,7 @@ def make_history(database: Database, gone: Iterable[File]) -> set[int]:
     return database.write(work, durable=True)
 
 
-def note_damage(database: Database, damaged: Sequence[tuple[File, str]]) -> None:
+def note_damage(database: Database, damaged: Sequence[tuple[KnownFile, str]]) -> None:
     """Write down of these files in what way they are damaged: they count no more. Durable. Raises OutOfReach."""
 
     def work(connection: Connection) -> None:
@@ -189,21 +191,21 @@ def _with_latest(ids: Iterable[int]) -> sa.Select[int, str, int | None]:
     )
 
 
-def files_at(database: Database, paths: Sequence[str]) -> list[File]:
+def files_at(database: Database, paths: Sequence[str]) -> list[KnownFile]:
     """The rows of the files at these paths. Raises OutOfReach."""
-    found: list[File] = []
+    found: list[KnownFile] = []
     for batch in batches(paths):
         some: sa.BindParameter[list[str]] = sa.bindparam("some", batch, expanding=True)
         found += _files(database, InstanceRow.path.in_(some))
     return found
 
 
-def damaged(database: Database) -> list[File]:
+def damaged(database: Database) -> list[KnownFile]:
     """The files that were found damaged. Raises OutOfReach."""
     return _files(database, _is_damaged())
 
 
-def clear_damage(database: Database, whole: Sequence[File]) -> None:
+def clear_damage(database: Database, whole: Sequence[KnownFile]) -> None:
     """These are as they were received again. Raises OutOfReach."""
 
     def work(connection: Connection) -> None:
@@ -228,7 +230,7 @@ def sizes(database: Database) -> Iterator[tuple[str, int]]:
         yield row.path, row.size
 
 
-def _files(database: Database, *conditions: sa.ColumnElement[bool]) -> list[File]:
+def _files(database: Database, *conditions: sa.ColumnElement[bool]) -> list[KnownFile]:
     latest = (
         sa.select(sa.func.max(ArrivalRow.id))
         .where(ArrivalRow.instance_id == InstanceRow.id)
@@ -240,4 +242,4 @@ def _files(database: Database, *conditions: sa.ColumnElement[bool]) -> list[File
         .where(InstanceRow.removed_at.is_(None), *conditions)
         .order_by(InstanceRow.path)
     )
-    return database.read(lambda connection: [File(*row) for row in connection.execute(query)])
+    return database.read(lambda connection: [KnownFile(*row) for row in connection.execute(query)])

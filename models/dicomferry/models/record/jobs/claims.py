@@ -17,7 +17,7 @@ from dicomferry.models.record.remotes import governor
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, JobRow, RemoteRow, WorkerRow
 from dicomferry.models.rules import spec
 from dicomferry.models.rules.gate import Gate
-from dicomferry.models.rules.pacing import Limits
+from dicomferry.models.rules.pacing import RateLimits
 from dicomferry.models.rules.state import ChunkState
 
 PLAN = "plan"
@@ -91,7 +91,7 @@ class Lease:
     """Whether this attempt is to find out first if the remote can be used again."""
     failures: int = 0
     """How many attempts in a row found that it cannot."""
-    limits: Limits | None = None
+    limits: RateLimits | None = None
 
 
 def take(database: Database, lane: str, worker: Worker, *, lease_seconds: float, jitter: float = 0.0) -> Lease | None:

@@ -18,7 +18,7 @@ from dicomferry.models.record.remotes import breaker
 from dicomferry.models.record.tables.jobs import AttemptRow, ItemRow, RemoteRow
 from dicomferry.models.rules import window
 from dicomferry.models.rules.answers.lookup import Rule
-from dicomferry.models.rules.retry import Policy
+from dicomferry.models.rules.retry import RetryPolicy
 from dicomferry.models.rules.situation import Account, Breaker, Facts
 from dicomferry.models.rules.state import ItemState
 
@@ -34,7 +34,7 @@ def of_attempt(
     *,
     cancel: bool,
     hold: bool,
-    policy: Policy,
+    policy: RetryPolicy,
     jitter: float,
 ) -> Facts:
     """The facts at the end of an attempt whose lease is still its own. What only a fault is judged by is read for a

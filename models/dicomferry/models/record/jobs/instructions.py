@@ -12,7 +12,7 @@ from dicomferry.models.record.remotes import governor
 from dicomferry.models.record.tables.governor import GovernorRow
 from dicomferry.models.record.tables.jobs import JobRow, RemoteRow, WorkerRow
 from dicomferry.models.rules import window
-from dicomferry.models.rules.pacing import Limits
+from dicomferry.models.rules.pacing import RateLimits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Signals:
     hold: bool
     drain: bool
     closed: bool = False
-    limits: Limits | None = None
+    limits: RateLimits | None = None
 
     @property
     def stop(self) -> bool:

@@ -26,7 +26,7 @@ from dicomferry.models.rules import ending
 from dicomferry.models.rules.ending import Ending
 from dicomferry.models.rules.errors import LeaseLost
 from dicomferry.models.rules.outcome import Outcome
-from dicomferry.models.rules.retry import Policy
+from dicomferry.models.rules.retry import RetryPolicy
 from dicomferry.models.rules.situation import Account, Facts
 from dicomferry.models.rules.state import ITEM_TRANSITIONS, ChunkState, ItemState, step
 
@@ -41,7 +41,7 @@ _FENCED = sa.update(ChunkRow.__table__).where(  # type: ignore[arg-type]
 )
 _ASKED = locking(sa.select(JobRow.cancel_asked, JobRow.hold_asked).where(JobRow.id == sa.bindparam("job")))
 _FRUITFUL = {"barren": 0, "deaths": 0}
-_USUAL = Policy()
+_USUAL = RetryPolicy()
 
 
 def renew(database: Database, lease: Lease, worker: Worker, *, lease_seconds: float) -> Signals:
@@ -161,7 +161,7 @@ def end(
     outcomes: Sequence[Outcome] = (),
     last: Callable[[Connection], object] | None = None,
     values: Mapping[str, object] | None = None,
-    policy: Policy = _USUAL,
+    policy: RetryPolicy = _USUAL,
     jitter: float = 0.0,
     rule: Callable[[Account, Facts], Ending] = ending.of,
 ) -> Ending:

@@ -21,7 +21,7 @@ from dicomferry.models.record.tables.jobs import ChunkRow, JobRow, RemoteRow
 from dicomferry.models.rules import gate as rule
 from dicomferry.models.rules import pacing, window
 from dicomferry.models.rules.gate import LIMIT, WINDOW, Gate, InUse, Known
-from dicomferry.models.rules.pacing import Grant, Limits
+from dicomferry.models.rules.pacing import Grant, RateLimits
 from dicomferry.models.rules.state import ChunkState
 from dicomferry.models.rules.waits import ahead
 
@@ -65,11 +65,11 @@ _RUNNING = (
 )
 
 
-def limits(row: AnyRow, now: datetime) -> Limits | None:
+def limits(row: AnyRow, now: datetime) -> RateLimits | None:
     """What applies now, by the remote's row and the governor's; None without any limit."""
     minute = row.max_requests_per_minute
     learned = pacing.learned_rate(row.learned_rate, row.rate_learned_at, now)
-    found = Limits(
+    found = RateLimits(
         requests=minute / 60 if minute else None,
         instances=pacing.lowest(row.max_instances_per_second, learned),
         size=row.max_bytes_per_second,
@@ -77,12 +77,12 @@ def limits(row: AnyRow, now: datetime) -> Limits | None:
     return found or None
 
 
-def limited(database: Database) -> dict[int, Limits]:
+def limited(database: Database) -> dict[int, RateLimits]:
     """Remotes by id that may send only so much in a second. Raises OutOfReach."""
     some = sa.or_(RemoteRow.max_instances_per_second.is_not(None), RemoteRow.max_bytes_per_second.is_not(None))
     query = sa.select(RemoteRow.id, *LIMITS).where(some, RemoteRow.removed_at.is_(None)).order_by(RemoteRow.id)
     rows = database.read(lambda connection: connection.execute(query).all())
-    return {row.id: Limits(instances=row.max_instances_per_second, size=row.max_bytes_per_second) for row in rows}
+    return {row.id: RateLimits(instances=row.max_instances_per_second, size=row.max_bytes_per_second) for row in rows}
 
 
 def row_of(connection: Connection, remote_id: int) -> AnyRow:
@@ -250,12 +250,12 @@ def debt(database: Database, remote_id: int) -> float:
     return database.read(work)
 
 
-def slow_down(database: Database, remote_id: int, seen: float) -> Limits | None:
+def slow_down(database: Database, remote_id: int, seen: float) -> RateLimits | None:
     """The remote was short of resources while one of those who use it tried so many instances a second: what applies
     from now on. Raises OutOfReach.
     """
 
-    def work(connection: Connection) -> Limits | None:
+    def work(connection: Connection) -> RateLimits | None:
         row = locked(connection, remote_id)
         now = database.now(connection)
         # Others are refused in the same moment: that is one finding, not several.

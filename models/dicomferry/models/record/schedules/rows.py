@@ -6,7 +6,7 @@ import json
 
 from dicomferry.models.record.database import AnyRow
 from dicomferry.models.rules.schedule import Schedule
-from dicomferry.models.rules.timetable import CatchUp, Overlap, Policy
+from dicomferry.models.rules.timetable import CatchUp, CatchUpPolicy, Overlap
 
 
 def of_row(row: AnyRow) -> Schedule:
@@ -19,7 +19,7 @@ def of_row(row: AnyRow) -> Schedule:
         zone=row.zone,
         words=tuple(command["words"]),
         folder=command["folder"],
-        policy=Policy(catch_up=CatchUp(row.catch_up), grace=row.grace, cap=row.cap),
+        policy=CatchUpPolicy(catch_up=CatchUp(row.catch_up), grace=row.grace, cap=row.cap),
         overlap=Overlap(row.overlap),
         counted_from=row.counted_from,
         next_due=row.next_due,

@@ -19,7 +19,7 @@ from dicomferry.models.record.schedules.rows import of_row
 from dicomferry.models.record.tables.schedules import RunRow, ScheduleRow
 from dicomferry.models.rules.errors import NotFound, UsageError
 from dicomferry.models.rules.schedule import Schedule
-from dicomferry.models.rules.timetable import Missed, Overlap, Policy, Timetable
+from dicomferry.models.rules.timetable import CatchUpPolicy, Missed, Overlap, Timetable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -38,7 +38,7 @@ def add(
     *,
     words: Sequence[str],
     folder: str,
-    policy: Policy,
+    policy: CatchUpPolicy,
     overlap: Overlap,
 ) -> Schedule:
     """Write a schedule down; its first due time is the next one. Raises UsageError when the name is taken."""
