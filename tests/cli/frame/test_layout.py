@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from dicomferry.cli.frame import layout
 from dicomferry.cli.frame.layout import Column
 from dicomferry.cli.root import cli
+from dicomferry.models.record.jobs import verbs
+from dicomferry.models.rules import spec
 from support.desk import REFUSED, SUCCEEDED, Desk
 
 COLUMNS = (
@@ -66,6 +68,8 @@ def test_text_is_broken_between_words_and_commands_stay_whole() -> None:
     lines = layout.wrapped(f"go on with `dicomferry jobs release 13` or look at {UID} again", 30)
     assert lines == ["go on with", "`dicomferry jobs release 13`", "or look at", UID, "again"]
     assert layout.wrapped("a b", 3) == ["a b"]
+    lines = layout.wrapped(f"the StudyInstanceUID={UID}; at study level", 46)
+    assert lines == ["the StudyInstanceUID=", f"{UID};", "at study level"]
 
 
 def _on_a_terminal(desk: Desk, *words: str, columns: int = 80, **environment: str) -> str:
@@ -85,6 +89,20 @@ def _on_a_terminal(desk: Desk, *words: str, columns: int = 80, **environment: st
     os.close(ours)
     assert process.wait(60) == 0
     return told.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_longest_uids_of_a_job_are_whole(desk: Desk, columns: int) -> None:
+    """A key and a UID of 64 characters (PS3.5 9.1) have no room on one line of 80 columns: it goes on behind the `=`,
+    so that the terminal breaks nothing in the middle.
+    """
+    longest = ("1.2.840.10008." + "1234567890" * 6)[:64]
+    keys = (("0020000D", longest), ("0020000E", longest[::-1]), ("00080018", longest))
+    verbs.submit(desk.database, spec.MoveSpec(identifiers=((None, keys),), level="image"), desk.remote_id)
+    told = ESCAPE.sub("", _on_a_terminal(desk, "jobs", "show", "1", columns=columns))
+    assert all(len(line) <= columns for line in told.splitlines()), told
+    assert told.count(longest) == 2 and told.count(longest[::-1]) == 1
+    assert ("StudyInstanceUID=" + longest in told) is (columns == 100)
 
 
 @pytest.fixture

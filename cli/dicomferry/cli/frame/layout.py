@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ GAP = 2
 CUT = "…"
 LEAST_TEXT = 24
 """Characters that wrapped text has at least beside its name; where there are fewer, nothing is wrapped."""
+_KEY = re.compile(r"[\w.]+=(?=.)")
 _COMMAND = re.compile(r"`[^`]*`")
 _BLANK = "\x00"
 
@@ -104,14 +105,24 @@ def padded(text: str, room: int, *, right: bool = False) -> str:
 
 
 def wrapped(text: str, room: int) -> list[str]:
-    """Lines of at most so many characters, broken at blanks; commands in back quotes, UIDs and paths stay whole."""
+    """Lines of at most so many characters, broken at blanks, and behind the `=` of a key whose value has no room beside
+    it; commands in back quotes, UIDs and paths stay whole.
+    """
     if room < LEAST_TEXT or width(text) <= room:
         return [text]
     lines, current = [], ""
-    for word in _COMMAND.sub(lambda found: found[0].replace(" ", _BLANK), text).split(" "):
+    for word in _words(text, room):
         if current and width(current) + 1 + width(word) > room:
             lines.append(current)
             current = word
         else:
             current = f"{current} {word}" if current else word
     return [line.replace(_BLANK, " ") for line in [*lines, current]]
+
+
+def _words(text: str, room: int) -> Iterator[str]:
+    for word in _COMMAND.sub(lambda found: found[0].replace(" ", _BLANK), text).split(" "):
+        key = _KEY.match(word) if width(word) > room else None
+        if key:
+            yield key[0]
+        yield word[key.end() :] if key else word
