@@ -83,7 +83,7 @@ def test_a_new_chunk_waits_as_the_breaker_does(site: Inline) -> None:
     (new,) = site.chunks(second)
     assert (new.state, new.not_before, new.reason) == ("pending", waiting.not_before, "unreachable")
     remote = new.remote_id
-    site.database.write(lambda connection: breaker.trusted(connection, remote, site.clock()))
+    site.database.write(lambda connection: breaker.reset(connection, remote, site.clock()))
     third = site.store(f"BENCH@127.0.0.1:{port}")
     site.run_next()
     (due,) = site.chunks(third)

@@ -277,7 +277,7 @@ def test_one_looks_for_all(site: Site) -> None:
     site.clock.move(20)
     probe = site.claim()
     site.database.write(
-        lambda connection: breaker.mended(connection, site.remote_id, probe.chunk_id, probe.fence, site.clock())
+        lambda connection: breaker.close(connection, site.remote_id, probe.chunk_id, probe.fence, site.clock())
     )
     assert shown(site)["breaker"]["state"] == "closed"
     assert not site.claim().probe, "the others begin at once"

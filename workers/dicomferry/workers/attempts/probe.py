@@ -50,7 +50,7 @@ def look_again(environment: Environment, lease: Lease, heart: Heartbeat, remote:
         return False
     heart.require_lease()
     database.write(
-        lambda connection: breaker.mended(
+        lambda connection: breaker.close(
             connection, lease.remote_id, lease.chunk_id, lease.fence, database.now(connection)
         ),
     )

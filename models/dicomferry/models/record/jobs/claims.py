@@ -184,7 +184,7 @@ def _lease(
     if taken is None:  # another claimer was faster while we waited for the job's row
         return None
     if gate.probe and best.remote_id is not None:
-        governor.probes(connection, best.remote_id, best.id)
+        governor.mark_probe(connection, best.remote_id, best.id)
     attempt = {"job_id": job.id, "chunk_id": best.id, "fence": taken.fence, "started_at": now}
     connection.execute(_ATTEMPT, {**attempt, "worker": worker.name, "pid": os.getpid()})
     connection.execute(_SERVED, {"job": job.id, "served_at": now})

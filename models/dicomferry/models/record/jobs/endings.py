@@ -63,11 +63,11 @@ def _tell_breaker(connection: Connection, place: Place, ending: Ending, now: dat
     """Bring the remote's breaker in line with what the attempt found."""
     match ending.seen:
         case Seen.WELL:
-            breaker.mended(connection, place.remote_id, place.chunk_id, place.fence, now)
+            breaker.close(connection, place.remote_id, place.chunk_id, place.fence, now)
         case Seen.FAILED | Seen.AWAY:
-            breaker.failed(connection, place.remote_id, ending, now, detail)
+            breaker.count_failure(connection, place.remote_id, ending, now, detail)
         case Seen.CROWDED:
-            breaker.crowded(connection, place.remote_id, place.chunk_id, now)
+            breaker.note_crowding(connection, place.remote_id, place.chunk_id, now)
         case Seen.NOTHING:
             pass
 

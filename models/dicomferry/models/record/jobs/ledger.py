@@ -268,7 +268,7 @@ def hold_chunks(connection: Connection, job_id: int, *, reason: str | None, advi
     """What waits of a job is held as well, so that a refusal for good is asked for once and not per chunk."""
     connection.execute(
         sa.update(ChunkRow)
-        .where(governor.in_order(connection, ChunkRow.job_id == job_id))
+        .where(governor.lock_waiting(connection, ChunkRow.job_id == job_id))
         .values(state=ChunkState.HELD, reason=reason, advice=advice)
     )
 
@@ -278,7 +278,7 @@ def postpone(connection: Connection, chunk_id: int, decision: Decision, now: dat
     remote_id = sa.select(ChunkRow.remote_id).where(ChunkRow.id == chunk_id).scalar_subquery()
     connection.execute(
         sa.update(ChunkRow)
-        .where(governor.in_order(connection, ChunkRow.remote_id == remote_id, ChunkRow.not_before < decision.at))
+        .where(governor.lock_waiting(connection, ChunkRow.remote_id == remote_id, ChunkRow.not_before < decision.at))
         .values(
             not_before=decision.at,
             waits_from=now,
@@ -298,7 +298,7 @@ def answered(connection: Connection, chunk_id: int) -> None:
     connection.execute(
         sa.update(ChunkRow)
         .where(
-            governor.in_order(
+            governor.lock_waiting(
                 connection, ChunkRow.remote_id == remote_id, ChunkRow.waiting_since.is_not(None), ChunkRow.barren == 0
             )
         )

@@ -178,7 +178,7 @@ def release(database: Database, job_id: int) -> JobState:
         if not held and not job.hold_asked and not woken:
             raise UsageError(f"job {job_id} is not held, and waits for nothing that this would end ({job.state})")
         connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(hold_asked=False))
-        breaker.trusted(connection, job.remote_id, now)
+        breaker.reset(connection, job.remote_id, now)
         _set_chunks(connection, job_id, (ChunkState.HELD,), **_fresh(now))
         waits = "" if held or job.hold_asked else ": what waits is tried now"
         ledger.add_event(connection, job_id, now, "released", f"released{waits}")
@@ -201,7 +201,7 @@ def retry(database: Database, job_id: int) -> int:
                 f"`dicomferry jobs release {job_id}` lets what is held or waits go on"
             )
         now = database.now(connection)
-        breaker.trusted(connection, job.remote_id, now)
+        breaker.reset(connection, job.remote_id, now)
         unfinished = sa.and_(
             ItemRow.state.in_((ItemState.FAILED, ItemState.CANCELLED)),
             ItemRow.chunk_id.in_(

@@ -103,7 +103,7 @@ def change(database: Database, name: str, address: str | None, **options: Any) -
         if address:
             trials.forget(connection, row.id)
         if address or new.keys() & {"window", *_RATES}:
-            governor.let_go(connection, row.id, database.now(connection), forget=bool(address))
+            governor.release_waiting(connection, row.id, database.now(connection), forget=bool(address))
 
     database.write_once(work)
 

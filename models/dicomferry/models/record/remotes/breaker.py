@@ -37,7 +37,7 @@ def known(connection: Connection, remote_id: int, chunk_id: int, *, lock: bool) 
     )
 
 
-def failed(connection: Connection, remote_id: int, ending: Ending, now: datetime, detail: str | None) -> None:
+def count_failure(connection: Connection, remote_id: int, ending: Ending, now: datetime, detail: str | None) -> None:
     """An attempt has ended, and its remote took nothing: that is counted, and the breaker opens or stays so until the
     next look where the remote is away.
     """
@@ -51,7 +51,7 @@ def failed(connection: Connection, remote_id: int, ending: Ending, now: datetime
     connection.execute(sa.update(GovernorRow).where(GovernorRow.remote_id == remote_id).values(**values))
 
 
-def mended(connection: Connection, remote_id: int, chunk_id: int, fence: int, now: datetime) -> bool:
+def close(connection: Connection, remote_id: int, chunk_id: int, fence: int, now: datetime) -> bool:
     """The remote can be used, as an attempt found that began after it could not; whether that is news.
 
     What waited for the breaker is due then.
@@ -75,7 +75,7 @@ def mended(connection: Connection, remote_id: int, chunk_id: int, fence: int, no
 
 def _wake(connection: Connection, remote_id: int, reason: str | None, now: datetime) -> None:
     """What waited for the breaker is due: chunks that met it, were put off by it, or wait along with one that did."""
-    waiting = governor.in_order(
+    waiting = governor.lock_waiting(
         connection,
         ChunkRow.remote_id == remote_id,
         ChunkRow.waits_from.is_not(None),
@@ -105,7 +105,7 @@ def resume(database: Database, remote_id: int) -> int:
 
 def make_due(connection: Connection, now: datetime, *conditions: sa.ColumnElement[bool]) -> int:
     """What of these chunks waits for a time that we computed, limits apart, is due now; how many that are."""
-    waiting = governor.in_order(
+    waiting = governor.lock_waiting(
         connection,
         ChunkRow.waits_from.is_not(None),
         ChunkRow.not_before > now,
@@ -132,7 +132,7 @@ def answers(database: Database, name: str) -> bool:
     def work(connection: Connection) -> bool:
         connection.execute(locking(sa.select(RemoteRow.id).where(RemoteRow.id == remote_id)))
         was_open = governor.row_of(connection, remote_id).broken_since is not None
-        trusted(connection, remote_id, database.now(connection))
+        reset(connection, remote_id, database.now(connection))
         return was_open
 
     return database.write_once(work)
@@ -164,7 +164,7 @@ def has_served(connection: Connection, remote_id: int, now: datetime) -> bool:
     return connection.execute(query).first() is not None
 
 
-def trusted(connection: Connection, remote_id: int, now: datetime) -> None:
+def reset(connection: Connection, remote_id: int, now: datetime) -> None:
     """A person says that it goes on: the next attempt is made without a look, what waited for the breaker is due."""
     row = governor.row_of(connection, remote_id)
     if row.broken_since is not None or row.failures:
@@ -173,7 +173,7 @@ def trusted(connection: Connection, remote_id: int, now: datetime) -> None:
         _wake(connection, remote_id, row.reason, now)
 
 
-def crowded(connection: Connection, remote_id: int, chunk_id: int, now: datetime) -> None:
+def note_crowding(connection: Connection, remote_id: int, chunk_id: int, now: datetime) -> None:
     """It has no room for one more association than those that are open now, without the one that was refused."""
     others = governor.running(connection, remote_id, ChunkRow.id != chunk_id)
     governor.update(connection, remote_id, {"learned_associations": max(others, 1), "associations_learned_at": now})

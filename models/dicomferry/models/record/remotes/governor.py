@@ -156,7 +156,7 @@ def _in_use(connection: Connection, remote_id: int, kind: str, row: AnyRow) -> I
     return InUse(running=running(connection, remote_id), moves=moves, looks=looks)
 
 
-def probes(connection: Connection, remote_id: int, chunk_id: int) -> None:
+def mark_probe(connection: Connection, remote_id: int, chunk_id: int) -> None:
     """The attempt that begins on this chunk is the one that looks whether the remote can be used again."""
     connection.execute(sa.update(GovernorRow).where(GovernorRow.remote_id == remote_id).values(probe_chunk_id=chunk_id))
 
@@ -183,13 +183,13 @@ def put_off(database: Database, remote_id: int, kind: str, *, ignore_window: boo
         else:
             since = sa.literal(now, ChunkRow.waiting_since.type)
             values["waiting_since"] = sa.func.coalesce(ChunkRow.waiting_since, since)
-        connection.execute(sa.update(ChunkRow).where(in_order(connection, *waiting)).values(**values))
+        connection.execute(sa.update(ChunkRow).where(lock_waiting(connection, *waiting)).values(**values))
         return True
 
     return database.write(work)
 
 
-def in_order(connection: Connection, *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+def lock_waiting(connection: Connection, *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     """Lock the waiting chunks that meet these conditions, in the order of their ids, and give the condition for them.
 
     They may be of jobs whose rows are not locked: two writers that lock them in different orders would wait for each
@@ -202,13 +202,13 @@ def in_order(connection: Connection, *conditions: sa.ColumnElement[bool]) -> sa.
     return ChunkRow.id.in_(ids.all())
 
 
-def let_go(connection: Connection, remote_id: int, now: datetime, *, forget: bool) -> None:
+def release_waiting(connection: Connection, remote_id: int, now: datetime, *, forget: bool) -> None:
     """The remote's window or limits were changed: what waited for them is due. `forget`: it is another remote now."""
     reasons = [WINDOW, LIMIT]
     if forget:
         reasons += [row for row in [row_of(connection, remote_id).reason] if row]
         update(connection, remote_id, {**MENDED, **FORGOTTEN})
-    waiting = in_order(connection, ChunkRow.remote_id == remote_id, ChunkRow.reason.in_(reasons))
+    waiting = lock_waiting(connection, ChunkRow.remote_id == remote_id, ChunkRow.reason.in_(reasons))
     connection.execute(
         sa.update(ChunkRow).where(waiting).values(not_before=now, waits_from=now, reason=None, advice=None)
     )
