@@ -97,7 +97,9 @@ def test_it_is_kept_and_told_as_filed_elsewhere_and_heals(desk: Desk) -> None:
     assert expected.fail_elsewhere(desk.database, lease) == 1
     assert states(desk, job_id) == [PROVEN, LOST]
     item = desk.site.items(job_id)[2]
-    assert item.detail == "listed under study 1, series 2; it lies here under study 1, series 2"
+    assert item.detail == (
+        "listed under study 1, series 2; it lies here under study 1, series 2, and the rest of that study under 2"
+    )
     desk.wait(lease)
     desk.arrive(ours(came(3, "8", study="2"), job_id))
     assert states(desk, job_id) == [PROVEN, ("succeeded", "arrived late")]

@@ -345,10 +345,10 @@ def elsewhere(connection: Connection, who: Asker, items: sa.ColumnElement[bool])
         .order_by(ItemRow.id, InstanceRow.id)
     )  # fmt: skip
     rows: Sequence[AnyRow]
+    settled = _settled(connection, who)
     if who.coerces:
         # What has come since the last look is for the next one.
         have = {one.item_id for one in found(connection, who, items, refetch=False) if one.mine}
-        settled = _settled(connection, who)
         every = [row for row in connection.execute(query) if row.id not in have]
         rows = [row for row in every if places.is_lost(row, who.coerces, settled)]
     else:
@@ -361,7 +361,7 @@ def elsewhere(connection: Connection, who: Asker, items: sa.ColumnElement[bool])
             item_id=row.id,
             state=ItemState.FAILED,
             reason=FILED_ELSEWHERE,
-            detail=f"{listed_as}; {_filed(filed)}",
+            detail=f"{listed_as}; {_filed(filed)}{places.rest(settled, row.study, row.own_study)}",
             charges=row.charges,
         )
         lost[row.id] = outcome, filed

@@ -39,6 +39,11 @@ def fits(settled: Mapping[str, str], listed: str | None, own: str | None) -> boo
     return listed is None or settled.get(listed, own) == own
 
 
+def rest(settled: Mapping[str, str], listed: str | None, own: str | None) -> str:
+    """The end of a sentence about a file that lies apart from the rest of its listed study."""
+    return "" if fits(settled, listed, own) else f", and the rest of that study under {settled[listed or '']}"
+
+
 def is_lost(row: AnyRow, coerces: Collection[str], settled: Mapping[str, str]) -> bool:
     """Of a file (`own_study`, `own_series`, `listed`: some item of the job is listed as what it carries; `truncated`)
     and an item (`study`, `series`): it came for it, and not where it would count.
