@@ -23,11 +23,12 @@ from support.bench import Bench
 
 WORKER = """
 import os, signal
-from dicomferry.models import presence
 from dicomferry.models import settings as settings_module
-from dicomferry.models.database import Database
-from dicomferry.workers import inventory, runner
-from dicomferry.workers.environment import Environment
+from dicomferry.models.record import presence
+from dicomferry.models.record.database import Database
+from dicomferry.workers import runner
+from dicomferry.workers.attempts.environment import Environment
+from dicomferry.workers.sending import inventory
 
 opens = inventory.open_file
 

@@ -7,6 +7,7 @@ last outcomes written, so nothing of it changes before the end is on record.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -18,7 +19,6 @@ from dicomferry.models.record.remotes import breaker
 from dicomferry.models.record.tables.jobs import AttemptRow, ItemRow, RemoteRow
 from dicomferry.models.rules import window
 from dicomferry.models.rules.answers.lookup import Rule
-from dicomferry.models.rules.retry import RetryPolicy
 from dicomferry.models.rules.situation import Account, Breaker, Facts
 from dicomferry.models.rules.state import ItemState
 
@@ -26,38 +26,30 @@ from dicomferry.models.rules.state import ItemState
 _LEFT = sa.select(sa.func.count()).where(ItemRow.chunk_id == sa.bindparam("chunk"), ItemRow.state == ItemState.PENDING)
 
 
-def of_attempt(
-    connection: Connection,
-    lease: Lease,
-    account: Account,
-    now: datetime,
-    *,
-    cancel: bool,
-    hold: bool,
-    policy: RetryPolicy,
-    jitter: float,
-) -> Facts:
-    """The facts at the end of an attempt whose lease is still its own. What only a fault is judged by is read for a
-    fault.
+def breaker_of(connection: Connection, lease: Lease, account: Account) -> Breaker:
+    """The breaker of the attempt's remote, which is locked before the chunk's items are written; a plan uses none."""
+    if lease.kind == PLAN:
+        return Breaker()
+    return breaker.known(connection, lease.remote_id, lease.chunk_id, lock=account.may_blame_remote)
+
+
+def of_attempt(connection: Connection, lease: Lease, account: Account, begun: Facts) -> Facts:
+    """The facts at the end of an attempt whose lease is still its own: what was known before its items were written,
+    and what the record knows now. What only a fault is judged by is read for a fault.
     """
     fault = account.fault
     is_suspect = fault is not None and fault.rule is Rule.SUSPECT
     is_plan = lease.kind == PLAN
-    return Facts(
-        now=now,
-        cancel=cancel,
-        hold=hold,
+    return replace(
+        begun,
         plan=is_plan,
         left=0 if is_plan else _left(connection, lease.chunk_id),
         barren=lease.barren,
         alike=_alike(connection, lease, fault.reason if fault else None) if account.cause and lease.barren else 0,
         waiting_since=lease.waiting_since,
-        waited=_waited(connection, lease.remote_id, lease.waiting_since, now) if account.cause else None,
-        served=is_suspect and breaker.has_served(connection, lease.remote_id, now),
+        waited=_waited(connection, lease.remote_id, lease.waiting_since, begun.now) if account.cause else None,
+        served=is_suspect and breaker.has_served(connection, lease.remote_id, begun.now),
         failures=lease.failures,
-        breaker=Breaker() if is_plan else _breaker(connection, lease, account),
-        policy=policy,
-        jitter=jitter,
     )
 
 
@@ -100,8 +92,3 @@ def _waited(connection: Connection, remote_id: int, since: datetime | None, now:
     query = sa.select(RemoteRow.window).where(RemoteRow.id == remote_id)
     hours = window.from_document(connection.execute(query).scalar_one())
     return hours.open_seconds(since, now) if hours else None
-
-
-def _breaker(connection: Connection, lease: Lease, account: Account) -> Breaker:
-    """The remote's breaker, its row locked where the attempt may have to count against it."""
-    return breaker.known(connection, lease.remote_id, lease.chunk_id, lock=account.may_blame_remote)

@@ -174,13 +174,12 @@ def end(
     def work(connection: Connection) -> Ending:
         cancel, hold = fence(connection, lease, **(values or {}))
         now = database.now(connection)
+        breaker = facts.breaker_of(connection, lease, account)
         _write_items(connection, lease, outcomes, last)
         if account.planned:
             _complete_plan(connection, lease.job_id, now)
-        known = facts.of_attempt(
-            connection, lease, account, now, cancel=cancel, hold=hold, policy=policy, jitter=jitter
-        )
-        found = rule(account, known)
+        begun = Facts(now=now, cancel=cancel, hold=hold, breaker=breaker, policy=policy, jitter=jitter)
+        found = rule(account, facts.of_attempt(connection, lease, account, begun))
         place = endings.Place(lease.job_id, lease.chunk_id, lease.fence, lease.remote_id)
         endings.write(connection, place, found, now, finished=account.finished, detail=account.detail)
         return found

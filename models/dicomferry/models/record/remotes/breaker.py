@@ -28,8 +28,13 @@ _LATELY = timedelta(days=1)
 
 
 def known(connection: Connection, remote_id: int, chunk_id: int, *, lock: bool) -> Breaker:
-    """The breaker of a remote as the end of an attempt on this chunk is decided by it."""
-    row = governor.locked(connection, remote_id) if lock else governor.row_of(connection, remote_id)
+    """The breaker of a remote as the end of an attempt on this chunk is decided by it.
+
+    Its row is locked where the end may change it: `lock` says so, and so does a failure that is counted.
+    """
+    row = governor.row_of(connection, remote_id)
+    if lock or row.failures:
+        row = governor.locked(connection, remote_id)
     return Breaker(
         failures=row.failures or 0,
         is_open=row.broken_since is not None,
