@@ -74,7 +74,7 @@ class EmbeddedBroker:
 
     @property
     def url(self) -> str:
-        """For kombu; the path is short enough for a socket and quoted."""
+        """The broker's URL for kombu; the path is short enough for a socket, and quoted."""
         return f"redis+socket://{quote(str(self.socket_path))}"
 
     def start(self) -> Child:

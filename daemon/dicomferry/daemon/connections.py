@@ -42,10 +42,10 @@ class Connection(Protocol):
 
     @property
     def acceptor(self) -> Acceptor:
-        """Its protocol."""
+        """The acceptor that speaks DICOM's protocol on the connection."""
 
     def run(self) -> None:
-        """Its whole life, in a thread of its own. Raises nothing."""
+        """Serve the connection from its beginning to its end, in a thread of its own. Raises nothing."""
 
 
 class Connections:

@@ -35,7 +35,7 @@ _SECRET_PREFIX = "whsec_"
 
 
 class NotTold(DicomferryError):
-    """It did not go out; the message says why, in words that name no patient."""
+    """A notification did not go out; the message says why, in words that name no patient."""
 
 
 def tell_next(database: Database, settings: Settings, *, first_pause: float = FIRST_PAUSE) -> bool:

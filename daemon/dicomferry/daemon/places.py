@@ -34,11 +34,11 @@ class Guest(Protocol):
         """How long it has said nothing; 0 while a message is under way."""
 
     def give_way(self) -> None:
-        """Its place is somebody else's now: end it. Never blocks."""
+        """End the association: its place is another caller's now. Never blocks."""
 
 
 class AssociationPlaces:
-    """For any thread. `most` is how many there are, `share` how many of them one caller may have."""
+    """The places for associations, used by any thread: `most` in all, at most `share` of them for one caller."""
 
     def __init__(self, most: Callable[[], int], share: Callable[[], int]) -> None:
         self._most = most

@@ -124,7 +124,7 @@ class _ArchiveConnection:
         return self.acceptor.idle_seconds()
 
     def give_way(self) -> None:
-        """Its place is needed for somebody else."""
+        """End the association: its place is needed for another caller."""
         self.acceptor.end("it was idle, and its place was needed")
 
     def admit(self, request: AssociateRequest) -> Rejection | None:
@@ -284,7 +284,7 @@ def run(settings: Settings) -> int:
 
 
 def _take_descriptors() -> None:
-    """As many open files as the system lets us have: an association has two or three, and 1,024 are usual."""
+    """Raise the limit of open files, 1,024 as a rule, as far as the system allows: an association has two or three."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:

@@ -108,7 +108,7 @@ class TimeoutSettings(_Section):
     settle: Seconds = 300.0
 
     def value(self) -> Timeouts:
-        """The same as a plain value."""
+        """The section as a plain value, for rules that know no settings."""
         return Timeouts(**self.model_dump())
 
 
@@ -120,7 +120,7 @@ class RetrySettings(_Section):
     give_up_after: Seconds = 43_200.0
 
     def value(self) -> RetryPolicy:
-        """The same as a plain value."""
+        """The section as a plain value, for rules that know no settings."""
         return RetryPolicy(**self.model_dump())
 
 

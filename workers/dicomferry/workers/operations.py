@@ -36,9 +36,9 @@ def store(work: Work) -> Iterator[Answered]:
 
 
 _INSTANCE = attrgetter("id", "path", "size", "mtime_ns", "sop_class_uid", "sop_instance_uid", "transfer_syntax_uid")
-"""Of an item, the fields of a LocalInstance."""
+"""The fields of an item that make a LocalInstance."""
 _CONTEXT = attrgetter("sop_class_uid", "transfer_syntax_uid")
-"""Of an item, what has to be proposed so that it can be sent."""
+"""The fields of an item that say what has to be proposed so that it can be sent."""
 
 
 def _send(work: Work, rows: Iterator[Item]) -> Iterator[Answered]:

@@ -28,7 +28,7 @@ from dicomferry.workers.retrieval import plan as retrieve_plan
 from dicomferry.workers.sending import plan
 
 TURN_SECONDS = 5.0
-"""So long a slot goes on with the next due chunk by itself, which saves the way over the broker."""
+"""Seconds for which a slot goes on with the next due chunk by itself, which saves the way over the broker."""
 Try = Callable[[Environment, Lease, Heartbeat, Remote], None]
 ATTEMPTS: Mapping[str, Try] = dict.fromkeys(RETRIEVES, retrieve.run)
 """What tries a chunk of a kind that is not items in, one answer per item out."""

@@ -82,7 +82,7 @@ def _line(y: int, radius: int) -> bytes:
 
 
 def _with_uid_of_its_own(content: bytes) -> bytes:
-    """The same object under another SOP Instance UID, in meta group and data set."""
+    """A copy of an object under another SOP Instance UID, in meta group and data set."""
     image = pydicom.dcmread(BytesIO(content))
     uid = str(image.SOPInstanceUID).encode()
     other = uid[:-1] + (b"1" if uid[-1:] != b"1" else b"2")

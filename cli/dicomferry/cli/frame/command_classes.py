@@ -62,7 +62,7 @@ class Command(click.Command):
     """A command that takes --home and --debug."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Its own, the common ones, --help."""
+        """The parameters of the command: its own, the common ones, --help."""
         *own, help_option = super().get_params(ctx)
         return [*own, *_COMMON, help_option]
 
@@ -80,7 +80,7 @@ class Group(click.Group):
             self.no_args_is_help = False
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Its own, the common ones, --help."""
+        """The parameters of the command: its own, the common ones, --help."""
         *own, help_option = super().get_params(ctx)
         return [*own, *_COMMON, help_option]
 
@@ -103,7 +103,7 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does it, with "did you mean" for a misspelt one."""
+        """Find a command by its name as click does, with "did you mean" for a misspelt one."""
         known = self.list_commands(ctx)
         if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
             near = difflib.get_close_matches(args[0], [*known, *self.elsewhere], n=1)

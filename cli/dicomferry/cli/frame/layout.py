@@ -87,7 +87,7 @@ def shortened(text: str, room: int, *, middle: bool = False, mark: str = CUT) ->
 
 
 def _first(text: str, room: int) -> str:
-    """As much of the text's beginning as has room."""
+    """The beginning of a text, as much as has room."""
     if text.isascii():
         return text[:room]
     taken = 0

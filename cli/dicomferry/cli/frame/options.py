@@ -107,7 +107,7 @@ def parse_age(text: str) -> float | None:
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]
-    """So many of something in a second or minute; 0 and an empty text are no limit, as 0."""
+    """A number of something in a second or minute; 0 and an empty text are no limit, given as 0."""
 
     name = "rate"
 

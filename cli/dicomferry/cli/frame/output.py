@@ -28,14 +28,14 @@ class Output(TextIOWrapper):
         )
 
     def write(self, text: str) -> int:
-        """As ever; raises OutputFailed. An empty text is a library's way to find out what kind of file this is."""
+        """Write text; raises OutputFailed. An empty text is a library's way to find out what kind of file this is."""
         if text != "":
             with self._named():
                 super().write(text)
         return len(text)
 
     def flush(self) -> None:
-        """As ever; raises OutputFailed."""
+        """Write out what is buffered; raises OutputFailed."""
         with self._named():
             super().flush()
 

@@ -28,7 +28,7 @@ class Occasion:
 
 
 def occasion() -> Occasion:
-    """That of the running command."""
+    """When and where the running command is meant."""
     found: Occasion | None = click.get_current_context().meta.get(_KEY)
     return found or Occasion(datetime.now())
 

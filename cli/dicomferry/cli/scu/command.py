@@ -13,7 +13,7 @@ from dicomferry.cli.scu.run import run
 
 
 class _Verbatim(click.Command):
-    """Its words are not click's to read."""
+    """A command whose words are not click's to read."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """All of them are left over."""

@@ -40,7 +40,7 @@ _CHOSEN: Mapping[str, str] = {"OB or OW": " => UN", "US or SS": " => US"}
 """What stands for a VR that depends on elements which no answer has."""
 _BYTES = frozenset(["OB", "OW", "OL", "OV", "OB or OW", "US or OW", "US or SS or OW"])
 _WORDS = frozenset(["OB", "OW", "OF", "OD", "OL", "OV", "US or OW", "US or SS or OW"])
-"""Those whose values are not counted."""
+"""The VRs whose values are not counted."""
 _ONE = frozenset(["LT", "ST", "UT", "UR", "UC"])
 _COUNTS = frozenset([1, 2, 3, 4, 5, 6, 8, 9, 16, 24, 32])
 """The numbers of values that gdcmscu has a name for; all others are 1-n."""

@@ -76,17 +76,17 @@ class Messages:
             self._trace(text)
 
     def sent(self, path: str, status: int) -> None:
-        """With -V: a file was sent, and how the peer answered. `failure` is another matter, and up to the caller."""
+        """Print, with -V, that a file was sent and how the peer answered. A `failure` is for the caller to print."""
         if self._asked.verbose:
             self._trace(f"sent {one_line(path)}: status {status:04X}")
 
     def received(self, path: str, status: int) -> None:
-        """With -V: a file came, and how we answered."""
+        """Print, with -V, that a file came and how we answered."""
         if self._asked.verbose:
             self._trace(f"received {one_line(path)}: status {status:04X}")
 
     def total(self, text: str) -> None:
-        """With -V: one line on all of them."""
+        """Print, with -V, one line on all files together."""
         if self._asked.verbose:
             self._trace(text)
 

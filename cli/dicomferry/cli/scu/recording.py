@@ -206,7 +206,7 @@ def keys_of(invocation: Invocation) -> tuple[tuple[str, str], ...]:
 
 
 def _first(keys: Sequence[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """Of equal tags the first one counts."""
+    """The keys by tag; where a tag was given twice the first one counts."""
     seen: dict[int, bytes] = {}
     for tag, value in keys:
         seen.setdefault(tag, value)

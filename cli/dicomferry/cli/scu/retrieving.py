@@ -43,7 +43,7 @@ class RetrieveEnd:
 
 
 def describe(invocation: Invocation, query: Query, say: Messages) -> None:
-    """With -D: what is asked for. Only then are the data dictionary's names loaded."""
+    """Print, with -D, what is asked for. Only then are the data dictionary's names loaded."""
     if invocation.debug:
         from dicomferry.cli.scu import dump
 
@@ -54,7 +54,7 @@ def describe(invocation: Invocation, query: Query, say: Messages) -> None:
 def follow_or_cancel(
     asked: Retrieval, moved: Callable[[], int], peer: str, invocation: Invocation, progress: Progress
 ) -> RetrieveEnd:
-    """As `follow`; where it is interrupted, the peer is told not to go on. Raises what `follow` raises."""
+    """Follow a retrieve as `follow` does, raising the same; an interruption tells the peer not to go on."""
     try:
         return follow(asked, moved, invocation.dimse_seconds, progress, peer)
     except DimseError:

@@ -71,7 +71,7 @@ def _connection(parts: SplitResult) -> socket.socket:
 
 
 def _tls(options: dict[str, list[str]]) -> ssl.SSLContext:
-    """As the options of the URL have it; a password may be sent, so without them it is looked who asks for it."""
+    """The TLS context by the URL's options; without any, the server is verified before a password is sent."""
     context = ssl.create_default_context(cafile=options.get("ssl_ca_certs", [None])[0])
     if options.get("ssl_cert_reqs", [""])[0].lower() in ("none", "cert_none"):
         context.check_hostname = False

@@ -66,7 +66,7 @@ def config_show(as_json: bool) -> None:
 
 
 def _value(value: object) -> str:
-    """As the settings file has it, a list without its brackets."""
+    """A value as the settings file writes it, a list without its brackets."""
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -53,7 +53,7 @@ def _leaves(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[
 
 
 def _in_environment(environment: Mapping[str, str], path: tuple[str, ...]) -> bool:
-    """By its own variable, or in the JSON object of a variable for its section."""
+    """Whether the environment sets it: by its own variable, or in the JSON object of a variable for its section."""
     for length in range(len(path), 0, -1):
         name = f"{_PREFIX}_{'__'.join(path[:length]).upper()}"
         if name in environment:

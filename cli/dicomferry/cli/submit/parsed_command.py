@@ -24,7 +24,7 @@ def of(database: Database, schedule: Schedule, moment: datetime) -> Order:
 
 
 def check(database: Database, words: Sequence[str], folder: str, moment: datetime) -> Order:
-    """The same for words that are no schedule yet; `moment` is aware, in the zone whose days count.
+    """What the words of a submit command ask for at `moment` (aware, in the zone whose days count), without a schedule.
 
     Raises UsageError.
     """

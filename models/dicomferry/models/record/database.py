@@ -31,7 +31,7 @@ AnyRow: TypeAlias = "Row[*tuple[Any, ...]]"
 LOCK_SECONDS = 30.0
 """How long SQLite waits for another writer ..."""
 IMPATIENT_LOCK_SECONDS = 5.0
-"""... and for a heartbeat, which has more to do than to wait."""
+"""Seconds that a heartbeat, which has more to do than to wait, waits for a lock."""
 PERSONS_PATIENCE = 5.0
 """Seconds for which a person's command goes on over a lost connection: what it writes is written once."""
 PAGE = 1000
@@ -93,7 +93,7 @@ class Database:
         self._pid = 0
 
     def impatient(self) -> Database:
-        """The same record on a connection of its own, for calls that must fail within seconds."""
+        """A second Database on a connection of its own, for calls that must fail within seconds."""
         return Database(self.url, lock_seconds=IMPATIENT_LOCK_SECONDS, clock=self._clock, monotonic=self._monotonic)
 
     @property

@@ -22,9 +22,9 @@ _SESSION |= {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_k
 _LOCK = 10.0
 """Seconds for which a statement waits for a row or table that another transaction has locked ..."""
 _IMPATIENT_LOCK = 2.0
-"""... where there is more to do than to wait ..."""
+"""Seconds to wait for a lock where there is more to do than to wait."""
 _AT_ONCE_LOCK = 0.5
-"""... and where another one can be done instead."""
+"""Seconds to wait for a lock where another row can be worked on instead."""
 _SLOW = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s'"
 
 

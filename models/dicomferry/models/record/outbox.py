@@ -22,7 +22,7 @@ PENDING, SENT, FAILED, UNWANTED = "pending", "sent", "failed", "unwanted"
 
 
 class Channel(StrEnum):
-    """By what a notification goes out."""
+    """The way by which a notification goes out."""
 
     WEBHOOK = "webhook"
     COMMAND = "command"
@@ -118,12 +118,12 @@ def _claim(database: Database, row: AnyRow, seconds: float) -> bool:
 
 
 def told(database: Database, what: Notification, detail: str) -> None:
-    """It has gone out. Raises OutOfReach."""
+    """Write down that a notification has gone out. Raises OutOfReach."""
     _record(database, what, detail, event=("notified", detail), outcome=SENT)
 
 
 def not_told(database: Database, what: Notification, detail: str, *, again_in: float | None) -> None:
-    """It could not be told; `again_in` says when it is tried again, None that this was the last time.
+    """Write down that a notification could not be told; it is tried again in `again_in` seconds, None: never.
 
     The job's history says so the first time and the last time. Raises OutOfReach.
     """

@@ -77,12 +77,12 @@ def _forget(connection: Connection, before: datetime) -> None:
 
 
 def beat(database: Database, worker: Worker, disks: Sequence[Mapping[str, Any]] | None = None) -> None:
-    """This role is still alive; `disks` are those that it writes to, as they are now."""
+    """Give a role's sign of life; `disks` are those that it writes to, as they are now."""
     _update(database, worker, "seen_at", **({} if disks is None else {"disks": [dict(one) for one in disks]}))
 
 
 def leave(database: Database, worker: Worker) -> None:
-    """This role has ended in good order."""
+    """Write down that a role has ended in good order."""
     _update(database, worker, "ended_at")
 
 
@@ -111,7 +111,7 @@ def remark(database: Database, worker: Worker, text: str) -> None:
 
 
 def lives(now: datetime, within: float = SILENT_AFTER) -> sa.ColumnElement[bool]:
-    """Of a role: it gave a sign of life lately. One that is further ahead was given before the clock was set back."""
+    """Condition on a role: it gave a sign of life lately. One further ahead was given before the clock was set back."""
     return sa.and_(
         WorkerRow.ended_at.is_(None),
         WorkerRow.seen_at >= now - timedelta(seconds=within),

@@ -133,7 +133,7 @@ def _old_runs(old: Age) -> sa.ColumnElement[bool]:
 
 
 def _mark(database: Database, old: Age) -> list[int]:
-    """Some jobs to be removed now: those that somebody has begun with, or the oldest others."""
+    """A few jobs to be removed now, marked: those that somebody has begun with, or the oldest others."""
 
     def work(connection: Connection) -> list[int]:
         begun = sa.select(JobRow.id).where(JobRow.pruned_at.is_not(None)).order_by(JobRow.id).limit(JOBS_AT_ONCE)
@@ -149,7 +149,7 @@ def _mark(database: Database, old: Age) -> list[int]:
 
 
 def _remove(database: Database, table: type[Any], condition: sa.ColumnElement[bool]) -> int:
-    """Some of these rows; how many, 0 once there are none."""
+    """Remove some of these rows; how many, 0 once there are none."""
 
     def work(connection: Connection) -> int:
         # Locked as they are chosen: with somebody else at the same work, none left means none left.
@@ -162,7 +162,7 @@ def _remove(database: Database, table: type[Any], condition: sa.ColumnElement[bo
 
 
 def _remove_jobs(database: Database, jobs: list[int]) -> int:
-    """Their rows, and with them notifications; and what was told, and written down, while the rest was removed."""
+    """Remove the rows of jobs, their notifications, and what was written down while their other rows were removed."""
 
     def work(connection: Connection) -> int:
         connection.execute(sa.select(JobRow.id).where(JobRow.id.in_(jobs)).order_by(JobRow.id).with_for_update())

@@ -84,9 +84,9 @@ class Along(StrEnum):
 
     NOBODY = "nobody"
     JOB = "job"
-    """Those of its job are held as well."""
+    """The waiting chunks of its job are held as well."""
     REMOTE = "remote"
-    """Those for its remote wait as well."""
+    """The waiting chunks for its remote wait as well."""
     MOVES_HERE = "moves here"
     """Moves that would come to this installation wait as well ..."""
     ALL_HERE = "all that comes here"
@@ -98,13 +98,13 @@ class Seen(StrEnum):
 
     NOTHING = "nothing"
     WELL = "well"
-    """It can be used: its breaker closes."""
+    """The remote can be used: its breaker closes."""
     FAILED = "failed"
-    """It could not be used: that is counted."""
+    """The remote could not be used: that is counted."""
     AWAY = "away"
-    """It could not be used, and is left alone from now on: its breaker opens, or stays open."""
+    """The remote could not be used, and is left alone from now on: its breaker opens, or stays open."""
     CROWDED = "crowded"
-    """It has no room for one more association."""
+    """The remote has no room for one more association."""
 
 
 @dataclass(frozen=True, kw_only=True)

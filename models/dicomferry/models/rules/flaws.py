@@ -8,9 +8,9 @@ from __future__ import annotations
 from dicomferry.models.rules.reason import Reason
 
 DAMAGED = "damaged:"
-"""Its size on disk is not the one that was recorded when it was received."""
+"""The file's size on disk is not the one that was recorded when it was received."""
 TRUNCATED = "truncated:"
-"""Its data set ends within an element. It counts once the same bytes came twice: then they are so at their source."""
+"""The data set ends within an element. It counts once the same bytes came twice: they are so at their source."""
 ENCODING = ("unreadable:", "pixels:")
 """The data set is not in the encoding of its transfer syntax: asked for again, it may come well in a plain one."""
 NEVER = (

@@ -10,7 +10,7 @@ from dicomferry.models.rules.errors import UsageError
 from dicomferry.models.rules.query import UNIQUE, Key, Level, levels, steps_of, value_of
 
 MOST_ALTERNATIVES = 10_000
-"""So many requests come of one row or command line at most."""
+"""Requests that one row or command line may come to, at most."""
 _WHOLE = frozenset(("LT", "ST", "UT", "UR"))
 """Text in which a backslash is a backslash (PS3.5 6.2)."""
 

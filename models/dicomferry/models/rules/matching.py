@@ -38,7 +38,7 @@ TIMEZONE_OFFSET = 0x00080201
 """Where it stands in an answer, that answer's dates and times are in a zone of their own (PS3.3 C.12.1.1.8)."""
 _ZONE = f"{TIMEZONE_OFFSET:08X}"
 _MOST_KNOWN, _MOST_KNOWN_LENGTH = 1024, 128
-"""So many values of answers are remembered of a key, and how long they may be, in characters."""
+"""Values of answers that are remembered of a key, at most, and how long they may be, in characters."""
 _COMBINED: Mapping[str, str] = {
     f"{one:08X}": f"{date:08X}"
     for one, date in (
@@ -239,7 +239,7 @@ def _compared(vr: str, asked: str, value: str) -> set[Comparison]:
 
 @lru_cache(maxsize=64)
 def _uids(asked: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The values of a list of UIDs, of which there may be hundreds, and the same as `loose` has them."""
+    """The values of a list of UIDs, of which there may be hundreds, as they stand and as `loose` has them."""
     uids = frozenset(part.strip(" \0") for part in asked.split("\\"))
     return uids, frozenset(map(loose, uids))
 

@@ -13,15 +13,15 @@ from datetime import datetime, timedelta
 AHEAD_SECONDS = 0.1
 """All who share a limit hold so much of it in their hands at once."""
 CARRY_SECONDS = 0.1
-"""So much of it that nobody has taken is not lost."""
+"""Seconds of a limit that nobody has taken and that are not lost."""
 BURST_SECONDS = AHEAD_SECONDS + CARRY_SECONDS
 """In no second more than the limit and so much of it besides is used."""
 LEAST_RATE = 0.5
 """Instances in a second: slower than that no remote is found to be."""
 SLOWER = 0.7
-"""By this a learned rate is multiplied with each refusal ..."""
+"""The factor by which each refusal multiplies a learned rate."""
 FASTER_PER_SECOND = 0.05
-"""... and by so much of itself it grows in every second without one."""
+"""The part of itself by which a learned rate grows in every second without a refusal."""
 FORGOTTEN_AFTER = timedelta(minutes=10)
 """What was learned of a remote counts for so long after the last refusal."""
 ONE_MORE_AFTER = timedelta(minutes=1)
@@ -82,7 +82,7 @@ def learned_rate(rate: float | None, since: datetime | None, now: datetime) -> f
 
 
 def learned_associations(number: int | None, since: datetime | None, now: datetime) -> int | None:
-    """The same for a number of associations at once."""
+    """The associations at once that a remote bears: `number` at `since`, and one more for each ONE_MORE_AFTER."""
     if number is None or since is None or not now - FORGOTTEN_AFTER < since <= now:
         return None
     return number + int((now - since) / ONE_MORE_AFTER)

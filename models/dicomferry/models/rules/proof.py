@@ -62,9 +62,9 @@ class Way(StrEnum):
 
     HERE = "here"
     SHOWN = "shown"
-    """It went elsewhere, and the destination lists it."""
+    """The instance went to another AE, and that AE lists it."""
     BELIEVED = "believed"
-    """It went elsewhere, and the archive's word is all there is."""
+    """The instance went to another AE, and the archive's word is all there is."""
 
 
 @dataclass(frozen=True)

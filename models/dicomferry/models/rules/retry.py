@@ -22,7 +22,7 @@ LONGEST_AFTER_DEATH = 60.0
 MAX_ROUNDS = 3
 """A retrieve asks for what is missing so often: as it was asked, by lists of instances, one by one."""
 MAX_ROUNDS_IN_VAIN = 2
-"""The same where each request was refused before any sub-operation, so that nothing can be under way."""
+"""Rounds in which each request was refused before any sub-operation, so that nothing can be under way, at most."""
 MAX_CONGESTED_IN_A_ROW = 3
 """After so many refusals for lack of resources in a row, the association is given up for a while."""
 

@@ -39,5 +39,5 @@ class Schedule:
         return moment.astimezone(ZoneInfo(self.zone))
 
     def minute(self, moment: datetime) -> str:
-        """The same in words."""
+        """A moment in words, in the schedule's time zone."""
         return f"{self.local(moment):%Y-%m-%d %H:%M %Z}"

@@ -229,7 +229,7 @@ def _minutes(clock: str, part: str) -> int:
 
 
 def hours_text(hours: Sequence[tuple[str, Sequence[Hours]]] | None) -> str | None:
-    """The same hours in one way of writing, which `parse_hours` reads again; days that are alike stand together."""
+    """Hours of the week as text that `parse_hours` reads again; days that are alike stand together."""
     if hours is None:
         return None
     parts: list[str] = []

@@ -108,6 +108,6 @@ def _separator(found: re.Match[str]) -> str:
 
 
 def known(terms: str | None) -> CharacterSet:
-    """The same with what stands in for none, or for one that is unknown: ISO_IR 192, of which ASCII is a part."""
+    """The character set of these terms; ISO_IR 192, of which ASCII is a part, for none and for unknown ones."""
     found = character_set(terms) if terms else None
     return found or CharacterSet(DEFAULT, ("utf-8",))

@@ -141,7 +141,7 @@ class Gets:
         return self.ask_for(encode(association.remote, self._root, one, syntax), message_id, receive)
 
     def ask_for(self, identifier: bytes, message_id: int, receive: Receive) -> Get:
-        """The same for an identifier that is encoded for the transfer syntax of the model's context."""
+        """Ask by C-GET with an identifier that is encoded for the transfer syntax of the model's context."""
         association = self.association
         context = association.context_for(self._model)
         command = CommandSet(

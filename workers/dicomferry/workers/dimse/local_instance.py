@@ -16,7 +16,7 @@ from dicomferry.workers.files import part10
 _FIRST_READ = 16384
 
 _HEAD = 512
-"""So many bytes of a data set are compared with those that go out: its SOP UIDs are among them."""
+"""Bytes of a data set that are compared with those that go out: its SOP UIDs are among them."""
 
 _TICK = 0.01
 """Seconds by which file systems' clocks move on, at most: of two changes within one, the second leaves no trace."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dicomferry.models.rules.callers import canonical, parse_address
 
 MOST_AT_ONCE = 8
-"""So many look-ups are under way at once; further ones wait for their turn."""
+"""Look-ups that are under way at once, at most; further ones wait for their turn."""
 _NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 LookUp = Callable[[str], "list[str] | None"]
@@ -63,7 +63,7 @@ class Names:
                 threading.Thread(target=self._run, name="look-up", daemon=True).start()
 
     def within(self, host: str, seconds: float) -> tuple[str, ...]:
-        """As `addresses`, after a look-up that is waited for at most so long."""
+        """The addresses of a host, after a look-up that is waited for at most `seconds`."""
         if parse_address(host) is None:
             self.refresh([host])
             with self._lock:

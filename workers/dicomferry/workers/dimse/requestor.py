@@ -164,7 +164,7 @@ class Association:
     def await_response(
         self, message_id: int, field: int, phase: str, seconds: float, stop: Stop
     ) -> tuple[Message, int] | None:
-        """As `receive_response`, but None as soon as `stop()` is true, which is seen within a second."""
+        """The response, as `receive_response` gives it; None when `stop()` is true, which is seen within a second."""
         left = seconds
         while not stop():
             heard = self.layer.heard_bytes

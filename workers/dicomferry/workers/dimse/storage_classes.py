@@ -44,7 +44,7 @@ RARER = tuple(
         "77.1.5.1", "77.1.5.4", "104.2", "104.3", "11.2", "481.4", "481.8",
     )
 )  # fmt: skip
-"""The same, from the second association on."""
+"""Storage classes that are proposed from the second association on."""
 WITHOUT_PIXELS = frozenset(
     f"{_ROOT}.{last}" for last in ("88.67", "88.22", "88.33", "88.59", "11.1", "104.1", "481.3", "481.5", "66")
 )

@@ -22,7 +22,7 @@ class Unreadable(Exception):
 
 
 class TooLong(Unreadable):
-    """It is more than is looked at."""
+    """The data set is longer than the bound up to which it is looked at."""
 
 
 class ByteSource(Protocol):
@@ -45,7 +45,7 @@ class Stored:
         self._base = 0
 
     def read(self, pos: int, size: int) -> bytes:
-        """As in `ByteSource`; small pieces come from one read for many of them."""
+        """Bytes from a position on (see `ByteSource.read`); small pieces come from one read for many of them."""
         offset = pos - self._base
         if offset >= 0 and offset + size <= len(self._window):
             return self._window[offset : offset + size]
@@ -78,7 +78,7 @@ class Inflated:
         return self._base + len(self._window)
 
     def read(self, pos: int, size: int) -> bytes:
-        """As in `ByteSource`. Raises TooLong beyond the bound."""
+        """Bytes from a position on (see `ByteSource.read`). Raises TooLong beyond the bound."""
         while self._base + len(self._window) < pos + size:
             block = self._block()
             if not block:

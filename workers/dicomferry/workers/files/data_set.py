@@ -115,7 +115,7 @@ class Head(NamedTuple):
 
 
 def head_of(data: bytes, offset: int, syntax: str, whole: bool) -> Head:
-    """The same as `instance_uids`, and how far the way to the UIDs was plain."""
+    """The UIDs of the instance, as `instance_uids` has them, and how far the way to them was plain."""
     pos = offset
     if syntax in DEFLATED:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -375,7 +375,7 @@ def _skim(data: bytes, pos: int, implicit: bool) -> int:
 
 
 def _nothing(pos: int) -> None:
-    """There is no more than the bytes at hand."""
+    """The source of further bytes where there are no more than those at hand."""
     return None
 
 

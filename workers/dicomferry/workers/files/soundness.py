@@ -77,7 +77,7 @@ def read_uids(fd: int, start: int, syntax: str) -> Uids:
 
 
 def search_uids(fd: int, start: int, syntax: str) -> Uids:
-    """The same, in whatever order the elements stand, which should ascend (PS3.5 7.1)."""
+    """The UIDs of a data set whose elements stand in any order, though they should ascend (PS3.5 7.1)."""
     source: ByteSource = Inflated(fd, start, _SEARCHED) if syntax in DEFLATED else Stored(fd, start)
 
     def read(pos: int) -> bytes:

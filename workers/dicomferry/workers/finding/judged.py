@@ -19,7 +19,7 @@ _NOUNS = {Level.PATIENT: "patient", Level.STUDY: "study", Level.SERIES: "series"
 
 
 class Judge:
-    """Of one query of a root, or of a worklist (None)."""
+    """Holds the answers to one query of a root, or of a worklist (None), against its keys."""
 
     def __init__(self, root: str | None, keys: Sequence[Key]) -> None:
         asked = [key for key in keys if not matching.is_universal(key[1])]
@@ -48,7 +48,7 @@ def named(counts: Mapping[str, int]) -> list[str]:
 
 
 def number_of(number: int, level: Level) -> str:
-    """So many matches of a level, in words."""
+    """The number of matches of a level, in words."""
     noun = _NOUNS[level]
     plural = {"study": "studies", "series": "series"}.get(noun, f"{noun}s")
     return f"{number:,} {noun if number == 1 else plural}"
@@ -90,7 +90,7 @@ class LeftOut:
 
 
 def heeding_keys(ask: Ask, root: str, left_out: LeftOut) -> Ask:
-    """The same queries without the answers that contradict the unique keys of their own level or one above it."""
+    """Queries whose answers leave out what contradicts the unique keys of their own level or of one above it."""
     unique = {f"{UNIQUE[level]:08X}" for level in query.levels(root)}
 
     def fitting(level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, DecodedIdentifier]]:

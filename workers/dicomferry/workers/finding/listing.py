@@ -107,7 +107,7 @@ def ask(
 
 
 def again(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat) -> Listing:
-    """The same for targets that are known. Raises what `ask` does."""
+    """List again what targets have that are known already. Raises what `ask` raises."""
     with inquiry(remote, root, heart) as association:
         return _listing(association, root, targets, lambda: heart.stop, insist=False)
 
@@ -186,7 +186,7 @@ def classes(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbe
 
 
 def _classes_of(asked: find.Ask, root: str, one: Target) -> list[str] | None:
-    """Of one target: by its studies, else by its series."""
+    """The SOP classes of one target: by its studies, else by its series."""
     above = tuple(key for key in one.keys(root) if key[0] not in _BELOW_STUDY)
     told: list[str] = []
     modalities: list[str] = []

@@ -51,15 +51,15 @@ class Noted:
     capped: bool = False
 
     def cut(self) -> None:
-        """As many came as are listed at most."""
+        """Note that as many answers came as the archive lists at most."""
         self.capped = True
 
     def passing(self, level: Level, match: walk.Found) -> None:
-        """A match that was walked through."""
+        """Count a match that was walked through, if it has no unique key."""
         self.nameless += not match.unique(level)
 
     def add(self, other: Noted) -> None:
-        """What was odd elsewhere as well."""
+        """Add what was odd elsewhere."""
         self.nameless += other.nameless
         self.capped |= other.capped
 

@@ -307,7 +307,7 @@ class Expectation:
 
 
 def heeding_caps(ask: Ask, cap: int | None, capped: Callable[[], object]) -> Ask:
-    """The same queries; `capped` is called after one whose answers count as cut (see `proof.is_capped`)."""
+    """Queries that call `capped` after one whose answers count as cut off (see `proof.is_capped`)."""
 
     def counted(level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, DecodedIdentifier]]:
         count = 0

@@ -20,7 +20,7 @@ WRITE_SECONDS = 0.3
 MOVED_SECONDS = 2.0
 """How often it is written down that an association carries data."""
 MOST_REFUSALS = 50
-"""So many different refusals are kept of an association."""
+"""Different refusals that are kept of one association, at most."""
 MOST_WAITING = 10_000
 """Calls that wait for the database; with more of them the oldest are forgotten: they are hints, no proof."""
 

@@ -31,7 +31,7 @@ log = telemetry.logger(__name__)
 RELOAD_SECONDS = 5.0
 AGAIN_SECONDS = 1.0
 DOOR_SECONDS = 1.0
-"""So long an association waits for what is asked beside; then what is known decides."""
+"""Seconds that an association waits for a look-up by another thread; then what is known decides."""
 
 What = Literal["senders", "repairs"]
 Addresses = Callable[[str], Iterable[str]]

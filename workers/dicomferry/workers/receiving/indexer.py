@@ -25,7 +25,7 @@ class Tuning:
     batch: int = 200
     batch_seconds: float = 0.5
     still_seconds: float = 0.02
-    """With nothing new for so long, what waits is written: a retrieve waits for the last rows of its answer."""
+    """Seconds without a new file after which rows that wait are written: a retrieve may wait for them."""
     pause_seconds: float = 1.0
     """Until a batch is tried again that the database could not take."""
     most_waiting: int = 50_000
@@ -121,11 +121,11 @@ class Indexer:
         self._journal.enter(folder)
 
     def leave(self, folder: str) -> None:
-        """It was not published after all."""
+        """Forget a file that was announced: it was not published after all."""
         self._journal.leave(folder)
 
     def add(self, folder: str, received: Received, *, is_sound: bool = False) -> None:
-        """It was: its row is to be written. `is_sound`: its data set was walked to the end, and nothing is wrong."""
+        """Take a published file, whose row is to be written. `is_sound`: a walk over its data set found no fault."""
         with self._changed:
             self._waiting.append(PublishedFile(folder, received, is_sound, self._look is None))
             if len(self._waiting) in (1, self._tuning.batch):

@@ -19,7 +19,7 @@ from pathlib import Path
 from dicomferry.models.durable import flush_folder
 
 MOST_LINES = 1000
-"""With more folders than this the list is rewritten although some of them are still in use."""
+"""Folders beyond which the list is rewritten although some of them are still in use."""
 
 _LINE = re.compile(rb"[0-9A-Za-z_][0-9A-Za-z_.\-]*(/[0-9A-Za-z_][0-9A-Za-z_.\-]*)*")
 
@@ -68,7 +68,7 @@ class Journal:
             self._open[folder] += 1
 
     def leave(self, folder: str, files: int = 1) -> None:
-        """That many files of `folder` are in the index for good, or were not published after all."""
+        """Note that `files` files of a folder are in the index for good, or were not published after all."""
         with self._lock:
             self._open[folder] -= files
             if self._open[folder] <= 0:

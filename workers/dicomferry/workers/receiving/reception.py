@@ -159,7 +159,7 @@ class Intake(ABC):
         return True
 
     def _take_uids(self, found: Uids) -> None:
-        """These are the data set's."""
+        """Take the UIDs that the data set has."""
         self._uids = found
         if found[1] != self._incoming.sop_instance_uid:
             self._refuse(DOES_NOT_MATCH, "SOP Instance UID of command and data set differ")
@@ -189,7 +189,7 @@ class Intake(ABC):
 
 
 def _what_is_wrong(uid: str) -> str:
-    """Of a UID that is none, or too long to be kept."""
+    """What is wrong with a UID that is none, or too long to be kept, in words."""
     if not uid:
         return "is missing"
     return f"has more than {MOST_UID} characters" if len(uid) > MOST_UID else "has a character that no UID has"

@@ -25,7 +25,7 @@ from dicomferry.models.rules.state import ChunkState
 
 KEPT_DAYS = 7
 MOST_UIDS = 10
-"""So many SOP Instance UIDs are kept with what was refused for one reason."""
+"""SOP Instance UIDs that are kept, at most, with what was refused for one reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Refusal:
     originator_message_id: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept."""
+        """The JSON form in which the record keeps it."""
         return {**asdict(self), "uids": list(self.uids)}
 
     @classmethod

@@ -103,29 +103,29 @@ def asker(connection: Connection, job_id: int) -> Asker:
 
 
 def is_kept() -> sa.ColumnElement[bool]:
-    """Of a file: it was not removed, and its flaw, if any, does not keep it from counting, but for a truncated one."""
+    """Condition on a file: it was not removed, and no flaw but a truncation keeps it from counting."""
     return sa.and_(InstanceRow.removed_at.is_(None), sa.not_(is_flawed()))
 
 
 def is_flawed() -> sa.ColumnElement[bool]:
-    """Of a file: it has a flaw with which it counts for nothing."""
+    """Condition on a file: it has a flaw with which it counts for nothing."""
     flaw = sa.func.coalesce(InstanceRow.flaw, "")
     return sa.or_(*(flaw.startswith(one, autoescape=True) for one in flaws.NEVER))
 
 
 def is_truncated() -> sa.ColumnElement[bool]:
-    """Of a file: its data set ends within an element."""
+    """Condition on a file: its data set ends within an element."""
     return sa.func.coalesce(InstanceRow.flaw, "").startswith(flaws.TRUNCATED, autoescape=True)
 
 
 def is_of() -> sa.ColumnElement[bool]:
-    """Of a file and an item: it is filed as what the item expects, or as the item says that it was found."""
+    """Condition on a file and an item: filed as what the item expects, or as the item says that the file was found."""
     own = InstanceRow.sop_instance_uid, InstanceRow.study_instance_uid, InstanceRow.series_instance_uid
     return is_filed_as(*own)
 
 
 def is_filed_as(uid: Column, study: Column, series: Column) -> sa.ColumnElement[bool]:
-    """Of an item: what it expects is filed under these UIDs."""
+    """Condition on an item: what it expects is filed under these UIDs."""
     return sa.and_(
         uid == ItemRow.sop_instance_uid,
         _agrees(study, ItemRow.filed_study_uid, ItemRow.study_instance_uid),
@@ -185,7 +185,7 @@ def _found_for(who: Asker, row: AnyRow, listed: Filed) -> Found:
 
 
 def file_columns(who: Asker) -> tuple[Any, ...]:
-    """Of a file, what `found_of` makes a Found of."""
+    """The columns of a file of which `found_of` makes a Found."""
     return (
         InstanceRow.id.label("instance_id"), InstanceRow.path, InstanceRow.size,
         InstanceRow.study_instance_uid.label("study"), InstanceRow.series_instance_uid.label("series"),
@@ -200,18 +200,18 @@ def found_of(row: AnyRow, *, item_id: int) -> Found:
 
 
 def is_worthy(who: Asker) -> sa.ColumnElement[bool]:
-    """Of a file: it counts as what its UIDs say, if it is on disk."""
+    """Condition on a file: it counts as what its UIDs say, if it is on disk."""
     often = _times(who.remote_id) >= TIMES_TRUNCATED
     return sa.and_(is_kept(), InstanceRow.is_current, sa.or_(sa.not_(is_truncated()), often))
 
 
 def is_in_study(who: Asker, study: str) -> sa.ColumnElement[bool]:
-    """Of a file: it is of this study, or a request for it brought the file and its remote lists other UIDs."""
+    """Condition on a file: it is of this study, or a request for that brought it and its remote lists other UIDs."""
     return _is_in(who, "study", InstanceRow.study_instance_uid, MoveRow.study_instance_uid, study)
 
 
 def is_in_series(who: Asker, series: str) -> sa.ColumnElement[bool]:
-    """The same of a series."""
+    """Condition on a file: it is of this series, or a request for that brought it and its remote lists other UIDs."""
     return _is_in(who, "series", InstanceRow.series_instance_uid, MoveRow.series_instance_uid, series)
 
 

@@ -61,7 +61,7 @@ def know(database: Database, found: str, *, instead: bool = False) -> str:
 
 
 def sample(database: Database, number: int = SAMPLE) -> list[KnownFile]:
-    """Some of the files that the record says are kept, evenly over their numbers. Raises OutOfReach."""
+    """A sample of the files that the record says are kept, evenly over their row ids. Raises OutOfReach."""
 
     def work(connection: Connection) -> list[KnownFile]:
         kept = InstanceRow.removed_at.is_(None)
@@ -206,7 +206,7 @@ def damaged(database: Database) -> list[KnownFile]:
 
 
 def clear_damage(database: Database, whole: Sequence[KnownFile]) -> None:
-    """These are as they were received again. Raises OutOfReach."""
+    """Write down that these files, once found damaged, are as they were received again. Durable. Raises OutOfReach."""
 
     def work(connection: Connection) -> None:
         for batch in batches(whole):

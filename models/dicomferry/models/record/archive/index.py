@@ -200,7 +200,7 @@ def _ids(connection: Connection, paths: Iterable[str]) -> dict[str, int]:
 
 
 def choose_current(connection: Connection, uids: Iterable[str]) -> set[int]:
-    """Of the files of one instance (study, series, UID) make one current; those that are in conflict since now.
+    """Make one file of each instance (study, series, UID) current; the row ids of those that are in conflict since now.
 
     The newest that counts and is no alternate of another; a damaged or unreadable one only where there is no other.
     """
@@ -346,7 +346,7 @@ def extent(
 
 
 def unknown(database: Database, paths: Sequence[str]) -> list[str]:
-    """Those of `paths` that have no row. A file's name may be no text at all; then it has none."""
+    """The paths that have no row. A file whose name is no text has none."""
     fit = [path for path in paths if peer_text.is_fit(path)]
     known = database.read(lambda connection: _ids(connection, fit))
     return [path for path in paths if path not in known]

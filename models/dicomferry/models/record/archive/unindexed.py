@@ -30,7 +30,7 @@ def note(database: Database, files: Sequence[tuple[str, str]]) -> None:
 
 
 def forget(database: Database, paths: Sequence[str]) -> None:
-    """These have their rows now. Raises OutOfReach."""
+    """Forget these files: they have their rows now. Raises OutOfReach."""
     if paths:
         database.write(lambda connection: _forget(connection, [_name(path) for path in paths]))
 

@@ -86,7 +86,7 @@ def _alike(connection: Connection, lease: Lease, reason: str | None) -> int:
 
 
 def _waited(connection: Connection, remote_id: int, since: datetime | None, now: datetime) -> float | None:
-    """For how many seconds since then the remote's window was open; None where it has none, or nothing waits."""
+    """The seconds since `since` in which the remote's window was open; None where it has none, or nothing waits."""
     if since is None:
         return None
     query = sa.select(RemoteRow.window).where(RemoteRow.id == remote_id)

@@ -35,7 +35,7 @@ class Filter:
         return any(value is not None for value in astuple(self))
 
     def conditions(self) -> Iterator[sa.ColumnElement[bool]]:
-        """For a query over jobs joined with their remotes."""
+        """The conditions of a query over jobs joined with their remotes."""
         if self.state == WAITING:
             yield is_waiting()
         elif self.state is not None:
@@ -53,7 +53,7 @@ class Filter:
 
 
 def is_waiting() -> sa.ColumnElement[bool]:
-    """As documents have it in `waiting_for`: nothing runs or is held, and the chunk that is due first has a reason."""
+    """Condition on a job: nothing of it runs or is held, and its chunk that is due first has a reason to wait."""
     first, other = ChunkRow.__table__.alias("first"), ChunkRow.__table__.alias("other")
     sooner = sa.or_(
         other.c.not_before < first.c.not_before,

@@ -89,7 +89,7 @@ def tally(connection: Connection, job_id: int) -> Tally:
 
 
 def tallies(connection: Connection, job_ids: Sequence[int]) -> dict[int, Tally]:
-    """The same for several jobs; those without a chunk are left out."""
+    """The tally of each of several jobs, by job id; jobs without a chunk are left out."""
     sums = [sa.func.sum(getattr(ChunkRow, name)).label(name) for name in _TALLY]
     rows = connection.execute(
         sa.select(ChunkRow.job_id, *sums).where(ChunkRow.job_id.in_(job_ids)).group_by(ChunkRow.job_id)

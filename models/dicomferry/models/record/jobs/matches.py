@@ -32,7 +32,7 @@ def clear(connection: Connection, item_id: int) -> None:
 
 
 def add(connection: Connection, item_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Some matches of an item, numbered on from those before; harmless when run twice, as `Database.write` may."""
+    """Add matches to an item, numbered on from those that it has; harmless when run twice, as `Database.write` may."""
     first = min(row["number"] for row in rows)
     connection.execute(sa.delete(MatchRow).where(MatchRow.item_id == item_id, MatchRow.number >= first))
     connection.execute(sa.insert(MatchRow), list(rows))

@@ -154,7 +154,7 @@ def _insert_items(connection: Connection, job_id: int, chunk_id: int, items: Seq
 
 
 def firsts_of(database: Database, job_id: int, uids: Iterable[str]) -> dict[str, bytes]:
-    """Of these SOP Instance UIDs those that the job has already: UID to path."""
+    """The SOP Instance UIDs among these that the job has already: UID to path."""
     return database.read(lambda connection: twins.firsts(connection, job_id, uids))
 
 

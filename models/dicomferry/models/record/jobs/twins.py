@@ -106,7 +106,7 @@ def orphans(
 def demoted(
     connection: Connection, job_id: int, chunks: Sequence[Sequence[Mapping[str, Any]]]
 ) -> list[list[dict[str, Any]]]:
-    """The same items; those that claim a UID for which another file speaks meanwhile do not, and are compared later."""
+    """The items, without the claim to a UID for which another file speaks meanwhile: those are compared later."""
     known = firsts(connection, job_id, (item["sop_instance_uid"] for items in chunks for item in items))
     return [
         [{**item, "is_first": item["is_first"] and item["sop_instance_uid"] not in known} for item in items]
@@ -115,7 +115,7 @@ def demoted(
 
 
 def firsts(connection: Connection, job_id: int, uids: Iterable[str]) -> dict[str, bytes]:
-    """Of these SOP Instance UIDs those for which a file of the job speaks: UID to its path."""
+    """The SOP Instance UIDs among these for which a file of the job speaks: UID to its path."""
     wanted = sorted(set(uids))
     found: dict[str, bytes] = {}
     for some in batches(wanted):

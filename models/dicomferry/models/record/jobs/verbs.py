@@ -23,7 +23,7 @@ from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import CHUNK_TRANSITIONS, FINAL_JOB_STATES, ChunkState, ItemState, JobState, step
 
 TO_BE_VERIFIED = Reason.TO_BE_VERIFIED
-"""Of an item that was confirmed and not yet looked for at the remote."""
+"""The reason of an item that was confirmed and not yet looked for at the remote."""
 MOST_WORDS = 500
 """Characters of a person's reason."""
 PRIORITIES: Mapping[str, int] = {"low": 0, "normal": 1, "high": 2}
@@ -75,7 +75,7 @@ def insert(
     ignore_window: bool = False,
     by: str = "",
 ) -> int:
-    """The same inside of the caller's transaction; `by` says who submitted it, if not a person."""
+    """Submit a job as `submit` does, in the caller's transaction; `by` says who submitted it, if not a person."""
     job_id: int = connection.execute(
         sa.insert(JobRow)
         .values(

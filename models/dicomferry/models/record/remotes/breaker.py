@@ -179,6 +179,6 @@ def reset(connection: Connection, remote_id: int, now: datetime) -> None:
 
 
 def note_crowding(connection: Connection, remote_id: int, chunk_id: int, now: datetime) -> None:
-    """It has no room for one more association than those that are open now, without the one that was refused."""
+    """Write down that a remote has no room for more associations than are open now, the refused one left out."""
     others = governor.running(connection, remote_id, ChunkRow.id != chunk_id)
     governor.update(connection, remote_id, {"learned_associations": max(others, 1), "associations_learned_at": now})

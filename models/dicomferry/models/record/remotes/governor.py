@@ -98,7 +98,7 @@ def update(connection: Connection, remote_id: int, values: Mapping[str, Any]) ->
 
 
 def locked(connection: Connection, remote_id: int) -> AnyRow:
-    """As `row_of`, with the governor's row locked. SQLite has its one writer."""
+    """The governor's row of a remote, made where there is none, and locked until the transaction ends."""
     update(connection, remote_id, {"remote_id": remote_id})
     return row_of(connection, remote_id)
 
@@ -239,7 +239,7 @@ def take(database: Database, remote_id: int, what: What, least: float) -> Grant 
 
 
 def debt(database: Database, remote_id: int) -> float:
-    """For how many seconds everything that came from a remote lately is more than it may send. Raises OutOfReach."""
+    """The seconds by which what came from a remote lately is ahead of what it may send. Raises OutOfReach."""
 
     def work(connection: Connection) -> float:
         row = row_of(connection, remote_id)

@@ -16,7 +16,7 @@ KEPT = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Trials:
-    """Those of one remote."""
+    """The keys that one remote was found to match on, or not."""
 
     database: Database
     remote_id: int
@@ -26,11 +26,11 @@ class Trials:
         return matches_on(self.database, self.remote_id, level, path)
 
     def keep(self, level: str, path: str) -> None:
-        """It does."""
+        """Write down that the remote matches on this key at this level."""
         keep(self.database, self.remote_id, level, path)
 
     def drop(self, level: str, path: str) -> None:
-        """An answer says otherwise."""
+        """Forget what was found: an answer says that the remote does not match on this key."""
         drop(self.database, self.remote_id, level, path)
 
 
@@ -45,7 +45,7 @@ def matches_on(database: Database, remote_id: int, level: str, path: str) -> boo
 
 
 def keep(database: Database, remote_id: int, level: str, path: str) -> None:
-    """It does. A path that is too long for the record is tried each time."""
+    """Write down that a remote matches on this key. A path that is too long for the record is tried each time."""
     if len(path) > LONGEST_PATH:
         return
 
@@ -58,7 +58,7 @@ def keep(database: Database, remote_id: int, level: str, path: str) -> None:
 
 
 def drop(database: Database, remote_id: int, level: str, path: str) -> None:
-    """An answer says otherwise."""
+    """Forget what was found: an answer says that the remote does not match on this key."""
     database.write(lambda connection: connection.execute(sa.delete(KeyTrialRow).where(*_of(remote_id, level, path))))
 
 
@@ -72,5 +72,5 @@ def _of(remote_id: int, level: str, path: str) -> tuple[sa.ColumnElement[bool], 
 
 
 def _lately(now: datetime) -> sa.ColumnElement[bool]:
-    """It was tried not long ago; a trial in the future was made before the clock was set back, and says nothing."""
+    """Condition on a trial: it is of the last week, and not in the future (the clock was set back since)."""
     return sa.and_(KeyTrialRow.tried_at > now - KEPT, KeyTrialRow.tried_at <= now)

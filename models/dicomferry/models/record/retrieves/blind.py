@@ -67,7 +67,7 @@ def archived(database: Database, lease: Lease, one: Target, *, refetch: bool, af
 
 
 def unnamed(database: Database, lease: Lease, request_id: int, found: Sequence[Kept]) -> list[Kept]:
-    """Those of which the request has no item yet."""
+    """The files among these of which the request has no item yet."""
     query = sa.select(*KEY).where(ItemRow.chunk_id == lease.chunk_id, ItemRow.request_id == request_id)
     known = {(study, series, uid or "") for study, series, uid in database.read(lambda c: c.execute(query).all())}
     return [one for one in found if one.listed.key not in known]

@@ -100,7 +100,7 @@ def _fire(
 
 
 class Waiting(NamedTuple):
-    """A run that waits for the one before it to end."""
+    """A run that waits until the job of an earlier run has ended."""
 
     id: int
     due_at: datetime

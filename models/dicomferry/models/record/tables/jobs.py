@@ -393,7 +393,7 @@ class TurnRow(Base):
 
 
 class DeedRow(Base):
-    """That a transaction was done which a person asked for: whoever does not hear of it tries again, and finds this."""
+    """A transaction that a person asked for, and that is done: a caller that tries it again finds this row."""
 
     __tablename__ = "deed"
     token: Mapped[str] = mapped_column(sa.String(32), primary_key=True)

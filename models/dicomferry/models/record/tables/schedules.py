@@ -74,7 +74,7 @@ class RunRow(Base):
 
 
 class NotificationRow(Base):
-    """That a job ended, was held, or that a schedule's run came to no job: to be told by one channel."""
+    """A notification to be sent by one channel: a job ended or was held, or a schedule's run came to no job."""
 
     __tablename__ = "notification"
     __table_args__ = (

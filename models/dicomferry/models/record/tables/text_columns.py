@@ -21,11 +21,11 @@ class PeerText(TypeDecorator[str]):
         self._length = length
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        """To its first NUL, no longer than the column."""
+        """The text up to its first NUL, no longer than the column."""
         return None if value is None else peer_text.short(value, self._length)
 
     def bind_processor(self, dialect: sa.Dialect) -> Callable[[str | None], str | None]:
-        """The same in one call: a dozen of these columns are written for every instance."""
+        """A function that makes text fit for the column, in one call: every instance has a dozen such columns."""
         most, short = self._length, peer_text.short
 
         def process(value: str | None) -> str | None:
@@ -47,7 +47,7 @@ class PeerWords(TypeDecorator[str]):
         return None if value is None else peer_text.words(value)
 
     def bind_processor(self, dialect: sa.Dialect) -> Callable[[str | None], str | None]:
-        """The same in one call."""
+        """A function that makes text fit for the column, in one call."""
         words = peer_text.words
 
         def process(value: str | None) -> str | None:

@@ -24,9 +24,9 @@ class Rule(StrEnum):
     AWAY = "away"
     """The remote cannot be used now; no item is charged."""
     SUSPECT = "suspect"
-    """As AWAY, but held after three tries in a row."""
+    """Everything for the remote waits, as with AWAY, but is held after three tries in a row."""
     DOUBTFUL = "doubtful"
-    """As AWAY for this chunk alone, but held after two tries in a row."""
+    """The chunk alone waits, longer each time, and is held after two tries in a row."""
     HOLD = "hold"
     """A person has to change something first."""
 

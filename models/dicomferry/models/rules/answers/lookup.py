@@ -91,7 +91,7 @@ def retry_helps(service: str, status: int | None, reason: str | None) -> bool:
 
 
 def without_entry(advice: str) -> str:
-    """The same advice for a remote that is in no address book: there is nothing that `remote set` could change."""
+    """An advice for a remote that is in no address book, where `remote set` has nothing to set."""
     entry = re.sub(r"\(remote set (--[a-z-]+)\)", r"(in the address book: remote add \1)", advice)
     return entry.replace("(remote set)", "(submit again with another AET@host:port)")
 

@@ -19,7 +19,7 @@ Quirks = Mapping[str, Rule]
 OF_STATUSES = (Rule.WARNING, Rule.FINAL, Rule.AGAIN, Rule.CONGESTED, Rule.HOLD)
 """Nothing makes a success of a status that says otherwise: what counts as done has to be proven."""
 OF_REJECTIONS = (Rule.AWAY, Rule.SUSPECT, Rule.HOLD)
-"""Of an association that does not open nobody is charged, so nothing can be final."""
+"""The rules that a rejection may have: no item is charged for an association that does not open, so none is final."""
 
 _STATUS = re.compile(r"([a-z]+)\s+(?:0x)?([0-9a-f]{4})", re.IGNORECASE)
 _REJECTION = re.compile(r"reject(?:ed)?\s+(\d{1,3})/(\d{1,3})/(\d{1,3})", re.IGNORECASE)

@@ -36,7 +36,7 @@ class Convert(Enum):
 
     NOTHING = "nothing"
     UNCOMPRESSED = "uncompressed"
-    """Those that lose nothing and need no decoder."""
+    """Conversions that lose nothing and need no decoder."""
     ALL = "all"
     """Compressed ones as well: they are decompressed."""
 

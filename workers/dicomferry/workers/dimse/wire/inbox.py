@@ -28,7 +28,7 @@ RELEASE_SECONDS = 5.0
 ANNOUNCED_AGAIN_SECONDS = 0.1
 """How long a data set that is announced is waited for on an association on which one did not come."""
 MOST_NAMED = 5
-"""So many tags are named in a note."""
+"""Tags that a note names, at most."""
 
 
 def violation(layer: UpperLayer, text: str) -> ProtocolViolation:

@@ -197,7 +197,7 @@ class Inlet:
         return Pdu(kind, body)
 
     def _span(self) -> memoryview:
-        """As much of the fragment as is here."""
+        """The part of the fragment that has been received already."""
         end = min(self._end, self._start + self._pdv_left)
         span = self._view[self._start : end]
         self._pdv_left -= end - self._start

@@ -29,7 +29,7 @@ class TlsStream:
         self._ended = False
 
     def fileno(self) -> int:
-        """For poll."""
+        """The descriptor of the socket, for poll."""
         return self._socket.fileno()
 
     def sendmsg(self, views: Sequence[memoryview]) -> int:
@@ -62,7 +62,7 @@ class TlsStream:
             return b"" if self._ended else self._socket.recv(size)
 
     def recv_into(self, view: memoryview) -> int:
-        """As `recv`, into `view`; how many bytes came."""
+        """Receive into `view`; how many bytes came, 0 at the end. Raises as `recv` does."""
         with self._lock, _blocking():
             return 0 if self._ended else self._socket.recv_into(view)
 
