@@ -138,6 +138,9 @@ class Archive(RuleBasedStateMachine):
             originator_message_id=None, at=now, job_id=job_id,
         )  # fmt: skip
         if found and (outcome == "duplicate" or path in self._rows()):
+            if outcome != "duplicate":
+                # Its name has the row of a file that is gone: a restart takes it for that one and tells nobody.
+                del self.disk[path]
             return
         index.record(
             self.database,
