@@ -74,6 +74,6 @@ def test_files_that_kill_the_process_that_plans(tmp_path: Path) -> None:
             database.write(lambda connection, due=due: connection.execute(due))  # type: ignore[misc]
         assert set(bench.stores) == samples.uids(good)
     failed = [row["path"] for row in jobs.items(database, job_id) if row["reason"] == "worker died twice on it"]
-    assert sorted(Path(path).name for path in failed) == ["02-poison.dcm", "04-poison.dcm"]
+    assert sorted(Path(path or "").name for path in failed) == ["02-poison.dcm", "04-poison.dcm"]
     assert deaths == 5
     database.close()

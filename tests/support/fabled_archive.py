@@ -348,7 +348,7 @@ class FabledSite:
         path = self.root / archive.uid(place)
         return path.exists() and path.read_bytes() == archive.body(place)
 
-    def retrieve(self, fable: Fable) -> tuple[FabledArchive, dict[str, Any], dict[str, Any]]:
+    def retrieve(self, fable: Fable) -> tuple[FabledArchive, Any, Any]:
         """(the archive, the job, its request) once the job has ended; of the fables before nothing is left."""
         for path in self._files:
             path.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ class Record:
     def one(self, query: sa.Executable) -> Any:
         return self.database.read(lambda connection: connection.execute(query).scalar_one())
 
-    def show(self, job_id: int) -> dict[str, Any]:
+    def show(self, job_id: int) -> Any:
         return job_view.show(self.database, job_id)
 
     def done(self, job_id: int) -> int:

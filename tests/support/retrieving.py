@@ -66,7 +66,7 @@ class Site:
     def submit(self, address: str, what: spec.Spec) -> int:
         return verbs.submit(self.database, what, book.resolve_id(self.database, address))
 
-    def drive(self, job_id: int, seconds: float = 90.0) -> dict[str, Any]:
+    def drive(self, job_id: int, seconds: float = 90.0) -> Any:
         """Run what is due until the job has ended or is held; its document then."""
 
         def ended() -> bool:
@@ -88,10 +88,10 @@ class Site:
         (row,) = self.rows(sa.select(JobRow.state).where(JobRow.id == job_id))
         return JobState(row.state)
 
-    def show(self, job_id: int) -> dict[str, Any]:
+    def show(self, job_id: int) -> Any:
         return jobs.show(self.database, job_id)
 
-    def items(self, job_id: int) -> list[dict[str, Any]]:
+    def items(self, job_id: int) -> list[Any]:
         return list(jobs.items(self.database, job_id))
 
     def reasons(self, job_id: int) -> set[str | None]:
@@ -100,7 +100,7 @@ class Site:
             item["reason"] for item in self.items(job_id) if item["kind"] == "instance" and item["state"] == "failed"
         }
 
-    def request(self, job_id: int) -> dict[str, Any]:
+    def request(self, job_id: int) -> Any:
         """The one request of a job."""
         (request,) = retrieves.requests(self.database, job_id)
         return request

@@ -173,7 +173,7 @@ def test_repair_notes_damage_until_it_is_mended(shelf: Shelf, sample: Sample) ->
     bad.write_bytes(content[:-10])
     assert archive_check.verify(shelf.archive, shelf.database, repair=True).damaged == 1
     (row,) = instance_store.listing(shelf.database)
-    assert row["flaw"].startswith("damaged:")
+    assert row["flaw"] and row["flaw"].startswith("damaged:")
     bad.write_bytes(content)
     archive_check.verify(shelf.archive, shelf.database, repair=True)
     (row,) = instance_store.listing(shelf.database)

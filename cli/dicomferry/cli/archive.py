@@ -11,17 +11,14 @@ import click
 from dicomferry.cli.frame import options, render, words
 from dicomferry.cli.frame.command_classes import Group, confirm, note
 from dicomferry.cli.frame.layout import Column
-from dicomferry.cli.frame.render import Row
+from dicomferry.models.documents import shapes
 from dicomferry.models.rules.errors import UsageError
 
 if TYPE_CHECKING:
+    from dicomferry.models.record.archive.index import InstanceDocument
     from dicomferry.models.record.database import Database
     from dicomferry.models.settings import Settings
 
-_COLUMNS = (
-    "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "study_instance_uid", "series_instance_uid", "path",
-    "size", "relation", "current", "flaw", "stored_at", "arrivals", "calling_ae_title",
-)  # fmt: skip
 _TABLE = (
     Column(heading="path", least=30, middle=True),
     Column(heading="size", rank=4, right=True),
@@ -62,8 +59,9 @@ def list_(job: str | None, study: str | None, paths: bool, form: str | None) -> 
         for row in (row for row in found if row["current"]):
             render.verbatim(str(settings.archive / row["path"]))
     else:
+        columns = shapes.columns(index.InstanceDocument)
         nothing = "the archive has nothing of that" if study or job else "the archive is empty"
-        render.rows(found, form, columns=_COLUMNS, text=lambda rows: _table(rows, nothing))
+        render.rows(found, form, columns=columns, text=lambda rows: _table(rows, nothing))
     if database is not None and job_id is not None:
         _tell_here(database, job_id)
 
@@ -100,7 +98,7 @@ def _tell_here(database: Database, job_id: int) -> None:
         )
 
 
-def _table(found: Iterable[Row], nothing: str) -> None:
+def _table(found: Iterable[InstanceDocument], nothing: str) -> None:
     cells = (
         (
             row["path"],

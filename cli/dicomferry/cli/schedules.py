@@ -13,17 +13,18 @@ from click.shell_completion import CompletionItem
 from dicomferry.cli.frame import options, render, words
 from dicomferry.cli.frame.command_classes import Command, Group, note
 from dicomferry.cli.frame.layout import Brief, Column
-from dicomferry.cli.frame.render import Row
 from dicomferry.cli.jobs import words as job_words
+from dicomferry.models.documents import shapes
+from dicomferry.models.documents.shapes import PlainSchedule, RunDocument, ScheduleDocument
 from dicomferry.models.rules.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from dicomferry.models.record.database import Database
 
-_COLUMNS = (
-    "name", "cron", "tz", "command", "folder", "catch_up", "grace", "cap", "overlap", "created_at", "paused_at",
-    "next_due", "last_run_due_at", "last_run_state", "last_run_reason", "last_run_job", "last_run_job_state",
-)  # fmt: skip
+NO_COLUMN = frozenset(
+    f"last_run_{name}" for name in ("last_due_at", "number", "by_hand", "detail", "at", "job_reason", "notifications")
+)
+"""Left out of the CSV of schedules: what `schedule show` tells of a run beside its due time and what it came to."""
 _TABLE = (
     Column(heading="name", least=12),
     Column(heading="cron", rank=1),
@@ -183,7 +184,7 @@ def list_(form: str | None) -> None:
 
     database = installation.for_reading(installation.settings())
     found = schedules.listing(database) if database else []
-    render.rows(found, form, columns=_COLUMNS, text=_table)
+    render.rows(found, form, columns=shapes.columns(ScheduleDocument, without=NO_COLUMN), text=_table)
     if form or database is None:
         return
     if not found:
@@ -192,7 +193,7 @@ def list_(form: str | None) -> None:
         _tell_idle(database)
 
 
-def _table(found: Iterable[Row]) -> None:
+def _table(found: Iterable[ScheduleDocument]) -> None:
     cells = (
         (
             row["name"],
@@ -207,7 +208,7 @@ def _table(found: Iterable[Row]) -> None:
     render.table(_TABLE, cells)
 
 
-def _last(row: Row) -> str | Brief:
+def _last(row: ScheduleDocument) -> str | Brief:
     if not row["last_run"]:
         return ""
     run = row["last_run"]
@@ -261,7 +262,7 @@ _OVERLAP = {
 }
 
 
-def _catch_up(found: Row) -> str:
+def _catch_up(found: PlainSchedule) -> str:
     if found["catch_up"] == "skip":
         return "skip: what passed while no scheduler ran is missed"
     grace = f", if at most {words.duration(found['grace'])} late" if found["grace"] is not None else ""
@@ -270,25 +271,25 @@ def _catch_up(found: Row) -> str:
     return f"latest: of what passed while no scheduler ran the last one fires{grace or ', until the next is due'}"
 
 
-def _due(run: Row, tz: str) -> str:
+def _due(run: RunDocument, tz: str) -> str:
     if run["number"] > 1:
         return f"{run['number']} from {_in_zone(run['due_at'], tz)} to {_in_zone(run['last_due_at'], tz)}"
     return f"by hand, {_in_zone(run['at'], tz)}" if run["by_hand"] else _in_zone(run["due_at"], tz)
 
 
-def _came_to(run: Row) -> str:
+def _came_to(run: RunDocument) -> str:
     if run["job"] is None:
         return str(run["state"])
     return f"job {run['job']}, {run['job_state'] or 'pruned'}"
 
 
-def _why(run: Row) -> str | None:
+def _why(run: RunDocument) -> str | None:
     if run["job"] is not None:
-        return run["job_reason"]  # type: ignore[no-any-return]
+        return run["job_reason"]
     return f"{run['reason']}: {run['detail']}" if run["detail"] else run["reason"]
 
 
-def _notified(run: Row) -> str:
+def _notified(run: RunDocument) -> str:
     return ", ".join(f"{told['channel']} {told['outcome']}" for told in run["notifications"])
 
 

@@ -84,7 +84,7 @@ def _job(database: Database, job_id: int, patient_data: bool) -> dict[str, Any] 
         shown = jobs.show(database, job_id)
     except NotFound:
         return None
-    found = {key: shown[key] for key in _JOB_KEYS}
+    found: dict[str, Any] = {key: value for key, value in shown.items() if key in _JOB_KEYS}
     if patient_data:
         found |= {"label": shown["label"], "paths": shown["paths"], "asked": _asked(database, job_id)}
         found["failed"] = list(jobs.items(database, job_id, state=ItemState.FAILED, limit=FAILED_TOLD))

@@ -55,7 +55,7 @@ def test_a_find_is_told_by_its_matches() -> None:
     assert "the find failed: unable to process" in told
 
 
-def _job(state: str, kind: str = "store", **values: Any) -> dict[str, Any]:
+def _job(state: str, kind: str = "store", **values: Any) -> Any:
     items = {"total": 0, "pending": 0, "succeeded": 0, "warning": 0, "failed": 0, "skipped": 0, "cancelled": 0}
     return {
         "id": 7, "kind": kind, "remote": "pacs1", "remote_address": "PACS1@10.0.0.5:104", "state": state,
@@ -115,7 +115,7 @@ def _job(state: str, kind: str = "store", **values: Any) -> dict[str, Any]:
         (_job("held", "echo", reason="rejected", finished_at=None), "job 7: the echo of PACS1 held: rejected"),
     ],
 )
-def test_the_end_of_a_job_is_one_sentence(job: dict[str, Any], text: str) -> None:
+def test_the_end_of_a_job_is_one_sentence(job: Any, text: str) -> None:
     """How many of how many are proven where, what went wrong, how long it took, how fast it was."""
     assert job_words.sentence(job) == text
 
@@ -146,10 +146,10 @@ def test_what_nobody_could_verify_is_not_called_proven() -> None:
 
 def test_an_item_says_what_and_what_to_do() -> None:
     """Name, reason, detail, status, advice; the request of an echo has no name of its own."""
-    item = {"path": "/a\x1b.dcm", "sop_instance_uid": "1.2", "reason": "refused", "detail": "disk\nfull"}
+    item: Any = {"path": "/a\x1b.dcm", "sop_instance_uid": "1.2", "reason": "refused", "detail": "disk\nfull"}
     item |= {"status": "0xA700", "advice": "check its disk", "state": "failed"}
     assert job_words.item_line(item) == "/a\\x1b.dcm: refused; disk\\nfull (0xA700); check its disk"
-    bare = dict.fromkeys(item) | {"state": "pending"}
+    bare: Any = dict.fromkeys([*item, "identifier"]) | {"state": "pending"}
     assert job_words.item_line(bare) == "the request"
 
 

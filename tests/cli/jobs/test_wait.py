@@ -11,10 +11,10 @@ from typing import Any, Self
 
 import pytest
 
-from dicomferry.cli.frame.words import Document
 from dicomferry.cli.jobs import wait
 from dicomferry.cli.jobs.progress import PLAIN_EVERY, Bar, Plain
 from dicomferry.cli.jobs.wait import NO_WORKER, JobWait
+from dicomferry.models.documents.shapes import ShownJob
 from dicomferry.models.record import presence
 from dicomferry.models.record.jobs import verbs
 from dicomferry.models.rules.errors import OutOfReach
@@ -24,7 +24,7 @@ from support.desk import ALREADY_THERE, REFUSED, SUCCEEDED, Desk
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 
 
-def job(state: str = "running", **values: Any) -> dict[str, Any]:
+def job(state: str = "running", **values: Any) -> Any:
     """A job's document, as far as a wait looks at it."""
     items = {"total": 10, "pending": 10, "succeeded": 0, "warning": 0, "failed": 0, "skipped": 0, "cancelled": 0}
     return {
@@ -47,7 +47,7 @@ class Shown:
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def update(self, job: Document) -> None:
+    def update(self, job: object) -> None:
         self.updates += 1
 
     def __enter__(self) -> Self:
@@ -63,12 +63,12 @@ class Bench:
     """A wait whose time passes only when it sleeps. An exception among the documents is raised by the read."""
 
     def __init__(
-        self, documents: Sequence[Document | Exception], *, workers: Sequence[int] = (), timeout: float | None = None
+        self, documents: Sequence[ShownJob | Exception], *, workers: Sequence[int] = (), timeout: float | None = None
     ) -> None:
         self.time = 0.0
         self.naps: list[float] = []
         self.shown = Shown()
-        self._documents: Iterator[Document | Exception] = iter(documents)
+        self._documents: Iterator[ShownJob | Exception] = iter(documents)
         self._workers = list(workers)
         self.watch = JobWait(
             read=self._read,
@@ -80,7 +80,7 @@ class Bench:
             now=lambda: NOW,
         )
 
-    def _read(self) -> Document:
+    def _read(self) -> ShownJob:
         document = next(self._documents)
         if isinstance(document, Exception):
             raise document

@@ -421,7 +421,7 @@ def test_get_that_brings_no_more_is_given_up(
 # --- --record -------------------------------------------------------------------------------------------------------
 
 
-def jobs(home: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+def jobs(home: Path) -> list[tuple[Any, list[Any]]]:
     """Every job with its items, the oldest first."""
     database = Database(f"sqlite:///{home}/dicomferry.db")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from dicomferry.models.documents import job_history
 from dicomferry.models.documents import jobs as job_view
+from dicomferry.models.documents.shapes import JobDocument
 from dicomferry.models.record.jobs import leases, verbs
 from dicomferry.models.record.jobs.filter import Filter
 from dicomferry.models.rules.errors import NotFound, UsageError
@@ -65,12 +67,13 @@ TIMES = ("submitted_at", "started_at", "finished_at", "not_before")
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
-def _whole(document: dict[str, Any], *, events: bool) -> None:
+def _whole(document: JobDocument, *, events: bool) -> None:
     assert set(document) >= JOB_KEYS
     assert ("events" in document) == events
     assert list(document["items"]) == ITEM_COUNTS
+    values: Mapping[str, Any] = document
     for key in TIMES:
-        assert document[key] is None or RFC3339.fullmatch(document[key])
+        assert values[key] is None or RFC3339.fullmatch(values[key])
 
 
 def _jobs(site: Site) -> list[int]:
@@ -122,9 +125,9 @@ def test_every_key_is_there_in_every_state(site: Site) -> None:
         states.add(document["state"])
     assert states == {state.value for state in JobState}
     assert len(shapes) == 1
-    for document in job_view.listing(site.database):
-        _whole(document, events=False)
-        assert set(document) | {"events", "paths", "recursive", "asked"} == set(next(iter(shapes)))
+    for listed in job_view.listing(site.database):
+        _whole(listed, events=False)
+        assert set(listed) | {"events", "paths", "recursive", "asked"} == set(next(iter(shapes)))
 
 
 def test_the_document_of_a_store_that_ended(site: Site) -> None:
@@ -261,7 +264,7 @@ def test_attempts_of_a_job(site: Site) -> None:
     site.complete(site.claim())
     found = job_history.attempts(site.database, job)
     assert [attempt["end"] for attempt in found] == ["completed", "lost", "completed"]
-    assert all(RFC3339.fullmatch(attempt["started_at"]) for attempt in found)
+    assert all(RFC3339.fullmatch(attempt["started_at"] or "") for attempt in found)
 
 
 def test_lanes(site: Site) -> None:

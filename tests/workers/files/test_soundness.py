@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -266,12 +267,12 @@ def test_tiny_fragments_are_not_read_anew_each(site: Site) -> None:
 
 
 @pytest.fixture
-def indexer(site: Site, tmp_path: Path) -> Callable[[], list[dict[str, object]]]:
+def indexer(site: Site, tmp_path: Path) -> Callable[[], list[Any]]:
     """Writes the rows of what the site received, and gives them."""
     database = Database(f"sqlite:///{tmp_path / 'rows.db'}")
     schema.upgrade(database)
 
-    def write() -> list[dict[str, object]]:
+    def write() -> list[Any]:
         made = Indexer(database, Journal(tmp_path / "journal"), look=partial(archive_check.look, site.archive))
         for entry in site.indexer._waiting:
             made.enter(entry.folder)
@@ -286,9 +287,7 @@ def indexer(site: Site, tmp_path: Path) -> Callable[[], list[dict[str, object]]]
 
 
 @pytest.mark.parametrize("first", [EXPLICIT, IMPLICIT])
-def test_a_row_describes_the_file_that_is_there(
-    site: Site, indexer: Callable[[], list[dict[str, object]]], first: str
-) -> None:
+def test_a_row_describes_the_file_that_is_there(site: Site, indexer: Callable[[], list[Any]], first: str) -> None:
     """Not the duplicate that came behind it, in another encoding and of another size, before the row was written."""
     second = IMPLICIT if first == EXPLICIT else EXPLICIT
     for syntax in (first, second):
@@ -298,7 +297,7 @@ def test_a_row_describes_the_file_that_is_there(
     assert found["arrivals"] == 2
 
 
-def test_a_duplicate_of_a_file_without_a_row(site: Site, indexer: Callable[[], list[dict[str, object]]]) -> None:
+def test_a_duplicate_of_a_file_without_a_row(site: Site, indexer: Callable[[], list[Any]]) -> None:
     """The row is the file's, though nothing but a duplicate of it is to be recorded."""
     for syntax in (EXPLICIT, IMPLICIT):
         assert site.receive(encoded(syntax), UID, syntax).status == 0
@@ -307,9 +306,7 @@ def test_a_duplicate_of_a_file_without_a_row(site: Site, indexer: Callable[[], l
     assert (found["transfer_syntax_uid"], found["size"], found["arrivals"]) == (EXPLICIT, site.only.stat().st_size, 1)
 
 
-def test_a_file_that_is_gone_before_its_row_has_none(
-    site: Site, indexer: Callable[[], list[dict[str, object]]]
-) -> None:
+def test_a_file_that_is_gone_before_its_row_has_none(site: Site, indexer: Callable[[], list[Any]]) -> None:
     """A row without a file would say that something is here; the others get theirs."""
     for uid in ("1.2.1", "1.2.2"):
         assert site.receive(encoded(SOPInstanceUID=uid), uid).status == 0

@@ -153,5 +153,5 @@ def test_garbage_under_a_uid_is_nothing(here: Site, held: list[Sample], tmp_path
     assert flaws[0] == "" and flaws[1].startswith("unreadable:")
 
 
-def _rows(here: Site, one: Sample) -> list[dict[str, Any]]:
+def _rows(here: Site, one: Sample) -> list[Any]:
     return [row for row in index.listing(here.database) if row["sop_instance_uid"] == one.sop_instance_uid]

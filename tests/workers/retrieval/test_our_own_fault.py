@@ -111,6 +111,7 @@ def test_a_full_disk_is_not_the_archives_fault(
             asked = len(peer.retrieves)
         assert asked == 1 and chunk.round == 0 and charges(here, job_id) == {0}
         (move,) = retrieves.moves(here.database, job_id)
+        assert move["refused_here"] is not None
         (refused,) = move["refused_here"]
         assert (refused["status"], refused["number"], set(refused["uids"])) == (0xA700, 3, samples.uids(held))
         (told,) = job_answers.refused_here(here.database, job_id)

@@ -101,7 +101,7 @@ def test_what_is_back_is_fetched(site: Inline, held: list[Sample]) -> None:
         site.run_due()
         job = jobs.show(site.database, job_id)
         assert (job["state"], job["reason"]) == ("running", "nearline")
-        assert "shelf" in job["reason_text"] and "4 OFFLINE" in job["detail"]
+        assert "shelf" in (job["reason_text"] or "") and "4 OFFLINE" in (job["detail"] or "")
         assert site.drain(job_id) is JobState.SUCCEEDED
         assert len(peer.retrieves) == 2
     (chunk,) = site.chunks(job_id)

@@ -22,6 +22,7 @@ from dicomferry.cli.demo import retrieve, samples
 from dicomferry.cli.frame.command_classes import Command
 from dicomferry.daemon.child import python
 from dicomferry.models.documents import job_history, jobs
+from dicomferry.models.documents.shapes import ItemDocument
 from dicomferry.models.record.database import Database
 from dicomferry.models.rules.errors import DicomferryError
 from dicomferry.models.rules.state import FINAL_JOB_STATES, ItemState
@@ -103,7 +104,8 @@ class _Demo:
         """Tell what came of the first job; whether it is as it should be."""
         say = click.echo
         items = list(jobs.items(database, 1))
-        sent = {item["sop_instance_uid"] for item in items if item["state"] in ("succeeded", "warning")}
+        good = (item for item in items if item["state"] in ("succeeded", "warning"))
+        sent = {item["sop_instance_uid"] or "" for item in good}
         twice = sum(item["attempts"] > 1 for item in items)
         lost = [attempt for attempt in job_history.attempts(database, 1) if attempt["end"] == "lost"]
         say("\nWhat happened")
@@ -231,7 +233,7 @@ def _process(argv: list[str], environment: dict[str, str], stdout: object) -> It
             process.stdout.close()
 
 
-def _examples(items: list[dict[str, object]]) -> str:
+def _examples(items: list[ItemDocument]) -> str:
     """The reasons of the items that did not simply succeed."""
     told = [f"{Path(str(item['path'])).name}: {item['reason']}" for item in items if item["reason"]]
     return ("   " + ", ".join(told[:3])) if told else ""

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -21,6 +21,7 @@ from dicomferry.cli.frame.words import printable
 from dicomferry.models.rules.errors import UsageError
 
 Row = Mapping[str, Any]
+_R = TypeVar("_R", bound=Row)
 
 
 def line(text: str) -> None:
@@ -53,11 +54,11 @@ def sections(parts: Iterable[tuple[str, object]]) -> None:
 
 
 def rows(
-    found: Iterable[Row],
+    found: Iterable[_R],
     form: str | None,
     *,
     columns: Sequence[str],
-    text: Callable[[Iterable[Row]], None],
+    text: Callable[[Iterable[_R]], None],
 ) -> None:
     """Rows one by one in the form that was asked for: json, jsonl or csv with `columns`; `text` for people.
 
@@ -82,9 +83,14 @@ def rows(
         writer.writerow(map(cell, columns))
         for row in stream:
             flat = flatten(row)
-            writer.writerow([cell(flat.get(column)) for column in columns])
+            writer.writerow([cell(flat[column] if column in flat else _inside(row.get(column))) for column in columns])
     else:
         text(stream)
+
+
+def _inside(value: object) -> str | None:
+    """An object that is one column, such as the hours of a remote, as JSON; an empty one is an empty cell."""
+    return _json(value) if value else None
 
 
 def flatten(row: Row) -> dict[str, Any]:
@@ -204,7 +210,7 @@ def paragraph(name: str, text: str) -> None:
         verbatim(f"{' ' * left if number else name}{one}".rstrip())
 
 
-def _take_one(iterator: Iterable[Row]) -> Iterable[Row]:
+def _take_one(iterator: Iterable[_R]) -> Iterable[_R]:
     for row in iterator:
         yield row
         return

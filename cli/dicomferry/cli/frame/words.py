@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from dicomferry.cli.frame.layout import Brief
+from dicomferry.models.documents.shapes import JobDocument
 
 
 def number(value: int) -> str:
@@ -100,9 +99,6 @@ def matches(count: int) -> str:
     return f"{number(count)} match{'' if count == 1 else 'es'}"
 
 
-Document = Mapping[str, Any]
-
-
-def title(job: Document) -> str:
+def title(job: JobDocument) -> str:
     """The AE title of a job's remote."""
     return str(job["remote_address"]).partition("@")[0]

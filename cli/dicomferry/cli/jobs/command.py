@@ -11,11 +11,12 @@ import click
 
 from dicomferry.cli.frame import options, render
 from dicomferry.cli.frame.command_classes import Group, note
-from dicomferry.cli.frame.render import Row
 from dicomferry.cli.jobs import chosen, table, verbs, words
 from dicomferry.cli.jobs.chosen import Chosen
 from dicomferry.cli.jobs.matches import matches
 from dicomferry.cli.jobs.prune import prune
+from dicomferry.models.documents import shapes
+from dicomferry.models.documents.shapes import EventDocument, ItemDocument, JobDocument, ReportDocument
 from dicomferry.models.rules.errors import UsageError
 from dicomferry.models.rules.spec import RETRIEVES
 from dicomferry.models.rules.state import ItemState
@@ -24,24 +25,12 @@ if TYPE_CHECKING:
     from dicomferry.models.record.database import Database
     from dicomferry.models.settings import Settings
 
-_JOB_COLUMNS = (
-    "id", "kind", "remote", "remote_address", "destination", "label", "priority", "ignore_window", "state", "reason",
-    "detail",
-    "reason_text", "planned", "verified", "basis", "listed_at", "accepted_at",
-    "expectation", "submitted_at", "started_at", "finished_at", "not_before",
-    "attempts", "items_total", "items_pending", "items_succeeded", "items_warning", "items_failed", "items_skipped",
-    "items_cancelled", "matches", "expected", "received", "missing", "surplus", "conflicts", "bytes",
-    "rate_instances_per_s", "waiting_for",
-)  # fmt: skip
-_ITEM_COLUMNS = (
-    "kind", "row", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "path", "size", "state", "status",
-    "reason", "detail", "advice", "sent_as", "attempts",
-)  # fmt: skip
-_REPORT_COLUMNS = (
-    "path", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "state", "status", "reason", "detail",
-    "advice", "attempts", "bytes",
-)  # fmt: skip
-_EVENT_COLUMNS = ("at", "kind", "text")
+NO_JOB_COLUMN = frozenset({"accepted_reason", "requests", "instances"})
+"""Left out of the CSV of jobs: a sentence of a person, and the parts of which `items` is the sum."""
+NO_ITEM_COLUMN = frozenset({"identifier"})
+"""Left out of the CSV of items: keys and values, of which each request has others."""
+NO_EVENT_COLUMN = frozenset({"more", "until"})
+"""Of a screen alone, where many events are told as one."""
 
 
 @click.group(cls=Group, default="list")
@@ -63,12 +52,12 @@ def list_(limit: int, form: str | None, **given: Unpack[Chosen]) -> None:
 
     database = installation.for_reading(installation.settings())
     if database is None:
-        render.rows((), form, columns=_JOB_COLUMNS, text=table.show)
+        render.rows((), form, columns=shapes.columns(JobDocument, without=NO_JOB_COLUMN), text=table.show)
         told = installation.NO_JOB_YET
     else:
         like = chosen.filter_of(database, **given)
         found = job_view.listing(database, chosen=like, limit=limit)
-        render.rows(found, form, columns=_JOB_COLUMNS, text=table.show)
+        render.rows(found, form, columns=shapes.columns(JobDocument, without=NO_JOB_COLUMN), text=table.show)
         if len(found) == limit:
             told = f"the newest {limit}; --limit N shows more"
         else:
@@ -106,10 +95,15 @@ def items(job: str, state: str | None, limit: int | None, form: str | None) -> N
 
     _, database, job_id = _open(job)
     found = job_view.items(database, job_id, state=ItemState(state) if state else None, limit=limit)
-    render.rows(found, form, columns=_ITEM_COLUMNS, text=lambda rows: _told_items(rows, state))
+    render.rows(
+        found,
+        form,
+        columns=shapes.columns(ItemDocument, without=NO_ITEM_COLUMN),
+        text=lambda rows: _told_items(rows, state),
+    )
 
 
-def _told_items(found: Iterable[Row], state: str | None) -> None:
+def _told_items(found: Iterable[ItemDocument], state: str | None) -> None:
     rows = iter(found)
     first = next(rows, None)
     if first is None:
@@ -118,9 +112,13 @@ def _told_items(found: Iterable[Row], state: str | None) -> None:
         _item_lines(chain((first,), rows))
 
 
-def _item_lines(found: Iterable[Row]) -> None:
+def _item_lines(found: Iterable[ItemDocument]) -> None:
     for item in found:
-        render.paragraph(render.coloured(f"{item['state']:<9}") + "  ", words.item_line(item))
+        _item_line(item["state"], words.item_line(item))
+
+
+def _item_line(state: str, told: str) -> None:
+    render.paragraph(render.coloured(f"{state:<9}") + "  ", told)
 
 
 jobs.add_command(matches)
@@ -134,10 +132,15 @@ def events(job: str, form: str | None) -> None:
     from dicomferry.models.documents import jobs as job_view
 
     _, database, job_id = _open(job)
-    render.rows(job_view.events(database, job_id), form, columns=_EVENT_COLUMNS, text=_event_lines)
+    render.rows(
+        job_view.events(database, job_id),
+        form,
+        columns=shapes.columns(EventDocument, without=NO_EVENT_COLUMN),
+        text=_event_lines,
+    )
 
 
-def _event_lines(found: Iterable[Row]) -> None:
+def _event_lines(found: Iterable[EventDocument]) -> None:
     from dicomferry.cli.jobs import screen
 
     for event in found:
@@ -183,15 +186,30 @@ def report(job: str, by: str | None, missing: bool, form: str | None) -> None:
         return
     if by or missing:
         raise UsageError(f"job {job_id} is no retrieve: leave out --by and --missing")
-    found = (
-        {column: item["size" if column == "bytes" else column] for column in _REPORT_COLUMNS}
-        for item in job_view.items(database, job_id)
-    )
-    render.rows(found, form or (None if sys.stdout.isatty() else "csv"), columns=_REPORT_COLUMNS, text=_report_lines)
+    found = map(_reported, job_view.items(database, job_id))
+    columns = shapes.columns(ReportDocument)
+    render.rows(found, form or (None if sys.stdout.isatty() else "csv"), columns=columns, text=_report_lines)
 
 
-def _report_lines(found: Iterable[Row]) -> None:
-    _item_lines({**row, "identifier": None, "row": None} for row in found)
+def _reported(item: ItemDocument) -> ReportDocument:
+    return {
+        "path": item["path"],
+        "sop_instance_uid": item["sop_instance_uid"],
+        "sop_class_uid": item["sop_class_uid"],
+        "transfer_syntax_uid": item["transfer_syntax_uid"],
+        "state": item["state"],
+        "status": item["status"],
+        "reason": item["reason"],
+        "detail": item["detail"],
+        "advice": item["advice"],
+        "attempts": item["attempts"],
+        "bytes": item["size"],
+    }
+
+
+def _report_lines(found: Iterable[ReportDocument]) -> None:
+    for item in found:
+        _item_line(item["state"], words.named_line(item["path"] or item["sop_instance_uid"] or "the request", item))
 
 
 jobs.add_command(prune)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from dicomferry.cli.frame import layout, words
 from dicomferry.cli.frame.command_classes import note
-from dicomferry.cli.frame.words import Document
+from dicomferry.models.documents.shapes import JobDocument
 from dicomferry.models.rules.spec import RETRIEVES
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Display(Protocol):
     def say(self, text: str) -> None:
         """Something that stays to be read."""
 
-    def update(self, job: Document) -> None:
+    def update(self, job: JobDocument) -> None:
         """How far the job is."""
 
     def __enter__(self) -> Self: ...
@@ -58,21 +58,21 @@ class Speed:
         return (done - before) / (now - then) if now > then else 0.0
 
 
-def done(job: Document) -> int:
+def done(job: JobDocument) -> int:
     """Items that have an outcome; of a retrieve, whose items are requests as well, the instances that are here."""
     if job["kind"] in RETRIEVES:
         return int(job["received"] or 0)
     return int(job["items"]["total"] - job["items"]["pending"])
 
 
-def whole(job: Document) -> int | None:
+def whole(job: JobDocument) -> int | None:
     """How many there are; None as long as nobody knows."""
     if job["kind"] in RETRIEVES:
         return job["expected"] or None
     return int(job["items"]["total"]) or None if job["planned"] else None
 
 
-def describe(job: Document, pace: float) -> str:
+def describe(job: JobDocument, pace: float) -> str:
     """`1,200 of 10,000, 39 MB, 244/s, 36 s left`."""
     items, total = job["items"], whole(job)
     if total is not None:
@@ -106,7 +106,7 @@ class Plain:
         """One line."""
         note(text)
 
-    def update(self, job: Document) -> None:
+    def update(self, job: JobDocument) -> None:
         """One line, when it is time and something has changed."""
         now = self._clock()
         pace = self._pace.note(now, done(job))
@@ -148,7 +148,7 @@ class Bar:
         for line in layout.wrapped(words.printable(text), console.width):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def update(self, job: Document) -> None:
+    def update(self, job: JobDocument) -> None:
         """The bar as it is now; without an end as long as nobody knows how much there is."""
         total = whole(job)
         pace = self._pace.note(time.monotonic(), done(job))

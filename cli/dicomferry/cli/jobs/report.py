@@ -74,7 +74,7 @@ def _whole(database: Database, job_id: int) -> Iterator[tuple[str, object]]:
 
 def _lacks(row: Row) -> bool:
     if "expected" in row and isinstance(row["expected"], bool):
-        return retrieve_words.is_missing(row) and row["expected"]
+        return retrieve_words.is_missing(row["state"]) and row["expected"]
     return bool(row["missing"]) or row.get("state") == "failed"
 
 

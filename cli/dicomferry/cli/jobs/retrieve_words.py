@@ -8,7 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from dicomferry.cli.frame import words
-from dicomferry.cli.frame.words import Document, number, plural, printable
+from dicomferry.cli.frame.words import number, plural, printable
+from dicomferry.models.documents.shapes import ExpectedDocument, JobDocument, MoveDocument
 
 if TYPE_CHECKING:
     from dicomferry.models.record.database import Database
@@ -23,7 +24,7 @@ _SIZES = ("as a whole", "in lists", "singly")
 MISSING_SHOWN = 5
 
 
-def proof(job: Document) -> str:
+def proof(job: JobDocument) -> str:
     """`proven`, or what there is instead of a proof."""
     if job["received"] == 0:
         return "here"
@@ -33,12 +34,12 @@ def proof(job: Document) -> str:
 _BASES = {"list": " by its list alone", "set aside": " by its list, its numbers set aside"}
 
 
-def basis(job: Document) -> str:
+def basis(job: JobDocument) -> str:
     """What a proof rests on where that is less than a list that a number confirms."""
     return _BASES.get(job.get("basis") or "", "") if job["verified"] == "uids" and job["received"] else ""
 
 
-def balance(job: Document) -> str:
+def balance(job: JobDocument) -> str:
     """`900 of 900 proven from PACS1`, in the sentence about a job's end."""
     received, expected = job["received"] or 0, job["expected"]
     come = number(received) if expected is None else f"{number(received)} of {number(expected)}"
@@ -52,7 +53,7 @@ def balance(job: Document) -> str:
     return f"{come} {proof(job)}, from {source}{basis(job)}"
 
 
-def parts(job: Document) -> Iterator[str]:
+def parts(job: JobDocument) -> Iterator[str]:
     """The pieces of the sentence about a job's end."""
     if job["expected"] is None and not job["received"] and not job["items"]["total"]:
         yield f"{job['state']} before anything was asked for"
@@ -64,9 +65,9 @@ def parts(job: Document) -> Iterator[str]:
         yield f"nothing was found at {words.title(job)}"
     else:
         yield ended + balance(job).replace(" proven, from ", " proven from ")
-    for name in ("missing", "surplus", "conflicts"):
-        if job[name]:
-            yield f"{number(job[name])} {'in conflict' if name == 'conflicts' else name}"
+    for count, what in ((job["missing"], "missing"), (job["surplus"], "surplus"), (job["conflicts"], "in conflict")):
+        if count:
+            yield f"{number(count)} {what}"
     if failed and not job["missing"]:
         # Where instances are missing those say it; a request that matched nothing has none.
         yield f"{plural(failed, 'request')} failed"
@@ -82,7 +83,7 @@ def here_before(count: int) -> str:
     return f"{number(count)} {'was' if count == 1 else 'were'} here already"
 
 
-def screen(database: Database, job: Document) -> list[tuple[str, str | None]]:
+def screen(database: Database, job: JobDocument) -> list[tuple[str, str | None]]:
     """Names and values for `jobs show`: requests, instances, proof, what is missing and what was done about it."""
     from dicomferry.models.documents import jobs, retrieves
     from dicomferry.models.record.retrieves.expected import ALREADY_HERE
@@ -101,7 +102,7 @@ def screen(database: Database, job: Document) -> list[tuple[str, str | None]]:
     ]
 
 
-def _instances(job: Document, before: int) -> str | None:
+def _instances(job: JobDocument, before: int) -> str | None:
     found = [(job["expected"], "expected"), (job["received"], "here"), (job["missing"], "missing")]
     found += [(job["surplus"] or None, "surplus"), (job["conflicts"] or None, "in conflict")]
     told = [f"{number(count)} {name}" for count, name in found if count is not None]
@@ -109,7 +110,7 @@ def _instances(job: Document, before: int) -> str | None:
     return ", ".join([*told, *([here_before(before)] if before else [])]) + more or None
 
 
-def _asked(moves: Sequence[Document]) -> str | None:
+def _asked(moves: Sequence[MoveDocument]) -> str | None:
     """How often, how, and for how much at once: `C-MOVE 6 as a whole, 2 in lists`, studies and series being wholes."""
     sizes = Counter((move["method"], _size(move["asked"])) for move in moves)
     methods = dict.fromkeys(method for method, _ in sizes)
@@ -130,7 +131,7 @@ def _size(instances: int | None) -> int:
     return 0 if instances is None else 1 if instances > 1 else 2
 
 
-def _answers(moves: Sequence[Document]) -> str | None:
+def _answers(moves: Sequence[MoveDocument]) -> str | None:
     """The final answers by number: `0x0000 5 times, none (aborted) 1 time`."""
     found = Counter((move["status"], move["reason"]) for move in moves)
     return (
@@ -142,13 +143,13 @@ def _answers(moves: Sequence[Document]) -> str | None:
     )
 
 
-def missing_lines(database: Database, job: Document) -> list[str]:
+def missing_lines(database: Database, job: JobDocument) -> list[str]:
     """Some instances that did not come, each with its reason, and how many more there are."""
     from dicomferry.models.documents import retrieves
 
     if not job["missing"]:
         return []
-    absent = (row for row in retrieves.instances(database, job["id"]) if is_missing(row))
+    absent = (row for row in retrieves.instances(database, job["id"]) if is_missing(row["state"]))
     shown = [_missing(row) for row in islice(absent, MISSING_SHOWN)]
     items = job["instances"]
     named = min(job["missing"], items["pending"] + items["failed"] + items["cancelled"])
@@ -161,12 +162,12 @@ def missing_lines(database: Database, job: Document) -> list[str]:
     return shown
 
 
-def is_missing(row: Document) -> bool:
+def is_missing(state: str) -> bool:
     """Whether an instance of the report did not come; one that another request has is not missing."""
-    return row["state"] not in ("succeeded", "warning", "skipped")
+    return state not in ("succeeded", "warning", "skipped")
 
 
-def _missing(row: Document) -> str:
+def _missing(row: ExpectedDocument) -> str:
     told = [text for text in (row["reason"], row["detail"], row["status"]) if text]
     return printable(f"{row['sop_instance_uid']}: {', '.join(told) or 'not here yet'}")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from dicomferry.cli.frame import render, words
-from dicomferry.cli.frame.render import Row
 from dicomferry.cli.jobs import words as job_words
+from dicomferry.models.documents.shapes import AskedDocument, EventDocument, ShownJob
 from dicomferry.models.rules.spec import RETRIEVES
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _SEARCH = {
 }
 
 
-def show(database: Database, job: Row, history: Sequence[Row]) -> None:
+def show(database: Database, job: ShownJob, history: Sequence[EventDocument]) -> None:
     """Print it. `history` are its events, those of many chunks folded, oldest first."""
     from dicomferry.cli.jobs import wait
 
@@ -42,7 +42,7 @@ def show(database: Database, job: Row, history: Sequence[Row]) -> None:
         render.line(step)
 
 
-def _pairs(database: Database, job: Row) -> Iterator[tuple[str, str | None]]:
+def _pairs(database: Database, job: ShownJob) -> Iterator[tuple[str, str | None]]:
     several = _several_failures(database, job["id"]) if job["finished_at"] else None
     waits = job_words.state(job) == "waiting"
     yield "label", job["label"]
@@ -65,12 +65,13 @@ def _pairs(database: Database, job: Row) -> Iterator[tuple[str, str | None]]:
     yield "accepted", f"{words.when(job['accepted_at'])}: {job['accepted_reason']}" if job["accepted_at"] else None
     yield "priority", job["priority"] if job["priority"] != "normal" else None
     yield "window", "ignored: it runs outside of the remote's hours as well" if job["ignore_window"] else None
-    for name in ("submitted", "started", "finished"):
-        yield name, words.when(job[f"{name}_at"])
+    yield "submitted", words.when(job["submitted_at"])
+    yield "started", words.when(job["started_at"])
+    yield "finished", words.when(job["finished_at"])
     yield "attempts", words.number(job["attempts"]) if job["attempts"] else None
 
 
-def _proof(job: Row) -> str | None:
+def _proof(job: ShownJob) -> str | None:
     found = {"uids": "per instance", "counts": "numbers only", "none": "none"}.get(job["verified"] or "")
     if found and job["kind"] in RETRIEVES:
         from dicomferry.cli.jobs import retrieve_words
@@ -79,11 +80,12 @@ def _proof(job: Row) -> str | None:
     return found
 
 
-def _items(job: Row) -> str | None:
+def _items(job: ShownJob) -> str | None:
     """How many files came to what; an echo and a find have one request, whose state is the job's."""
     if job["kind"] in ("echo", "find"):
         return None
-    numbers = {state: number for state, number in job["items"].items() if number}
+    items = cast("dict[str, int]", job["items"])
+    numbers = {state: number for state, number in items.items() if number}
     total = numbers.pop("total", 0)
     counted = ", ".join(f"{words.number(number)} {state}" for state, number in numbers.items()) or "none"
     whole = f"{words.number(total)}: " if len(numbers) > 1 else ""
@@ -94,7 +96,7 @@ def _due(moment: str | None) -> str | None:
     return f"{words.when(moment)} ({words.lately(moment).brief})" if moment else None
 
 
-def _asked(job: Row) -> Iterator[tuple[str, str | None]]:
+def _asked(job: ShownJob) -> Iterator[tuple[str, str | None]]:
     """What the job asked for: files, keys, the rows of a CSV file."""
     asked, kind = job["asked"], job["kind"]
     if kind == "store":
@@ -118,7 +120,7 @@ def _option(name: str, value: object) -> str:
     return f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
 
 
-def _requests(asked: dict[str, Any]) -> str:
+def _requests(asked: AskedDocument) -> str:
     level = f"at {asked['level']} level"
     first = [_spelled(one["keys"]) for one in asked["first"][:_KEYS_SHOWN]]
     more = asked["requests"] - len(first)
@@ -149,10 +151,10 @@ def _several_failures(database: Database, job_id: int) -> str | None:
     return ", ".join([*top, f"{words.number(rest)} for other reasons"] if rest else top)
 
 
-def event_line(event: Row) -> None:
+def event_line(event: EventDocument) -> None:
     """Print one event."""
     brief = render.room() is not None
-    moment, until = (words.time_of(event.get(name)) for name in ("at", "until"))
+    moment, until = words.time_of(event["at"]), words.time_of(event.get("until"))
     more = (
         f"; and {words.number(event['more'])} more until {until.brief if brief else until.full}"
         if event.get("more")
@@ -162,7 +164,7 @@ def event_line(event: Row) -> None:
     render.paragraph(f"  {shown}  {event['kind']:<13}  ", f"{event['text']}{more}")
 
 
-def _next_steps(database: Database, job: Row) -> Iterator[str]:
+def _next_steps(database: Database, job: ShownJob) -> Iterator[str]:
     from dicomferry.cli.jobs import wait
 
     job_id = job["id"]

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from dicomferry.cli.frame import render, words
 from dicomferry.cli.frame.layout import Brief, Column
-from dicomferry.cli.frame.render import Row
 from dicomferry.cli.jobs import words as job_words
+from dicomferry.models.documents.shapes import JobDocument
 from dicomferry.models.rules.spec import RETRIEVES
 
 COLUMNS = (
@@ -24,12 +24,12 @@ COLUMNS = (
 )
 
 
-def show(found: Iterable[Row]) -> None:
+def show(found: Iterable[JobDocument]) -> None:
     """Print it."""
     render.table(COLUMNS, map(_cells, found))
 
 
-def _cells(job: Row) -> tuple[object, ...]:
+def _cells(job: JobDocument) -> tuple[object, ...]:
     whole, done, failed = _numbers(job)
     return (
         job["id"],
@@ -45,14 +45,14 @@ def _cells(job: Row) -> tuple[object, ...]:
     )
 
 
-def _reason(job: Row) -> Brief:
+def _reason(job: JobDocument) -> Brief:
     if job["reason"] == job["state"]:
         return Brief("", "")
     brief = job_words.waiting_for(job, brief=True) or job["reason"] or ""
     return Brief(job_words.waiting_for(job) or job_words.reason(job) or "", brief)
 
 
-def _numbers(job: Row) -> tuple[str, str, str]:
+def _numbers(job: JobDocument) -> tuple[str, str, str]:
     """How many instances (of an echo or a find, requests) there are, are done, have failed; `+`: more may be found.
 
     Where no instance of a retrieve failed, but requests did, those are told: `3 rows`.

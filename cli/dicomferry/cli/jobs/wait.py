@@ -14,10 +14,10 @@ import click
 
 from dicomferry.cli.frame import render, words
 from dicomferry.cli.frame.command_classes import INTERRUPTED, note
-from dicomferry.cli.frame.words import Document
 from dicomferry.cli.jobs import words as job_words
 from dicomferry.cli.jobs.progress import Display, display
 from dicomferry.models.documents import job_history, jobs
+from dicomferry.models.documents.shapes import JobDocument, ShownJob
 from dicomferry.models.record import presence
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs.ledger import UNVERIFIED
@@ -47,7 +47,7 @@ def _pauses() -> Iterator[float]:
 class JobWait:
     """One wait. `read` gives the job's document, `workers` how many worker roles are alive."""
 
-    read: Callable[[], Document]
+    read: Callable[[], ShownJob]
     workers: Callable[[], int]
     shown: Display
     timeout: float | None = None
@@ -59,7 +59,7 @@ class JobWait:
     _looked_at: float | None = None
     _away_since: float | None = None
 
-    def run(self) -> Document | None:
+    def run(self) -> ShownJob | None:
         """The document of the job once it has ended or is held; None when `timeout` seconds went by before that.
 
         Raises OutOfReach when the database stays away for a minute.
@@ -78,7 +78,7 @@ class JobWait:
             self.sleep(pause if left is None else min(pause, left))
         raise AssertionError("the pauses never end")
 
-    def _look(self) -> Document | None:
+    def _look(self) -> ShownJob | None:
         try:
             job = self.read()
         except OutOfReach as error:
@@ -92,7 +92,7 @@ class JobWait:
         self._away_since = None
         return job
 
-    def _tell(self, job: Document) -> None:
+    def _tell(self, job: JobDocument) -> None:
         """Each reason once, and each long wait; that no worker is alive, each time that it becomes so."""
         now = self.clock()
         if self._looked_at is None or now - self._looked_at >= _LOOK_FOR_WORKERS_EVERY:
@@ -164,12 +164,12 @@ def follow(
     return exit_code(job)
 
 
-def exit_code(job: Document) -> int:
+def exit_code(job: JobDocument) -> int:
     """0 for done and proven, 1 for everything else."""
     return 0 if job["state"] == "succeeded" else 1
 
 
-def tell_end(database: Database, job: Document, say: Callable[[str], None]) -> None:
+def tell_end(database: Database, job: ShownJob, say: Callable[[str], None]) -> None:
     """The one sentence, some failed items with reason and advice, and the command for the rest."""
     if job["state"] == "held":
         say(job_words.held_line(job))
@@ -190,7 +190,7 @@ def tell_end(database: Database, job: Document, say: Callable[[str], None]) -> N
         say(step)
 
 
-def after_the_end(database: Database, job: Document) -> str | None:
+def after_the_end(database: Database, job: ShownJob) -> str | None:
     """What to do about an ended job, if anything. A retry is offered where it may end otherwise."""
     if job["reason"] == "nothing to do":
         return job_words.nothing_found(job, inside=not job["recursive"] and any(map(_has_folders, job["paths"])))
@@ -218,7 +218,7 @@ def _has_folders(path: str) -> bool:
         return False
 
 
-def end_sentence(database: Database, job: Document) -> str:
+def end_sentence(database: Database, job: JobDocument) -> str:
     """What came of a job; counted apart what the remote, or we, had before, and what nobody could verify."""
     found = jobs.reasons(database, job["id"], ItemState.WARNING) if job["items"]["warning"] else {}
     store = job["kind"] == "store" and job["items"]["failed"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from dicomferry.cli.frame.words import (
-    Document,
     clock,
     duration,
     lately,
@@ -16,22 +15,23 @@ from dicomferry.cli.frame.words import (
     rate,
     title,
 )
+from dicomferry.models.documents.shapes import ItemDocument, JobDocument, ReportDocument, ShownJob
 from dicomferry.models.rules.spec import RETRIEVES
 
 FEW = 10
 """Instances that no speed is told of."""
 
 
-def seconds_of(job: Document, since: str | None = None) -> float | None:
+def seconds_of(job: JobDocument, since: str | None = None) -> float | None:
     """How long an ended job took, from its start or from `since`, when it was tried again last."""
     started = since or job["started_at"] or job["submitted_at"]
-    if not job["finished_at"]:
+    if not (job["finished_at"] and started):
         return None
     return (datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(started)).total_seconds()
 
 
 def sentence(
-    job: Document,
+    job: JobDocument,
     *,
     already_there: int = 0,
     unverified: int = 0,
@@ -63,10 +63,14 @@ def sentence(
         parts.append("nothing to send")
         parts += [f"{number(items['skipped'])} skipped"] * bool(items["skipped"])
     else:
-        parts += _proven(job, job["received"])
+        parts += _proven(job, job["expected"], job["received"] or 0)
         parts += [f"{number(unverified)} confirmed but not verified"] * bool(unverified)
-        others = {**items, "failed": items["failed"] - unverified}
-        parts += [f"{number(others[state])} {state}" for state in ("failed", "cancelled", "skipped") if others[state]]
+        others = (
+            ("failed", items["failed"] - unverified),
+            ("cancelled", items["cancelled"]),
+            ("skipped", items["skipped"]),
+        )
+        parts += [f"{number(count)} {state}" for state, count in others if count]
         warned = items["warning"] - already_there
         parts += [f"{number(already_there)} already there"] * bool(already_there)
         parts += [f"{number(warned)} with a warning"] * bool(warned)
@@ -81,9 +85,9 @@ def sentence(
     return f"job {job['id']}: {', '.join(parts)}"
 
 
-def _proven(job: Document, good: int) -> list[str]:
+def _proven(job: JobDocument, expected: int, good: int) -> list[str]:
     """How many of how many; as long as more may be found, the second number is not the whole."""
-    of, proven = number(job["expected"]), f"{number(good)} proven at {title(job)}"
+    of, proven = number(expected), f"{number(good)} proven at {title(job)}"
     if job["planned"]:
         ended = "cancelled, " if job["state"] == "cancelled" else ""
         return [f"{ended}{number(good)} of {of} proven at {title(job)}"]
@@ -92,7 +96,7 @@ def _proven(job: Document, good: int) -> list[str]:
     return [f"{of} instances found so far", proven]
 
 
-def _echoed(job: Document) -> str:
+def _echoed(job: JobDocument) -> str:
     if job["state"] == "succeeded":
         return f"{title(job)} answered"
     if job["state"] == "cancelled":
@@ -100,37 +104,38 @@ def _echoed(job: Document) -> str:
     return f"the echo of {title(job)} {job['state']}" + (f": {job['reason']}" if job["reason"] else "")
 
 
-def _found(job: Document) -> str:
-    found = f"{matches(job['matches'])} at {title(job)}"
+def _found(job: JobDocument) -> str:
+    found = f"{matches(job['matches'] or 0)} at {title(job)}"
     if job["state"] == "succeeded":
         return found + (f", {job['reason']}" if job["reason"] else "")
     left = f", {found} so far" if job["matches"] else ""
     return f"the find {job['state']}" + (f": {job['reason']}" if job["reason"] else "") + left
 
 
-def item_line(item: Document) -> str:
+def item_line(item: ItemDocument) -> str:
     """Which item it is, what came of it, and what to do about it."""
-    name = item["path"] or item["sop_instance_uid"] or _request_name(item)
+    name = item["path"] or item["sop_instance_uid"]
+    if name is None and item["identifier"]:
+        from dicomferry.cli.jobs import retrieve_words
+
+        name = retrieve_words.request_name(item["identifier"], item["row"])
+    return named_line(name or "the request", item)
+
+
+def named_line(name: str, item: ItemDocument | ReportDocument) -> str:
+    """What came of an item of this name, and what to do about it."""
     words = [text for text in (item["reason"], item["detail"]) if text]
     status = f" ({item['status']})" if item["status"] else ""
     text = printable(name) + (f": {printable('; '.join(words))}" if words else "") + status
     return text + (f"; {item['advice']}" if item["advice"] else "")
 
 
-def _request_name(item: Document) -> str:
-    if not item.get("identifier"):
-        return "the request"
-    from dicomferry.cli.jobs import retrieve_words
-
-    return retrieve_words.request_name(item["identifier"], item["row"])
-
-
-def reason(job: Document) -> str | None:
+def reason(job: JobDocument) -> str | None:
     """The reason word, and what exactly was met: `unreachable: 10.0.0.5:104: connection refused`."""
     return f"{job['reason']}: {printable(job['detail'])}" if job["detail"] else job["reason"]
 
 
-def nothing_found(job: Document, *, inside: bool) -> str:
+def nothing_found(job: ShownJob, *, inside: bool) -> str:
     """Where no DICOM file was found; `inside`: folders in there were not looked into."""
     paths = [str(path) for path in job["paths"]]
     more = f" and {plural(len(paths) - 3, 'path')} more" if len(paths) > 3 else ""
@@ -138,12 +143,12 @@ def nothing_found(job: Document, *, inside: bool) -> str:
     return f"no DICOM file was found in {', '.join(paths[:3])}{more}{hint}"
 
 
-def state(job: Document) -> str:
+def state(job: JobDocument) -> str:
     """The state for people: what waits for anything but its turn is called so; documents keep the derived state."""
     return "waiting" if job["waiting_for"] and job["state"] in ("pending", "running") else str(job["state"])
 
 
-def waiting_for(job: Document, *, brief: bool = False) -> str | None:
+def waiting_for(job: JobDocument, *, brief: bool = False) -> str | None:
     """What a job waits for and until when: `unreachable, in 9m`; None for one that does not wait."""
     if state(job) != "waiting":
         return None
@@ -157,7 +162,7 @@ def waiting_for(job: Document, *, brief: bool = False) -> str | None:
     return f"{what}, {'starts' if starts else 'next try'} {due.full}"
 
 
-def waiting_line(job: Document, now: datetime) -> str:
+def waiting_line(job: JobDocument, now: datetime) -> str:
     """Why a job waits, when it goes on, and that nobody has to watch it."""
     due = clock(datetime.fromisoformat(job["not_before"]), now) if job["not_before"] else None
     if job["reason"] == "not before":
@@ -178,7 +183,7 @@ def not_rung(job_id: int, url: str, problem: str) -> str:
     )
 
 
-def held_line(job: Document) -> str:
+def held_line(job: JobDocument) -> str:
     """Why a job is held, and how it goes on."""
     why = reason(job) or "held by a person"
     advice = f"; {job['reason_text']}" if job["reason_text"] and why != "held by a person" else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,18 +13,14 @@ from dicomferry.cli.frame import options, render, words
 from dicomferry.cli.frame.command_classes import Group, note
 from dicomferry.cli.frame.layout import Column
 from dicomferry.cli.frame.options import Utf8
-from dicomferry.cli.frame.render import Row
 from dicomferry.cli.remotes import state
 from dicomferry.models.rules import remote as grammar
 from dicomferry.models.rules.errors import UsageError
 
+if TYPE_CHECKING:
+    from dicomferry.models.record.remotes.book import RemoteDocument
+
 _F = TypeVar("_F", bound=Callable[..., Any])
-_COLUMNS = (
-    "name", "ae_title", "host", "port", "calling_ae_title", "store_address", "also_from", "charset",
-    "max_associations", "max_moves", "max_uids", "find_cap", "relational", "numbers", "prefer_syntax",
-    "timeouts", "quirks", "coerces", "trust_answers",
-    "window", "max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second",
-)  # fmt: skip
 _TABLE = (
     Column(heading="name", least=12),
     Column(heading="AE title", rank=1),
@@ -275,16 +271,17 @@ def set_(name: str, address: str | None, no_probe: bool, **given: Any) -> None:
 def list_(form: str | None) -> None:
     """List the address book."""
     from dicomferry.cli.frame import installation
+    from dicomferry.models.documents import shapes
     from dicomferry.models.record.remotes import book
 
     database = installation.for_reading(installation.settings())
     found = book.listing(database) if database else []
-    render.rows(found, form, columns=_COLUMNS, text=_table)
+    render.rows(found, form, columns=shapes.columns(book.RemoteDocument), text=_table)
     if not found and not form:
         note("the address book is empty; add a remote with `dicomferry remote add NAME AET@HOST:PORT`")
 
 
-def _table(found: Iterable[Row]) -> None:
+def _table(found: Iterable[RemoteDocument]) -> None:
     cells = (
         (
             row["name"],
@@ -307,14 +304,13 @@ def show(name: str, as_json: bool) -> None:
     """Show all that is known of a remote: what was set, how it is treated now, and what came of it lately."""
     from dicomferry.cli.frame import installation
     from dicomferry.models.documents import remotes
-    from dicomferry.models.record.remotes import book
     from dicomferry.workers.finding import keys
 
     settings = installation.settings()
     database = installation.for_reading(settings)
     if database is None:
         raise installation.no_remote(name)
-    found = book.show(database, name) | remotes.show(database, name)
+    found = remotes.whole(database, name)
     if as_json:
         render.document(found)
         return

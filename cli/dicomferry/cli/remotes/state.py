@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from dicomferry.cli.frame import render, words
 from dicomferry.cli.frame.layout import Column
+from dicomferry.models.documents.shapes import ExceptionDocument, RemoteState, ShownState
 
 if TYPE_CHECKING:
+    from dicomferry.models.documents.remotes import ShownRemote
     from dicomferry.models.record.database import Database
 
-Document = Mapping[str, Any]
 _LATELY = (
     Column(heading="lately"),
     Column(heading="job", right=True),
@@ -25,7 +25,7 @@ _LATELY = (
 Pair = tuple[str, str | None]
 
 
-def pairs(found: Document) -> list[Pair]:
+def pairs(found: ShownRemote) -> list[Pair]:
     """Its limits and what is used of them, its window, and whether it can be used."""
     used = found["in_use"]
     return [
@@ -43,7 +43,7 @@ def pairs(found: Document) -> list[Pair]:
     ]
 
 
-def window(found: Document) -> str | None:
+def window(found: ShownRemote) -> str | None:
     """Its hours, and until when it is as it is."""
     if not found["window"]:
         return None
@@ -51,17 +51,18 @@ def window(found: Document) -> str | None:
     return f"{hours}; {hours_now(found)}"
 
 
-def hours_now(found: Document) -> str:
+def hours_now(found: ExceptionDocument | ShownRemote) -> str:
     """`open until ...` or `closed, opens ...`."""
     moment = found["closes_at"] if found["open"] else found["opens_at"]
     if moment is None:
         return "open" if found["open"] else "closed for more than two years"
     # As the clock shows it for which the hours were written.
+    assert found["window"] is not None, "what opens and closes has hours"
     there = datetime.fromisoformat(moment).astimezone(ZoneInfo(found["window"]["tz"]))
     return f"{'open until' if found['open'] else 'closed, opens'} {there:%a %Y-%m-%d %H:%M %Z}"
 
 
-def learned(found: Document) -> str | None:
+def learned(found: RemoteState) -> str | None:
     """What it was found to bear, less than it is allowed."""
     rate, associations = found["learned"]["instances_per_second"], found["learned"]["associations"]
     parts = [f"{rate:,.1f} instances a second for now, as it was short of resources"] if rate is not None else []
@@ -70,7 +71,7 @@ def learned(found: Document) -> str | None:
     return "; ".join(parts) or None
 
 
-def breaker(found: Document) -> str:
+def breaker(found: RemoteState) -> str:
     """Whether it is tried at all."""
     state = found["breaker"]
     if state["state"] == "closed":
@@ -80,11 +81,12 @@ def breaker(found: Document) -> str:
     if state["state"] == "half-open":
         then = "one attempt is looking now"
     else:
+        assert state["probe_at"] is not None, "an open breaker has its time"
         then = f"looked at again {words.clock(datetime.fromisoformat(state['probe_at']), datetime.now(UTC))}"
     return f"{state['state']} since {words.when(state['since'])}: {why}; {then}"
 
 
-def sentence(found: Document) -> str:
+def sentence(found: ExceptionDocument) -> str:
     """Why a remote is not used as it might be, for the status."""
     parts = [] if found["open"] else [f"window {hours_now(found)}"]
     if found["breaker"]["state"] != "closed":
@@ -95,13 +97,12 @@ def sentence(found: Document) -> str:
 def tell_window(database: Database, name: str) -> None:
     """Print what the window is understood to be, and when it opens and closes next."""
     from dicomferry.models.documents import remotes
-    from dicomferry.models.record.remotes import book
 
-    found = book.show(database, name) | remotes.show(database, name)
+    found = remotes.whole(database, name)
     render.line(f"window: {window(found) or 'none, it may be used at any time'}")
 
 
-def tell_recent(found: Document) -> None:
+def tell_recent(found: ShownState) -> None:
     """Print what came of it lately."""
     if not found["recent"]:
         return
@@ -128,12 +129,12 @@ def _bytes(value: int | None) -> str | None:
     return f"{words.size(value)} a second" if value else None
 
 
-def _blackouts(found: Document) -> str | None:
+def _blackouts(found: ShownRemote) -> str | None:
     listed = found["window"]["blackouts"] if found["window"] else []
     return "; ".join(f"{words.when(begin)} to {words.when(end)}" for begin, end in listed) or None
 
 
-def _waiting(found: Document) -> str | None:
+def _waiting(found: ShownState) -> str | None:
     parts = [words.plural(found["waiting"], "chunk")] if found["waiting"] else []
     parts += [f"{words.number(found['held'])} held"] if found["held"] else []
     return ", ".join(parts) or None

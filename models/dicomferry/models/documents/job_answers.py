@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.documents import jobs
+from dicomferry.models.documents.shapes import RefusalDocument
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, ItemRow, JobRow, MoveRow, RemoteRow
@@ -61,15 +61,16 @@ def of_job(database: Database, job_id: int) -> tuple[str, list[Met]]:
     return database.read(work)
 
 
-def refused_here(database: Database, job_id: int) -> list[dict[str, Any]]:
+def refused_here(database: Database, job_id: int) -> list[RefusalDocument]:
     """What our own side answered to what came for a retrieve, but for success: each status and reason once."""
     query = sa.select(MoveRow.refused_here).where(MoveRow.job_id == job_id, MoveRow.refused_here.is_not(None))
-    found: dict[tuple[int, str], dict[str, Any]] = {}
+    found: dict[tuple[int, str], RefusalDocument] = {}
     for some in database.read(lambda connection: connection.execute(query).scalars().all()):
         for one in some or ():
-            told = {"status": f"0x{one['status']:04X}", "why": one["why"], "number": 0, "such_as": one["uids"][0]}
+            status, why = f"0x{one['status']:04X}", one["why"]
+            told: RefusalDocument = {"status": status, "why": why, "number": 0, "such_as": one["uids"][0]}
             found.setdefault((one["status"], one["why"]), told)["number"] += one["number"]
-    return sorted(found.values(), key=lambda one: -int(one["number"]))
+    return sorted(found.values(), key=lambda one: -one["number"])
 
 
 def _joined(service: str, own: Quirks, rows: Iterator[_Met]) -> list[Met]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
-from typing import Any
 
+from dicomferry.models.documents.shapes import AskedDocument
 from dicomferry.models.rules.query import Key
 from dicomferry.models.rules.spec import EchoSpec, FindSpec, Spec, StoreSpec
 
@@ -27,7 +27,7 @@ _SHOWN = {
 """Fields of a spec that are told by themselves, or with the job."""
 
 
-def document(what: Spec) -> dict[str, Any]:
+def document(what: Spec) -> AskedDocument:
     """Keys as (path, value); of a retrieve the first requests with their rows, how many there are, and the CSV file.
 
     `options` are all others that are not as they would be without.
@@ -39,22 +39,23 @@ def document(what: Spec) -> dict[str, Any]:
     }
     match what:
         case EchoSpec() | StoreSpec():
-            found: dict[str, Any] = {}
+            return {"options": options}
         case FindSpec():
-            found = {
+            return {
                 "level": None if what.worklist else what.level,
                 "root": None if what.worklist else what.root,
                 "keys": _keys(what.keys),
+                "options": options,
             }
         case _:
-            found = {
+            return {
                 "level": what.level,
                 "root": what.root,
                 "csv": what.csv,
                 "requests": len(what.identifiers),
                 "first": [{"row": row, "keys": _keys(keys)} for row, keys in what.identifiers[:MOST]],
+                "options": options,
             }
-    return found | {"options": options}
 
 
 def _keys(keys: Sequence[Key]) -> list[list[str]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.documents.jobs import event
-from dicomferry.models.record.database import Database
+from dicomferry.models.documents.shapes import AttemptDocument, EventDocument
+from dicomferry.models.record.database import AnyRow, Database
 from dicomferry.models.record.tables.jobs import AttemptRow, EventRow
 from dicomferry.models.rules.text import moment
 
@@ -17,12 +17,12 @@ STORY = 12
 """Events of a job that are told one by one."""
 
 
-def story(database: Database, job_id: int) -> list[dict[str, Any]]:
+def story(database: Database, job_id: int) -> list[EventDocument]:
     """A job's history in few events, oldest first. What happens to each chunk is told once where a job has many:
     `more` is how often it happened again, `until` when it did last.
     """
 
-    def work(connection: Connection) -> list[dict[str, Any]]:
+    def work(connection: Connection) -> list[EventDocument]:
         own = sa.select(EventRow.id, EventRow.at, EventRow.kind, EventRow.text).where(EventRow.job_id == job_id)
         last = own.order_by(EventRow.id.desc())
         few = connection.execute(last.limit(STORY + 1)).all()
@@ -42,13 +42,16 @@ def story(database: Database, job_id: int) -> list[dict[str, Any]]:
         many = {row.first: row for row in connection.execute(sums)}
         shown = connection.execute(own.where(EventRow.id.in_(many))).all()
         shown = sorted([*shown, *connection.execute(last.where(~of_chunk).limit(STORY)).all()], key=lambda row: row.id)
-        return [
-            event(row)
-            | ({"more": many[row.id].number - 1, "until": moment(many[row.id].until)} if row.id in many else {})
-            for row in shown
-        ]
+        return [_one_of_many(row, many.get(row.id)) for row in shown]
 
     return database.read(work)
+
+
+def _one_of_many(row: AnyRow, many: AnyRow | None) -> EventDocument:
+    told = event(row)
+    if many is not None:
+        told["more"], told["until"] = many.number - 1, moment(many.until)
+    return told
 
 
 def tried_again(database: Database, job_id: int) -> str | None:
@@ -60,15 +63,24 @@ def tried_again(database: Database, job_id: int) -> str | None:
     return moment(found)
 
 
-def attempts(database: Database, job_id: int) -> list[dict[str, Any]]:
+def attempts(database: Database, job_id: int) -> list[AttemptDocument]:
     """Every try of every chunk of a job, oldest first."""
 
-    def work(connection: Connection) -> list[dict[str, Any]]:
+    def work(connection: Connection) -> list[AttemptDocument]:
         query = sa.select(AttemptRow.__table__).where(AttemptRow.job_id == job_id).order_by(AttemptRow.id)
-        keys = ("chunk_id", "fence", "worker", "pid", "end", "reason", "detail", "finished_items")
         return [
-            {key: getattr(row, key) for key in keys}
-            | {"started_at": moment(row.started_at), "ended_at": moment(row.ended_at)}
+            {
+                "chunk_id": row.chunk_id,
+                "fence": row.fence,
+                "worker": row.worker,
+                "pid": row.pid,
+                "end": row.end,
+                "reason": row.reason,
+                "detail": row.detail,
+                "finished_items": row.finished_items,
+                "started_at": moment(row.started_at),
+                "ended_at": moment(row.ended_at),
+            }
             for row in connection.execute(query)
         ]
 

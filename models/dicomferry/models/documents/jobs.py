@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models.documents import job_asked, job_sums
 from dicomferry.models.documents.job_sums import RetrieveNumbers, Sums
+from dicomferry.models.documents.shapes import CountsDocument, EventDocument, ItemDocument, JobDocument, ShownJob
 from dicomferry.models.record.database import AnyRow, Database
 from dicomferry.models.record.jobs.filter import Filter, is_waiting
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow, RemoteRow
@@ -63,29 +64,30 @@ def _no_job(job_id: int | str) -> NotFound:
     return NotFound(f"no job {job_id}; see `dicomferry jobs list`")
 
 
-def show(database: Database, job_id: int) -> dict[str, Any]:
+def show(database: Database, job_id: int) -> ShownJob:
     """One job with its last events, oldest first; raises NotFound."""
 
-    def work(connection: Connection) -> dict[str, Any]:
+    def work(connection: Connection) -> ShownJob:
         row = connection.execute(_jobs().where(JobRow.id == job_id)).one_or_none()
         if row is None:
             raise _no_job(job_id)
-        document = _documents(database, connection, [row])[0]
-        document["events"] = _events(connection, job_id, EVENTS_SHOWN)
         what = spec.from_json(row.kind, row.spec)
         roots = what.roots if isinstance(what, spec.StoreSpec) else ()
-        document["paths"] = [path_text(root) for root in roots]
-        document["recursive"] = isinstance(what, spec.StoreSpec) and what.recursive
-        document["asked"] = job_asked.document(what)
-        return document
+        return {
+            **_documents(database, connection, [row])[0],
+            "events": _events(connection, job_id, EVENTS_SHOWN),
+            "paths": [path_text(root) for root in roots],
+            "recursive": isinstance(what, spec.StoreSpec) and what.recursive,
+            "asked": job_asked.document(what),
+        }
 
     return database.read(work)
 
 
-def listing(database: Database, *, chosen: Filter | None = None, limit: int | None = 50) -> list[dict[str, Any]]:
+def listing(database: Database, *, chosen: Filter | None = None, limit: int | None = 50) -> list[JobDocument]:
     """Jobs, newest first, without events."""
 
-    def work(connection: Connection) -> list[dict[str, Any]]:
+    def work(connection: Connection) -> list[JobDocument]:
         query = _jobs().where(*(chosen or Filter()).conditions()).order_by(JobRow.id.desc()).limit(limit)
         return _documents(database, connection, connection.execute(query).all())
 
@@ -128,7 +130,7 @@ def lanes(database: Database) -> dict[str, dict[str, int]]:
 
 def items(
     database: Database, job_id: int, *, state: ItemState | None = None, limit: int | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[ItemDocument]:
     """The items of a job one by one, chunk by chunk; raises NotFound."""
     job = database.read(lambda connection: connection.execute(_jobs().where(JobRow.id == job_id)).one_or_none())
     if job is None:
@@ -184,10 +186,10 @@ def failures(database: Database, job_id: int) -> list[tuple[int | None, str | No
     return database.read(work)
 
 
-def events(database: Database, job_id: int) -> list[dict[str, Any]]:
+def events(database: Database, job_id: int) -> list[EventDocument]:
     """The whole history of a job, oldest first; raises NotFound."""
 
-    def work(connection: Connection) -> list[dict[str, Any]]:
+    def work(connection: Connection) -> list[EventDocument]:
         if not connection.execute(_jobs().where(JobRow.id == job_id)).first():
             raise _no_job(job_id)
         return _events(connection, job_id, None)
@@ -210,20 +212,20 @@ def _jobs() -> sa.Select[Any]:
     )
 
 
-def _events(connection: Connection, job_id: int, limit: int | None) -> list[dict[str, Any]]:
+def _events(connection: Connection, job_id: int, limit: int | None) -> list[EventDocument]:
     query = sa.select(EventRow).where(EventRow.job_id == job_id).order_by(EventRow.id.desc()).limit(limit)
     rows = connection.execute(query.with_only_columns(EventRow.at, EventRow.kind, EventRow.text)).all()
     return [event(row) for row in reversed(rows)]
 
 
-def event(row: AnyRow) -> dict[str, Any]:
+def event(row: AnyRow) -> EventDocument:
     """An event as a JSON object."""
     return {"at": moment(row.at), "kind": row.kind, "text": row.text}
 
 
-def _documents(database: Database, connection: Connection, rows: Sequence[AnyRow]) -> list[dict[str, Any]]:
+def _documents(database: Database, connection: Connection, rows: Sequence[AnyRow]) -> list[JobDocument]:
     now = database.now(connection)
-    documents = []
+    documents: list[JobDocument] = []
     for first in range(0, len(rows), _JOBS_AT_ONCE):
         some = rows[first : first + _JOBS_AT_ONCE]
         sums = job_sums.of(connection, [row.id for row in some])
@@ -235,7 +237,7 @@ def _documents(database: Database, connection: Connection, rows: Sequence[AnyRow
 
 def _document(
     connection: Connection, row: AnyRow, now: datetime, sums: Sums, told: RetrieveNumbers | None
-) -> dict[str, Any]:
+) -> JobDocument:
     numbers = sums.items
     waiting = None if row.state in FINAL_JOB_STATES else _waiting(connection, row.id)
     balance = _balance(row, numbers, told)
@@ -302,7 +304,7 @@ class _Balance:
     listed_at: datetime | None = None
 
 
-def _numbers(tally: Tally) -> dict[str, int]:
+def _numbers(tally: Tally) -> CountsDocument:
     return {
         "total": tally.total,
         "pending": tally.pending,
@@ -366,7 +368,7 @@ def service_of(kind: str, text: str) -> str:
     return what.service if isinstance(what, spec.FindSpec) else kind
 
 
-def _item(service: str, row: AnyRow) -> dict[str, Any]:
+def _item(service: str, row: AnyRow) -> ItemDocument:
     reason = row.reason
     return {
         "kind": row.kind,

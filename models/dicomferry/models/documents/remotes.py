@@ -8,8 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from dicomferry.models.documents.shapes import ExceptionDocument, RecentDocument, RemoteState, ShownState
 from dicomferry.models.record.database import AnyRow, Database
-from dicomferry.models.record.remotes import governor
+from dicomferry.models.record.remotes import book, governor
+from dicomferry.models.record.remotes.book import RemoteDocument
 from dicomferry.models.record.tables.governor import GovernorRow
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, RemoteRow
 from dicomferry.models.rules import pacing, window
@@ -19,10 +21,10 @@ from dicomferry.models.rules.text import moment
 RECENT = 5
 
 
-def show(database: Database, name: str) -> dict[str, Any]:
+def show(database: Database, name: str) -> ShownState:
     """The keys of `remote show --json` that change by themselves, of a remote of the address book."""
 
-    def work(connection: Connection) -> dict[str, Any]:
+    def work(connection: Connection) -> ShownState:
         row = connection.execute(_remotes().where(RemoteRow.name == name, RemoteRow.in_book)).one()
         now = database.now(connection)
         counts = _counts(connection, row.id)
@@ -40,12 +42,21 @@ def show(database: Database, name: str) -> dict[str, Any]:
     return database.read(work)
 
 
-def exceptions(database: Database) -> list[dict[str, Any]]:
+class ShownRemote(RemoteDocument, ShownState):
+    """A remote as the address book has it, and how it is treated at this moment."""
+
+
+def whole(database: Database, name: str) -> ShownRemote:
+    """A remote of the address book by itself. Raises NotFound."""
+    return {**book.show(database, name), **show(database, name)}
+
+
+def exceptions(database: Database) -> list[ExceptionDocument]:
     """The remotes of the address book that cannot be used now, or not as much as they might."""
 
-    def work(connection: Connection) -> list[dict[str, Any]]:
+    def work(connection: Connection) -> list[ExceptionDocument]:
         now = database.now(connection)
-        found = []
+        found: list[ExceptionDocument] = []
         for row in connection.execute(_remotes().where(RemoteRow.in_book).order_by(RemoteRow.name)):
             state = _state(row, now, probing=_is_probing(connection, row))
             learned = any(value is not None for value in state["learned"].values())
@@ -64,7 +75,7 @@ def _remotes() -> sa.Select[Any]:
     ).outerjoin(GovernorRow, GovernorRow.remote_id == RemoteRow.id)
 
 
-def _state(row: AnyRow, now: datetime, *, probing: bool) -> dict[str, Any]:
+def _state(row: AnyRow, now: datetime, *, probing: bool) -> RemoteState:
     hours = window.from_document(row.window)
     rate = pacing.learned_rate(row.learned_rate, row.rate_learned_at, now)
     # What was learned and is beyond the limit that was set changes nothing any more.
@@ -114,7 +125,7 @@ def _counts(connection: Connection, remote_id: int) -> dict[ChunkState, int]:
     return {row.state: row.number for row in connection.execute(query)}
 
 
-def _recent(connection: Connection, remote_id: int) -> list[dict[str, Any]]:
+def _recent(connection: Connection, remote_id: int) -> list[RecentDocument]:
     """The last attempts that ended, the newest first."""
     query = (
         sa.select(AttemptRow.__table__, ChunkRow.kind)

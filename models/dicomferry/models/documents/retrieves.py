@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models.documents import job_sums
 from dicomferry.models.documents.job_sums import RetrieveNumbers
+from dicomferry.models.documents.shapes import ExpectedDocument, MoveDocument, RequestDocument, SurplusDocument
 from dicomferry.models.record.archive import here
 from dicomferry.models.record.database import AnyRow, Database
 from dicomferry.models.record.jobs import ledger
@@ -69,16 +70,19 @@ def spec_of(database: Database, job_id: int) -> Retrieve:
     return found
 
 
-def surplus(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
+def surplus(database: Database, job_id: int) -> Iterator[SurplusDocument]:
     """The instances that came for a job although no item of it names them, as JSON objects. Raises OutOfReach."""
     for row in database.pages(_surplus(job_id), InstanceRow.sop_instance_uid):
-        yield {name: row._mapping[name] for name in SURPLUS_KEYS}
+        yield {
+            "sop_instance_uid": row.sop_instance_uid,
+            "sop_class_uid": row.sop_class_uid,
+            "study_instance_uid": row.study_instance_uid,
+            "series_instance_uid": row.series_instance_uid,
+            "path": row.path,
+        }
 
 
-SURPLUS_KEYS = ("sop_instance_uid", "sop_class_uid", "study_instance_uid", "series_instance_uid", "path")
-
-
-def requests(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
+def requests(database: Database, job_id: int) -> Iterator[RequestDocument]:
     """One JSON object per request item, by row: identifier, expectation, numbers, state, reason. Raises OutOfReach.
 
     An instance that another request has as well was received for both, and where it was not, both have failed: what
@@ -117,21 +121,23 @@ def requests(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
     elsewhere: dict[int, Counter[tuple[ItemState, str | None]]] = {}
     for row in database.read(lambda connection: connection.execute(lacking).all()):
         elsewhere.setdefault(row.request_id, Counter())[row.state, row.reason] = row.number
-    originals: dict[str, dict[str, Any]] = {}
+    originals: dict[str, RequestDocument] = {}
     for row in database.pages(query, sa.func.coalesce(ItemRow.row, 0), ItemRow.id):
         told = _request(row, elsewhere.get(row.id))
         identifier = json.dumps(told["identifier"])
         if identifier in originals:  # the same request again, which is asked once
-            told |= {name: originals[identifier][name] for name in _OUTCOME}
+            told = _as_first(told, originals[identifier])
         else:
             originals[identifier] = told
         yield told
 
 
-_OUTCOME = ("expectation", "verified", "basis", "listed_at", "expected", "received", "state", "reason", "status")
+def _as_first(again: RequestDocument, first: RequestDocument) -> RequestDocument:
+    """A request that was given more than once: what came of the first is what came of each."""
+    return {**first, "id": again["id"], "row": again["row"], "detail": again["detail"]}
 
 
-def _request(row: AnyRow, lacking: Counter[tuple[ItemState, str | None]] | None) -> dict[str, Any]:
+def _request(row: AnyRow, lacking: Counter[tuple[ItemState, str | None]] | None) -> RequestDocument:
     """A request as it is shown; `lacking` counts its instances that another request did not bring."""
     state, reason, detail = row.state, row.reason, row.detail
     if state is ItemState.SKIPPED:
@@ -180,7 +186,7 @@ def studies(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def instances(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
+def instances(database: Database, job_id: int) -> Iterator[ExpectedDocument]:
     """One JSON object per expected instance, with its file in the archive where there is one. Raises OutOfReach."""
     request = ItemRow.__table__.alias("request")
     query = (
@@ -210,18 +216,41 @@ def instances(database: Database, job_id: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def moves(database: Database, job_id: int) -> list[dict[str, Any]]:
+def moves(database: Database, job_id: int) -> list[MoveDocument]:
     """Every C-MOVE and C-GET of a job, oldest first, as JSON objects. Raises OutOfReach."""
 
-    def work(connection: Connection) -> list[dict[str, Any]]:
+    def work(connection: Connection) -> list[MoveDocument]:
         query = sa.select(MoveRow.__table__).where(MoveRow.job_id == job_id).order_by(MoveRow.id)
         return [_move(row) for row in connection.execute(query)]
 
     return database.read(work)
 
 
-def _move(row: AnyRow) -> dict[str, Any]:
-    found = dict(row._mapping)
-    found["status"] = None if row.status is None else f"0x{row.status:04X}"
-    found["asked_at"], found["answered_at"] = moment(row.asked_at), moment(row.answered_at)
-    return found
+def _move(row: AnyRow) -> MoveDocument:
+    return {
+        "id": row.id,
+        "job_id": row.job_id,
+        "chunk_id": row.chunk_id,
+        "item_id": row.item_id,
+        "fence": row.fence,
+        "round": row.round,
+        "method": row.method,
+        "message_id": row.message_id,
+        "ae_title": row.ae_title,
+        "destination": row.destination,
+        "level": row.level,
+        "study_instance_uid": row.study_instance_uid,
+        "series_instance_uid": row.series_instance_uid,
+        "asked": row.asked,
+        "asked_at": moment(row.asked_at),
+        "answered_at": moment(row.answered_at),
+        "status": None if row.status is None else f"0x{row.status:04X}",
+        "remaining": row.remaining,
+        "completed": row.completed,
+        "failed": row.failed,
+        "warning": row.warning,
+        "failed_uids": row.failed_uids,
+        "comment": row.comment,
+        "reason": row.reason,
+        "refused_here": row.refused_here,
+    }

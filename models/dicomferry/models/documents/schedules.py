@@ -6,11 +6,11 @@ import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from dicomferry.models.documents.shapes import PlainSchedule, RunDocument, ScheduleDocument, ShownSchedule, ToldDocument
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.outbox import UNWANTED
 from dicomferry.models.record.schedules import runs as run_store
@@ -25,46 +25,51 @@ NEXT_SHOWN = 5
 RUNS_SHOWN = 20
 
 
-def listing(database: Database) -> list[dict[str, Any]]:
+def listing(database: Database) -> list[ScheduleDocument]:
     """All schedules by name, each with its last run."""
     found = verbs.listing(database)
 
-    def work(connection: Connection) -> dict[int, dict[str, Any]]:
+    def work(connection: Connection) -> dict[int, RunDocument]:
         newest = sa.select(sa.func.max(RunRow.id)).group_by(RunRow.schedule_id)
-        return {run.pop("schedule_id"): run for run in _runs(connection, RunRow.id.in_(newest))}
+        return dict(_runs(connection, RunRow.id.in_(newest)))
 
     last = database.read(work)
     return [{**_document(schedule), "last_run": last.get(schedule.id)} for schedule in found]
 
 
-def show(database: Database, name: str) -> dict[str, Any]:
+def show(database: Database, name: str) -> ShownSchedule:
     """A schedule with its next due times, its last runs, the newest first, and how many due times came to nothing.
 
     Raises NotFound.
     """
     found = verbs.by_name(database, name)
 
-    def work(connection: Connection) -> dict[str, Any]:
-        runs = _runs(connection, RunRow.schedule_id == found.id, limit=RUNS_SHOWN)
-        for run in runs:
-            del run["schedule_id"]
+    def work(connection: Connection) -> tuple[dict[str, int], list[RunDocument]]:
+        last = _runs(connection, RunRow.schedule_id == found.id, limit=RUNS_SHOWN)
         query = (
             sa.select(RunRow.state, sa.func.sum(RunRow.number).label("number"))
             .where(RunRow.schedule_id == found.id, RunRow.state.in_(run_store.NO_JOB))
             .group_by(RunRow.state)
         )
         numbers = {row.state: int(row.number) for row in connection.execute(query)}
-        return {**{state: numbers.get(state, 0) for state in run_store.NO_JOB}, "runs": runs}
+        return numbers, [run for _, run in last]
 
     try:
         due = list(islice(found.timetable.after(database.read(database.now)), NEXT_SHOWN))
     except UsageError:  # its zone is not known here any more
         due = []
-    following = [{"at": moment(slot), "local": found.local(slot).isoformat()} for slot in due]
-    return {**_document(found), "next": following, **database.read(work)}
+    numbers, runs = database.read(work)
+    return {
+        **_document(found),
+        "next": [{"at": moment(slot), "local": found.local(slot).isoformat()} for slot in due],
+        "skipped": numbers.get(run_store.SKIPPED, 0),
+        "missed": numbers.get(run_store.MISSED, 0),
+        "refused": numbers.get(run_store.REFUSED, 0),
+        "runs": runs,
+    }
 
 
-def _document(found: Schedule) -> dict[str, Any]:
+def _document(found: Schedule) -> PlainSchedule:
     return {
         "name": found.name,
         "cron": found.cron,
@@ -83,8 +88,8 @@ def _document(found: Schedule) -> dict[str, Any]:
 
 def _runs(
     connection: Connection, condition: sa.ColumnElement[bool], *, limit: int | None = None
-) -> list[dict[str, Any]]:
-    """Runs, the newest first, with what came of their jobs; `schedule_id` is for the caller."""
+) -> list[tuple[int, RunDocument]]:
+    """(id of the schedule, run), the newest first, with what came of their jobs."""
     rows = connection.execute(
         sa.select(RunRow.__table__, JobRow.state.label("job_state"), JobRow.reason.label("job_reason"))
         .outerjoin(JobRow, sa.and_(JobRow.id == RunRow.job_id, JobRow.pruned_at.is_(None)))
@@ -94,30 +99,32 @@ def _runs(
     ).all()
     told = _told(connection, [row.id for row in rows], [row.job_id for row in rows if row.job_id is not None])
     return [
-        {
-            "schedule_id": row.schedule_id,
-            "due_at": moment(row.due_at),
-            "last_due_at": moment(row.last_due_at),
-            "number": row.number,
-            "by_hand": row.by_hand,
-            "state": row.state,
-            "reason": row.reason,
-            "detail": row.detail,
-            "at": moment(row.at),
-            "job": row.job_id,
-            "job_state": row.job_state,
-            "job_reason": row.job_reason,
-            "notifications": told["run", row.id] + told["job", row.job_id],
-        }
+        (
+            row.schedule_id,
+            {
+                "due_at": moment(row.due_at),
+                "last_due_at": moment(row.last_due_at),
+                "number": row.number,
+                "by_hand": row.by_hand,
+                "state": row.state,
+                "reason": row.reason,
+                "detail": row.detail,
+                "at": moment(row.at),
+                "job": row.job_id,
+                "job_state": row.job_state,
+                "job_reason": row.job_reason,
+                "notifications": told["run", row.id] + told["job", row.job_id],
+            },
+        )
         for row in rows
     ]
 
 
 def _told(
     connection: Connection, run_ids: Sequence[int], job_ids: Sequence[int]
-) -> dict[tuple[str, int | None], list[dict[str, Any]]]:
+) -> dict[tuple[str, int | None], list[ToldDocument]]:
     """The notifications that somebody wanted, by run and by job."""
-    found = defaultdict(list)
+    found: dict[tuple[str, int | None], list[ToldDocument]] = defaultdict(list)
     query = (
         sa.select(NotificationRow.__table__)
         .where(
@@ -128,6 +135,14 @@ def _told(
     )
     for row in connection.execute(query):
         of = ("job", row.job_id) if row.run_id is None else ("run", row.run_id)
-        keys = ("channel", "state", "outcome", "tries", "detail")
-        found[of].append({key: getattr(row, key) for key in keys} | {"at": moment(row.at)})
+        found[of].append(
+            {
+                "channel": row.channel,
+                "state": row.state,
+                "outcome": row.outcome,
+                "tries": row.tries,
+                "detail": row.detail,
+                "at": moment(row.at),
+            }
+        )
     return found

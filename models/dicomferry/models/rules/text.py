@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import overload
 
 
 def moment(value: datetime | None) -> str | None:
@@ -10,6 +11,14 @@ def moment(value: datetime | None) -> str | None:
     if value is None:
         return None
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@overload
+def path_text(path: bytes) -> str: ...
+
+
+@overload
+def path_text(path: None) -> None: ...
 
 
 def path_text(path: bytes | None) -> str | None:

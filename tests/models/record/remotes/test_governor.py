@@ -53,7 +53,7 @@ def away(site: Site, lease: Lease, *, pause: float = 10.0) -> None:
     site.finish(lease, end=AttemptEnd.ERROR, decision=decision, detail="connection refused")
 
 
-def shown(site: Site) -> dict[str, Any]:
+def shown(site: Site) -> Any:
     return remotes.show(site.database, "PACS1")
 
 

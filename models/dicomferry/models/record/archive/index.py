@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -247,10 +247,28 @@ def _update(connection: Connection, key: int, **values: Any) -> None:
     connection.execute(sa.update(InstanceRow).where(InstanceRow.id == key).values(**values))
 
 
+class InstanceDocument(TypedDict):
+    """A file of the archive as it is shown."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    study_instance_uid: str | None
+    series_instance_uid: str | None
+    path: str
+    size: int
+    relation: str
+    current: bool
+    flaw: str | None
+    stored_at: str | None
+    arrivals: int
+    calling_ae_title: str | None
+
+
 # --- what the commands ask ------------------------------------------------------------------------------------
 
 
-def listing(database: Database, *, study: str | None = None, job_id: int | None = None) -> Iterator[dict[str, Any]]:
+def listing(database: Database, *, study: str | None = None, job_id: int | None = None) -> Iterator[InstanceDocument]:
     """Every instance that is kept, by path, as stable JSON objects. Raises OutOfReach."""
     table = InstanceRow.__table__
     query = sa.select(table).where(*_chosen(study, job_id))

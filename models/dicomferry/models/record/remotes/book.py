@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -47,6 +47,34 @@ DEFAULTS: Mapping[str, Any] = {
 }
 _RATES = ("max_requests_per_minute", "max_instances_per_second", "max_bytes_per_second")
 _SHOWN = ("name", "ae_title", "host", "port", *DEFAULTS)
+
+
+class RemoteDocument(TypedDict):
+    """A remote of the address book as it is shown; each key is the column of its name."""
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+    calling_ae_title: str | None
+    store_address: str | None
+    also_from: list[str]
+    charset: str | None
+    max_associations: int
+    max_moves: int
+    max_uids: int
+    find_cap: int | None
+    relational: bool
+    numbers: str
+    prefer_syntax: str | None
+    timeouts: dict[str, float]
+    quirks: list[str]
+    coerces: str | None
+    trust_answers: list[str]
+    window: dict[str, Any] | None
+    max_requests_per_minute: int | None
+    max_instances_per_second: float | None
+    max_bytes_per_second: int | None
 
 
 def add(database: Database, name: str, address: str, **options: Any) -> None:
@@ -196,12 +224,12 @@ def load(database: Database, remote_id: int, *, ae_title: str, timeouts: Timeout
     return database.read(work)
 
 
-def document(row: AnyRow) -> dict[str, Any]:
+def document(row: AnyRow) -> RemoteDocument:
     """The JSON object of a remote, with stable keys."""
-    return {key: getattr(row, key) for key in _SHOWN}
+    return cast(RemoteDocument, {key: getattr(row, key) for key in _SHOWN})
 
 
-def listing(database: Database) -> list[dict[str, Any]]:
+def listing(database: Database) -> list[RemoteDocument]:
     """The address book by name."""
 
     def work(connection: Connection) -> Sequence[AnyRow]:
@@ -212,7 +240,7 @@ def listing(database: Database) -> list[dict[str, Any]]:
     return [document(row) for row in database.read(work)]
 
 
-def show(database: Database, name: str) -> dict[str, Any]:
+def show(database: Database, name: str) -> RemoteDocument:
     """One remote of the address book; raises NotFound."""
     return document(database.read(lambda connection: _by_name(connection, name)))
 
