@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from dicomferry.models.record.jobs import leases, plans, verbs
 from dicomferry.models.record.tables.jobs import EventRow
 from dicomferry.models.rules import ending, retry, spec
-from dicomferry.models.rules.situation import Account, Death, Facts
+from dicomferry.models.rules.situation import Account, AttemptFacts, Death
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState, JobState
 from support.record_site import LEASE, Site
 
@@ -65,7 +65,7 @@ def test_requests_that_kill_their_worker(site: Site, killers: int, seed: int) ->
 def test_the_pause_after_a_death_doubles(deaths: int) -> None:
     """One second after the first, then twice as long each time, a minute at most."""
     now = datetime(2026, 11, 30, tzinfo=UTC)
-    decision = ending.decided(Death(deaths=deaths, blamed=True), Facts(now=now))
+    decision = ending.decided(Death(deaths=deaths, blamed=True), AttemptFacts(now=now))
     assert decision is not None and decision.at is not None
     assert (decision.at - now).total_seconds() == min(2 ** (deaths - 1), 60)
     assert decision.next is ending.Next.RETRY
@@ -75,7 +75,7 @@ def test_who_is_not_blamed_is_held_in_the_end() -> None:
     """Five deaths in a row of which nobody knows on what: that chunk alone is held."""
     now = datetime(2026, 11, 30, tzinfo=UTC)
     account = [Account(end=AttemptEnd.LOST, cause=Death(deaths=deaths, blamed=False)) for deaths in range(1, 6)]
-    ends = [ending.of(one, Facts(now=now, left=1)) for one in account]
+    ends = [ending.of(one, AttemptFacts(now=now, left=1)) for one in account]
     assert [one.chunk for one in ends] == [ChunkState.PENDING] * 4 + [ChunkState.HELD]
     assert {one.along for one in ends} == {ending.Along.NOBODY}
 

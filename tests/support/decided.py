@@ -10,7 +10,7 @@ from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.rules import ending, errors
 from dicomferry.models.rules.answers.lookup import for_error
 from dicomferry.models.rules.ending import Decision, Ending
-from dicomferry.models.rules.situation import Account, Facts, Tried
+from dicomferry.models.rules.situation import Account, AttemptFacts, Tried
 from dicomferry.models.rules.state import AttemptEnd
 
 _AWAY = Tried(fault=for_error(errors.RemoteUnreachable("refused")))
@@ -37,7 +37,7 @@ def finish(
         detail=detail,
     )
 
-    def rule(account: Account, facts: Facts) -> Ending:
+    def rule(account: Account, facts: AttemptFacts) -> Ending:
         return ending.settled(account, decision, facts)
 
     return leases.end(database, lease, account, rule=rule, **values)

@@ -16,7 +16,7 @@ from dicomferry.models.rules.answers.lookup import Answer, Rule, for_error, for_
 from dicomferry.models.rules.ending import Along, Decision, Ending, Next, Seen
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.retry import RetryPolicy, decide_item
-from dicomferry.models.rules.situation import Account, Breaker, Cause, Death, Facts, Recall, Round, Tried
+from dicomferry.models.rules.situation import Account, AttemptFacts, Breaker, Cause, Death, Recall, Round, Tried
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState
 
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
@@ -56,7 +56,7 @@ class Row:
     def ending(self) -> Ending:
         """What the rule says."""
         account = Account(end=self.end, cause=self.cause, finished=self.finished, planned=self.planned)
-        return ending.of(account, Facts(**{"now": NOW, "left": 3, "policy": POLICY, **self.facts}))
+        return ending.of(account, AttemptFacts(**{"now": NOW, "left": 3, "policy": POLICY, **self.facts}))
 
 
 def after(seconds: float) -> datetime:
@@ -206,7 +206,7 @@ def test_every_situation_has_an_ending(
     to do, and nothing that was asked to stop goes on by itself.
     """
     account = Account(end=end, cause=cause, finished=finished)
-    found = ending.of(account, Facts(now=NOW, cancel=cancel, hold=hold, plan=plan, left=left, policy=POLICY))
+    found = ending.of(account, AttemptFacts(now=NOW, cancel=cancel, hold=hold, plan=plan, left=left, policy=POLICY))
     assert (found.chunk is ChunkState.PENDING) == (found.due is not None)
     if found.chunk is ChunkState.HELD:
         assert found.reason and found.advice
@@ -234,7 +234,7 @@ def _chunk(
     jitter: float = 0.0,
     served: bool = False,
 ) -> Decision:
-    facts = Facts(
+    facts = AttemptFacts(
         now=NOW,
         barren=barren,
         alike=same_before,
@@ -370,7 +370,7 @@ def test_every_sequence_of_answers_comes_to_an_end(answers: list[Answer], number
                 break
         decision = ending.decided(
             Tried(fault=fault, left=len(charges), progressed=progressed),
-            Facts(now=now, barren=barren, waiting_since=since, jitter=jitter, policy=POLICY),
+            AttemptFacts(now=now, barren=barren, waiting_since=since, jitter=jitter, policy=POLICY),
         )
         assert decision is not None
         if decision.next is not Next.RETRY:
@@ -388,7 +388,7 @@ def test_slow_media_are_looked_for_ever_less_often_and_then_a_person_is_asked() 
     def look(looks: int, waited: float | None, settle: float = 200) -> Decision:
         since = None if waited is None else NOW - timedelta(seconds=waited)
         recall = Recall(answer=nearline, given_up=given_up, settle=settle)
-        decision = ending.decided(recall, Facts(now=NOW, barren=looks, waiting_since=since, policy=POLICY))
+        decision = ending.decided(recall, AttemptFacts(now=NOW, barren=looks, waiting_since=since, policy=POLICY))
         assert decision is not None
         return decision
 

@@ -20,7 +20,7 @@ from dicomferry.models.rules.errors import DimseFailure
 from dicomferry.models.rules.query import Key, Level
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote
-from dicomferry.models.rules.situation import Account, Facts, Tried
+from dicomferry.models.rules.situation import Account, AttemptFacts, Tried
 from dicomferry.models.rules.state import AttemptEnd, ChunkState
 from dicomferry.workers.attempts.fault import Fault
 from dicomferry.workers.dimse import identifier
@@ -222,7 +222,7 @@ def test_a_value_that_nobody_has_can_be_sent(vr: str) -> None:
 
 def test_a_hold_for_undecided_answers_is_the_requests_own() -> None:
     """The rest of the job goes on."""
-    facts = Facts(now=datetime(2026, 11, 30, tzinfo=UTC), left=1)
+    facts = AttemptFacts(now=datetime(2026, 11, 30, tzinfo=UTC), left=1)
 
     def end(reason: str) -> tuple[ChunkState, Along]:
         found = ending.of(Account(end=AttemptEnd.ERROR, cause=Tried(fault=local(Reason(reason)))), facts)

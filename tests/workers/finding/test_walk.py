@@ -48,7 +48,7 @@ def opened(archive: QrPeer, root: str = "study", **changes: object) -> Associati
     return open_association(remote, [c_find.proposal(find_model(root))])
 
 
-def found(archive: QrPeer, level: Level, *keys: Key, root: str = "study") -> list[walk.Found]:
+def found(archive: QrPeer, level: Level, *keys: Key, root: str = "study") -> list[walk.DecodedMatch]:
     with opened(archive, root) as association:
         return list(walk.walk(walk.asker(association, find_model(root)), root, level, keys))
 

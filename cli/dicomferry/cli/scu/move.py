@@ -13,7 +13,7 @@ from dicomferry.cli.scu.query import Query, prepare
 from dicomferry.cli.scu.receiver import Receiver
 from dicomferry.cli.scu.recording import keeping
 from dicomferry.cli.scu.retrieving import RetrieveEnd, describe, follow_or_cancel, judge
-from dicomferry.workers.dimse.move import Move
+from dicomferry.workers.dimse.move import CMove
 from dicomferry.workers.dimse.requestor import open_with
 from dicomferry.workers.dimse.wire.contexts import IMPLICIT_LE, Proposal
 from dicomferry.workers.dimse.wire.message import PRIORITY_MEDIUM
@@ -53,7 +53,7 @@ def _move(invocation: Invocation, query: Query, receiver: Receiver, progress: Pr
     # gdcmscu offers C-FIND as well, and some archives expect both.
     proposals = [Proposal(model, (IMPLICIT_LE,)) for model in (query.find_model, query.move_model)]
     with open_with(invocation.remote, proposals, query.move_model, max_pdu=MAX_PDU) as association:
-        asked = Move(
+        asked = CMove(
             association,
             query.move_model,
             query.identifier,

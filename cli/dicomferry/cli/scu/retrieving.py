@@ -14,7 +14,7 @@ from dicomferry.cli.scu.query import Query
 from dicomferry.cli.scu.recording import Recording
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.errors import DimseError, DimseTimeout
-from dicomferry.models.rules.proof import Word
+from dicomferry.models.rules.proof import Verified
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ItemState
 from dicomferry.workers.dimse.reports import Report, Retrieval
@@ -141,6 +141,6 @@ def judge(
         detail=wrong,
         # A retry of the queue finds out for itself what there is.
         expectation=None if wrong else "counts",
-        verified=None if wrong else Word.COUNTS,
+        verified=None if wrong else Verified.COUNTS,
         expected=None if wrong else ended.sent,
     )

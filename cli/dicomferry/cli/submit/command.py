@@ -121,7 +121,7 @@ def _retrieved(job: str) -> tuple[str, ...]:
     from dicomferry.cli.frame import installation
     from dicomferry.cli.frame.submission_time import occasion
     from dicomferry.models.documents import jobs, retrieves
-    from dicomferry.models.rules.proof import Word
+    from dicomferry.models.rules.proof import Verified
     from dicomferry.models.rules.spec import RETRIEVES
     from dicomferry.models.rules.state import GOOD_ITEM_STATES
 
@@ -137,7 +137,7 @@ def _retrieved(job: str) -> tuple[str, ...]:
     names = {row["path"] for row in rows if row["path"] and row["state"] in GOOD_ITEM_STATES}
     if not names:
         raise UsageError(f"nothing that job {job_id} asked for is in the archive; nothing was submitted")
-    if found["state"] == "succeeded" and found["verified"] != Word.UIDS:
+    if found["state"] == "succeeded" and found["verified"] != Verified.UIDS:
         from dicomferry.cli.jobs import retrieve_words
 
         note(f"job {job_id} is not proven: {words.plural(len(names), 'instance')} {retrieve_words.proof(found)}")

@@ -16,7 +16,7 @@ from dicomferry.models.rules import retry
 from dicomferry.models.rules.answers.answer import Category
 from dicomferry.models.rules.answers.lookup import Answer, Rule
 from dicomferry.models.rules.reason import Reason
-from dicomferry.models.rules.situation import Account, Cause, Death, Facts, Recall, Round, Tried
+from dicomferry.models.rules.situation import Account, AttemptFacts, Cause, Death, Recall, Round, Tried
 from dicomferry.models.rules.state import AttemptEnd, ChunkState
 
 MAX_BROKEN = 5
@@ -136,12 +136,12 @@ class Ending:
     """Whether the job's history gets a line that says when the chunk is tried again."""
 
 
-def of(account: Account, facts: Facts) -> Ending:
+def of(account: Account, facts: AttemptFacts) -> Ending:
     """What is written down at the end of an attempt."""
     return settled(account, decided(account.cause, facts), facts)
 
 
-def decided(cause: Cause | None, facts: Facts) -> Decision | None:
+def decided(cause: Cause | None, facts: AttemptFacts) -> Decision | None:
     """What an attempt comes to by itself; None where it was stopped, or has done all there was to do."""
     match cause:
         case Tried():
@@ -163,7 +163,7 @@ def _again(answer: Answer, at: datetime) -> Decision:
     return Decision(next=Next.RETRY, at=at, reason=answer.reason, advice=answer.advice)
 
 
-def _after_try(tried: Tried, facts: Facts) -> Decision:
+def _after_try(tried: Tried, facts: AttemptFacts) -> Decision:
     fault = tried.fault
     if not tried.left:
         return Decision(next=Next.DONE)
@@ -182,7 +182,7 @@ def _after_try(tried: Tried, facts: Facts) -> Decision:
     return replace(decision, leave_until=until, away=away, at=until if decision.for_all else decision.at)
 
 
-def _of_chunk(tried: Tried, facts: Facts) -> Decision:
+def _of_chunk(tried: Tried, facts: AttemptFacts) -> Decision:
     """What becomes of the chunk, the remote apart."""
     fault = tried.fault
     reason, advice = (fault.reason, fault.advice) if fault else (Reason.NO_PROGRESS, "see the worker's log")
@@ -201,7 +201,7 @@ def _of_chunk(tried: Tried, facts: Facts) -> Decision:
     return replace(plain, next=Next.RETRY, at=at, for_all=for_all)
 
 
-def _delay(barren: int, fault: Answer | None, facts: Facts) -> float:
+def _delay(barren: int, fault: Answer | None, facts: AttemptFacts) -> float:
     return retry.delay(barren, jitter=facts.jitter, policy=facts.policy, pace=retry.backoff_of(fault))
 
 
@@ -211,13 +211,13 @@ def _progressed(tried: Tried) -> bool:
     return tried.progressed and not (fault and (fault.rule is Rule.DOUBTFUL or fault.reason in OURS))
 
 
-def _is_tired(facts: Facts) -> bool:
+def _is_tired(facts: AttemptFacts) -> bool:
     """Whether the chunk has waited so long that a person has to look at it."""
     waited = (facts.now - facts.since).total_seconds() if facts.waited is None else facts.waited
     return waited >= facts.policy.give_up_after
 
 
-def _is_hopeless(tried: Tried, facts: Facts) -> bool:
+def _is_hopeless(tried: Tried, facts: AttemptFacts) -> bool:
     """Whether this fault was met as often in a row as its kind is waited out. A remote that was of use not long ago and
     hangs up now is down, whatever else that may mean, and comes back without a person.
     """
@@ -235,7 +235,7 @@ def _is_against_remote(tried: Tried, fault: Answer) -> bool:
     return fault.category is not Category.HERE and fault.reason != CROWDED
 
 
-def _after_recall(recall: Recall, facts: Facts) -> Decision:
+def _after_recall(recall: Recall, facts: AttemptFacts) -> Decision:
     barren = 0 if recall.anew else facts.barren
     since = facts.now if recall.anew else facts.since
     if not recall.anew and retry.is_tired(facts.waiting_since, now=facts.now, policy=facts.policy):
@@ -245,7 +245,7 @@ def _after_recall(recall: Recall, facts: Facts) -> Decision:
     return replace(_again(recall.answer, facts.after(pause)), barren=barren + 1, waiting_since=since)
 
 
-def _after_death(death: Death, facts: Facts) -> Decision:
+def _after_death(death: Death, facts: AttemptFacts) -> Decision:
     """The pauses double, so that what kills workers does not keep others from one."""
     is_hopeless = death.deaths >= retry.MAX_DEATHS and not death.blamed
     pause = min(2.0 ** (max(death.deaths, 1) - 1), retry.LONGEST_AFTER_DEATH)
@@ -263,7 +263,7 @@ def _after_death(death: Death, facts: Facts) -> Decision:
 # --- what is left of it after what was asked for the job, and what it means for others
 
 
-def settled(account: Account, decision: Decision | None, facts: Facts) -> Ending:
+def settled(account: Account, decision: Decision | None, facts: AttemptFacts) -> Ending:
     """What is written down where an attempt came to this by itself."""
     is_complete = account.planned if facts.plan else not facts.left
     seen, failures = _of_remote(account, decision, facts)
@@ -283,14 +283,14 @@ def settled(account: Account, decision: Decision | None, facts: Facts) -> Ending
     )
 
 
-def _attempt_end(account: Account, decision: Decision | None, facts: Facts, *, is_complete: bool) -> AttemptEnd:
+def _attempt_end(account: Account, decision: Decision | None, facts: AttemptFacts, *, is_complete: bool) -> AttemptEnd:
     """An attempt that stopped because that was asked for its job ended so, whatever it says itself."""
     if is_complete or decision is not None or not (facts.cancel or facts.hold):
         return account.end
     return AttemptEnd.CANCELLED if facts.cancel else AttemptEnd.INTERRUPTED
 
 
-def _of_asked(account: Account, decision: Decision | None, facts: Facts, *, is_complete: bool) -> Ending:
+def _of_asked(account: Account, decision: Decision | None, facts: AttemptFacts, *, is_complete: bool) -> Ending:
     """The chunk's next state."""
     plain = Ending(attempt=account.end, chunk=ChunkState.PENDING, decision=decision, due=facts.now)
     if is_complete:
@@ -320,7 +320,7 @@ def _along(ending: Ending, *, is_complete: bool) -> Along:
     return Along.REMOTE if decision.for_all and decision.reason and not is_complete else Along.NOBODY
 
 
-def _of_remote(account: Account, decision: Decision | None, facts: Facts) -> tuple[Seen, int]:
+def _of_remote(account: Account, decision: Decision | None, facts: AttemptFacts) -> tuple[Seen, int]:
     """What the attempt tells of its remote, and the remote's failures in a row with it."""
     known = facts.breaker
     if decision and (decision.for_all or decision.leave_until):

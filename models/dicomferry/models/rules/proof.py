@@ -30,7 +30,7 @@ WANTING = (NOT_WHOLE, TRUNCATED, NO_KEY)
 """What keeps a request from being called done though all that it names is here; no arrival makes it good."""
 
 
-class Word(StrEnum):
+class Verified(StrEnum):
     """How sure it is that all is where it should be. Only `uids` is called proven."""
 
     NONE = "none"
@@ -97,7 +97,7 @@ def depth_of(*, listed: int, said: int | None, refused: bool, mute: bool = False
 
 
 @dataclass(frozen=True)
-class Seen:
+class PartSeen:
     """What became of a part. `missing` are listed instances that did not come, `others` instances of it that are here
     without being listed, `surplus` those of them that came for this request.
 
@@ -131,13 +131,13 @@ class Seen:
         """Whether the archive says more than it lists, whatever is here."""
         return (self.said(ignored) or 0) > self.part.listed
 
-    def word(self, ignored: bool) -> Word:
+    def word(self, ignored: bool) -> Verified:
         """How sure it is that all of it is there, where nothing is missing."""
         if self.part.depth == Depth.UNKNOWN:
-            return Word.NONE
+            return Verified.NONE
         if self.part.depth == Depth.COUNTS:
-            return Word.COUNTS
-        return Word.COUNTS if self.short(ignored) or self.is_unlisted(ignored) else Word.UIDS
+            return Verified.COUNTS
+        return Verified.COUNTS if self.short(ignored) or self.is_unlisted(ignored) else Verified.UIDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +149,8 @@ class Facts:
     `capped` tells that a list of targets may be cut, `nameless` counts matches without a unique key.
     """
 
-    targets: Sequence[Seen]
-    inner: Sequence[Seen] = ()
+    targets: Sequence[PartSeen]
+    inner: Sequence[PartSeen] = ()
     strangers: int = 0
     capped: bool = False
     nameless: int = 0
@@ -166,7 +166,7 @@ class Finding:
     more than is listed, even if as much is here. `notes` changed nothing.
     """
 
-    word: Word
+    word: Verified
     basis: Basis
     wanting: Reason | None = None
     detail: str | None = None
@@ -183,12 +183,12 @@ def judge(facts: Facts) -> Finding:
     finest = _each_once(one.part for one in short if not any(_is_inside(other.part, one.part) for other in short))
     if not finest and facts.strangers:
         finest = tuple(one.part for one in facts.targets if one.part.depth == Depth.IMAGES)
-    word = min((one.word(facts.ignored) for one in everything), key=list(Word).index, default=Word.NONE)
+    word = min((one.word(facts.ignored) for one in everything), key=list(Verified).index, default=Verified.NONE)
     wanting, detail = _wanting(facts, short)
-    if wanting and word is Word.UIDS:
-        word = Word.COUNTS if wanting == NOT_WHOLE else Word.NONE
+    if wanting and word is Verified.UIDS:
+        word = Verified.COUNTS if wanting == NOT_WHOLE else Verified.NONE
     if facts.way is Way.BELIEVED:
-        word = Word.NONE
+        word = Verified.NONE
     unlisted = [one for one in everything if one.part.depth == Depth.IMAGES and one.is_unlisted(facts.ignored)]
     return Finding(
         word=word,
@@ -221,7 +221,7 @@ def _basis(facts: Facts) -> Basis:
     return Basis.LIST if any(number is None for number in said) else Basis.NUMBER
 
 
-def _wanting(facts: Facts, short: Sequence[Seen]) -> tuple[Reason | None, str | None]:
+def _wanting(facts: Facts, short: Sequence[PartSeen]) -> tuple[Reason | None, str | None]:
     """The word for what is wanting, and the sentence."""
     if facts.nameless:
         return NO_KEY, nameless_sentence(facts.nameless)
@@ -245,11 +245,11 @@ def _wanting(facts: Facts, short: Sequence[Seen]) -> tuple[Reason | None, str | 
     return NOT_WHOLE, f"{told}, and the archive names {facts.strangers:,} more that it could not send: {why}"
 
 
-def _outermost(short: Sequence[Seen]) -> list[Seen]:
+def _outermost(short: Sequence[PartSeen]) -> list[PartSeen]:
     return [one for one in short if not any(_is_inside(one.part, other.part) for other in short)]
 
 
-def _said(facts: Facts, short: Sequence[Seen]) -> int:
+def _said(facts: Facts, short: Sequence[PartSeen]) -> int:
     """The archive's number of the whole request: of each target its own, or what its short series make of it."""
     total = 0
     for one in facts.targets:
@@ -277,9 +277,9 @@ def nameless_sentence(number: int) -> str:
 # --- what others ask --------------------------------------------------------------------------------------------------
 
 
-def weakest(words: Iterable[str | None]) -> Word:
+def weakest(words: Iterable[str | None]) -> Verified:
     """How sure a job is of what it has: as the request that is least so; of none, not at all."""
-    return min((Word(word or "none") for word in words), key=list(Word).index, default=Word.NONE)
+    return min((Verified(word or "none") for word in words), key=list(Verified).index, default=Verified.NONE)
 
 
 def weakest_basis(found: Iterable[str | None]) -> Basis | None:
@@ -287,11 +287,11 @@ def weakest_basis(found: Iterable[str | None]) -> Basis | None:
     return min((Basis(one) for one in found if one), key=list(Basis).index, default=None)
 
 
-def of_store(*, delivered: int, unverified: bool) -> Word:
+def of_store(*, delivered: int, unverified: bool) -> Verified:
     """How sure a store is: the receiver's answer to each instance, and none where some were to be looked for and could
     not be.
     """
-    return Word.UIDS if delivered and not unverified else Word.NONE
+    return Verified.UIDS if delivered and not unverified else Verified.NONE
 
 
 def is_pinned(level: Level | None, keys: Iterable[Key]) -> bool:

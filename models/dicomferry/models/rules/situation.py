@@ -102,7 +102,7 @@ class Breaker:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class AttemptFacts:
     """What the record knows when an attempt ends, after the attempt's last outcomes were written.
 
     `cancel` and `hold` are asked for the job, `left` items of the chunk have no outcome, `plan` tells a plan.

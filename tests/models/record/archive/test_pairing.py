@@ -24,7 +24,7 @@ from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow
 from dicomferry.models.rules import ending, spec
 from dicomferry.models.rules.ending import Decision
 from dicomferry.models.rules.outcome import Outcome
-from dicomferry.models.rules.proof import Basis, Finding, Word
+from dicomferry.models.rules.proof import Basis, Finding, Verified
 from dicomferry.models.rules.rounds import Ask, Missing
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState, JobState
 from dicomferry.models.rules.target import Target
@@ -147,7 +147,7 @@ class Desk:
             def lost(one: Missing) -> Outcome:
                 return Outcome(item_id=one.item_id, state=ItemState.FAILED, reason=pairing.NOT_DELIVERED)
 
-            proofs.conclude(connection, request_id, Finding(word=Word.UIDS, basis=Basis.NUMBER))
+            proofs.conclude(connection, request_id, Finding(word=Verified.UIDS, basis=Basis.NUMBER))
             expected.close(connection, lease, request_id, missing_as=lost)
 
         decided.finish(self.database, lease, end=AttemptEnd.COMPLETED, decision=None, last=last)

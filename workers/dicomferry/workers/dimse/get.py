@@ -134,13 +134,13 @@ class Gets:
             fixed=b"",
         )
 
-    def ask(self, one: Target, message_id: int, receive: Receive) -> Get:
+    def ask(self, one: Target, message_id: int, receive: Receive) -> CGet:
         """Ask for it; `receive` gives the place for each instance that comes."""
         association = self.association
         syntax = association.context_for(self._model).transfer_syntax
         return self.ask_for(encode(association.remote, self._root, one, syntax), message_id, receive)
 
-    def ask_for(self, identifier: bytes, message_id: int, receive: Receive) -> Get:
+    def ask_for(self, identifier: bytes, message_id: int, receive: Receive) -> CGet:
         """Ask by C-GET with an identifier that is encoded for the transfer syntax of the model's context."""
         association = self.association
         context = association.context_for(self._model)
@@ -154,7 +154,7 @@ class Gets:
             }
         )
         association.send(context.context_id, command, identifier)
-        return Get(self, message_id, context.context_id, context.transfer_syntax, receive)
+        return CGet(self, message_id, context.context_id, context.transfer_syntax, receive)
 
     def next(self, seconds: float) -> tuple[int, CommandSet] | None:
         """The next command and its context; None when none has begun within `seconds`."""
@@ -237,7 +237,7 @@ class Gets:
         self.association.send(context_id, command.response(field, message_id, _UNRECOGNISED))
 
 
-class Get:
+class CGet:
     """One C-GET that was asked for. See `Retrieval`."""
 
     def __init__(self, gets: Gets, message_id: int, context_id: int, transfer_syntax: str, receive: Receive) -> None:

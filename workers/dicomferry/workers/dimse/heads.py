@@ -24,7 +24,7 @@ class Begin(NamedTuple):
     meta_differs: str | None
 
 
-class _Head(NamedTuple):
+class _KnownHead(NamedTuple):
     """The head of a file: the bytes around its SOP Instance UID, whose value is `length` bytes long.
 
     `before` and `behind` are those of the meta group, from DICM on up to the data set's first group number; `ahead`
@@ -43,7 +43,7 @@ class Heads:
     """Looks into the heads of files, one after the other; not to be shared by threads."""
 
     def __init__(self) -> None:
-        self._seen: _Head | None = None
+        self._seen: _KnownHead | None = None
 
     def begin(self, first: bytes, syntax: str, sop_class: str, sop_instance: str) -> Begin | None:
         """Of a DICOM file's `first` bytes; None where they do not show this class, instance and transfer syntax."""
@@ -73,7 +73,7 @@ class Heads:
             before, behind = meta
             if behind.endswith(_ORDINARY):
                 ahead = _ahead(first, offset, syntax, value)
-                self._seen = _Head((syntax, sop_class), len(value), before, behind, ahead, begin)
+                self._seen = _KnownHead((syntax, sop_class), len(value), before, behind, ahead, begin)
         return begin
 
 

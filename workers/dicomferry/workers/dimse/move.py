@@ -19,14 +19,14 @@ def open_for(remote: Remote, root: str, *, progress: Progress | None = None) -> 
     return open_with(remote, [Proposal(model, (EXPLICIT_LE, IMPLICIT_LE))], model, progress=progress)
 
 
-def ask(association: Association, root: str, target: Target, *, destination: str, message_id: int) -> Move:
+def ask(association: Association, root: str, target: Target, *, destination: str, message_id: int) -> CMove:
     """Ask for a target by its unique keys."""
     model = query.move_model(root)
     identifier = encode(association.remote, root, target, association.context_for(model).transfer_syntax)
-    return Move(association, model, identifier, destination=destination, message_id=message_id)
+    return CMove(association, model, identifier, destination=destination, message_id=message_id)
 
 
-class Move:
+class CMove:
     """One C-MOVE; asked for when it is made. See `Retrieval`."""
 
     stores = 0

@@ -76,7 +76,9 @@ def relation(one: Side, other: Side, *, elements: bool = True) -> Relation:
     native = {one.syntax, other.syntax} <= UNCOMPRESSED
     alike = native or one.syntax == other.syntax
     try:
-        equal = _Comparison(one, other, strict=alike and not native, ignored=frozenset() if alike else _OF_THE_ENCODING)
+        equal = _FileComparison(
+            one, other, strict=alike and not native, ignored=frozenset() if alike else _OF_THE_ENCODING
+        )
         if not equal.holds():
             return Relation.CONFLICT
     except Unreadable:
@@ -94,7 +96,7 @@ def _equal_bytes(one: Side, other: Side) -> bool:
     return True
 
 
-class _Comparison:
+class _FileComparison:
     """Two data sets side by side. `strict`: value representations count as well; `ignored`: tags at the top level."""
 
     def __init__(self, one: Side, other: Side, *, strict: bool, ignored: frozenset[int]) -> None:

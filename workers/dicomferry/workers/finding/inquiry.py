@@ -27,7 +27,7 @@ from dicomferry.workers.dimse.identifier import DecodedIdentifier
 from dicomferry.workers.dimse.requestor import open_association
 from dicomferry.workers.finding import walk
 from dicomferry.workers.finding.judged import Judge, against, named
-from dicomferry.workers.finding.walk import Found
+from dicomferry.workers.finding.walk import DecodedMatch
 
 RECORD_MATCHES = 500
 RECORD_SECONDS = 0.5
@@ -101,7 +101,7 @@ class Inquiry:
             self._flush()
             return self._answered()
 
-    def _found(self, ask: Ask) -> Iterator[Found]:
+    def _found(self, ask: Ask) -> Iterator[DecodedMatch]:
         spec = self.spec
         whole = self.work.remote.relational
         # Lists are for UIDs (PS3.4 C.2.2.2.2): all others are asked for value by value.
@@ -109,7 +109,7 @@ class Inquiry:
             if spec.worklist:
                 self._judge = Judge(None, keys)
                 asked = self._counted(ask, None, keys)
-                yield from (Found(match, answer, {}, {}) for match, answer in asked)
+                yield from (DecodedMatch(match, answer, {}, {}) for match, answer in asked)
                 continue
             self._judge = Judge(spec.root, query.steps(spec.level, spec.root, keys, whole=whole)[-1].keys)
             yield from walk.walk(
@@ -121,7 +121,7 @@ class Inquiry:
                 passing=self._passing,
             )
 
-    def _passing(self, level: Level, found: Found) -> None:
+    def _passing(self, level: Level, found: DecodedMatch) -> None:
         self._nameless += not found.unique(level)
 
     def _asked(self, ask: Ask, level: Level | None, keys: Sequence[Key]) -> Iterator[tuple[Match, DecodedIdentifier]]:
@@ -189,7 +189,7 @@ class Inquiry:
 
     # --- recording
 
-    def _keep(self, found: Found) -> None:
+    def _keep(self, found: DecodedMatch) -> None:
         self.number += 1
         repeats = self._is_known(found)
         if not repeats:
@@ -216,7 +216,7 @@ class Inquiry:
         if len(self._rows) >= RECORD_MATCHES or time.monotonic() - self._flushed >= RECORD_SECONDS:
             self._flush()
 
-    def _is_known(self, found: Found) -> bool:
+    def _is_known(self, found: DecodedMatch) -> bool:
         """Whether its unique key came before: some archives list a study once for each of its images."""
         if self.spec.worklist:
             return False

@@ -23,7 +23,7 @@ from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.dimse import find, storage_classes
 from dicomferry.workers.dimse.requestor import Association, open_association
 from dicomferry.workers.finding import resolution, walk
-from dicomferry.workers.finding.resolution import Noted, Trials
+from dicomferry.workers.finding.resolution import KeyTrials, Noted
 
 log = telemetry.logger(__name__)
 
@@ -77,7 +77,7 @@ def inquiry(remote: Remote, root: str, heart: Heartbeat) -> Iterator[Association
 
 
 def ask(
-    remote: Remote, spec: Retrieve, keys: Sequence[Key], heart: Heartbeat, *, insist: bool, trials: Trials
+    remote: Remote, spec: Retrieve, keys: Sequence[Key], heart: Heartbeat, *, insist: bool, trials: KeyTrials
 ) -> Listing:
     """What is there of an identifier.
 

@@ -28,7 +28,7 @@ UNDECIDED = Reason.ANSWERS_UNDECIDED
 _TOLD = 20
 
 
-class Trials(Protocol):
+class KeyTrials(Protocol):
     """What is known of the keys that an archive matches on."""
 
     def matches_on(self, level: str, path: str) -> bool:
@@ -54,7 +54,7 @@ class Noted:
         """Note that as many answers came as the archive lists at most."""
         self.capped = True
 
-    def passing(self, level: Level, match: walk.Found) -> None:
+    def passing(self, level: Level, match: walk.DecodedMatch) -> None:
         """Count a match that was walked through, if it has no unique key."""
         self.nameless += not match.unique(level)
 
@@ -78,7 +78,7 @@ class Resolved:
 
 
 def resolve(
-    ask: Ask, remote: Remote, root: str, level: Level, keys: Sequence[Key], trials: Trials, trusted: frozenset[str]
+    ask: Ask, remote: Remote, root: str, level: Level, keys: Sequence[Key], trials: KeyTrials, trusted: frozenset[str]
 ) -> Resolved:
     """The targets that the keys match.
 
@@ -123,7 +123,7 @@ def refusal(error: DimseFailure | ContextNotAccepted, remote: Remote) -> Refused
 class _Judging:
     """Queries whose answers are held against their keys: those that contradict are left out."""
 
-    def __init__(self, ask: Ask, root: str, trials: Trials, trusted: frozenset[str]) -> None:
+    def __init__(self, ask: Ask, root: str, trials: KeyTrials, trusted: frozenset[str]) -> None:
         self._ask = ask
         self._root = root
         self._trials = trials

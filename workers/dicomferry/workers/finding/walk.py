@@ -28,7 +28,7 @@ _Entity = tuple[str | None, str | None]
 
 
 @dataclass(frozen=True)
-class Found:
+class DecodedMatch:
     """A match, decoded. `uppers` are the unique keys of the levels above that the query asked with, by level;
     `inherited` is what was asked of those levels and answered there.
     """
@@ -69,13 +69,13 @@ def asker(association: Association, model_uid: str, *, stop: Stop = never) -> As
     return ask
 
 
-Passing = Callable[[Level, Found], object]
+Passing = Callable[[Level, DecodedMatch], object]
 """Told of each match of a level that is walked through, with or without its unique key."""
 
 
 def walk(
     ask: Ask, root: str, level: Level, keys: Sequence[Key], *, whole: bool = False, passing: Passing | None = None
-) -> Iterator[Found]:
+) -> Iterator[DecodedMatch]:
     """What one query of a level would find, with the levels above walked where the keys leave them open.
 
     `whole`: one relational query. Of the levels above, only what was asked for is held in memory; a match there without
@@ -97,12 +97,12 @@ def _walk(
     whole: bool = False,
     inherited: Mapping[str, Any] = MappingProxyType({}),
     passing: Passing | None = None,
-) -> Iterator[Found]:
+) -> Iterator[DecodedMatch]:
     step, *rest = steps
     ordered = query.levels(root)
     uppers = {upper: known[upper] for upper in ordered[: ordered.index(step.level)] if upper in known and not whole}
     keys = [*((f"{UNIQUE[upper]:08X}", value) for upper, value in uppers.items()), *step.keys]
-    answers = (Found(match, answer, uppers, inherited) for match, answer in ask(step.level, keys))
+    answers = (DecodedMatch(match, answer, uppers, inherited) for match, answer in ask(step.level, keys))
     if not rest:
         yield from answers
         return
@@ -239,7 +239,7 @@ class Expectation:
         study, series = entity
         return sum(len(uids) for own, uids in self._seen.items() if own == entity or (own[0] == study and not series))
 
-    def _below(self, top: Found) -> Iterator[Instance]:
+    def _below(self, top: DecodedMatch) -> Iterator[Instance]:
         """The images of one match of the asked level."""
         ordered = query.levels(self._root)
         below = ordered[ordered.index(self._level) + 1 :]
@@ -257,12 +257,12 @@ class Expectation:
         walked = _walk(self._ask, self._root, steps, known, inherited=inherited, passing=self._pass)
         yield from self._instances(walked)
 
-    def _unique(self, top: Found, level: Level) -> str | None:
+    def _unique(self, top: DecodedMatch, level: Level) -> str | None:
         """The unique key of a match; the one value that was asked for answers to itself, also where it is left out."""
         asked = query.value_of(self._keys, UNIQUE[level])
         return top.unique(level) or (asked if query.is_single(asked) else None)
 
-    def _pass(self, level: Level, found: Found) -> None:
+    def _pass(self, level: Level, found: DecodedMatch) -> None:
         """A study or series on the way down, and the number that the peer gives of it."""
         uid = found.unique(level)
         if not uid:
@@ -271,7 +271,7 @@ class Expectation:
         entity = (found.unique(Level.STUDY), uid if level is Level.SERIES else None)
         self._said[entity] = _greater(self._said.get(entity), _number_in(found, level))
 
-    def _instances(self, images: Iterable[Found]) -> Iterator[Instance]:
+    def _instances(self, images: Iterable[DecodedMatch]) -> Iterator[Instance]:
         for found in images:
             uid = found.unique(Level.IMAGE)
             entity = (found.unique(Level.STUDY), found.unique(Level.SERIES))
@@ -289,7 +289,7 @@ class Expectation:
                 availability=self._note(found),
             )
 
-    def _note(self, found: Found) -> str | None:
+    def _note(self, found: DecodedMatch) -> str | None:
         word = found.answer.first(query.INSTANCE_AVAILABILITY)
         if word is None:
             word = next((str(one) for one in found.inherited.get(_AVAILABILITY, {}).get("Value", ())), None)
@@ -320,12 +320,12 @@ def heeding_caps(ask: Ask, cap: int | None, capped: Callable[[], object]) -> Ask
     return counted
 
 
-def _each_once(found: Iterable[Found], level: Level) -> list[tuple[Found, int | None]]:
+def _each_once(found: Iterable[DecodedMatch], level: Level) -> list[tuple[DecodedMatch, int | None]]:
     """Matches without repetitions, each with its number of instances: some archives list a study once for each of its
     images, and those that keep it in several places once for each of these. The greatest number is the study's.
     """
     uppers = tuple(Level)[: tuple(Level).index(level) + 1]
-    tops: dict[tuple[str | None, ...], tuple[Found, int | None]] = {}
+    tops: dict[tuple[str | None, ...], tuple[DecodedMatch, int | None]] = {}
     for one in found:
         key = tuple(one.unique(upper) for upper in uppers)
         first, number = tops.get(key, (one, None))
@@ -333,7 +333,7 @@ def _each_once(found: Iterable[Found], level: Level) -> list[tuple[Found, int | 
     return list(tops.values())
 
 
-def _number_in(found: Found, level: Level) -> int | None:
+def _number_in(found: DecodedMatch, level: Level) -> int | None:
     """The number of instances that a match tells of itself; None where it tells none, or what no IS can be."""
     text = found.answer.first(query.RELATED_INSTANCES[level]) if level in query.RELATED_INSTANCES else None
     if text is None or not _INTEGER.fullmatch(text):

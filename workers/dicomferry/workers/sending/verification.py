@@ -14,7 +14,7 @@ from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules import proof
 from dicomferry.models.rules.answers.lookup import Rule, local
 from dicomferry.models.rules.errors import DimseError
-from dicomferry.models.rules.proof import UNVERIFIED, Facts, Seen
+from dicomferry.models.rules.proof import UNVERIFIED, Facts, PartSeen
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.target import Target
 from dicomferry.workers.attempts.work import Answered, Work
@@ -148,6 +148,6 @@ class _Check:
             return str(error)
         if listing.depth != "images":
             return listing.why or "the remote does not list single instances"
-        seen = proof.judge(Facts(targets=[Seen(one.part) for one in listing.targets], ignored=self._ignores))
+        seen = proof.judge(Facts(targets=[PartSeen(one.part) for one in listing.targets], ignored=self._ignores))
         more = "it says that it has more in the series than it lists" if seen.is_short else None
         return _SeriesListing(frozenset(one.uid for one in listing.instances), more)

@@ -19,7 +19,7 @@ from dicomferry.models.record.remotes import breaker
 from dicomferry.models.record.tables.jobs import AttemptRow, ItemRow, RemoteRow
 from dicomferry.models.rules import window
 from dicomferry.models.rules.answers.lookup import Rule
-from dicomferry.models.rules.situation import Account, Breaker, Facts
+from dicomferry.models.rules.situation import Account, AttemptFacts, Breaker
 from dicomferry.models.rules.state import ItemState
 
 # Built once: it is part of every end of an attempt.
@@ -33,7 +33,7 @@ def breaker_of(connection: Connection, lease: Lease, account: Account) -> Breake
     return breaker.known(connection, lease.remote_id, lease.chunk_id, lock=account.may_blame_remote)
 
 
-def of_attempt(connection: Connection, lease: Lease, account: Account, begun: Facts) -> Facts:
+def of_attempt(connection: Connection, lease: Lease, account: Account, begun: AttemptFacts) -> AttemptFacts:
     """The facts at the end of an attempt whose lease is still its own: what was known before its items were written,
     and what the record knows now. What only a fault is judged by is read for a fault.
     """
@@ -53,10 +53,10 @@ def of_attempt(connection: Connection, lease: Lease, account: Account, begun: Fa
     )
 
 
-def of_lost(connection: Connection, chunk: AnyRow, now: datetime, *, cancel: bool, hold: bool) -> Facts:
+def of_lost(connection: Connection, chunk: AnyRow, now: datetime, *, cancel: bool, hold: bool) -> AttemptFacts:
     """The facts at the end of a lease whose holder died: nobody knows anything new of the remote."""
     is_plan = chunk.kind == PLAN
-    return Facts(
+    return AttemptFacts(
         now=now,
         cancel=cancel,
         hold=hold,

@@ -27,7 +27,7 @@ from dicomferry.models.rules.ending import Ending
 from dicomferry.models.rules.errors import LeaseLost
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.retry import RetryPolicy
-from dicomferry.models.rules.situation import Account, Facts
+from dicomferry.models.rules.situation import Account, AttemptFacts
 from dicomferry.models.rules.state import ITEM_TRANSITIONS, ChunkState, ItemState, step
 
 _T = TypeVar("_T")
@@ -163,7 +163,7 @@ def end(
     values: Mapping[str, object] | None = None,
     policy: RetryPolicy = _USUAL,
     jitter: float = 0.0,
-    rule: Callable[[Account, Facts], Ending] = ending.of,
+    rule: Callable[[Account, AttemptFacts], Ending] = ending.of,
 ) -> Ending:
     """End the attempt in one transaction: its last outcomes, what the record knows then, and what follows by `rule`.
 
@@ -178,7 +178,7 @@ def end(
         _write_items(connection, lease, outcomes, last)
         if account.planned:
             _complete_plan(connection, lease.job_id, now)
-        begun = Facts(now=now, cancel=cancel, hold=hold, breaker=breaker, policy=policy, jitter=jitter)
+        begun = AttemptFacts(now=now, cancel=cancel, hold=hold, breaker=breaker, policy=policy, jitter=jitter)
         found = rule(account, facts.of_attempt(connection, lease, account, begun))
         place = endings.Place(lease.job_id, lease.chunk_id, lease.fence, lease.remote_id)
         endings.write(connection, place, found, now, finished=account.finished, detail=account.detail)

@@ -24,7 +24,7 @@ from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
 from dicomferry.models.record.tables.jobs import ItemRow
 from dicomferry.models.rules.batches import batches
-from dicomferry.models.rules.proof import Depth, Facts, Finding, Part, Seen, Way
+from dicomferry.models.rules.proof import Depth, Facts, Finding, Part, PartSeen, Way
 from dicomferry.models.rules.state import GOOD_ITEM_STATES
 from dicomferry.models.rules.target import Target
 
@@ -160,9 +160,9 @@ class _Reader:
         listed, _ = self._of(one.study, one.series)
         return replace(one, listed=listed, depth=self.request.expectation or Depth.UNKNOWN)
 
-    def _seen(self, part: Part, wholes: Mapping[tuple[str | None, str | None], _Whole]) -> Seen:
+    def _seen(self, part: Part, wholes: Mapping[tuple[str | None, str | None], _Whole]) -> PartSeen:
         total, missing = self._of(part.study, part.series)
-        seen = Seen(part, missing=missing)
+        seen = PartSeen(part, missing=missing)
         if part.depth != Depth.IMAGES:
             return seen
         if part.said is not None and part.said > part.listed and self.way is Way.HERE:
