@@ -47,6 +47,12 @@ def test_a_list_that_its_number_confirms_is_proven() -> None:
     assert (found.word, found.basis, found.wanting, found.short) == (Verified.UIDS, Basis.NUMBER, None, ())
 
 
+def test_what_a_later_answer_is_silent_of_is_no_proof_by_an_older_list() -> None:
+    """It may have been there when the list was made. Nothing is wanting: a newer list may prove it."""
+    found = judge(study(5, 5), is_outlived=True)
+    assert (found.word, found.wanting, found.is_outlived) == (Verified.COUNTS, None, True)
+
+
 def test_more_said_than_listed_is_not_whole() -> None:
     """It says how many are listed, how many are here, what the archive says, and what to do; never `uids`."""
     found = judge(study(900, 903))

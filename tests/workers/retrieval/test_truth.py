@@ -220,3 +220,27 @@ def test_what_comes_flawed_is_not_what_an_answer_tells_of(site: FabledSite, spoi
     archive, job, _ = site.retrieve(fable)
     assert site.has(archive, 1) == (spoiled == 1)
     assert (job["state"], job["verified"]) == end
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_proof_names_a_moment_after_the_answer_that_it_rests_on(site: FabledSite, counted: bool) -> None:
+    """The first answer tells of one that nobody lists and that fails, the second one, to the request that follows a new
+    list, does not: it may have gone between the two, so a list from before proves nothing.
+    """
+    hidden = Image(series=0, listed=False, fails=FOREVER, vanishes=2)
+    fable = Fable(images=(Image(series=0), hidden), study_number=None, series_number=None, counted=counted)
+    archive, job, request = site.retrieve(fable)
+    assert (job["state"], job["verified"]) == ("succeeded", "uids")
+    assert archive.requests == 2
+    assert archive.at(datetime.fromisoformat(str(request["listed_at"]))) == {0}
+
+
+def test_what_has_appeared_meanwhile_is_listed_at_once(site: FabledSite) -> None:
+    """An answer tells of one more than was listed: the archive is asked for its list in the same attempt, and only
+    where that is no longer than before, again after `settle`.
+    """
+    late = Image(series=0, appears=1, fails=1, manner="lost")
+    archive, job, _ = site.retrieve(Fable(images=(Image(series=0), late), study_number=None, series_number=None))
+    assert (job["state"], job["verified"]) == ("succeeded", "uids")
+    assert site.has(archive, 1)
+    assert len(site.inline.attempts(job["id"])) == 1

@@ -146,12 +146,15 @@ class Facts:
 
     `targets` are what its identifier came to, `inner` the studies and series below them that have a number of their
     own. `strangers` are the instances that the archive names as failed, and that are neither listed nor here.
-    `capped` tells that a list of targets may be cut, `nameless` counts matches without a unique key.
+    `is_outlived` tells that an answer to a request that is younger than the list is silent of more that an earlier one
+    told of: it may have been there when the list was made. `capped` tells that a list of targets may be cut,
+    `nameless` counts matches without a unique key.
     """
 
     targets: Sequence[PartSeen]
     inner: Sequence[PartSeen] = ()
     strangers: int = 0
+    is_outlived: bool = False
     capped: bool = False
     nameless: int = 0
     ignored: bool = False
@@ -163,7 +166,8 @@ class Facts:
 class Finding:
     """What the rule says. `wanting` is the reason word where the request may not be called done, `detail` the sentence
     for it; `short` is what is to be listed again, and asked for whole once; `is_short` tells that there is a sign of
-    more than is listed, even if as much is here. `notes` changed nothing.
+    more than is listed, even if as much is here; `is_outlived` that a newer list may prove what this one does not.
+    `notes` changed nothing.
     """
 
     word: Verified
@@ -172,6 +176,7 @@ class Finding:
     detail: str | None = None
     short: tuple[Part, ...] = ()
     is_short: bool = False
+    is_outlived: bool = False
     notes: tuple[str, ...] = field(default=())
 
 
@@ -187,6 +192,8 @@ def judge(facts: Facts) -> Finding:
     wanting, detail = _wanting(facts, short)
     if wanting and word is Verified.UIDS:
         word = Verified.COUNTS if wanting == NOT_WHOLE else Verified.NONE
+    if facts.is_outlived and word is Verified.UIDS:
+        word = Verified.COUNTS
     if facts.way is Way.BELIEVED:
         word = Verified.NONE
     unlisted = [one for one in everything if one.part.depth == Depth.IMAGES and one.is_unlisted(facts.ignored)]
@@ -197,6 +204,7 @@ def judge(facts: Facts) -> Finding:
         detail=detail,
         short=finest,
         is_short=bool(finest or unlisted),
+        is_outlived=facts.is_outlived,
         notes=tuple(_notes(facts)),
     )
 

@@ -210,7 +210,9 @@ class _Attempt:
             just_listed = (fresh or again) and not asking.asked
             grew = self.state.reason == expected.GREW
             if just_listed or grew or not self.judgement.has_more(self.state):
-                return self.judgement.end(asking, lambda: request.of_chunk(self.database, self.lease.chunk_id))
+                end = self.judgement.end(asking, lambda: request.of_chunk(self.database, self.lease.chunk_id))
+                if end is not None:
+                    return end
             self._begin()
 
     def _ask(self, asking: Asking, media: Media) -> None:

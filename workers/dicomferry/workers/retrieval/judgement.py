@@ -58,6 +58,8 @@ class Judgement:
     way: Way
     arrival_mark: int = 0
     """The last arrival of anybody before this attempt."""
+    _is_renewed: bool = False
+    """Whether the list was made again since an answer was silent of what an earlier one told of."""
 
     def __post_init__(self) -> None:
         self.database = self.environment.database
@@ -157,8 +159,10 @@ class Judgement:
     def _facts(self, state: Request) -> Facts:
         return proofs.facts(self.database, self.lease, state, ignored=self.ignores_numbers, way=self.way)
 
-    def end(self, asking: Asking, read: Callable[[], Request]) -> End:
-        """How an attempt ends that has all that is expected. Raises Fault, DimseError, Stopped."""
+    def end(self, asking: Asking, read: Callable[[], Request]) -> End | None:
+        """How an attempt ends that has all that is expected; None where it has got a newer list to go on with. Raises
+        Fault, DimseError, Stopped.
+        """
         self.look_once_more()
         state = read()
         finding = self._when_quiet(asking, state)
@@ -170,6 +174,10 @@ class Judgement:
             proofs.note_stage(self.database, self.lease, state.item_id, proofs.ASKED_WHOLE)
             self._ask_whole(asking, state, finding.short)
             finding = self._when_quiet(asking, state)
+        if finding.is_outlived and not self._is_renewed:
+            self._is_renewed = True
+            self.list_again(read())
+            return None
         return self.conclude(End(), state, finding)
 
     def look_once_more(self) -> None:

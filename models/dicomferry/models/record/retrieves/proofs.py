@@ -5,6 +5,7 @@ Every write is fenced: it raises LeaseLost once somebody else has the chunk.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -146,6 +147,7 @@ class _Reader:
             targets=targets,
             inner=inner,
             strangers=len(self.strangers(moves)),
+            is_outlived=self._is_outlived(moves),
             capped=bool(noted.get("capped")),
             nameless=int(noted.get("nameless", 0)),
             ignored=self.ignored,
@@ -176,17 +178,37 @@ class _Reader:
 
     def _told(self, wholes: Mapping[tuple[str | None, str | None], _Whole]) -> Iterator[Part]:
         """Studies and series, smaller than the targets, of which an answer tells of more than there are items."""
-        listed = [self._known(one) for one in self.request.targets if one.depth in (None, Depth.IMAGES)]
         own = {(one.study, one.series) for one in self.request.targets}
-        for (study, series), whole in wholes.items():
-            around = next((one for one in listed if one.holds(study, series)), None)
-            if (study, series) in own or around is None:
-                continue
-            # Which of the items around it nobody listed is not known: it may be those of this part.
-            unlisted = max(0, self._of(around.study, around.series)[0] - (around.listed or 0))
-            total = max(0, self._of(study, series)[0] - unlisted)
-            if whole.told > total:
-                yield Part(study, series, None, total)
+        for key, whole in wholes.items():
+            part = None if key in own else self._part(key)
+            if part is not None and whole.told > part.listed:
+                yield part
+
+    def _part(self, key: tuple[str | None, str | None]) -> Part | None:
+        """A target, or a study or series in one, of which the images were listed."""
+        known = [self._known(one) for one in self.request.targets if one.depth in (None, Depth.IMAGES)]
+        around = next((one for one in known if one.holds(*key)), None)
+        if around is None:
+            return None
+        if (around.study, around.series) == key:
+            return around.part
+        # Which of the items around it nobody listed is not known: it may be those of this part.
+        unlisted = max(0, self._of(around.study, around.series)[0] - (around.listed or 0))
+        return Part(*key, None, max(0, self._of(*key)[0] - unlisted))
+
+    def _is_outlived(self, moves: Sequence[Move]) -> bool:
+        """Whether a request for all of something, younger than the list, was answered without what an earlier answer
+        told of or named as failed, and that is not here.
+        """
+        wholes = list(_wholes(moves))
+        last = {one.key: one for one in wholes}
+        since = self.request.listed_at
+        young = [one for one in last.values() if since is None or one.move.asked_at >= since]
+        former = [one for one in wholes if one is not last[one.key] and last[one.key] in young]
+        if young and self._unknown(uid for move in moves for uid in move.failed_uids) - self.strangers(moves):
+            return True
+        parts = [(self._part(one.key), one) for one in former]
+        return any(part and self._seen(part, {one.key: one}).short(self.ignored) for part, one in parts)
 
     def _counts(self) -> dict[tuple[str | None, str | None], tuple[int, int]]:
         """(study, series) to how many items there are, and how many of them are not here."""
@@ -251,7 +273,10 @@ class _Reader:
                 for other in [one for one in named if key[0] in (None, one[0]) and key[1] in (None, one[1])]:
                     del named[other]
             named.setdefault(key, set()).update(move.failed_uids)
-        uids = sorted(set[str]().union(*named.values()))
+        return self._unknown(itertools.chain(*named.values()))
+
+    def _unknown(self, named: Iterable[str]) -> set[str]:
+        uids = sorted(set(named))
         known: set[str] = set()
         for part in batches(uids):
             expected = sa.select(ItemRow.sop_instance_uid).where(
