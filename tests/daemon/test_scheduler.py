@@ -13,10 +13,10 @@ import sqlalchemy as sa
 
 from dicomferry.models.record import schema
 from dicomferry.models.record.database import AnyRow, Database
-from dicomferry.models.record.jobs import verbs as job_store
+from dicomferry.models.record.jobs import verbs as job_verbs
 from dicomferry.models.record.remotes import book
-from dicomferry.models.record.schedules import runs as run_store
-from dicomferry.models.record.schedules import verbs as schedule_store
+from dicomferry.models.record.schedules import runs as schedule_runs
+from dicomferry.models.record.schedules import verbs as schedule_verbs
 from dicomferry.models.record.tables.jobs import JobRow
 from dicomferry.models.record.tables.schedules import RunRow, ScheduleRow
 from dicomferry.models.rules import spec, timetable
@@ -58,7 +58,7 @@ class World:
         schema.upgrade(self.database)
         book.add(self.database, "pacs1", "PACS1@127.0.0.1:104")
         for name, (cron, zone, words, catch_up) in SCHEDULES.items():
-            schedule_store.add(
+            schedule_verbs.add(
                 self.database,
                 name,
                 timetable.parse(cron, zone.key),
@@ -74,11 +74,11 @@ class World:
     def at_rest(self) -> bool:
         """Whether nothing is due, waits or runs."""
         due = sa.select(ScheduleRow.id).where(ScheduleRow.next_due <= self.clock())
-        waits = sa.select(RunRow.id).where(RunRow.state == run_store.WAITING)
+        waits = sa.select(RunRow.id).where(RunRow.state == schedule_runs.WAITING)
         busy = bool(self.rows(due.limit(1)) or self.rows(waits.limit(1)))
         jobs = self.rows(sa.select(JobRow.id).where(JobRow.state == JobState.PENDING))
         for job in jobs:
-            job_store.cancel(self.database, job.id)
+            job_verbs.cancel(self.database, job.id)
         return not (busy or jobs)
 
     def settle(self) -> None:
@@ -101,10 +101,10 @@ def _simulate(url: str, folder: Path, nights: list[datetime], *, days: int, seed
         for begin, end in spans:
             if begin != nights[0]:  # nobody looks at the months between
                 for name in SCHEDULES:
-                    schedule_store.pause(world.database, name)
+                    schedule_verbs.pause(world.database, name)
                 world.clock.set(begin)
                 for name in SCHEDULES:
-                    schedule_store.resume(world.database, name)
+                    schedule_verbs.resume(world.database, name)
             moments = sorted({slot for slots in _expected(begin, end).values() for slot in slots})
             killed_on = None
             down_until = begin
@@ -142,15 +142,15 @@ def _check(world: World, spans: list[tuple[datetime, datetime]]) -> None:
         expected = [slot for begin, end in spans for slot in _expected(begin, end)[name]]
         left = Counter(expected)
         for run in some:
-            if run.reason == run_store.PAUSED:
+            if run.reason == schedule_runs.PAUSED:
                 continue
             covered = [slot for slot in expected if run.due_at <= slot <= run.last_due_at]
             assert len(covered) == run.number, (name, run)
-            assert run.number == 1 or run.state == run_store.MISSED
+            assert run.number == 1 or run.state == schedule_runs.MISSED
             left.subtract(covered)
         assert {slot: number for slot, number in left.items() if number} == {}, name
-        assert {run.state for run in some} <= {run_store.SUBMITTED, run_store.MISSED}
-        fired = sum(run.state == run_store.SUBMITTED for run in some)
+        assert {run.state for run in some} <= {schedule_runs.SUBMITTED, schedule_runs.MISSED}
+        fired = sum(run.state == schedule_runs.SUBMITTED for run in some)
         assert fired > len(expected) / 2, f"{name}: {fired} of {len(expected)}"
     for run in runs["night-berlin"]:
         if run.job_id is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dicomferry.models.documents import jobs as job_view
+from dicomferry.models.documents import jobs as job_documents
 from dicomferry.models.record.database import AnyRow, Database
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow
 from dicomferry.models.rules.state import FINAL_JOB_STATES, AttemptEnd, ChunkState, ItemState, JobState
@@ -37,7 +37,7 @@ class Record:
         return self.database.read(lambda connection: connection.execute(query).scalar_one())
 
     def show(self, job_id: int) -> Any:
-        return job_view.show(self.database, job_id)
+        return job_documents.show(self.database, job_id)
 
     def done(self, job_id: int) -> int:
         """How many items of a job arrived."""

@@ -11,7 +11,7 @@ import pytest
 
 from dicomferry.models.record import schema
 from dicomferry.models.record.archive import identity
-from dicomferry.models.record.archive import index as instance_store
+from dicomferry.models.record.archive import index as archive_index
 from dicomferry.models.record.database import Database
 from dicomferry.workers.receiving import archive_check, file_hold
 from dicomferry.workers.receiving.archive import Archive
@@ -38,12 +38,12 @@ class Shelf(Site):
 
     def write(self) -> None:
         """Rows for all that waits for them."""
-        instance_store.record(self.database, self.waiting)
+        archive_index.record(self.database, self.waiting)
         self.indexer._waiting.clear()
 
     def remove(self, study: str) -> int:
         """How many bytes that freed."""
-        found = instance_store.paths(self.database, study=study)
+        found = archive_index.paths(self.database, study=study)
         removed = archive_check.remove(self.archive, self.database, found)
         assert removed.number + removed.stay == len(found)
         return removed.size
@@ -172,19 +172,19 @@ def test_repair_notes_damage_until_it_is_mended(shelf: Shelf, sample: Sample) ->
     bad, content = shelf.only, shelf.only.read_bytes()
     bad.write_bytes(content[:-10])
     assert archive_check.verify(shelf.archive, shelf.database, repair=True).damaged == 1
-    (row,) = instance_store.listing(shelf.database)
+    (row,) = archive_index.listing(shelf.database)
     assert row["flaw"] and row["flaw"].startswith("damaged:")
     bad.write_bytes(content)
     archive_check.verify(shelf.archive, shelf.database, repair=True)
-    (row,) = instance_store.listing(shelf.database)
+    (row,) = archive_index.listing(shelf.database)
     assert row["flaw"] is None
     bad.write_bytes(content[:-10])
     archive_check.verify(shelf.archive, shelf.database, repair=True)
     shelf.store(sample)
-    listed = {row["path"]: row["current"] for row in instance_store.listing(shelf.database)}
+    listed = {row["path"]: row["current"] for row in archive_index.listing(shelf.database)}
     name = str(bad.relative_to(shelf.archive.root))
     assert listed == {name: False, name.replace(".dcm", "~2.dcm"): True}
-    flawed = instance_store.paths(shelf.database, flawed=True)
+    flawed = archive_index.paths(shelf.database, flawed=True)
     assert flawed == [name]
     archive_check.remove(shelf.archive, shelf.database, flawed)
     assert shelf.known == shelf.files == [name.replace(".dcm", "~2.dcm")]

@@ -19,7 +19,7 @@ from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import disks, telemetry
 from dicomferry.models import settings as settings_module
 from dicomferry.models.record import presence, role_facts, schema
-from dicomferry.models.record.archive import calls as call_store
+from dicomferry.models.record.archive import calls as recorded_calls
 from dicomferry.models.record.database import Database
 from dicomferry.models.rules.errors import DicomferryError, DimseError
 from dicomferry.models.settings import Settings
@@ -264,7 +264,7 @@ def run(settings: Settings) -> int:
         worker = presence.register(
             database, "scp", slots=scp.most_associations, facts=role_facts.of_role("scp", settings)
         )
-        call_store.begin(database)
+        recorded_calls.begin(database)
         calls.start()
         log.info("storage SCP listens", host=settings.scp.host, port=settings.scp.port, archive=str(archive.root))
         parent.tell_ready()
@@ -329,7 +329,7 @@ def _beat(settings: Settings, database: Database, worker: presence.Worker, stop:
             presence.beat(database, worker, found)
             short = disks.short_archive(found)
             if short is None and was_short:
-                call_store.room_again(database)
+                recorded_calls.room_again(database)
             elif short is not None and not was_short:
                 log.error("the disk of the archive is full to its reserve", **short)
             was_short = short is not None

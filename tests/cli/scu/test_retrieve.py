@@ -19,7 +19,7 @@ from dicomferry.cli.scu import echo, grammar, recording
 from dicomferry.cli.scu import move as move_mode
 from dicomferry.cli.scu.invocation import Invocation
 from dicomferry.cli.scu.messages import Messages
-from dicomferry.models.documents import jobs as job_view
+from dicomferry.models.documents import jobs as job_documents
 from dicomferry.models.record.database import Database
 from dicomferry.models.rules.errors import RemoteUnreachable
 from support import caller, samples
@@ -425,7 +425,7 @@ def jobs(home: Path) -> list[tuple[Any, list[Any]]]:
     """Every job with its items, the oldest first."""
     database = Database(f"sqlite:///{home}/dicomferry.db")
     try:
-        return [(job, list(job_view.items(database, job["id"]))) for job in job_view.listing(database)[::-1]]
+        return [(job, list(job_documents.items(database, job["id"]))) for job in job_documents.listing(database)[::-1]]
     finally:
         database.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dicomferry.models.documents import job_history
-from dicomferry.models.documents import jobs as job_view
+from dicomferry.models.documents import jobs as job_documents
 from dicomferry.models.documents.shapes import JobDocument
 from dicomferry.models.record.jobs import leases, verbs
 from dicomferry.models.record.jobs.filter import Filter
@@ -103,14 +103,14 @@ def test_the_rate_is_that_of_the_time_in_which_attempts_ran(site: Site) -> None:
     failed = [Outcome(item_id=row.item_id, state=ItemState.FAILED, reason="aborted") for row in site.outcomes(two)]
     site.finish(one, outcomes=site.outcomes(one, status=0), finished_items=2)
     site.finish(two, outcomes=failed, finished_items=2)
-    assert job_view.show(site.database, job)["rate_instances_per_s"] == pytest.approx(2 / 2, abs=0.01)
+    assert job_documents.show(site.database, job)["rate_instances_per_s"] == pytest.approx(2 / 2, abs=0.01)
     site.clock.move(3600)
     verbs.retry(site.database, job)
     site.clock.move(3600)
     lease = site.claim()
     site.clock.move(2)
     site.finish(lease, outcomes=site.outcomes(lease, status=0), finished_items=2)
-    assert job_view.show(site.database, job)["rate_instances_per_s"] == pytest.approx(4 / 4, abs=0.01)
+    assert job_documents.show(site.database, job)["rate_instances_per_s"] == pytest.approx(4 / 4, abs=0.01)
 
 
 def test_every_key_is_there_in_every_state(site: Site) -> None:
@@ -119,13 +119,13 @@ def test_every_key_is_there_in_every_state(site: Site) -> None:
     shapes = set()
     states = set()
     for job in jobs:
-        document = job_view.show(site.database, job)
+        document = job_documents.show(site.database, job)
         _whole(document, events=True)
         shapes.add(tuple(document))
         states.add(document["state"])
     assert states == {state.value for state in JobState}
     assert len(shapes) == 1
-    for listed in job_view.listing(site.database):
+    for listed in job_documents.listing(site.database):
         _whole(listed, events=False)
         assert set(listed) | {"events", "paths", "recursive", "asked"} == set(next(iter(shapes)))
 
@@ -139,7 +139,7 @@ def test_the_document_of_a_store_that_ended(site: Site) -> None:
     one, two, three = site.outcomes(lease, status=0, sent_bytes=1000)
     failed = Outcome(item_id=three.item_id, state=ItemState.FAILED, reason="cannot understand", status=0xC001)
     site.finish(lease, outcomes=[one, two, failed], finished_items=3)
-    document = job_view.show(site.database, job)
+    document = job_documents.show(site.database, job)
     assert (document["id"], document["kind"], document["remote"]) == (job, "store", "PACS1")
     assert (document["label"], document["state"], document["reason"]) == ("ward 3", "incomplete", "cannot understand")
     assert document["reason_text"]
@@ -161,7 +161,7 @@ def test_numbers_are_kept_while_a_job_runs(site: Site) -> None:
     job = site.store(3)
     lease = site.claim()
     leases.record(site.database, lease, site.outcomes(lease)[:2])
-    document = job_view.show(site.database, job)
+    document = job_documents.show(site.database, job)
     assert (document["state"], document["expected"], document["received"], document["missing"]) == ("running", 3, 2, 1)
     assert document["items"]["pending"] == 1
 
@@ -170,18 +170,18 @@ def test_a_waiting_job_says_why_and_until_when(site: Site) -> None:
     """The reason of the chunk that is due first, its advice, and its time as long as that lies ahead."""
     job = site.store(1)
     site.away(site.claim(), seconds=20)
-    document = job_view.show(site.database, job)
+    document = job_documents.show(site.database, job)
     assert (document["state"], document["reason"], document["reason_text"]) == ("running", "unreachable", "is it up?")
     assert document["not_before"] == "2026-11-22T02:00:20.000Z"
     site.clock.move(20)
-    assert job_view.show(site.database, job)["not_before"] is None
+    assert job_documents.show(site.database, job)["not_before"] is None
 
 
 def test_a_held_job_says_why_and_what_to_do(site: Site) -> None:
     """The held chunk comes before all others."""
     job = site.store(1, 1)
     site.refused(site.claim())
-    document = job_view.show(site.database, job)
+    document = job_documents.show(site.database, job)
     assert (document["state"], document["reason"], document["reason_text"]) == (
         "held",
         "not authorized",
@@ -195,9 +195,9 @@ def test_the_last_events_oldest_first(site: Site) -> None:
     for _ in range(60):
         verbs.hold(site.database, job)
         verbs.release(site.database, job)
-    shown = job_view.show(site.database, job)["events"]
-    assert len(shown) == job_view.EVENTS_SHOWN
-    whole = job_view.events(site.database, job)
+    shown = job_documents.show(site.database, job)["events"]
+    assert len(shown) == job_documents.EVENTS_SHOWN
+    whole = job_documents.events(site.database, job)
     assert len(whole) > 120 and whole[-50:] == shown
     assert whole[0]["kind"] == "submitted"
 
@@ -206,13 +206,13 @@ def test_the_list_is_newest_first(site: Site) -> None:
     """With a limit, and by state."""
     jobs = [site.echo() for _ in range(5)]
     verbs.cancel(site.database, jobs[2])
-    assert [document["id"] for document in job_view.listing(site.database)] == jobs[::-1]
-    assert [document["id"] for document in job_view.listing(site.database, limit=2)] == jobs[:2:-1]
-    assert [document["id"] for document in job_view.listing(site.database, chosen=Filter(state="cancelled"))] == [
+    assert [document["id"] for document in job_documents.listing(site.database)] == jobs[::-1]
+    assert [document["id"] for document in job_documents.listing(site.database, limit=2)] == jobs[:2:-1]
+    assert [document["id"] for document in job_documents.listing(site.database, chosen=Filter(state="cancelled"))] == [
         jobs[2]
     ]
-    assert job_view.counts(site.database)["pending"] == 4
-    assert set(job_view.counts(site.database)) == {state.value for state in JobState}
+    assert job_documents.counts(site.database)["pending"] == 4
+    assert set(job_documents.counts(site.database)) == {state.value for state in JobState}
 
 
 def test_items_by_state(site: Site) -> None:
@@ -225,7 +225,7 @@ def test_items_by_state(site: Site) -> None:
         for outcome, state in zip(site.outcomes(lease), states, strict=False)
     ]
     leases.record(site.database, lease, outcomes)
-    documents = list(job_view.items(site.database, job))
+    documents = list(job_documents.items(site.database, job))
     assert [document["state"] for document in documents] == [*states, "pending", "pending"]
     for document in documents:
         assert set(document) >= ITEM_KEYS
@@ -238,11 +238,11 @@ def test_items_by_state(site: Site) -> None:
     assert documents[0]["advice"] and documents[-1]["advice"] is None
     assert documents[-1]["status"] is None
     for state in ItemState:
-        found = list(job_view.items(site.database, job, state=state))
+        found = list(job_documents.items(site.database, job, state=state))
         assert [document["state"] for document in found] == [state] * (2 if state is ItemState.PENDING else 1)
-    assert len(list(job_view.items(site.database, job, limit=3))) == 3
-    assert len(list(job_view.items(site.database, job, limit=7))) == 7
-    assert list(job_view.items(site.database, job, limit=0)) == []
+    assert len(list(job_documents.items(site.database, job, limit=3))) == 3
+    assert len(list(job_documents.items(site.database, job, limit=7))) == 7
+    assert list(job_documents.items(site.database, job, limit=0)) == []
 
 
 def test_reasons_of_items(site: Site) -> None:
@@ -251,9 +251,9 @@ def test_reasons_of_items(site: Site) -> None:
     lease = site.claim()
     for outcome, reason in zip(site.outcomes(lease), ("already there", "already there", None), strict=True):
         leases.record(site.database, lease, [Outcome(item_id=outcome.item_id, state=ItemState.WARNING, reason=reason)])
-    assert job_view.reasons(site.database, job, ItemState.WARNING) == {"already there": 2}
-    assert job_view.reasons(site.database, job, ItemState.FAILED) == {}
-    assert job_view.reasons(site.database, job, ItemState.PENDING) == {}
+    assert job_documents.reasons(site.database, job, ItemState.WARNING) == {"already there": 2}
+    assert job_documents.reasons(site.database, job, ItemState.FAILED) == {}
+    assert job_documents.reasons(site.database, job, ItemState.PENDING) == {}
 
 
 def test_attempts_of_a_job(site: Site) -> None:
@@ -269,13 +269,13 @@ def test_attempts_of_a_job(site: Site) -> None:
 
 def test_lanes(site: Site) -> None:
     """How many chunks wait, run and are held in each lane."""
-    assert job_view.lanes(site.database) == {
+    assert job_documents.lanes(site.database) == {
         lane: {"pending": 0, "running": 0, "held": 0} for lane in ("quick", "bulk")
     }
     site.store(1, 1)
     site.claim()
     verbs.hold(site.database, site.echo())
-    assert job_view.lanes(site.database) == {
+    assert job_documents.lanes(site.database) == {
         "quick": {"pending": 0, "running": 0, "held": 1},
         "bulk": {"pending": 1, "running": 1, "held": 0},
     }
@@ -284,19 +284,19 @@ def test_lanes(site: Site) -> None:
 def test_last_is_the_newest(site: Site) -> None:
     """A number, or `last`; anything else is a mistake."""
     with pytest.raises(NotFound, match="no job yet"):
-        job_view.resolve_id(site.database, "last")
+        job_documents.resolve_id(site.database, "last")
     site.echo()
     newest = site.echo()
-    assert job_view.resolve_id(site.database, "last") == newest
-    assert job_view.resolve_id(site.database, "4711") == 4711
+    assert job_documents.resolve_id(site.database, "last") == newest
+    assert job_documents.resolve_id(site.database, "4711") == 4711
     for text in ("", "first", "-1", "1.5", "0x1"):
         with pytest.raises(UsageError):
-            job_view.resolve_id(site.database, text)
+            job_documents.resolve_id(site.database, text)
 
 
 def test_an_unknown_job_is_named(site: Site) -> None:
     """In every view that is about one job."""
-    for view in (job_view.show, job_view.events, lambda *given: list(job_view.items(*given))):
+    for view in (job_documents.show, job_documents.events, lambda *given: list(job_documents.items(*given))):
         with pytest.raises(NotFound, match="no job 4711"):
             view(site.database, 4711)
 

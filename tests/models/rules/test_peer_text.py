@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models.record.archive import calls as call_store
+from dicomferry.models.record.archive import calls as recorded_calls
 from dicomferry.models.record.archive import index, unindexed
 from dicomferry.models.record.archive.calls import Call
 from dicomferry.models.record.database import Database
@@ -84,7 +84,7 @@ def test_a_call_with_any_titles_takes_no_other_with_it(database: Database) -> No
              accepted=number != 1, why="no \0 remote", refused=("1.2\0", "9" * 300))
         for number, title in enumerate(["PACS1", "BAD\0TITLE", "PACS2" + "x" * 30])
     ]  # fmt: skip
-    call_store.record(database, calls)
+    recorded_calls.record(database, calls)
     found = database.read(
         lambda connection: connection.execute(
             sa.select(CallRow.calling_ae_title, CallRow.why, CallRow.refused).order_by(CallRow.association)

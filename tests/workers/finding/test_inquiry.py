@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
-from dicomferry.models.documents import jobs as job_view
+from dicomferry.models.documents import jobs as job_documents
 from dicomferry.models.record.jobs import matches, verbs
 from dicomferry.models.record.remotes import book
 from dicomferry.models.record.tables.jobs import MatchRow
@@ -77,7 +77,7 @@ def test_matches_are_recorded_as_they_came(site: Inline) -> None:
     assert (row.number, row.study_instance_uid, row.character_set, row.flaw) == (1, "1.2", "ISO_IR 100", None)
     assert json.loads(row.attributes)["00100010"]["Value"] == [{"Alphabetic": "Jérôme"}]
     assert answered(site, job_id) == ("succeeded", None, "1 match")
-    shown = job_view.show(site.database, job_id)
+    shown = job_documents.show(site.database, job_id)
     assert (shown["matches"], shown["reason"]) == (1, None)
     assert (scp.queries[0].StudyInstanceUID, scp.queries[0].PatientName) == ("", "J*")
 
@@ -87,7 +87,7 @@ def test_a_find_without_a_match_succeeded(site: Inline) -> None:
     with FindScp(lambda _: [final()]) as scp:
         job_id = submit(site, scp)
         assert run(site, job_id) is JobState.SUCCEEDED
-    assert job_view.show(site.database, job_id)["matches"] == 0
+    assert job_documents.show(site.database, job_id)["matches"] == 0
 
 
 def test_a_retried_find_never_doubles(site: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_a_retried_find_never_doubles(site: Inline, monkeypatch: pytest.MonkeyPa
         assert len(uids(site, job_id)) == 50, "what was recorded so far is listed"
         assert run(site, job_id) is JobState.SUCCEEDED
     assert uids(site, job_id) == [f"1.2.{number}" for number in range(60)]
-    assert job_view.show(site.database, job_id)["matches"] == 60
+    assert job_documents.show(site.database, job_id)["matches"] == 60
     assert site.ends(job_id) == ["error", "completed"]
 
 
@@ -204,7 +204,7 @@ def test_what_a_status_leads_to(site: Inline, status: int, state: JobState, reas
         job_id = submit(site, scp)
         assert run(site, job_id) is state
     assert len(scp.queries) == tries
-    assert job_view.show(site.database, job_id)["reason"] == reason
+    assert job_documents.show(site.database, job_id)["reason"] == reason
     assert advice_for("find", status, reason)
 
 
@@ -222,7 +222,7 @@ def test_a_model_that_is_not_offered(site: Inline) -> None:
     with FindScp(lambda _: [], choose=lambda *_: (3, "1.2.840.10008.1.2")) as scp:
         job_id = submit(site, scp)
         assert run(site, job_id) is JobState.FAILED
-    assert "--root" in (job_view.show(site.database, job_id)["reason_text"] or "")
+    assert "--root" in (job_documents.show(site.database, job_id)["reason_text"] or "")
 
 
 def test_a_worklist_has_no_level(site: Inline) -> None:
@@ -244,7 +244,7 @@ def test_a_round_number_is_warned_of(site: Inline) -> None:
         job_id = submit(site, scp)
         assert run(site, job_id) is JobState.SUCCEEDED
     assert answered(site, job_id) == ("warning", "maybe truncated", "100 matches")
-    shown = job_view.show(site.database, job_id)
+    shown = job_documents.show(site.database, job_id)
     assert shown["reason"] == "maybe truncated"
     assert "--split" in (shown["reason_text"] or "")
 
@@ -375,7 +375,7 @@ def test_a_match_is_shown_once(site: Inline) -> None:
         job_id = submit(site, scp)
         assert run(site, job_id) is JobState.SUCCEEDED
     assert uids(site, job_id) == ["1.2.0", "1.2.1", "1.2.2", "1.2.7"]
-    assert job_view.show(site.database, job_id)["matches"] == 4
+    assert job_documents.show(site.database, job_id)["matches"] == 4
     told = "4 matches; 13 answers came, 9 of them repeat another"
     assert answered(site, job_id) == ("warning", "listed more than once", told)
     count = sa.select(sa.func.count()).select_from(MatchRow)
@@ -388,7 +388,7 @@ def test_patients_of_several_issuers_are_several(site: Inline) -> None:
     with FindScp(lambda _: [*map(pending, answers), final()]) as scp:
         job_id = submit(site, scp, ("00100021", ""), level="patient", root="patient")
         assert run(site, job_id) is JobState.SUCCEEDED
-    assert job_view.show(site.database, job_id)["matches"] == 2
+    assert job_documents.show(site.database, job_id)["matches"] == 2
 
 
 def test_matches_that_contradict_their_keys_are_told(site: Inline) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dicomferry.models.record import schema
-from dicomferry.models.record.archive import calls as call_store
+from dicomferry.models.record.archive import calls as recorded_calls
 from dicomferry.models.record.archive.calls import MOST_UIDS, Call
 from dicomferry.models.record.database import Database
 from dicomferry.models.rules.errors import OutOfReach
@@ -63,11 +63,11 @@ def test_what_is_refused_is_on_record_while_the_call_goes_on(database: Database)
     log.start()
     entry = begin(log, "a")
     entry.refuse(Came("1.2", "FERRY", 7), FULL)
-    until(lambda: [row for row in call_store.calls_after(database, 0) if row.refusals], "it is on record")
+    until(lambda: [row for row in recorded_calls.calls_after(database, 0) if row.refusals], "it is on record")
     entry.refuse(Came("1.3", "FERRY", 7), FULL)
     log.ended("a")
     log.close(20)
-    (row,) = call_store.calls_after(database, 0)
+    (row,) = recorded_calls.calls_after(database, 0)
     assert row.ended_at is not None and [one.number for one in row.refusals] == [2]
 
 
@@ -77,14 +77,14 @@ def test_a_call_that_cannot_be_written_takes_no_other_along(database: Database) 
     def record(database: Database, calls: Sequence[Call]) -> None:
         if any("BAD" in call.calling_ae_title for call in calls):
             raise ValueError("a value that the database does not take")
-        call_store.record(database, calls)
+        recorded_calls.record(database, calls)
 
     log = CallLog(database, record=record)
     for number, title in enumerate(("PACS1", "BAD", "PACS2")):
         begin(log, str(number), title)
     log.start()
     log.close(20)
-    assert [row.calling_ae_title for row in call_store.calls_after(database, 0)] == ["PACS1", "PACS2"]
+    assert [row.calling_ae_title for row in recorded_calls.calls_after(database, 0)] == ["PACS1", "PACS2"]
 
 
 def test_calls_wait_for_a_database_that_is_away(database: Database) -> None:
@@ -97,11 +97,11 @@ def test_calls_wait_for_a_database_that_is_away(database: Database) -> None:
             raise ValueError("refused")
         if len(tries) == 3:
             raise OutOfReach("away")
-        call_store.record(database, calls)
+        recorded_calls.record(database, calls)
 
     log = CallLog(database, record=record)
     for number in range(3):
         begin(log, str(number))
     log.start()
-    until(lambda: len(call_store.calls_after(database, 0)) == 3, "all are on record")
+    until(lambda: len(recorded_calls.calls_after(database, 0)) == 3, "all are on record")
     log.close(20)

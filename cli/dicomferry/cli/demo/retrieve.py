@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dicomferry.models.documents import jobs as job_view
+from dicomferry.models.documents import jobs as job_documents
 from dicomferry.models.record.archive import index
 from dicomferry.models.record.database import Database
 
@@ -31,7 +31,7 @@ def run(command: Run, database: Database, folder: Path, studies: dict[str, set[s
     ]
     sent = set().union(*studies.values())
     here = {str(row["sop_instance_uid"]) for row in index.listing(database)}
-    jobs = [job_view.show(database, job_id) for job_id in _newest(database, 2)]
+    jobs = [job_documents.show(database, job_id) for job_id in _newest(database, 2)]
     proven = all((job["state"], job["verified"], job["missing"]) == ("succeeded", "uids", 0) for job in jobs)
     click.echo(f"\nOur archive lists {len(here)} SOP Instance UIDs; the other one has {len(sent)}:")
     click.echo(f"  {'the two sets are equal' if here == sent else 'THE TWO SETS DIFFER'}")
@@ -39,4 +39,4 @@ def run(command: Run, database: Database, folder: Path, studies: dict[str, set[s
 
 
 def _newest(database: Database, number: int) -> list[int]:
-    return [int(job["id"]) for job in job_view.listing(database, limit=number)]
+    return [int(job["id"]) for job in job_documents.listing(database, limit=number)]

@@ -39,11 +39,11 @@ def jobs(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     items = [CompletionItem("last", help="the newest job")] if "last".startswith(incomplete) else []
     try:
         from dicomferry.cli.frame import installation
-        from dicomferry.models.documents import jobs as job_view
+        from dicomferry.models.documents import jobs as job_documents
 
         with ctx.scope():
             database = installation.for_reading(installation.settings())
-            listed = job_view.listing(database, limit=_JOBS_OFFERED) if database else []
+            listed = job_documents.listing(database, limit=_JOBS_OFFERED) if database else []
     except Exception:
         return items
     return items + [

@@ -111,7 +111,7 @@ def ids(database: Database, jobs: tuple[str, ...], chosen: Filter, *, among: tup
 
     Raises UsageError where both or nothing was given, NotFound where no job is like that.
     """
-    from dicomferry.models.documents import jobs as job_view
+    from dicomferry.models.documents import jobs as job_documents
     from dicomferry.models.rules.errors import NotFound
 
     if jobs and chosen:
@@ -120,7 +120,7 @@ def ids(database: Database, jobs: tuple[str, ...], chosen: Filter, *, among: tup
         raise UsageError("which jobs? Give their ids, or what they are like, such as --state failed --since yesterday")
     if jobs:
         return named(database, jobs)
-    found = job_view.listing(database, chosen=chosen, limit=None)
+    found = job_documents.listing(database, chosen=chosen, limit=None)
     of = [job["id"] for job in found if job["state"] in among]
     if not of:
         raise NotFound(f"{_none(len(found))}; see `dicomferry jobs list` with the same options")
@@ -129,9 +129,9 @@ def ids(database: Database, jobs: tuple[str, ...], chosen: Filter, *, among: tup
 
 def named(database: Database, jobs: tuple[str, ...]) -> list[int]:
     """The jobs that were named, each once."""
-    from dicomferry.models.documents import jobs as job_view
+    from dicomferry.models.documents import jobs as job_documents
 
-    return list(dict.fromkeys(job_view.resolve_id(database, job) for job in jobs))
+    return list(dict.fromkeys(job_documents.resolve_id(database, job) for job in jobs))
 
 
 def _none(others: int) -> str:

@@ -48,7 +48,7 @@ def jobs() -> None:
 def list_(limit: int, form: str | None, **given: Unpack[Chosen]) -> None:
     """List jobs, the newest first."""
     from dicomferry.cli.frame import installation
-    from dicomferry.models.documents import jobs as job_view
+    from dicomferry.models.documents import jobs as job_documents
 
     database = installation.for_reading(installation.settings())
     if database is None:
@@ -56,7 +56,7 @@ def list_(limit: int, form: str | None, **given: Unpack[Chosen]) -> None:
         told = installation.NO_JOB_YET
     else:
         like = chosen.filter_of(database, **given)
-        found = job_view.listing(database, chosen=like, limit=limit)
+        found = job_documents.listing(database, chosen=like, limit=limit)
         render.rows(found, form, columns=shapes.columns(JobDocument, without=NO_JOB_COLUMN), text=table.show)
         if len(found) == limit:
             told = f"the newest {limit}; --limit N shows more"
@@ -74,10 +74,10 @@ def show(job: str, as_json: bool) -> None:
     """Show one job on one screen."""
     from dicomferry.cli.jobs import screen
     from dicomferry.models.documents import job_history
-    from dicomferry.models.documents import jobs as job_view
+    from dicomferry.models.documents import jobs as job_documents
 
     _, database, job_id = _open(job)
-    found = job_view.show(database, job_id)
+    found = job_documents.show(database, job_id)
     if as_json:
         render.document(found)
     else:
@@ -91,10 +91,10 @@ def show(job: str, as_json: bool) -> None:
 @options.form_options
 def items(job: str, state: str | None, limit: int | None, form: str | None) -> None:
     """List a job's items: one for each instance or request, with reason and advice."""
-    from dicomferry.models.documents import jobs as job_view
+    from dicomferry.models.documents import jobs as job_documents
 
     _, database, job_id = _open(job)
-    found = job_view.items(database, job_id, state=ItemState(state) if state else None, limit=limit)
+    found = job_documents.items(database, job_id, state=ItemState(state) if state else None, limit=limit)
     render.rows(
         found,
         form,
@@ -129,11 +129,11 @@ jobs.add_command(matches)
 @options.form_options
 def events(job: str, form: str | None) -> None:
     """Show a job's history, the oldest first."""
-    from dicomferry.models.documents import jobs as job_view
+    from dicomferry.models.documents import jobs as job_documents
 
     _, database, job_id = _open(job)
     render.rows(
-        job_view.events(database, job_id),
+        job_documents.events(database, job_id),
         form,
         columns=shapes.columns(EventDocument, without=NO_EVENT_COLUMN),
         text=_event_lines,
@@ -176,17 +176,17 @@ def report(job: str, by: str | None, missing: bool, form: str | None) -> None:
     Of a retrieve: a table by study, or all of it with --json. Its CSV may be given back to --from-csv. Of any other
     job: a row for each item, as CSV where nobody reads it on a terminal.
     """
-    from dicomferry.models.documents import jobs as job_view
+    from dicomferry.models.documents import jobs as job_documents
 
     _, database, job_id = _open(job)
-    if job_view.show(database, job_id)["kind"] in RETRIEVES:
+    if job_documents.show(database, job_id)["kind"] in RETRIEVES:
         from dicomferry.cli.jobs import report as retrieve_report
 
         retrieve_report.show(database, job_id, by=by, form=form, missing=missing)
         return
     if by or missing:
         raise UsageError(f"job {job_id} is no retrieve: leave out --by and --missing")
-    found = map(_reported, job_view.items(database, job_id))
+    found = map(_reported, job_documents.items(database, job_id))
     columns = shapes.columns(ReportDocument)
     render.rows(found, form or (None if sys.stdout.isatty() else "csv"), columns=columns, text=_report_lines)
 
@@ -218,8 +218,8 @@ jobs.add_command(prune)
 def _open(job: str) -> tuple[Settings, Database, int]:
     """The settings, the database, and the id of the job that was meant."""
     from dicomferry.cli.frame import installation
-    from dicomferry.models.documents import jobs as job_view
+    from dicomferry.models.documents import jobs as job_documents
 
     settings = installation.settings()
     database = installation.for_jobs(settings)
-    return settings, database, job_view.resolve_id(database, job)
+    return settings, database, job_documents.resolve_id(database, job)

@@ -28,21 +28,21 @@ def matches(job: str, limit: int | None, dicom_json: bool, form: str | None) -> 
     """List what a find found: a column for each key that was asked for."""
     from dicomferry.cli.frame import installation
     from dicomferry.models.documents import jobs
-    from dicomferry.models.record.jobs import matches as match_store
+    from dicomferry.models.record.jobs import matches as recorded_matches
     from dicomferry.workers.finding import keys
 
     if dicom_json and form:
         raise UsageError(f"--dicom-json or --{form}, not both")
     database = installation.for_jobs(installation.settings())
     job_id = jobs.resolve_id(database, job)
-    spec = match_store.spec_of(database, job_id)
+    spec = recorded_matches.spec_of(database, job_id)
     paths = _paths(None if spec.worklist else Level(spec.level), spec.keys, whole=form == "csv")
     names = [keys.spelled(path) for path in paths]
     flawed = 0
 
     def attributes() -> Iterator[Mapping[str, Any]]:
         nonlocal flawed
-        for row in match_store.listing(database, job_id, limit=limit):
+        for row in recorded_matches.listing(database, job_id, limit=limit):
             flawed += row.flaw is not None
             yield json.loads(row.attributes)
 

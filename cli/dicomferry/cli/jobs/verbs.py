@@ -165,7 +165,7 @@ def _for_each(
 
 def _each(settings: Settings, database: Database, found: Sequence[int], act: _Act, *, as_json: bool, one: bool) -> None:
     """Of several jobs one that refuses does not stop the others; the exit code is its. `one`: JSON of it, no list."""
-    from dicomferry.models.documents import jobs as job_view
+    from dicomferry.models.documents import jobs as job_documents
 
     refused = 0
     done = []
@@ -182,7 +182,7 @@ def _each(settings: Settings, database: Database, found: Sequence[int], act: _Ac
         if not as_json:
             render.line(f"job {job_id}: {told}")
     if as_json:
-        documents = [job_view.show(database, job_id) for job_id in done]
+        documents = [job_documents.show(database, job_id) for job_id in done]
         render.document(documents[0] if one else documents)
     elif len(found) > 1:
         note(f"{words.plural(len(done), 'job')} of {words.number(len(found))}")
@@ -198,11 +198,11 @@ def _named(found: Sequence[int]) -> str:
 
 def _ring(settings: Settings, database: Database, job_id: int) -> None:
     """Tell the workers that there is work; without a broker they find it a little later by themselves."""
-    from dicomferry.models.documents import jobs as job_view
+    from dicomferry.models.documents import jobs as job_documents
     from dicomferry.models.record.database import hide_password
     from dicomferry.workers.doorbell import submit
 
-    warning = submit.ring(settings, _lane(job_view.show(database, job_id)["kind"]))
+    warning = submit.ring(settings, _lane(job_documents.show(database, job_id)["kind"]))
     if warning:
         note(job_words.not_rung(job_id, hide_password(settings.broker_url), warning))
 

@@ -164,9 +164,9 @@ def _write(
     end: _RunEnd,
     say: Messages,
 ) -> None:
-    from dicomferry.models.record.jobs import done as done_store
+    from dicomferry.models.record.jobs import done as done_jobs
 
-    done = done_store.Done(
+    done = done_jobs.Done(
         what=spec_of(invocation),
         remote_id=remote_id,
         label=LABEL,
@@ -177,7 +177,7 @@ def _write(
         detail=end.detail,
     )
     try:
-        say.note(f"recorded as job {done_store.write(database, done)}")
+        say.note(f"recorded as job {done_jobs.write(database, done)}")
     except DicomferryError as error:
         say.failure(f"what was done could not be recorded: {error}")
 

@@ -10,8 +10,8 @@ from dicomferry.cli.frame.installation import connect, is_absent, settings
 from dicomferry.cli.remotes import state as remote_state
 from dicomferry.cli.status.broker import broker
 from dicomferry.models import disks
-from dicomferry.models.documents import jobs as job_view
-from dicomferry.models.documents import remotes as governor_view
+from dicomferry.models.documents import jobs as job_documents
+from dicomferry.models.documents import remotes as remote_documents
 from dicomferry.models.record import presence, role_facts, schema
 from dicomferry.models.record.archive import index, unindexed
 from dicomferry.models.record.database import Database, hide_password
@@ -90,10 +90,10 @@ def _rows(found: Settings, database: Database) -> dict[str, Any]:
         "scp": _scp(found, database, running),
         "disks": running["disks"] if running and running["disks"] else _own_disks(found),
         "differs": _differences(found, roles),
-        "lanes": job_view.lanes(database),
-        "jobs": job_view.counts(database),
-        "waiting": job_view.waiting(database),
-        "remotes": governor_view.exceptions(database),
+        "lanes": job_documents.lanes(database),
+        "jobs": job_documents.counts(database),
+        "waiting": job_documents.waiting(database),
+        "remotes": remote_documents.exceptions(database),
     }
 
 

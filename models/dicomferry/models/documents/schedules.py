@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from dicomferry.models.documents.shapes import PlainSchedule, RunDocument, ScheduleDocument, ShownSchedule, ToldDocument
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.outbox import UNWANTED
-from dicomferry.models.record.schedules import runs as run_store
+from dicomferry.models.record.schedules import runs as schedule_runs
 from dicomferry.models.record.schedules import verbs
 from dicomferry.models.record.tables.jobs import JobRow
 from dicomferry.models.record.tables.schedules import NotificationRow, RunRow
@@ -48,7 +48,7 @@ def show(database: Database, name: str) -> ShownSchedule:
         last = _runs(connection, RunRow.schedule_id == found.id, limit=RUNS_SHOWN)
         query = (
             sa.select(RunRow.state, sa.func.sum(RunRow.number).label("number"))
-            .where(RunRow.schedule_id == found.id, RunRow.state.in_(run_store.NO_JOB))
+            .where(RunRow.schedule_id == found.id, RunRow.state.in_(schedule_runs.NO_JOB))
             .group_by(RunRow.state)
         )
         numbers = {row.state: int(row.number) for row in connection.execute(query)}
@@ -62,9 +62,9 @@ def show(database: Database, name: str) -> ShownSchedule:
     return {
         **_document(found),
         "next": [{"at": moment(slot), "local": found.local(slot).isoformat()} for slot in due],
-        "skipped": numbers.get(run_store.SKIPPED, 0),
-        "missed": numbers.get(run_store.MISSED, 0),
-        "refused": numbers.get(run_store.REFUSED, 0),
+        "skipped": numbers.get(schedule_runs.SKIPPED, 0),
+        "missed": numbers.get(schedule_runs.MISSED, 0),
+        "refused": numbers.get(schedule_runs.REFUSED, 0),
         "runs": runs,
     }
 

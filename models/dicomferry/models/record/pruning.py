@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.outbox import PENDING
-from dicomferry.models.record.schedules import runs as run_store
+from dicomferry.models.record.schedules import runs as schedule_runs
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, EventRow, ItemRow, JobRow, MatchRow, MoveRow
 from dicomferry.models.record.tables.schedules import NotificationRow, RunRow, ScheduleRow
 from dicomferry.models.rules.state import FINAL_JOB_STATES
@@ -124,7 +124,7 @@ def _old_runs(old: Age) -> sa.ColumnElement[bool]:
     )
     job = sa.select(JobRow.id).where(JobRow.id == RunRow.job_id, ~_old_jobs(old), JobRow.pruned_at.is_(None))
     return sa.and_(
-        RunRow.state != run_store.WAITING,
+        RunRow.state != schedule_runs.WAITING,
         RunRow.at < old.before,
         RunRow.id.not_in(newest),
         ~untold.exists(),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models.documents import jobs as job_view
+from dicomferry.models.documents import jobs as job_documents
 from dicomferry.models.documents import retrieve_report, retrieves
 from dicomferry.models.record.archive import index, pairing
 from dicomferry.models.record.archive.index import Arrival, Received
@@ -199,11 +199,11 @@ def test_what_a_list_of_jobs_shows_is_kept(desk: Desk) -> None:
     one, two = came(1, "1.1", move=message_id), came(2, "1.9", move=message_id)
     desk.arrive(one, two)
     desk.arrive(two, came(3, "1.9", move=message_id), came(4, "5.5", study="5"))
-    (job,) = job_view.listing(desk.database)
+    (job,) = job_documents.listing(desk.database)
     assert (job["bytes"], job["surplus"], job["conflicts"]) == (300, 1, 0)
     found = blind.archived(desk.database, lease, Target(study="1"), refetch=False)
     blind.add_archived(desk.database, lease, request_id, found)
-    (job,) = job_view.listing(desk.database)
+    (job,) = job_documents.listing(desk.database)
     assert (job["surplus"], list(retrieves.surplus(desk.database, job_id))) == (0, [])
     again = came(5, "1.1", move=message_id)
     assert again.arrival is not None
@@ -211,7 +211,7 @@ def test_what_a_list_of_jobs_shows_is_kept(desk: Desk) -> None:
         again, path="1/2/1.1~2.dcm", relation="conflict", arrival=replace(again.arrival, outcome="conflict")
     )
     desk.arrive(conflict)
-    (job,) = job_view.listing(desk.database)
+    (job,) = job_documents.listing(desk.database)
     assert (job["bytes"], job["conflicts"]) == (400, 1)
 
 
@@ -241,7 +241,7 @@ def test_a_row_is_shown_with_what_came_of_its_instances(desk: Desk) -> None:
     assert (study["rows"], study["expected"], study["received"], study["missing"]) == ([2, 3, 4], 2, 2, 0)
     numbers = retrieves.numbers(desk.database, job_id)
     assert (numbers.expected, numbers.received, numbers.missing) == (2, 2, 0)
-    assert job_view.show(desk.database, job_id)["state"] == "succeeded"
+    assert job_documents.show(desk.database, job_id)["state"] == "succeeded"
 
 
 def test_a_remote_is_under_repair_while_the_second_round_runs(desk: Desk) -> None:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from dicomferry.models import telemetry
 from dicomferry.models.record.archive import identity
-from dicomferry.models.record.archive import index as instance_store
-from dicomferry.models.record.archive import unindexed as unindexed_store
+from dicomferry.models.record.archive import index as archive_index
+from dicomferry.models.record.archive import unindexed as unindexed_files
 from dicomferry.models.record.archive.identity import KnownFile
 from dicomferry.models.record.archive.index import Received
 from dicomferry.models.record.database import Database
@@ -141,7 +141,7 @@ class Indexed(NamedTuple):
 
 
 def index(
-    archive: Archive, database: Database, paths: Iterable[str], *, record: Record = instance_store.record
+    archive: Archive, database: Database, paths: Iterable[str], *, record: Record = archive_index.record
 ) -> Indexed:
     """Write rows for those of `paths` that have none, once these files are on disk for good. Raises OutOfReach.
 
@@ -151,7 +151,7 @@ def index(
     left: list[tuple[str, str]] = []
     for part in _batches(paths):
         batch = []
-        for path in instance_store.unknown(database, part):
+        for path in archive_index.unknown(database, part):
             try:
                 batch.append(_flushed(archive, path))
             except OSError as error:
@@ -159,13 +159,13 @@ def index(
         refused = write_rows(record, database, batch)
         left += [(received.path, why) for received, why in refused]
         number += len(batch) - len(refused)
-        unindexed_store.forget(database, part)
-    unindexed_store.note(database, left)
+        unindexed_files.forget(database, part)
+    unindexed_files.note(database, left)
     return Indexed(number, left)
 
 
 def recover(
-    archive: Archive, database: Database, folders: Iterable[str], *, record: Record = instance_store.record
+    archive: Archive, database: Database, folders: Iterable[str], *, record: Record = archive_index.record
 ) -> tuple[int, list[str]]:
     """Give files in these folders their rows: (how many, folders in which something was left). Raises OutOfReach."""
     number = 0
@@ -225,7 +225,7 @@ def _is_gone(archive: Archive, path: str) -> bool:
 
 def _unknown(database: Database, paths: Iterable[str]) -> Iterator[str]:
     for part in _batches(paths):
-        yield from instance_store.unknown(database, part)
+        yield from archive_index.unknown(database, part)
 
 
 def _batches(paths: Iterable[str]) -> Iterator[list[str]]:

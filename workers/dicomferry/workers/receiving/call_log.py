@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from dicomferry.models import telemetry
-from dicomferry.models.record.archive import calls as call_store
+from dicomferry.models.record.archive import calls as recorded_calls
 from dicomferry.models.record.archive.calls import MOST_UIDS, Call, Refusal
 from dicomferry.models.record.database import Database
 from dicomferry.models.rules.errors import OutOfReach
@@ -82,7 +82,7 @@ class CallLog:
         database: Database,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        record: Callable[[Database, Sequence[Call]], None] = call_store.record,
+        record: Callable[[Database, Sequence[Call]], None] = recorded_calls.record,
     ) -> None:
         self._database = database
         self._record = record

@@ -18,7 +18,7 @@ from dicomferry.models.record.archive import here
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs import leases
 from dicomferry.models.record.jobs.claims import Lease
-from dicomferry.models.record.retrieves import moves as move_store
+from dicomferry.models.record.retrieves import moves as recorded_moves
 from dicomferry.models.record.retrieves.expected import GREW
 from dicomferry.models.record.retrieves.moves import Move
 from dicomferry.models.record.retrieves.request import Request
@@ -121,7 +121,7 @@ def strangers(database: Database, lease: Lease, request: Request) -> list[str]:
 
     def work(connection: Connection) -> set[str]:
         reader = _Reader(connection, lease, request, ignored=False, way=Way.HERE)
-        return reader.strangers(move_store.read(connection, lease.chunk_id))
+        return reader.strangers(recorded_moves.read(connection, lease.chunk_id))
 
     return sorted(database.read(work))
 
@@ -136,7 +136,7 @@ class _Reader:
 
     def facts(self) -> Facts:
         self.counts = self._counts()
-        moves = move_store.read(self.connection, self.lease.chunk_id)
+        moves = recorded_moves.read(self.connection, self.lease.chunk_id)
         wholes = {one.key: one for one in _wholes(moves)}
         noted = self.request.noted
         targets = [self._seen(one.part, wholes) for one in map(self._known, self.request.targets)]
