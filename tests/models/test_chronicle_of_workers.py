@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.daemon import chronicle
 from dicomferry.daemon.chronicle import Chronicle
 from dicomferry.models.record import presence
 from dicomferry.models.record.jobs import verbs
@@ -30,15 +29,13 @@ class Log:
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Log:
-    found = Log()
-    monkeypatch.setattr(chronicle, "log", found)
-    return found
+def log() -> Log:
+    return Log()
 
 
 def test_the_log_knows_jobs(site: Site, log: Log) -> None:
     """Submitted, begun, held, released, ended; nothing of what it asked for, and nothing twice."""
-    told = Chronicle(site.database, site.worker)
+    told = Chronicle(site.database, site.worker, log)
     told.look()
     job_id = site.echo()
     told.look()
@@ -65,13 +62,13 @@ def test_breakers_are_told(site: Site, log: Log) -> None:
 
         site.database.write(work)
 
-    told = Chronicle(site.database, site.worker)
+    told = Chronicle(site.database, site.worker, log)
     told.look()
     breaker(broken_since=site.clock(), reason="unreachable")
     told.look()
     told.look()
     assert log.lines == [("warning", "breaker opened", {"remote": "PACS1", "reason": "unreachable"})]
-    other = Chronicle(site.database, site.worker)
+    other = Chronicle(site.database, site.worker, log)
     other.look()
     breaker(broken_since=None)
     told.look()
@@ -82,7 +79,7 @@ def test_breakers_are_told(site: Site, log: Log) -> None:
 def test_of_several_roles_one_tells(site: Site, log: Log) -> None:
     """Whoever has the turn."""
     other = presence.register(site.database, "worker", slots=1)
-    both = [Chronicle(site.database, site.worker), Chronicle(site.database, other)]
+    both = [Chronicle(site.database, site.worker, log), Chronicle(site.database, other, log)]
     for one in both:
         one.look()
     site.echo()
@@ -94,5 +91,5 @@ def test_of_several_roles_one_tells(site: Site, log: Log) -> None:
 def test_what_happened_before_is_not_told_again(site: Site, log: Log) -> None:
     """A role that begins tells nothing of what it finds."""
     site.echo()
-    Chronicle(site.database, site.worker).look()
+    Chronicle(site.database, site.worker, log).look()
     assert log.lines == []

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -30,9 +30,9 @@ from dicomferry.models.rules import retry, spec
 from dicomferry.models.rules.errors import OutOfReach
 from dicomferry.models.rules.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState, Tally
 from dicomferry.models.settings import Settings
-from dicomferry.workers import item_attempt, runner
-from dicomferry.workers.sending import plan
-from dicomferry.workers.sending.inventory import Cut
+from dicomferry.workers import runner
+from dicomferry.workers.attempts.heartbeat import Heartbeat
+from dicomferry.workers.attempts.tuning import Tuning
 from support import samples
 from support.samples import Sample
 
@@ -148,9 +148,6 @@ class Inline:
     """An installation with one worker of four slots; `settings` go over defaults that suit a test."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
-        self._monkeypatch = monkeypatch
-        # What was refused for want of resources is tried again at once; the pauses have a test of their own.
-        monkeypatch.setattr(item_attempt, "CONGESTION_PAUSES", (0.0, 0.0, 0.0))
         self.files = folder / "files"
         self.files.mkdir()
         home = folder / "home"
@@ -164,6 +161,8 @@ class Inline:
         self.worker = presence.register(self.database, "worker", slots=4)
         self.sweeper = presence.register(self.database, "scheduler", slots=0)
         self.bell = InlineDoorbell()
+        # What was refused for want of resources is tried again at once; the pauses have a test of their own.
+        self._changes: dict[str, Any] = {"tuning": Tuning(congestion_pauses=(0.0, 0.0, 0.0))}
         self.environment = self._environment()
 
     def _environment(self) -> runner.Environment:
@@ -173,6 +172,7 @@ class Inline:
             worker=self.worker,
             ring=self.bell.ring,
             jitter=lambda: 0.0,
+            **self._changes,
         )
 
     def __enter__(self) -> Self:
@@ -205,13 +205,27 @@ class Inline:
                 record.driver_connection.backup(kept)
             yield bring_back
 
+    def change(self, **options: Any) -> None:
+        """Another environment from here on, for workers to come as well."""
+        self._changes |= options
+        self.environment = replace(self.environment, **options)
+
+    def tune(self, **values: Any) -> None:
+        """Other times and sizes of attempts; those of a part in a dict of their own."""
+        tuning = self.environment.tuning
+        parts = {
+            name: replace(getattr(tuning, name), **value) if isinstance(value, dict) else value
+            for name, value in values.items()
+        }
+        self.change(tuning=replace(tuning, **parts))
+
     def cut_at(self, instances: int) -> None:
         """Chunks of at most so many instances."""
-        self._monkeypatch.setattr(plan, "Cut", partial(Cut, max_instances=instances))
+        self.tune(planning={"chunk_instances": instances})
 
     def batches_of(self, items: int) -> None:
         """Plans that write so many items a transaction."""
-        self._monkeypatch.setattr(plan, "BATCH_ITEMS", items)
+        self.tune(planning={"batch_items": items})
 
     # --- what a person does
 
@@ -367,6 +381,30 @@ class Inline:
             live = bool(active & {chunk.state for chunk in chunks})
             assert (job.finished_at is None) == live, "a job's end and its chunks contradict each other"
             assert (job.state in FINAL_JOB_STATES) != live
+
+
+def hasty(site: Inline) -> list[float]:
+    """Attempts of this site do not wait when they pause; the seconds for which they would have."""
+    taken: list[float] = []
+
+    class Hasty(Heartbeat):
+        def pause(self, seconds: float) -> None:
+            taken.append(seconds)
+
+    site.change(heartbeat=Hasty)
+    return taken
+
+
+def hearts_of(site: Inline) -> list[Heartbeat]:
+    """Every heartbeat that an attempt of this site starts from here on."""
+    found: list[Heartbeat] = []
+
+    def start(*arguments: Any, **named: Any) -> Heartbeat:
+        found.append(Heartbeat(*arguments, **named))
+        return found[-1]
+
+    site.change(heartbeat=start)
+    return found
 
 
 def _instance_of(item: AnyRow) -> tuple[str | None, ...]:

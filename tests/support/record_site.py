@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -287,3 +288,13 @@ def together(*calls: Callable[[], object]) -> list[object]:
 
     with ThreadPoolExecutor(len(calls)) as pool:
         return list(pool.map(run, calls))
+
+
+@contextmanager
+def listening(database: Database, event: str, happens: Callable[..., object]) -> Iterator[None]:
+    """At each such event of the database library's engine something happens, in the thread that it is used in."""
+    sa.event.listen(database.engine, event, happens)
+    try:
+        yield
+    finally:
+        sa.event.remove(database.engine, event, happens)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules import retry
 from dicomferry.models.rules.state import FINAL_JOB_STATES, JobState, Tally
-from dicomferry.workers import item_attempt, operations
+from dicomferry.workers import operations
 from dicomferry.workers.attempts.work import Answered, Work
-from dicomferry.workers.files import part10
-from dicomferry.workers.sending import inventory, plan
 from support import samples
 from support.bench import Bench
 from support.inline import Inline, Killed
@@ -29,9 +29,8 @@ SEEDS = range(2)
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
     """An installation whose chunks and batches are small."""
-    monkeypatch.setattr(item_attempt, "RECORD_SECONDS", 1e9)
-    monkeypatch.setattr(plan, "BATCH_ITEMS", 5)
     with Inline(tmp_path, monkeypatch) as made:
+        made.tune(records={"seconds": 1e9}, planning={"batch_items": 5})
         yield made
 
 
@@ -54,7 +53,7 @@ def deaths_of(site: Inline, job_id: int, most: int) -> int:
 
 
 @pytest.mark.parametrize(("killers", "seed"), list(itertools.product(KILLERS, SEEDS)))
-def test_files_that_kill_the_sender(site: Inline, monkeypatch: pytest.MonkeyPatch, killers: int, seed: int) -> None:
+def test_files_that_kill_the_sender(site: Inline, killers: int, seed: int) -> None:
     """Of some instances in a chunk any number kills the worker that sends it: each is failed by name after two deaths,
     the others arrive, and no worker died in vain but the first.
     """
@@ -70,7 +69,7 @@ def test_files_that_kill_the_sender(site: Inline, monkeypatch: pytest.MonkeyPatc
 
         return operations.store(replace(work, feed=dying()))
 
-    monkeypatch.setattr(item_attempt, "OPERATIONS", {**operations.OPERATIONS, "store": store})
+    site.change(operations={"store": store})
     with Bench() as bench:
         job_id = site.store(bench.address)
         assert deaths_of(site, job_id, 2 * killers + 3) >= 2 * killers
@@ -86,14 +85,15 @@ def test_files_that_kill_the_plan(site: Inline, monkeypatch: pytest.MonkeyPatch,
     files = site.mr(NUMBER)
     paths = sorted(path for path in site.files.rglob("*") if path.is_file())
     deadly = {bytes(path) for path in random.Random(seed).sample(paths, killers)}
-    opens = part10.open_file
+    opens = os.open
 
-    def open_file(path: bytes) -> int:
+    def opened(path: Any, *arguments: Any, **named: Any) -> int:
         if path in deadly:
             raise Killed
-        return opens(path)
+        return opens(path, *arguments, **named)
 
-    monkeypatch.setattr(inventory, "open_file", open_file)
+    # Where the system opens a file: nothing that is at the end of it there comes back.
+    monkeypatch.setattr(os, "open", opened)
     with Bench() as bench:
         job_id = site.store(bench.address)
         # A plan is careful only as long as it takes: after some files without a death the next one comes unforeseen.
@@ -106,7 +106,7 @@ def test_files_that_kill_the_plan(site: Inline, monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("other", ["altered", "same again"])
-def test_a_twin_of_a_file_that_kills(site: Inline, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+def test_a_twin_of_a_file_that_kills(site: Inline, other: str) -> None:
     """A file that is given up for its workers' deaths gives its SOP Instance UID up: another content of it is sent; the
     same bytes, which would kill again, are not.
     """
@@ -123,7 +123,7 @@ def test_a_twin_of_a_file_that_kills(site: Inline, monkeypatch: pytest.MonkeyPat
 
         return operations.store(replace(work, feed=dying()))
 
-    monkeypatch.setattr(item_attempt, "OPERATIONS", {**operations.OPERATIONS, "store": store})
+    site.change(operations={"store": store})
     with Bench() as bench:
         job_id = site.store(bench.address)
         deaths_of(site, job_id, 3)

@@ -10,7 +10,6 @@ import pytest
 from dicomferry.models.record.remotes import breaker
 from dicomferry.models.rules.spec import StoreSpec
 from dicomferry.models.rules.state import JobState, Tally
-from dicomferry.workers.sending import turns
 from support import samples
 from support import scripted_peer as peer
 from support.bench import Bench, Store, free_port
@@ -106,11 +105,11 @@ def test_a_peer_that_breaks_everything_off_and_answers_no_echo(site: Inline) -> 
         assert (len(bench.stores), bench.associations) == (1, 2)
 
 
-def test_a_peer_that_breaks_everything_off_but_answers_echoes(site: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_breaks_everything_off_but_answers_echoes(site: Inline) -> None:
     """Nothing gets through but C-ECHOs: after so many in a row the attempt ends, the chunk waits, and it counts for the
     breaker, so that a sick archive is not run over.
     """
-    monkeypatch.setattr(turns, "MOST_IN_A_ROW", 4)
+    site.tune(most_broken_in_a_row=4)
     site.mr(10)
     with Bench(answer=lambda _: ABORT) as bench:
         job_id = site.store(bench.address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,9 +12,8 @@ import pytest
 from dicomferry.models.record.jobs import verbs
 from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules.state import JobState, Tally
-from dicomferry.workers import item_attempt, operations
+from dicomferry.workers import operations
 from dicomferry.workers.attempts.work import Answered, Work
-from dicomferry.workers.sending import plan
 from support import samples
 from support.bench import Bench
 from support.inline import Inline, Killed
@@ -22,8 +22,8 @@ from support.inline import Inline, Killed
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
     """An installation that records by number only, so that what a death loses is the most that it can lose."""
-    monkeypatch.setattr(item_attempt, "RECORD_SECONDS", 1e9)
     with Inline(tmp_path, monkeypatch) as made:
+        made.tune(records={"seconds": 1e9})
         yield made
 
 
@@ -54,10 +54,10 @@ class Deadly:
 
 
 @pytest.fixture
-def deadly(monkeypatch: pytest.MonkeyPatch) -> Deadly:
+def deadly(site: Inline) -> Deadly:
     """Harmless until instances are named."""
     made = Deadly()
-    monkeypatch.setattr(item_attempt, "OPERATIONS", {**operations.OPERATIONS, "store": made})
+    site.change(operations={"store": made})
     return made
 
 
@@ -125,9 +125,7 @@ def test_two_items_that_kill_their_worker(site: Inline, bench: Bench, deadly: De
     assert {row.reason for row in site.items(job_id)} == {None, "worker died twice on it"}
 
 
-def test_workers_that_always_die_before_anything_is_sent(
-    site: Inline, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_that_always_die_before_anything_is_sent(site: Inline, bench: Bench) -> None:
     """Five deaths in a row with nothing done, and no item to blame: held, so that nobody dies for it all night."""
     site.mr(2)
 
@@ -135,13 +133,13 @@ def test_workers_that_always_die_before_anything_is_sent(
         raise Killed
         yield
 
-    monkeypatch.setattr(item_attempt, "OPERATIONS", {"store": dead})
+    site.change(operations={"store": dead})
     job_id = site.store(bench.address)
     for _ in range(5):
         die(site)
     assert site.job(job_id).state is JobState.HELD
     assert site.chunks(job_id)[0].reason == "worker lost"
-    monkeypatch.undo()
+    site.change(operations={})
     verbs.release(site.database, job_id)
     site.sweep()
     assert site.drain(job_id) is JobState.SUCCEEDED
@@ -153,17 +151,15 @@ def test_a_death_after_the_answer(site: Inline, bench: Bench, deadly: Deadly) ->
     deadly.once = {files[2].sop_instance_uid}
     job_id = site.store(bench.address)
     die(site)
-    released: list[None] = []
 
-    def dies_at_release(_: object) -> None:
-        released.append(None)
+    def dies_at_the_end(work: Work) -> Iterator[Answered]:
+        yield from deadly(work)
         raise Killed
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dicomferry.workers.dimse.requestor.Association.release", dies_at_release)
-        with pytest.raises(Killed):
-            site.run_due()
-    assert released
+    site.change(operations={"store": dies_at_the_end})
+    with pytest.raises(Killed):
+        site.run_due()
+    site.change(operations={"store": deadly})
     site.lose()
     assert [(row.state, row.losses) for row in site.items(job_id)] == [("succeeded", 0)] * 3
     assert site.drain(job_id) is JobState.SUCCEEDED
@@ -182,6 +178,17 @@ def test_a_fault_of_ours_while_sending(site: Inline, bench: Bench, deadly: Deadl
     assert len(bench.stores) == 3
 
 
+def no_advice(patch: pytest.MonkeyPatch) -> None:
+    """Once, looking into a file comes to an error that nobody foresaw, in a call of the system that never has one."""
+    real = os.posix_fadvise
+
+    def fault(*_: int) -> None:
+        patch.setattr(os, "posix_fadvise", real)
+        raise RuntimeError("what is this?")
+
+    patch.setattr(os, "posix_fadvise", fault)
+
+
 def test_a_fault_of_ours_before_sending(site: Inline, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error while items are examined again ends the attempt on the record, and is tried again later."""
     files = site.mr(2)
@@ -190,13 +197,7 @@ def test_a_fault_of_ours_before_sending(site: Inline, bench: Bench, monkeypatch:
     assert site.drain(job_id) is JobState.INCOMPLETE
     (site.files / "x.dcm").unlink()
     third = samples.instance(site.files / "x.dcm", number=3, size=8)
-    examine = plan.examine
-
-    def fault(*_: object) -> object:
-        monkeypatch.setattr(plan, "examine", examine)
-        raise RuntimeError("what is this?")
-
-    monkeypatch.setattr(plan, "examine", fault)
+    no_advice(monkeypatch)
     verbs.retry(site.database, job_id)
     site.sweep()
     site.run_due()
@@ -209,13 +210,7 @@ def test_a_fault_of_ours_before_sending(site: Inline, bench: Bench, monkeypatch:
 def test_a_fault_of_ours_while_planning(site: Inline, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in the plan is on the record, charges nobody, and is tried again after a pause."""
     site.mr(2)
-    settled = plan._compared
-
-    def fault(*_: object) -> object:
-        monkeypatch.setattr(plan, "_compared", settled)
-        raise RuntimeError("what is this?")
-
-    monkeypatch.setattr(plan, "_compared", fault)
+    no_advice(monkeypatch)
     job_id = site.store(bench.address)
     site.run_due()
     (chunk,) = site.chunks(job_id, plan=True)

@@ -12,11 +12,10 @@ import pytest
 
 from dicomferry.models.record.jobs import verbs
 from dicomferry.models.rules.state import JobState, Tally
-from dicomferry.workers import item_attempt
 from support import samples
 from support import scripted_peer as peer
 from support.bench import Bench, Reply, Store, free_port
-from support.inline import Inline
+from support.inline import Inline, hasty
 from support.scripted_peer import Step, send
 
 Make = Callable[..., Inline]
@@ -269,13 +268,10 @@ def test_a_doubtful_failure_has_one_retry(site: Inline, status: int, reason: str
 
 
 @pytest.mark.parametrize("status", [0xA700, 0xA7FF, 0x0213])
-def test_out_of_resources_now_and_then_slows_down(site: Inline, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+def test_out_of_resources_now_and_then_slows_down(site: Inline, status: int) -> None:
     """A refusal for want of resources pauses, then that item is sent again later; nothing fails."""
-    pauses: list[float] = []
-    monkeypatch.setattr(item_attempt, "CONGESTION_PAUSES", (0.25, 0.5, 1.0))
-    monkeypatch.setattr(
-        "dicomferry.workers.attempts.heartbeat.Heartbeat.pause", lambda _, seconds: pauses.append(seconds)
-    )
+    site.tune(congestion_pauses=(0.25, 0.5, 1.0))
+    pauses = hasty(site)
     site.mr(10)
     with Bench(answer=lambda store: status if store.number in (1, 5, 6) else 0) as bench:
         job_id = site.store(bench.address)
@@ -308,11 +304,8 @@ def test_out_of_resources_for_ever_is_held(site: Inline) -> None:
 
 
 @pytest.mark.parametrize("refused", [{1}, {3}, {10}, {2, 3, 4, 5, 6, 7, 8, 9}, {1, 4, 10}])
-def test_objects_that_are_refused_for_want_of_resources_for_ever(
-    site: Inline, monkeypatch: pytest.MonkeyPatch, refused: set[int]
-) -> None:
+def test_objects_that_are_refused_for_want_of_resources_for_ever(site: Inline, refused: set[int]) -> None:
     """Some archives refuse a malformed object so: it has three tries, where the others are taken."""
-    monkeypatch.setattr("dicomferry.workers.attempts.heartbeat.Heartbeat.pause", lambda *_: None)
     files = site.mr(10)
     never = {files[number - 1].sop_instance_uid for number in refused}
     with Bench(answer=lambda store: 0xA700 if store.uid in never else 0) as bench:

@@ -8,15 +8,12 @@ from pathlib import Path
 import pytest
 
 from dicomferry.models.record import presence
-from dicomferry.models.record.jobs import claims, verbs
+from dicomferry.models.record.jobs import verbs
 from dicomferry.models.rules.state import JobState, Tally
-from dicomferry.workers import runner
-from dicomferry.workers.attempts.heartbeat import Heartbeat
-from dicomferry.workers.sending import plan
 from support import samples
 from support import scripted_peer as peer
 from support.bench import Bench, free_port
-from support.inline import Inline
+from support.inline import Inline, hearts_of
 from support.scripted_peer import Step, send
 
 
@@ -80,10 +77,9 @@ def test_what_is_planned_while_a_remote_is_away_waits_along(site: Inline) -> Non
     assert {(chunk.not_before - site.clock.time).total_seconds() for chunk in chunks} == {10}
 
 
-def test_a_plan_that_waits_is_held_with_its_chunks(site: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_that_waits_is_held_with_its_chunks(site: Inline) -> None:
     """A plan that had given way is held as well, and release lets it go on behind its cursor."""
-    monkeypatch.setattr(plan, "PLAN_STOPS_AT", 2)
-    monkeypatch.setattr(claims, "PLAN_GOES_ON_BELOW", 1)
+    site.tune(planning={"stops_at": 2, "goes_on_below": 1})
     files = site.mr(8)
     with Bench(greet=refuse_first) as bench:
         job_id = site.store(bench.address)
@@ -97,16 +93,10 @@ def test_a_plan_that_waits_is_held_with_its_chunks(site: Inline, monkeypatch: py
     assert site.tally(job_id) == Tally(total=8, succeeded=8)
 
 
-def test_a_plan_that_is_drained(site: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_that_is_drained(site: Inline) -> None:
     """A worker that is told to end stops its plan behind a batch; another one goes on behind the cursor."""
-    monkeypatch.setattr("dicomferry.workers.attempts.heartbeat.TICK_SECONDS", 0.01)
-    hearts: list[Heartbeat] = []
-
-    def start(*arguments: object, **named: object) -> Heartbeat:
-        hearts.append(Heartbeat(*arguments, **named))  # type: ignore[arg-type]
-        return hearts[-1]
-
-    monkeypatch.setattr(runner, "Heartbeat", start)
+    site.tune(beats={"tick": 0.01})
+    hearts = hearts_of(site)
     site.mr(6)
 
     def drain(_: int) -> None:

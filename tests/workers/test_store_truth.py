@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from dicomferry.models.rules.spec import StoreSpec
 from dicomferry.models.rules.state import ItemState
-from dicomferry.workers.dimse.wire import pdu_writer
 from support import scripted_peer as peer
 from support.bench import Bench, Reply, Store
 from support.inline import Inline
@@ -232,19 +231,18 @@ def beside(files: Sequence[File], patch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is done to a file happens before one of the reads for its sending, once."""
     waiting = {os.fsencode(file.path): file for file in files if file.meanwhile}
     reads: dict[bytes, int] = {}
-    fill = pdu_writer.FileSource.fill
+    real = os.preadv
 
-    def watched(source: pdu_writer.FileSource, views: list[memoryview]) -> int:
-        path = os.readlink(f"/proc/self/fd/{source._fd}".encode())
+    def watched(fd: int, views: list[memoryview], at: int) -> int:
+        path = os.readlink(f"/proc/self/fd/{fd}".encode())
         reads[path] = reads.get(path, 0) + 1
         file = waiting.get(path)
         if file is not None and file.meanwhile and reads[path] == file.meanwhile[1]:
             del waiting[path]
             file.happens(file.meanwhile[0])
-        return fill(source, views)
+        return real(fd, views, at)
 
-    patch.setattr(pdu_writer.FileSource, "fill", watched)
-    patch.setattr(pdu_writer, "RUN_BYTES", 600)
+    patch.setattr(os, "preadv", watched)
     yield
 
 
@@ -271,6 +269,7 @@ def test_a_store_tells_the_truth(
     site, bring_back = sites[script.is_silent]
     bring_back()
     script.taken = {}
+    site.tune(run_bytes=600)
     site.cut_at(chunk)
     site.batches_of(batch)
     with tempfile.TemporaryDirectory(dir=site.files) as folder, pytest.MonkeyPatch.context() as patch:

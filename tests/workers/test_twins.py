@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from dicomferry.models.record.jobs import plans, verbs
+from dicomferry.models.record.jobs import verbs
 from dicomferry.models.rules.state import JobState
 from support import samples
 from support.bench import Bench, Store
@@ -166,9 +165,7 @@ def test_a_first_one_that_is_gone_when_its_twin_is_compared(site: Inline, bench:
     assert site.endings(job_id) == {"a": ("failed", "vanished"), "b": ("succeeded", None)}
 
 
-def test_twins_that_are_planned_while_the_first_one_fails(
-    site: Inline, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_twins_that_are_planned_while_the_first_one_fails(site: Inline, bench: Bench) -> None:
     """A plan goes on while others send: a twin that was compared with a file just before that gave the UID up does not
     stay behind, and of two that take the UID at the same moment one is sent.
     """
@@ -178,19 +175,18 @@ def test_twins_that_are_planned_while_the_first_one_fails(
     samples.same_again(sample, site.files / "d")
     site.batches_of(2)
     job_id = site.store(bench.address)
-    add = plans.add_batch
-    batches: list[int] = []
 
-    def beside(*arguments: Any, **options: Any) -> tuple[bool, int]:
-        batches.append(1)
-        if len(batches) == 2:
+    def beside(_: int) -> None:
+        if site.tally(job_id).total == 2:
             # Between the comparison and its writing the first batch is sent: another worker's work.
-            monkeypatch.setattr(plans, "add_batch", add)
-            site.run_next()
-        return add(*arguments, **options)
+            site.database.on_write = lambda _: None
+            assert site.run_next()
+            between.append(site.tally(job_id).total)
 
-    monkeypatch.setattr(plans, "add_batch", beside)
+    between: list[int] = []
+    site.database.on_write = beside
     site.drain(job_id)
+    assert between == [2]
     assert site.endings(job_id) == {
         "a": ("failed", "truncated"),
         "b": ("succeeded", None),

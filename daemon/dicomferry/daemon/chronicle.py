@@ -6,7 +6,7 @@ Ids, kinds, states and reason words alone: what a job asked for and what was sai
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -65,6 +65,7 @@ class Chronicle:
 
     database: Database
     worker: Worker
+    log: Any = field(default=log, repr=False)
     _seen: set[int] = field(default_factory=set)
     _last: int | None = None
     _broken: dict[int, str] | None = None
@@ -86,9 +87,9 @@ class Chronicle:
         for row in new:
             self._tell(row)
         for remote in opened:
-            log.warning("breaker opened", remote=remote.name, reason=remote.reason)
+            self.log.warning("breaker opened", remote=remote.name, reason=remote.reason)
         for name in closed.values():
-            log.info("breaker closed", remote=name)
+            self.log.info("breaker closed", remote=name)
 
     def _read(self, connection: Connection) -> tuple[list[_Event], list[_OpenBreaker]]:
         last = self._last
@@ -132,10 +133,10 @@ class Chronicle:
     def _tell(self, row: _Event) -> None:
         told = {"job": row.job_id, "kind": row.job_kind, "remote": row.remote}
         if row.kind not in ("ended", "held"):
-            log.info(_KINDS[row.kind], **told)
+            self.log.info(_KINDS[row.kind], **told)
             return
         good = row.kind == "ended" and row.state is JobState.SUCCEEDED
-        say = log.info if good or row.state is JobState.CANCELLED else log.warning
+        say = self.log.info if good or row.state is JobState.CANCELLED else self.log.warning
         numbers = self.database.read(lambda connection: ledger.tally(connection, row.job_id))
         counts = {name: number for name in _COUNTS if (number := getattr(numbers, name))}
         say(_KINDS[row.kind], **told, state=row.state.value, reason=row.reason, items=counts)

@@ -44,8 +44,8 @@ DAY = 86_400.0
 OF_JOBS = (JobRow, ChunkRow, ItemRow, AttemptRow, EventRow, MatchRow, MoveRow, NotificationRow)
 
 
-def _steps(site: Site, days: float = 90, told_within: float = 0.0) -> Iterator[Pruned]:
-    return pruning.prune(site.database, pruning.age(site.database, days * DAY, told_within=told_within))
+def _steps(site: Site, days: float = 90, told_within: float = 0.0, **bounds: int) -> Iterator[Pruned]:
+    return pruning.prune(site.database, pruning.age(site.database, days * DAY, told_within=told_within), **bounds)
 
 
 def _prune(site: Site, days: float = 90, told_within: float = 0.0) -> Pruned:
@@ -166,25 +166,22 @@ def test_a_job_that_is_being_removed_is_gone_for_everyone(site: Site) -> None:
     assert _number(site, *OF_JOBS) == [0] * len(OF_JOBS)
 
 
-def test_no_transaction_is_long(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_transaction_is_long(site: Site) -> None:
     """However much there is, so many rows at a time."""
-    monkeypatch.setattr(pruning, "ROWS_AT_ONCE", 4)
-    monkeypatch.setattr(pruning, "JOBS_AT_ONCE", 2)
     for _ in range(3):
         _done(site, 5)
     site.clock.move(91 * DAY)
-    steps = list(_steps(site))
+    steps = list(_steps(site, rows_at_once=4, jobs_at_once=2))
     assert max(step.items for step in steps) == 4 and max(step.jobs for step in steps) == 2
     assert sum(steps, Pruned()) == Pruned(jobs=3, items=15)
 
 
-def test_two_at_once_do_no_harm(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_at_once_do_no_harm(site: Site) -> None:
     """Everything is gone, and counted once."""
-    monkeypatch.setattr(pruning, "ROWS_AT_ONCE", 3)
     for _ in range(4):
         _done(site, 20)
     site.clock.move(91 * DAY)
-    answers = together(*[lambda: sum(_steps(site), Pruned())] * 2)
+    answers = together(*[lambda: sum(_steps(site, rows_at_once=3), Pruned())] * 2)
     gone = [one for one in answers if isinstance(one, Pruned)]
     assert len(gone) == 2, answers
     assert _number(site, *OF_JOBS) == [0] * len(OF_JOBS)

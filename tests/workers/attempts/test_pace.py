@@ -89,9 +89,8 @@ def test_an_answer_waits_when_all_is_safe(tmp_path: Path, monkeypatch: pytest.Mo
     with Inline(tmp_path, monkeypatch) as site:
         book.add(site.database, "slow", "SLOW@192.0.2.7:104", max_bytes_per_second=1000)
         book.add(site.database, "free", "FREE@192.0.2.8:104")
-        paces = Paces(site.database, Names())
+        paces = Paces(site.database, Names(), sleep=slept.append)
         paces.reload()
-        monkeypatch.setattr("dicomferry.workers.attempts.pace.time.sleep", slept.append)
         found = paces.of("SLOW", "198.51.100.1")
         assert isinstance(found, AnswerPace) and found is paces.of("OTHER", "192.0.2.7")
         assert paces.of("FREE", "192.0.2.8") is None

@@ -19,7 +19,6 @@ from dicomferry.models.record.tables.jobs import MatchRow
 from dicomferry.models.rules.answers.lookup import advice_for
 from dicomferry.models.rules.spec import FindSpec
 from dicomferry.models.rules.state import ItemState, JobState
-from dicomferry.workers.finding import inquiry
 from support import scripted_peer as peer
 from support.find_scp import Asked, FindScp, Reply, final, identifier, pending
 from support.inline import Inline, Killed
@@ -90,10 +89,9 @@ def test_a_find_without_a_match_succeeded(site: Inline) -> None:
     assert job_documents.show(site.database, job_id)["matches"] == 0
 
 
-def test_a_retried_find_never_doubles(site: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retried_find_never_doubles(site: Inline) -> None:
     """An abort in the middle: what the first attempt recorded goes when the second one asks."""
-    monkeypatch.setattr(inquiry, "RECORD_MATCHES", 10)
-    monkeypatch.setattr(inquiry, "RECORD_SECONDS", 1000.0)
+    site.tune(records={"matches": 10, "seconds": 1000.0})
 
     def reply(asked: Asked) -> Reply:
         return [*studies(55), peer.send(peer.abort_pdu())] if asked.number == 1 else [*studies(60), final()]
@@ -111,11 +109,9 @@ def test_a_retried_find_never_doubles(site: Inline, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("after_commit", [False, True])
 @pytest.mark.parametrize("at", [3, 5])
-def test_a_worker_that_dies_in_the_middle(
-    site: Inline, monkeypatch: pytest.MonkeyPatch, at: int, after_commit: bool
-) -> None:
+def test_a_worker_that_dies_in_the_middle(site: Inline, at: int, after_commit: bool) -> None:
     """Whether it died before or after a batch was written: the next one's matches count, each once."""
-    monkeypatch.setattr(inquiry, "RECORD_MATCHES", 10)
+    site.tune(records={"matches": 10})
     with FindScp(lambda _: [*studies(60), final()]) as scp:
         job_id = submit(site, scp)
         site.database.writes, site.database.crash_at, site.database.after_commit = 0, at, after_commit

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ItemState
-from dicomferry.workers.files.part10 import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Header, open_file
+from dicomferry.workers.files.part10 import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Header
 from dicomferry.workers.sending import inventory as module
 from dicomferry.workers.sending.inventory import Cut, InventoryEntry, inventory, same_content
 
@@ -135,7 +135,7 @@ def test_no_plain_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with socket.socket(socket.AF_UNIX) as listener:
         monkeypatch.chdir(tmp_path)
         listener.bind("socket")
-        monkeypatch.setattr(module, "open_file", lambda path: pytest.fail(f"opened {path!r}"))
+        monkeypatch.setattr(os, "open", lambda path, *_: pytest.fail(f"opened {path!r}"))
         found = walk(tmp_path)
         assert names(found, tmp_path) == ["fifo", "link", "null", "socket"]
         assert {(each.state, each.reason) for each in found} == {(ItemState.SKIPPED, "not a file")}
@@ -152,13 +152,15 @@ def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    def no_file(path: bytes) -> int:
+    opens = os.open
+
+    def no_file(path: bytes, flags: int) -> int:
         if path.endswith(b"/a"):
             raise PermissionError(13, "Permission denied")
-        return open_file(path)
+        return opens(path, flags)
 
     monkeypatch.setattr(os, "scandir", no_folder)
-    monkeypatch.setattr(module, "open_file", no_file)
+    monkeypatch.setattr(os, "open", no_file)
     found = walk(tmp_path)
     assert [each.state for each in found] == [ItemState.FAILED, ItemState.FAILED, ItemState.PENDING]
     assert [each.reason for each in found] == ["unreadable", "unreadable folder", None]
@@ -167,11 +169,10 @@ def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert names(walk(tmp_path, after=each.path), tmp_path) == ["a", "b", "d"][place + 1 :]
 
 
-def test_vanished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vanished(tmp_path: Path) -> None:
     """A file or folder that goes between listing and opening fails as vanished; so does a root that is not there."""
-    monkeypatch.setattr(module, "AHEAD", 0)
     fill(tmp_path, "a", "b", "c/d")
-    found = inventory([os.fsencode(tmp_path)], recursive=True)
+    found = inventory([os.fsencode(tmp_path)], recursive=True, ahead=0)
     assert next(found).reason is None
     (tmp_path / "b").unlink()
     (tmp_path / "c" / "d").unlink()
@@ -265,12 +266,14 @@ def test_resume_lists_nothing_before_the_cursor(tmp_path: Path, monkeypatch: pyt
         listed.append(os.path.basename(path))
         return scandir(path)
 
-    def seen_file(path: bytes) -> int:
+    opens = os.open
+
+    def seen_file(path: bytes, flags: int) -> int:
         opened.append(path[-3:])
-        return open_file(path)
+        return opens(path, flags)
 
     monkeypatch.setattr(os, "scandir", seen_folder)
-    monkeypatch.setattr(module, "open_file", seen_file)
+    monkeypatch.setattr(os, "open", seen_file)
     assert len(walk(tmp_path, after=os.fsencode(tmp_path / "b" / "1"))) == 2
     assert listed == [os.fsencode(tmp_path.name), b"b", b"c"]
     assert opened == [b"b/2", b"c/1"]
@@ -319,11 +322,11 @@ def pending(number: int, size: int = 1000, sop_class: str = MR, syntax: str = JP
 
 def sizes(stream: list[InventoryEntry]) -> list[int]:
     """How a planner would cut the stream: instances per chunk."""
-    cut, counts = Cut(), []
+    cut, counts = Cut(max_instances=500), []
     for found in stream:
         if not cut.fits(found):
             counts.append(cut.instances)
-            cut = Cut()
+            cut = Cut(max_instances=500)
         cut.add(found)
     return [*counts, cut.instances]
 
@@ -349,7 +352,7 @@ def test_cut_refuses_what_does_not_fit() -> None:
     with pytest.raises(ValueError):
         cut.add(pending(2))
     with pytest.raises(ValueError):
-        Cut().add(InventoryEntry(b"/x", 0, 0, ItemState.FAILED, Reason.UNREADABLE, None, None))
+        Cut(max_instances=500).add(InventoryEntry(b"/x", 0, 0, ItemState.FAILED, Reason.UNREADABLE, None, None))
 
 
 @pytest.fixture

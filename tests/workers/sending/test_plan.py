@@ -9,15 +9,15 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dicomferry.models.record.jobs import claims, verbs
+from dicomferry.models.record.jobs import verbs
 from dicomferry.models.rules.spec import StoreSpec
 from dicomferry.models.rules.state import FINAL_JOB_STATES, JobState, Tally
 from dicomferry.models.rules.text import path_text
-from dicomferry.workers.files import part10
-from dicomferry.workers.sending import inventory, plan
+from dicomferry.workers.attempts.tuning import Planning
 from support import samples
 from support.bench import Bench, Store
 from support.inline import Inline
@@ -135,26 +135,24 @@ def test_twins_in_two_batches(site: Inline, bench: Bench) -> None:
     assert sorted(bench.stores) == sorted(samples.uids(files))
 
 
-def refuse(name: str) -> Callable[[bytes], int]:
-    """Opens any file but those of this name."""
+def refuse(patch: pytest.MonkeyPatch, *names: str) -> None:
+    """The system opens any file but those of these names; no mode says so to root."""
+    real = os.open
 
-    def open_file(path: bytes) -> int:
-        if os.path.basename(path) == os.fsencode(name):
+    def opened(path: Any, *arguments: Any, **named: Any) -> int:
+        if isinstance(path, bytes) and os.fsdecode(os.path.basename(path)) in names:
             raise PermissionError(13, "Permission denied")
-        return part10_open(path)
+        return real(path, *arguments, **named)
 
-    return open_file
-
-
-part10_open = part10.open_file
+    patch.setattr(os, "open", opened)
 
 
 def test_unreadable(site: Inline, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What may not be read failed as `unreadable`, whether the plan or the sender finds out; the rest goes on."""
     site.mr(3)
-    monkeypatch.setattr(inventory, "open_file", refuse("00001.dcm"))
+    refuse(monkeypatch, "00001.dcm")
     job_id = planned(site, bench)
-    monkeypatch.setattr(part10, "open_file", refuse("00002.dcm"))
+    refuse(monkeypatch, "00002.dcm")
     assert site.drain(job_id) is JobState.INCOMPLETE
     assert site.endings(job_id) == {
         "00001.dcm": ("failed", "unreadable"),
@@ -162,8 +160,7 @@ def test_unreadable(site: Inline, bench: Bench, monkeypatch: pytest.MonkeyPatch)
         "00003.dcm": ("succeeded", None),
     }
     assert {row.detail for row in site.items(job_id)} == {"Permission denied", None}
-    monkeypatch.setattr(inventory, "open_file", part10_open)
-    monkeypatch.setattr(part10, "open_file", part10_open)
+    monkeypatch.undo()
     assert verbs.retry(site.database, job_id) == 2
     site.sweep()
     assert site.drain(job_id) is JobState.SUCCEEDED
@@ -374,19 +371,16 @@ def crowded(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.long)])
-def test_a_crowded_folder(
-    site: Inline, bench: Bench, crowded: Path, monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
+def test_a_crowded_folder(site: Inline, bench: Bench, crowded: Path, count: int) -> None:
     """One folder with very many files is planned batch by batch; memory stays flat once its names are read."""
     crowd(crowded, count)
-    monkeypatch.setattr(plan, "PLAN_STOPS_AT", 1000)
-    monkeypatch.setattr(claims, "PLAN_GOES_ON_BELOW", 1000)
+    site.tune(planning={"stops_at": 1000, "goes_on_below": 1000})
     resident: list[int] = []
     job_id = site.store(bench.address, crowded)
     site.database.on_write = lambda _: resident.append(resident_bytes())
     while not site.job(job_id).planned:
         assert site.run_next()
-    assert len(resident) > count // plan.BATCH_ITEMS
+    assert len(resident) > count // site.environment.tuning.planning.batch_items
     # The second write is the first batch: by then all names are in memory.
     assert max(resident) - resident[1] < 16 << 20
     assert site.tally(job_id).total == count
@@ -396,11 +390,10 @@ def test_a_crowded_folder(
 # --- the plan gives way -------------------------------------------------------------------------------------
 
 
-def test_the_plan_gives_way_to_its_chunks(site: Inline, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_gives_way_to_its_chunks(site: Inline, bench: Bench) -> None:
     """It stops once 50 chunks of the job wait, leaves its slot to them, and is claimed again below 25."""
-    assert (claims.PLAN_STOPS_AT, claims.PLAN_GOES_ON_BELOW) == (50, 25)
-    monkeypatch.setattr(plan, "PLAN_STOPS_AT", 8)
-    monkeypatch.setattr(claims, "PLAN_GOES_ON_BELOW", 4)
+    assert (Planning.stops_at, Planning.goes_on_below) == (50, 25)
+    site.tune(planning={"stops_at": 8, "goes_on_below": 4})
     site.batches_of(1)
     site.cut_at(1)
     files = site.mr(20)
@@ -427,12 +420,9 @@ def planned_times(site: Inline, job_id: int) -> int:
     return len(site.attempts(job_id, plan=True)) - len(site.attempts(job_id))
 
 
-def test_the_plan_gives_its_slot_back_after_a_while(
-    site: Inline, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_plan_gives_its_slot_back_after_a_while(site: Inline, bench: Bench) -> None:
     """After ten seconds a plan stops behind a batch, pending and due, and the next claim goes on behind its cursor."""
-    site.batches_of(2)
-    monkeypatch.setattr(plan, "SLOT_SECONDS", 0.0)
+    site.tune(planning={"batch_items": 2, "slot_seconds": 0.0})
     site.mr(5)
     job_id = site.store(bench.address)
     assert site.run_next()

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from pynetdicom import AE, evt
 from dicomferry.cli.jobs import wait
 from dicomferry.models.documents import jobs
 from dicomferry.models.record.jobs import verbs
+from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules import spec
 from dicomferry.models.rules.state import JobState, Tally
-from dicomferry.workers import item_attempt
+from dicomferry.workers import operations
+from dicomferry.workers.attempts.work import Answered, Work
 from dicomferry.workers.sending import verification
-from support.inline import Inline, Killed
+from support.inline import Inline, Killed, hasty
 from support.process import LOOPBACK, free_port
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -89,13 +92,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
 
 
 @pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def pauses(site: Inline) -> list[float]:
     """How long it would have waited."""
-    taken: list[float] = []
-    monkeypatch.setattr(
-        "dicomferry.workers.attempts.heartbeat.Heartbeat.pause", lambda _, seconds: taken.append(seconds)
-    )
-    return taken
+    return hasty(site)
 
 
 def submitted(site: Inline, address: str) -> int:
@@ -173,23 +172,27 @@ def test_a_list_is_as_new_as_the_last_send(site: Inline, pauses: list[float]) ->
     assert not set(pauses) & set(verification.PAUSES), "nothing was waited for"
 
 
-def test_a_worker_that_dies_before_it_looked(
-    site: Inline, pauses: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_dies_before_it_looked(site: Inline, pauses: list[float]) -> None:
     """The next attempt looks, and sends nothing again."""
     site.mr(4)
     archive = Forgetful(lambda _: True)
-    monkeypatch.setattr(item_attempt, "RECORD_ITEMS", 1)
+    site.tune(records={"items": 1})
 
-    def die(*_: object) -> None:
-        raise Killed
+    def dying(work: Work) -> Iterator[Answered]:
+        def once() -> Iterator[Item]:
+            for number, row in enumerate(work.feed):
+                if number == 4:
+                    raise Killed  # all were sent, and the first has come back to be looked for
+                yield row
+
+        return operations.store(replace(work, feed=once()))
 
     with running(archive) as address:
         job_id = submitted(site, address)
-        with monkeypatch.context() as dying:
-            dying.setattr(verification._Check, "verify", die)
-            with pytest.raises(Killed):
-                site.run_due()
+        site.change(operations={"store": dying})
+        with pytest.raises(Killed):
+            site.run_due()
+        site.change(operations={})
         site.lose()
         assert site.drain(job_id) is JobState.SUCCEEDED
     assert site.tally(job_id) == Tally(total=4, succeeded=4)

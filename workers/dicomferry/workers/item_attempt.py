@@ -31,13 +31,6 @@ from dicomferry.workers.operations import OPERATIONS
 from dicomferry.workers.sending import plan
 from dicomferry.workers.sending.turns import Turns
 
-RECORD_ITEMS = 100
-RECORD_SECONDS = 0.5
-LARGE_BYTES = 16 << 20
-"""Before a file of this size is sent, what is known already is recorded."""
-CONGESTION_PAUSES = (0.5, 2.0, 5.0)
-"""Seconds to wait, within an association, after the first, second ... refusal for lack of resources in a row."""
-
 Ended = tuple[Answer | None, str | None, AttemptEnd]
 """The fault that ended a conversation, if one did, in a sentence, and how the attempt ends if it is the last."""
 
@@ -79,7 +72,7 @@ class _ItemAttempt:
     """Whether the remote answers all the same: something else when the last association broke, or a C-ECHO since."""
 
     def __post_init__(self) -> None:
-        self.turns = Turns(self.lease.kind)
+        self.turns = Turns(self.lease.kind, most_in_a_row=self.environment.tuning.most_broken_in_a_row)
 
     def run(self, remote: Remote) -> None:
         """Send what is pending, record what comes of it, end the attempt."""
@@ -152,8 +145,9 @@ class _ItemAttempt:
             coming=self._coming,
             heart=self.heart,
             record=Recorder(self.environment.database, self.lease, self.heart),
+            tuning=self.environment.tuning,
         )
-        answers = OPERATIONS[self.lease.kind](work)
+        answers = {**OPERATIONS, **self.environment.operations}[self.lease.kind](work)
         try:
             for answered in answers:
                 fault = self._take(answered)
@@ -206,7 +200,7 @@ class _ItemAttempt:
             row = self.waiting.popleft()
             if self.lease.careful:
                 self._flush(in_flight=row.id)
-            elif row.size and row.size >= LARGE_BYTES:
+            elif row.size and row.size >= self.environment.tuning.records.large_bytes:
                 self._flush()
             self.in_flight = row
             yield row
@@ -235,9 +229,9 @@ class _ItemAttempt:
                 self._flush()
                 if self.pace:
                     self.pace.short_of_resources(self.answered)
-                self.heart.pause(CONGESTION_PAUSES[max(self.refusals - 1, 0)])
-        last = self.lease.careful and not self.waiting
-        if last or len(self.buffered) >= RECORD_ITEMS or time.monotonic() - self.flushed_at >= RECORD_SECONDS:
+                self.heart.pause(self.environment.tuning.congestion_pauses[max(self.refusals - 1, 0)])
+        last, records = self.lease.careful and not self.waiting, self.environment.tuning.records
+        if last or len(self.buffered) >= records.items or time.monotonic() - self.flushed_at >= records.seconds:
             self._flush()
         return None
 

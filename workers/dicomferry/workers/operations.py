@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from operator import attrgetter
 
@@ -11,9 +11,7 @@ from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Answer, Rule
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import StoreSpec
-from dicomferry.workers.attempts.work import Answered, Work
-
-Operation = Callable[[Work], Iterator[Answered]]
+from dicomferry.workers.attempts.work import Answered, Operation, Work
 
 
 def echo(work: Work) -> Iterator[Answered]:
@@ -61,6 +59,7 @@ def _send(work: Work, rows: Iterator[Item]) -> Iterator[Answered]:
         on_open=lambda association: work.heart.on_abort(association.abort, impatient=True),
         coming=coming,
         strict_meta=isinstance(work.spec, StoreSpec) and work.spec.strict_meta,
+        run_bytes=work.tuning.run_bytes,
     )
     meant: dict[int, Answer] = {}
     for answer in answers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 
 from dicomferry.models import telemetry
 from dicomferry.models.record.database import Database
@@ -23,6 +24,7 @@ from dicomferry.workers.attempts.environment import STUCK as STUCK
 from dicomferry.workers.attempts.environment import Environment as Environment
 from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.attempts.pace import AttemptPace
+from dicomferry.workers.attempts.tuning import Planning
 from dicomferry.workers.retrieval import attempt as retrieve
 from dicomferry.workers.retrieval import plan as retrieve_plan
 from dicomferry.workers.sending import plan
@@ -32,7 +34,7 @@ TURN_SECONDS = 5.0
 Try = Callable[[Environment, Lease, Heartbeat, Remote], None]
 ATTEMPTS: Mapping[str, Try] = dict.fromkeys(RETRIEVES, retrieve.run)
 """What tries a chunk of a kind that is not items in, one answer per item out."""
-PLANS: Mapping[str, Callable[[Database, Lease, Heartbeat, Callable[[], object]], bool]] = {
+PLANS: Mapping[str, Callable[[Database, Lease, Heartbeat, Callable[[], object], Planning], bool]] = {
     "store": plan.run,
     **dict.fromkeys(RETRIEVES, retrieve_plan.run),
 }
@@ -53,7 +55,7 @@ def run_due(environment: Environment, lane: str) -> None:
 
 
 def _ring_for_more(environment: Environment, lane: str) -> None:
-    if claims.any_due(environment.database, lane):
+    if claims.any_due(environment.database, lane, plan_below=environment.tuning.planning.goes_on_below):
         environment.ring(lane)
 
 
@@ -69,6 +71,7 @@ def run_one(environment: Environment, lane: str) -> bool:
         environment.worker,
         lease_seconds=settings.lease_seconds,
         jitter=environment.jitter(),
+        plan_below=environment.tuning.planning.goes_on_below,
     )
     if lease is None:
         return False
@@ -92,12 +95,13 @@ def _run(environment: Environment, lease: Lease) -> None:
     waits = remote.timeouts
     watchdog = max(waits.store_answer, waits.first_answer, waits.progress, waits.connect + waits.acse)
     impatient = environment.database.impatient()
-    heart = Heartbeat(
+    heart = environment.heartbeat(
         impatient,
         lease,
         environment.worker,
         lease_seconds=settings.lease_seconds,
         watchdog=watchdog + settings.lease_seconds + 30,
+        beats=environment.tuning.beats,
     )
     try:
         with heart:
@@ -121,7 +125,8 @@ def _run(environment: Environment, lease: Lease) -> None:
 
 def _plan(environment: Environment, lease: Lease, heart: Heartbeat) -> None:
     try:
-        planned = PLANS[lease.spec.kind](environment.database, lease, heart, lambda: environment.ring(lease.spec.lane))
+        ring = partial(environment.ring, lease.spec.lane)
+        planned = PLANS[lease.spec.kind](environment.database, lease, heart, ring, environment.tuning.planning)
     except DicomferryError:
         raise
     except Exception as error:

@@ -71,7 +71,7 @@ class Database:
     `patience` is how many seconds a call goes on over lost connections and locks before OutOfReach is raised,
     `lock_seconds` how long one try waits for another writer of an SQLite file.
     `clock`, when given, replaces the clock of the system (SQLite) or of the server (PostgreSQL), `monotonic` the one
-    that nobody sets.
+    that nobody sets, `host_clock` that of this computer.
     """
 
     def __init__(
@@ -82,12 +82,14 @@ class Database:
         lock_seconds: float = LOCK_SECONDS,
         clock: Callable[[], datetime] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        host_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.url = url
         self.patience = patience
         self._lock_seconds = lock_seconds
         self._clock = clock
         self._monotonic = monotonic
+        self._host_clock = host_clock
         self.steps = StepWatch()
         self._engine: Engine | None = None
         self._pid = 0
@@ -124,7 +126,7 @@ class Database:
         """
         if self._clock or connection.dialect.name == "sqlite":
             return timedelta()
-        return self.now(connection) - host_now()
+        return self.now(connection) - self._host_clock()
 
     def _now(self, connection: Connection) -> datetime:
         if self._clock:
@@ -297,11 +299,6 @@ def _page(
         query = query.where(sa.tuple_(*keys) > sa.tuple_(*after))
     columns = [sa.label(f"_key{number}", key) for number, key in enumerate(keys)]
     return connection.execute(query.add_columns(*columns).order_by(*keys).limit(size + 1)).all()
-
-
-def host_now() -> datetime:
-    """Aware UTC now by this computer's clock."""
-    return datetime.now(UTC)
 
 
 def past(

@@ -82,17 +82,19 @@ def extent(database: Database, old: Age) -> Pruned:
     return database.read(work)
 
 
-def prune(database: Database, old: Age) -> Iterator[Pruned]:
+def prune(
+    database: Database, old: Age, *, jobs_at_once: int = JOBS_AT_ONCE, rows_at_once: int = ROWS_AT_ONCE
+) -> Iterator[Pruned]:
     """Remove it step by step; what each transaction removed. May be given up after any of them. Raises OutOfReach."""
-    while jobs := _mark(database, old):
+    while jobs := _mark(database, old, jobs_at_once):
         for table in _ROWS:
-            while number := _remove(database, table, table.job_id.in_(jobs)):
+            while number := _remove(database, table, table.job_id.in_(jobs), rows_at_once):
                 yield Pruned(
                     items=number if table is ItemRow else 0,
                     matches=number if table is MatchRow else 0,
                 )
         yield Pruned(jobs=_remove_jobs(database, jobs))
-    while number := _remove(database, RunRow, _old_runs(old)):
+    while number := _remove(database, RunRow, _old_runs(old), rows_at_once):
         yield Pruned(runs=number)
     database.write(lambda connection: _remove_schedules(connection, old))
 
@@ -132,15 +134,15 @@ def _old_runs(old: Age) -> sa.ColumnElement[bool]:
     )
 
 
-def _mark(database: Database, old: Age) -> list[int]:
+def _mark(database: Database, old: Age, most: int) -> list[int]:
     """A few jobs to be removed now, marked: those that somebody has begun with, or the oldest others."""
 
     def work(connection: Connection) -> list[int]:
-        begun = sa.select(JobRow.id).where(JobRow.pruned_at.is_not(None)).order_by(JobRow.id).limit(JOBS_AT_ONCE)
+        begun = sa.select(JobRow.id).where(JobRow.pruned_at.is_not(None)).order_by(JobRow.id).limit(most)
         found = list(connection.execute(begun).scalars())
         if found:
             return found
-        some = sa.select(JobRow.id).where(_old_jobs(old)).order_by(JobRow.id).limit(JOBS_AT_ONCE).with_for_update()
+        some = sa.select(JobRow.id).where(_old_jobs(old)).order_by(JobRow.id).limit(most).with_for_update()
         found = list(connection.execute(some).scalars())
         connection.execute(sa.update(JobRow).where(JobRow.id.in_(found)).values(pruned_at=database.now(connection)))
         return found
@@ -148,12 +150,12 @@ def _mark(database: Database, old: Age) -> list[int]:
     return database.write(work, slow=True)
 
 
-def _remove(database: Database, table: type[Any], condition: sa.ColumnElement[bool]) -> int:
+def _remove(database: Database, table: type[Any], condition: sa.ColumnElement[bool], most: int) -> int:
     """Remove some of these rows; how many, 0 once there are none."""
 
     def work(connection: Connection) -> int:
         # Locked as they are chosen: with somebody else at the same work, none left means none left.
-        some = connection.execute(sa.select(table.id).where(condition).limit(ROWS_AT_ONCE).with_for_update()).scalars()
+        some = connection.execute(sa.select(table.id).where(condition).limit(most).with_for_update()).scalars()
         found = list(some)
         connection.execute(sa.delete(table).where(table.id.in_(found)))
         return len(found)

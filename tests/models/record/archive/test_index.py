@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models.record import database as database_module
 from dicomferry.models.record.archive import identity, index
 from dicomferry.models.record.archive.index import Arrival, Received
 from dicomferry.models.record.database import Database
@@ -184,16 +183,12 @@ def test_a_file_found_without_an_arrival(database: Database) -> None:
 
 @pytest.mark.parametrize("off", [-3600.0, 3600.0])
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
-def test_arrivals_are_timed_by_the_clock_that_they_are_held_against(
-    url: str, monkeypatch: pytest.MonkeyPatch, off: float
-) -> None:
+def test_arrivals_are_timed_by_the_clock_that_they_are_held_against(url: str, off: float) -> None:
     """The computer of the storage SCP is an hour off: what came just now came just now by the record's clock."""
-    real = database_module.host_now
-    monkeypatch.setattr(database_module, "host_now", lambda: real() + timedelta(seconds=off))
-    own = Database(url)
+    moment = datetime.now(UTC) + timedelta(seconds=off)
+    own = Database(url, host_clock=lambda: datetime.now(UTC) + timedelta(seconds=off))
     came = received(1)
     assert came.arrival is not None
-    moment = database_module.host_now()
     found = replace(received(2), arrival=None, stored_at=moment)
     index.record(own, [replace(came, arrival=replace(came.arrival, at=moment)), found])
     now = own.read(own.now)

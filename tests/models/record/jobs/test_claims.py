@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +18,7 @@ from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.remotes import book
 from dicomferry.models.record.tables.jobs import ChunkRow
 from dicomferry.models.rules.state import ChunkState, JobState
-from support.record_site import LEASE, Site, together
+from support.record_site import LEASE, Site, listening, together
 
 postgresql_only = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 
@@ -333,74 +335,79 @@ def test_a_worker_that_drains_takes_nothing_more(site: Site) -> None:
     assert lease is not None and lease.job_id == job
 
 
+@contextmanager
+def at_looks(site: Site, when: str, happens: Callable[[], object]) -> Iterator[None]:
+    """Before or after each look at what is due, in the thread of whoever looks, something happens."""
+
+    def looked(_connection: Any, _cursor: Any, statement: str, *_: object) -> None:
+        if "GROUP BY" in statement and "not_before" in statement:
+            happens()
+
+    with listening(site.database, f"{when}_cursor_execute", looked):
+        yield
+
+
 @postgresql_only
-def test_a_cancel_between_the_look_and_the_claim(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancel_between_the_look_and_the_claim(site: Site) -> None:
     """A chunk that was due when the worker looked and is cancelled when it takes it is not revived.
 
     On SQLite a claim is alone in the database from its first line on.
     """
     job = site.store(1)
-    look = claims._candidates
     looked, cancelled = threading.Event(), threading.Event()
 
-    def slow(*arguments: object) -> object:
-        found = look(*arguments)  # type: ignore[arg-type]
+    def slow() -> None:
         looked.set()
         assert cancelled.wait(20)
-        return found
-
-    monkeypatch.setattr(claims, "_candidates", slow)
 
     def cancel() -> None:
         assert looked.wait(20)
         verbs.cancel(site.database, job)
         cancelled.set()
 
-    claimed, _ = together(site.try_claim, cancel)
+    with at_looks(site, "after", slow):
+        claimed, _ = together(site.try_claim, cancel)
     assert claimed is None
     assert site.state(job) is JobState.CANCELLED
     site.check()
 
 
 @postgresql_only
-def test_two_claimers_that_look_at_two_full_remotes_in_different_orders(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_claimers_that_look_at_two_full_remotes_in_different_orders(site: Site) -> None:
     """A claimer that goes on to the next job holds no lock of the one before: nobody waits for anybody in a circle."""
     other = site.remote("PACS2", max_associations=1)
     book.change(site.database, "PACS1", None, max_associations=1)
     site.store(1, 1)
-    site.store(1, 1, remote_id=other)
+    second = site.store(1, 1, remote_id=other)
     site.claim(), site.claim()
     workers = [presence.register(site.database, "worker", slots=1) for _ in range(2)]
-    look, barrier, backwards = claims._candidates, threading.Barrier(2), threading.local()
+    looks, barrier, first_has_looked = threading.local(), threading.Barrier(2), threading.Event()
+    orders: list[int] = []
 
-    def in_two_orders(connection: Any, lane: str, now: Any, full: set[tuple[int, bool]]) -> list[Any]:
-        if len(full) == 1:
+    def look() -> None:
+        looks.number = getattr(looks, "number", 0) + 1
+        if looks.number == 2:
+            orders.append(1)
+            first_has_looked.set()
             barrier.wait(20)  # both have refused one job and go on to the other's
-        found = look(connection, lane, now, full)
-        return found[::-1] if getattr(backwards, "on", False) else found
 
-    def claim(worker: presence.Worker) -> Lease | None:
-        backwards.on = worker is workers[1]
-        return site.try_claim(worker=worker)
+    def claim_the_second_first() -> Lease | None:
+        assert first_has_looked.wait(20)
+        more_urgent = sa.update(ChunkRow).where(ChunkRow.job_id == second).values(priority=9)
+        site.database.write(lambda connection: connection.execute(more_urgent))
+        return site.try_claim(worker=workers[1])
 
-    monkeypatch.setattr(claims, "_candidates", in_two_orders)
-    assert together(*[lambda worker=worker: claim(worker) for worker in workers]) == [None, None]
+    with at_looks(site, "before", look):
+        assert together(lambda: site.try_claim(worker=workers[0]), claim_the_second_first) == [None, None]
+    assert len(orders) == 2
 
 
 @postgresql_only
-def test_a_claimer_and_whoever_has_the_job_do_not_wait_for_each_other(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_claimer_and_whoever_has_the_job_do_not_wait_for_each_other(site: Site) -> None:
     """A chunk that is written twice has its worker looked up by the database, which a claimer has locked."""
     site.store(1, 1)
     lease = site.claim()
-    look, has_job, claims_it = claims._candidates, threading.Event(), threading.Event()
-
-    def look_then_tell(*arguments: object) -> object:
-        claims_it.set()  # the worker's row is locked by now
-        return look(*arguments)  # type: ignore[arg-type]
+    has_job, claims_it = threading.Event(), threading.Event()
 
     def claim() -> Lease | None:
         assert has_job.wait(20)
@@ -415,7 +422,7 @@ def test_a_claimer_and_whoever_has_the_job_do_not_wait_for_each_other(
 
         site.database.write(work)
 
-    monkeypatch.setattr(claims, "_candidates", look_then_tell)
-    claimed, written = together(claim, write)
+    with at_looks(site, "before", claims_it.set):  # the worker's row is locked by then
+        claimed, written = together(claim, write)
     assert isinstance(claimed, Lease) and written is None
     site.check()

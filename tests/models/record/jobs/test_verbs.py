@@ -13,7 +13,7 @@ from dicomferry.models.rules import spec
 from dicomferry.models.rules.errors import NotFound, UsageError
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState, JobState
-from support.record_site import Site, together
+from support.record_site import Site, listening, together
 
 # --- submit
 
@@ -44,15 +44,15 @@ def test_a_store_starts_with_its_plan(site: Site) -> None:
     assert site.claim().spec == what
 
 
-def test_submit_is_one_transaction(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submit_is_one_transaction(site: Site) -> None:
     """What fails at the last row leaves none."""
     before = site.everything()
 
-    def fail(*arguments: object) -> None:
-        raise RuntimeError("no event today")
+    def fail(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT INTO event"):
+            raise RuntimeError("no event today")
 
-    monkeypatch.setattr(ledger, "add_event", fail)
-    with pytest.raises(RuntimeError):
+    with listening(site.database, "before_cursor_execute", fail), pytest.raises(RuntimeError):
         site.echo()
     assert site.everything() == before
 

@@ -20,6 +20,9 @@ from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.situation import Account
 from dicomferry.models.rules.text import printable
 from dicomferry.models.settings import Settings
+from dicomferry.workers.attempts.heartbeat import Heartbeat
+from dicomferry.workers.attempts.tuning import DEFAULT, Tuning
+from dicomferry.workers.attempts.work import Operation
 from dicomferry.workers.dimse.names import Names
 
 STUCK = local(Reason.NO_PROGRESS)
@@ -32,7 +35,8 @@ INTERNAL = local(Reason.INTERNAL_ERROR)
 class Environment:
     """What running chunks takes. `ring` wakes a worker for a lane and never raises.
 
-    `clock` counts seconds, `sleep` lets them pass. `names` knows the addresses of hosts.
+    `clock` counts seconds, `sleep` lets them pass. `names` knows the addresses of hosts. `heartbeat` makes what runs
+    beside each attempt. `operations` stand in the place of those of `workers.operations`.
     """
 
     settings: Settings
@@ -43,6 +47,9 @@ class Environment:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
     names: Names = field(default_factory=Names)
+    tuning: Tuning = DEFAULT
+    heartbeat: Callable[..., Heartbeat] = Heartbeat
+    operations: Mapping[str, Operation] = field(default_factory=dict)
 
     def end(
         self,

@@ -13,15 +13,7 @@ from dicomferry.models.record.jobs import leases
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.presence import Worker
 from dicomferry.models.rules.errors import LeaseLost
-
-TICK_SECONDS = 1.0
-"""How often cancel, hold and drain are looked for."""
-CANCEL_GRACE_SECONDS = 10.0
-"""Once it is cancelled, how long a peer may leave a request that nothing can cancel without an answer ..."""
-STOP_GRACE_SECONDS = 30.0
-"""... and once it is to be stopped for another reason."""
-STUCK_GRACE_SECONDS = 15.0
-"""After an abort for want of progress, how long the main thread has to come back."""
+from dicomferry.workers.attempts.tuning import DEFAULT, Beats
 
 log = telemetry.logger(__name__)
 
@@ -30,18 +22,31 @@ class Heartbeat:
     """Runs beside one attempt, in a thread and on a connection of its own.
 
     `database` should fail fast: a renewal that cannot be made is tried again at the next tick. `watchdog` is how many
-    seconds the attempt may go without calling `progress`.
+    seconds the attempt may go without calling `progress`; `end_process` is called with an exit status where even an
+    abort does not free the main thread.
     """
 
     def __init__(
-        self, database: Database, lease: Lease, worker: Worker, *, lease_seconds: float, watchdog: float
+        self,
+        database: Database,
+        lease: Lease,
+        worker: Worker,
+        *,
+        lease_seconds: float,
+        watchdog: float,
+        beats: Beats = DEFAULT.beats,
+        clock: Callable[[], float] = time.monotonic,
+        end_process: Callable[[int], object] = os._exit,
     ) -> None:
         self._database = database
         self._lease = lease
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._watchdog = watchdog
-        self._moved = time.monotonic()
+        self._beats = beats
+        self._clock = clock
+        self._end_process = end_process
+        self._moved = self._clock()
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._abort: Callable[[], None] | None = None
@@ -58,7 +63,7 @@ class Heartbeat:
         """Whether a stop was asked for and the peer stayed silent after that."""
 
     def __enter__(self) -> Heartbeat:
-        self._renewed = time.monotonic()
+        self._renewed = self._clock()
         self._thread.start()
         self._watcher.start()
         return self
@@ -80,7 +85,7 @@ class Heartbeat:
 
     def progress(self, _bytes: int) -> None:
         """Something moved."""
-        self._moved = time.monotonic()
+        self._moved = self._clock()
 
     def on_abort(self, abort: Callable[[], None] | None, *, impatient: bool = False) -> None:
         """What to call, from any thread, to break a call that blocks the attempt; at once if that is due already.
@@ -100,8 +105,8 @@ class Heartbeat:
     def _run(self) -> None:
         stopped: float | None = None
         renew_every = self._lease_seconds / 3
-        while not self._ended.wait(min(TICK_SECONDS, renew_every)) and not (self.lost or self.gave_up):
-            now = time.monotonic()
+        while not self._ended.wait(min(self._beats.tick, renew_every)) and not (self.lost or self.gave_up):
+            now = self._clock()
             self._asking = True
             try:
                 if now - self._renewed >= renew_every:
@@ -117,7 +122,7 @@ class Heartbeat:
             except Exception as error:
                 # Whatever it is: without this thread nobody would notice that the lease is lost.
                 log.warning("heartbeat cannot reach the record", chunk=self._lease.chunk_id, error=str(error))
-                if time.monotonic() - self._renewed > self._lease_seconds:
+                if self._clock() - self._renewed > self._lease_seconds:
                     self._lose()
                     return
             finally:
@@ -130,8 +135,8 @@ class Heartbeat:
     def _watch(self) -> None:
         """Apart from the one that asks the record: it may have to wait for an answer, and nobody would watch."""
         overdue = False
-        while not self._ended.wait(min(TICK_SECONDS, self._lease_seconds / 3)) and not self.lost:
-            now = time.monotonic()
+        while not self._ended.wait(min(self._beats.tick, self._lease_seconds / 3)) and not self.lost:
+            now = self._clock()
             if now - self._moved > self._watchdog:
                 self._give_up()
                 return
@@ -143,7 +148,7 @@ class Heartbeat:
 
     def _hurry(self, silent: float) -> None:
         """A stop was asked for, and nothing has moved for so many seconds since."""
-        grace = CANCEL_GRACE_SECONDS if self.signals.cancel else STOP_GRACE_SECONDS
+        grace = self._beats.cancel_grace if self.signals.cancel else self._beats.stop_grace
         if self._impatient and not self.cut_short and silent > grace:
             log.warning("the peer is silent, and a stop was asked for: aborting", chunk=self._lease.chunk_id)
             self.cut_short = True
@@ -169,6 +174,6 @@ class Heartbeat:
         self.gave_up = True
         self._stop.set()
         self._break_off()
-        if not self._ended.wait(STUCK_GRACE_SECONDS) and self._moved == stuck_since:
+        if not self._ended.wait(self._beats.stuck_grace) and self._moved == stuck_since:
             log.critical("the attempt does not come back, ending the process", chunk=self._lease.chunk_id)
-            os._exit(70)
+            self._end_process(70)

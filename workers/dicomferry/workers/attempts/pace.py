@@ -164,7 +164,10 @@ def _received(places: PlacesInHand, limits: RateLimits, size: int) -> float:
 class AnswerPace:
     """The pace at which our storage SCP answers one remote, over all of its associations. For any thread."""
 
-    def __init__(self, database: Database, remote_id: int, limits: RateLimits) -> None:
+    def __init__(
+        self, database: Database, remote_id: int, limits: RateLimits, *, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        self._sleep = sleep
         self._lock = threading.Lock()
         self._places = PlacesInHand(lambda what, least: governor.take(database, remote_id, what, least))
         self.limits = limits
@@ -178,13 +181,21 @@ class AnswerPace:
             log.warning("the limits of a remote cannot be kept", error=str(error))
             return
         if wait >= SHORTEST_SECONDS:
-            time.sleep(min(wait, MOST_ANSWER_SECONDS))
+            self._sleep(min(wait, MOST_ANSWER_SECONDS))
 
 
 class Paces:
     """The remotes of which less may come than comes by itself; read again by one thread, asked by any."""
 
-    def __init__(self, database: Database, names: Names, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        database: Database,
+        names: Names,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._sleep = sleep
         self._database = database
         self._names = names
         self._clock = clock
@@ -211,7 +222,7 @@ class Paces:
                 if callers is None or again:
                     self._names.refresh([book.sender(self._database, remote_id).host])
                     callers = admission.of_remote(self._database, remote_id, self._names.addresses)
-                pace = pace or AnswerPace(self._database, remote_id, limits)
+                pace = pace or AnswerPace(self._database, remote_id, limits, sleep=self._sleep)
                 pace.limits = limits
                 listed[remote_id] = (callers, pace)
         except OutOfReach as error:

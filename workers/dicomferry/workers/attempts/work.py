@@ -14,6 +14,7 @@ from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.spec import Spec
 from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.attempts.recorder import Recorder
+from dicomferry.workers.attempts.tuning import DEFAULT, Tuning
 
 
 class Answered(NamedTuple):
@@ -46,6 +47,7 @@ class Work:
     coming: Callable[[], Item | None]
     heart: Heartbeat
     record: Recorder
+    tuning: Tuning = DEFAULT
 
     def local(self, row: Item, reason: Reason, detail: str | None = None) -> Answered:
         """An answer that no peer gave, by its reason."""
@@ -54,3 +56,7 @@ class Work:
     def status(self, service: str, status: int) -> Answer:
         """What a status of this remote means."""
         return lookup.for_status(service, status, self.remote.quirks)
+
+
+Operation = Callable[[Work], Iterator[Answered]]
+"""Items in, one answer per item out."""

@@ -29,8 +29,6 @@ from dicomferry.workers.finding import walk
 from dicomferry.workers.finding.judged import Judge, against, named
 from dicomferry.workers.finding.walk import DecodedMatch
 
-RECORD_MATCHES = 500
-RECORD_SECONDS = 0.5
 MAX_QUERIES = 20_000
 """Halving ends for certain: no archive has so many minutes in which it holds more than it lists."""
 TOO_MANY = frozenset({*range(0xA700, 0xA800), 0xB001})
@@ -213,7 +211,8 @@ class Inquiry:
         for level, column in _COLUMNS.items():
             row[column] = found.unique(level) or None
         self._rows.append(row)
-        if len(self._rows) >= RECORD_MATCHES or time.monotonic() - self._flushed >= RECORD_SECONDS:
+        bounds = self.work.tuning.records
+        if len(self._rows) >= bounds.matches or time.monotonic() - self._flushed >= bounds.seconds:
             self._flush()
 
     def _is_known(self, found: DecodedMatch) -> bool:

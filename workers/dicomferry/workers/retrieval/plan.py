@@ -18,13 +18,17 @@ from dicomferry.models.rules.query import Key
 from dicomferry.models.rules.spec import GetSpec, Identifier, MoveSpec, Retrieve
 from dicomferry.models.rules.state import ItemState
 from dicomferry.workers.attempts.heartbeat import Heartbeat
+from dicomferry.workers.attempts.tuning import DEFAULT, Planning
 from dicomferry.workers.dimse.identifier import vr_of
 
-BATCH = 500
-"""Requests that are written in one transaction."""
 
-
-def run(database: Database, lease: Lease, heart: Heartbeat, ring: Callable[[], object]) -> bool:
+def run(
+    database: Database,
+    lease: Lease,
+    heart: Heartbeat,
+    ring: Callable[[], object],
+    planning: Planning = DEFAULT.planning,
+) -> bool:
     """Plan until everything is planned (True), or a stop is asked for (False). The cursor counts requests.
 
     `ring` is called after each batch. Raises LeaseLost.
@@ -32,10 +36,11 @@ def run(database: Database, lease: Lease, heart: Heartbeat, ring: Callable[[], o
     assert isinstance(lease.spec, MoveSpec | GetSpec)
     identifiers = [(row, one) for row, keys in lease.spec.identifiers for one in _each(keys, lease.spec)]
     rows = {keys: row for row, keys in reversed(identifiers)}
-    for first in range(int(lease.cursor or b"0"), len(identifiers), BATCH):
+    size = planning.batch_requests
+    for first in range(int(lease.cursor or b"0"), len(identifiers), size):
         heart.require_lease()
         heart.progress(0)
-        batch = identifiers[first : first + BATCH]
+        batch = identifiers[first : first + size]
         cursor = b"%d" % (first + len(batch))
         chunks = [[_item(one)] for one in batch if rows[one[1]] == one[0]]
         again = [_duplicate(one, rows[one[1]]) for one in batch if rows[one[1]] != one[0]]

@@ -20,7 +20,6 @@ from dicomferry.models.rules.state import ItemState
 from dicomferry.workers.files.part10 import FIRST_READ, UNCOMPRESSED, Header, open_file, read_header
 from dicomferry.workers.files.same_instance import Relation, Side, relation
 
-MAX_INSTANCES = 500
 MAX_BYTES = 256 << 20
 MAX_CONTEXTS = 128
 """Presentation context ids are the odd numbers from 1 to 255 (PS3.8 9.3.2.2)."""
@@ -54,6 +53,7 @@ def inventory(
     hidden: bool = True,
     leave_out: Container[bytes] = (),
     before_opening: Callable[[bytes], bool] = lambda _: False,
+    ahead: int = AHEAD,
 ) -> Iterator[InventoryEntry]:
     """Every file that `roots` (absolute files or folders) name, in walk order, strictly behind `after`.
 
@@ -61,11 +61,11 @@ def inventory(
     that another one covers adds nothing. Links are followed; a folder that is its own ancestor is reported once.
     Without `hidden`, what begins with a dot is left out, unless it is a root itself.
     The files of `leave_out` are passed over. `before_opening` hears of each other one, and says whether nothing else
-    is to be open while it is looked into.
+    is to be open while it is looked into. So many files are open `ahead` of their turn.
     Nothing here raises for what a file system does: what cannot be read is a Found of its own.
     """
     walk = _Walk(_sorted_roots(roots, recursive), recursive, _parts(after) if after is not None else None, hidden)
-    return _looked_into(iter(walk), leave_out, before_opening)
+    return _looked_into(iter(walk), leave_out, before_opening, ahead)
 
 
 class _Opened(NamedTuple):
@@ -79,10 +79,13 @@ class _Opened(NamedTuple):
 
 
 def _looked_into(
-    walk: Iterator[InventoryEntry | bytes], leave_out: Container[bytes], before_opening: Callable[[bytes], bool]
+    walk: Iterator[InventoryEntry | bytes],
+    leave_out: Container[bytes],
+    before_opening: Callable[[bytes], bool],
+    ahead: int,
 ) -> Iterator[InventoryEntry]:
     """What the walk finds, in its order, each path of a plain file looked into."""
-    ahead: deque[_Opened] = deque()
+    waiting: deque[_Opened] = deque()
     try:
         for found in walk:
             alone = False
@@ -90,13 +93,13 @@ def _looked_into(
                 if found in leave_out:
                     continue
                 alone = before_opening(found)
-            ahead.append(_open(found) if isinstance(found, bytes) else _Opened(found.path, -1, 0, 0, found))
-            while len(ahead) > (0 if alone else AHEAD):
-                yield _read(ahead.popleft())
-        while ahead:
-            yield _read(ahead.popleft())
+            waiting.append(_open(found) if isinstance(found, bytes) else _Opened(found.path, -1, 0, 0, found))
+            while len(waiting) > (0 if alone else ahead):
+                yield _read(waiting.popleft())
+        while waiting:
+            yield _read(waiting.popleft())
     finally:
-        for opened in ahead:
+        for opened in waiting:
             if opened.found is None:
                 os.close(opened.fd)
 
@@ -341,7 +344,7 @@ class Cut:
     def __init__(
         self,
         *,
-        max_instances: int = MAX_INSTANCES,
+        max_instances: int,
         max_bytes: int = MAX_BYTES,
         max_contexts: int = MAX_CONTEXTS,
     ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs import leases, plans, twins
-from dicomferry.models.record.jobs.claims import PLAN_STOPS_AT, Lease
+from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.jobs.items import Item, pending_items
 from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.models.rules.outcome import Outcome
@@ -19,14 +19,9 @@ from dicomferry.models.rules.state import ItemState
 from dicomferry.models.rules.text import path_text, printable
 from dicomferry.models.rules.uid import too_long
 from dicomferry.workers.attempts.heartbeat import Heartbeat
+from dicomferry.workers.attempts.tuning import DEFAULT, Planning
 from dicomferry.workers.dimse.local_instance import LocalInstance, open_instance
 from dicomferry.workers.sending.inventory import AHEAD, Cut, InventoryEntry, inventory, same_content
-
-BATCH_ITEMS = 1000
-BATCH_SECONDS = 2.0
-"""A batch is written after this time even if it is small, so that sending begins soon on slow disks."""
-SLOT_SECONDS = 10.0
-"""After this time a plan gives its slot back."""
 
 _UIDS = {
     "sop_class_uid": "SOP Class UID",
@@ -43,6 +38,7 @@ _IN_A_REQUEST = ("sop_class_uid", "transfer_syntax_uid")
 class _Batch:
     """What one transaction will write."""
 
+    planning: Planning
     began: float = field(default_factory=time.monotonic)
     chunks: list[list[dict[str, Any]]] = field(default_factory=list)
     decided: list[dict[str, Any]] = field(default_factory=list)
@@ -50,18 +46,25 @@ class _Batch:
 
     @property
     def is_full(self) -> bool:
-        return len(self.found) >= BATCH_ITEMS or time.monotonic() - self.began >= BATCH_SECONDS
+        bounds = self.planning
+        return len(self.found) >= bounds.batch_items or time.monotonic() - self.began >= bounds.batch_seconds
 
 
-def run(database: Database, lease: Lease, heart: Heartbeat, ring: Callable[[], object]) -> bool:
+def run(
+    database: Database,
+    lease: Lease,
+    heart: Heartbeat,
+    ring: Callable[[], object],
+    planning: Planning = DEFAULT.planning,
+) -> bool:
     """Plan until everything is planned (True), or until it is time to give the slot back (False).
 
     `ring` is called after each batch that made chunks. Raises LeaseLost.
     """
     assert isinstance(lease.spec, StoreSpec)
     began = time.monotonic()
-    batch = _Batch()
-    care = _Care(database, lease)
+    batch = _Batch(planning)
+    care = _Care(database, lease, planning)
     for found in inventory(
         lease.spec.roots,
         recursive=lease.spec.recursive,
@@ -75,9 +78,10 @@ def run(database: Database, lease: Lease, heart: Heartbeat, ring: Callable[[], o
             continue
         stop, waiting = _write(database, lease, batch, heart, care)
         ring()
-        if stop or heart.stop or waiting >= PLAN_STOPS_AT or time.monotonic() - began >= SLOT_SECONDS:
+        is_late = time.monotonic() - began >= planning.slot_seconds
+        if stop or heart.stop or waiting >= planning.stops_at or is_late:
             return False
-        batch = _Batch()
+        batch = _Batch(planning)
     stop, _ = _write(database, lease, batch, heart, care) if batch.found else (False, 0)
     return not stop
 
@@ -89,10 +93,10 @@ class _Care:
     may have been on the way when the worker died; then the plan is fast again.
     """
 
-    def __init__(self, database: Database, lease: Lease) -> None:
+    def __init__(self, database: Database, lease: Lease, planning: Planning) -> None:
         self._database = database
         self._lease = lease
-        self._left = BATCH_ITEMS + AHEAD if lease.careful else 0
+        self._left = planning.batch_items + AHEAD if lease.careful else 0
         self._deaths, self.given_up = plans.died_on(database, lease)
         self._is_written = False
 
@@ -124,7 +128,8 @@ class _Care:
 def _write(database: Database, lease: Lease, batch: _Batch, heart: Heartbeat, care: _Care) -> tuple[bool, int]:
     """Settle twins, cut chunks, write; whether to stop, and how many chunks wait."""
     heart.require_lease()
-    cut = Cut()
+    most = batch.planning.chunk_instances
+    cut = Cut(max_instances=most)
     items: list[dict[str, Any]] = []
     for found, values in _compared(database, lease, batch.found, care.before_comparing):
         if values["state"] is not ItemState.PENDING:
@@ -132,7 +137,7 @@ def _write(database: Database, lease: Lease, batch: _Batch, heart: Heartbeat, ca
             continue
         if not cut.fits(found):
             batch.chunks.append(items)
-            cut, items = Cut(), []
+            cut, items = Cut(max_instances=most), []
         cut.add(found)
         items.append(values)
         heart.progress(0)

@@ -14,14 +14,15 @@ from dicomferry.models.rules import uid
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
 
-MOST_IN_A_ROW = 100
-"""After so many associations in a row that broke before anything was answered, a C-ECHO proves nothing any more."""
-
 
 class Turns:
-    """What is still to be tried of a chunk's items, and what broke an association in this attempt."""
+    """What is still to be tried of a chunk's items, and what broke an association in this attempt.
 
-    def __init__(self, kind: str) -> None:
+    After `most_in_a_row` associations that broke before anything was answered, a C-ECHO proves nothing any more.
+    """
+
+    def __init__(self, kind: str, *, most_in_a_row: int) -> None:
+        self._most_in_a_row = most_in_a_row
         self._by_turns = kind == "store"
         self._broke: set[int] = set()
         self._rest = 0
@@ -55,7 +56,7 @@ class Turns:
     def is_hopeless(self, answered: bool) -> bool:
         """Count one more association that broke; `answered`: after something else had been answered on it."""
         self._in_a_row = 0 if answered else self._in_a_row + 1
-        return self._in_a_row >= MOST_IN_A_ROW
+        return self._in_a_row >= self._most_in_a_row
 
 
 def _goes_alone(row: Item) -> bool:

@@ -94,15 +94,23 @@ class Lease:
     limits: RateLimits | None = None
 
 
-def take(database: Database, lane: str, worker: Worker, *, lease_seconds: float, jitter: float = 0.0) -> Lease | None:
+def take(
+    database: Database,
+    lane: str,
+    worker: Worker,
+    *,
+    lease_seconds: float,
+    jitter: float = 0.0,
+    plan_below: int = PLAN_GOES_ON_BELOW,
+) -> Lease | None:
     """The best due chunk of a lane for this worker; None when nothing is due or every gate is closed.
 
     Gates: the worker's slots for this lane, and what the governor says of each remote. A closed gate writes no attempt
     and no event; what waits behind one that opens at a known time waits until then, with the reason. `jitter` is in
-    0..1.
+    0..1. A plan is due while fewer than `plan_below` chunks of its job wait.
     """
     while True:
-        found = database.write(lambda connection: _take(database, connection, lane, worker, lease_seconds))
+        found = database.write(lambda connection: _take(database, connection, lane, worker, lease_seconds, plan_below))
         if not isinstance(found, _Closed):
             return found
         governor.put_off(database, found.remote_id, found.kind, ignore_window=found.ignore_window, jitter=jitter)
@@ -118,7 +126,7 @@ class _Closed:
 
 
 def _take(
-    database: Database, connection: Connection, lane: str, worker: Worker, lease_seconds: float
+    database: Database, connection: Connection, lane: str, worker: Worker, lease_seconds: float, plan_below: int
 ) -> Lease | _Closed | None:
     own = {"worker": worker.id}
     if connection.execute(_SLOTS, own).scalar():  # it drains
@@ -129,7 +137,7 @@ def _take(
     full: set[tuple[int, bool]] = set()
     while True:
         now = database.now(connection)
-        candidates = _candidates(connection, lane, now, full)
+        candidates = _candidates(connection, lane, now, full, plan_below)
         if not candidates:
             return None
         best = candidates[0]
@@ -225,7 +233,9 @@ class _Candidate:
     ignore_window: bool
 
 
-def _candidates(connection: Connection, lane: str, now: datetime, full: set[tuple[int, bool]]) -> list[_Candidate]:
+def _candidates(
+    connection: Connection, lane: str, now: datetime, full: set[tuple[int, bool]], plan_below: int
+) -> list[_Candidate]:
     """The first due chunk of each job, kind and remote, best first.
 
     By priority, then the job with the fewest running chunks, then the one that was served longest ago, then the oldest.
@@ -238,7 +248,7 @@ def _candidates(connection: Connection, lane: str, now: datetime, full: set[tupl
         group
         for group in groups
         if (group.remote_id, group.kind == "move") not in full
-        and not (group.kind == PLAN and waiting_chunks(connection, group.job_id) >= PLAN_GOES_ON_BELOW)
+        and not (group.kind == PLAN and waiting_chunks(connection, group.job_id) >= plan_below)
     ]
     # Without turns, a long job would keep a single association to itself: none of it runs at the moment of a claim.
     free.sort(key=lambda group: (-group.priority, running.get(group.job_id, 0), group.served_at or _NEVER, group.id))
@@ -256,14 +266,14 @@ def waiting_chunks(connection: Connection, job_id: int) -> int:
     return number
 
 
-def any_due(database: Database, lane: str) -> bool:
+def any_due(database: Database, lane: str, *, plan_below: int = PLAN_GOES_ON_BELOW) -> bool:
     """Whether a worker with a free slot would find something in this lane: a chunk to claim, or some to put off."""
 
     def work(connection: Connection) -> bool:
         now = database.now(connection)
         return any(
             candidate.remote_id is None or not _is_full(connection, candidate, now)
-            for candidate in _candidates(connection, lane, now, set())
+            for candidate in _candidates(connection, lane, now, set(), plan_below)
         )
 
     return database.read(work)
