@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,10 @@ class Site:
         self.environment = Environment(
             settings=self.settings, database=self.database, worker=self.worker, ring=lambda _: None, jitter=lambda: 0.0
         )
+
+    def tune(self, **values: Any) -> None:
+        """Other times and sizes of attempts from here on."""
+        self.environment = replace(self.environment, tuning=replace(self.environment.tuning, **values))
 
     # --- jobs
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.workers.retrieval import watch
 from support import samples
 from support.misbehaviour import NAMED, OF_GET
 from support.qr_catalogue import Catalogue
@@ -208,13 +207,11 @@ LONG = {"on slow media for good"}
 @pytest.mark.parametrize(
     "name", [name if name not in LONG else pytest.param(name, marks=pytest.mark.long) for name in NAMED]
 )
-def test_each_misbehaviour_has_its_ending(
-    name: str, here: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_misbehaviour_has_its_ending(name: str, here: Site, tmp_path: Path) -> None:
     """None hangs; nothing that did not come is called here; what came is neither lost nor doubted; the reason says
     whose fault it is.
     """
-    monkeypatch.setattr(watch, "CANCEL_SECONDS", 1.0)
+    here.tune(cancel_seconds=1.0)
     end(name, NAMED[name], "move", ENDINGS[name], here, tmp_path)
 
 
@@ -225,9 +222,9 @@ PATIENT = {"slow but alive", "pending for ever", "the final answer never comes, 
 @pytest.mark.parametrize(
     "name", [name if name not in PATIENT else pytest.param(name, marks=pytest.mark.long) for name in OVER_GET]
 )
-def test_the_same_over_c_get(name: str, here: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_over_c_get(name: str, here: Site, tmp_path: Path) -> None:
     """A C-GET ends like a C-MOVE, but that nobody has to call us: what did not come was not delivered."""
-    monkeypatch.setattr(watch, "CANCEL_SECONDS", 1.0)
+    here.tune(cancel_seconds=1.0)
     end(name, (NAMED | OF_GET)[name], "get", OVER_GET[name], here, tmp_path)
 
 

@@ -16,7 +16,7 @@ from dicomferry.models.record.archive import calls
 from dicomferry.models.record.remotes import book
 from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow
 from dicomferry.workers import runner
-from dicomferry.workers.retrieval import refusals, watch
+from dicomferry.workers.retrieval import refusals
 from support import samples
 from support.caller import association
 from support.misbehaviour import NAMED
@@ -136,19 +136,17 @@ def test_what_our_side_refused_is_told_with_what_did_not_come(here: Site, held: 
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("name", ["silent, and deaf to C-CANCEL", "pending for ever, until it is cancelled"])
-def test_an_archive_that_is_mute_is_asked_three_times(
-    held: list[Sample], name: str, count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_archive_that_is_mute_is_asked_three_times(held: list[Sample], name: str, count: int) -> None:
     """However small the study: as a whole, in a smaller request, once more, then a person is asked. No instance is
     blamed, and after a release it is the same.
     """
-    monkeypatch.setattr(watch, "CANCEL_SECONDS", 0.1)
     waits: dict[str, dict[str, float]] = {
         "timeouts": {**IMPATIENT["timeouts"], "first_answer": 0.3},
         "retry": {**IMPATIENT["retry"], "give_up_after": 600},
     }
     with StorageScp(**flat(IMPATIENT)) as scp:
         here = Site(scp, **waits)
+        here.tune(cancel_seconds=0.1)
         with QrPeer(Catalogue(held[:count]), destinations={TITLE: scp.port}, manners=NAMED[name]) as peer:
             job_id = submit(here, peer, held, "move")
             job = here.drive(job_id)

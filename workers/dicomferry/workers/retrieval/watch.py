@@ -24,8 +24,6 @@ LOOK_SECONDS = 0.5
 LOOK_SHARE = 10
 """So many times as long as it took is between two looks, while the last rows are not the only ones to come."""
 FIRST_PAUSE = 0.02
-CANCEL_SECONDS = 30.0
-"""How long the last answer to a request that we cancelled is waited for (PS3.4 C.4.2.3.1 sets no limit)."""
 
 
 @dataclass
@@ -86,7 +84,7 @@ class Watch:
     def _break_off(self, retrieval: Retrieval) -> None:
         """C-CANCEL, then on to the last answer, if it comes. What arrives meanwhile is welcome."""
         clock = self.environment.clock
-        until = clock() + CANCEL_SECONDS
+        until = clock() + self.environment.tuning.cancel_seconds
         with contextlib.suppress(DimseError):
             retrieval.cancel()
             while clock() < until:

@@ -23,7 +23,6 @@ from dicomferry.workers.files.same_instance import Relation, Side, relation
 MAX_BYTES = 256 << 20
 MAX_CONTEXTS = 128
 """Presentation context ids are the odd numbers from 1 to 255 (PS3.8 9.3.2.2)."""
-
 AHEAD = 8
 """So many files are open before their turn, their beginnings on the way from the disk while others are parsed."""
 
@@ -59,10 +58,10 @@ def inventory(
 
     Given files are always taken, of folders their files, and with `recursive` those of their subfolders. A root
     that another one covers adds nothing. Links are followed; a folder that is its own ancestor is reported once.
-    Without `hidden`, what begins with a dot is left out, unless it is a root itself.
-    The files of `leave_out` are passed over. `before_opening` hears of each other one, and says whether nothing else
-    is to be open while it is looked into. So many files are open `ahead` of their turn.
-    Nothing here raises for what a file system does: what cannot be read is a Found of its own.
+    Without `hidden`, what begins with a dot is left out, unless it is a root itself. The files of `leave_out` are passed
+    over. `before_opening` hears of each other one, and says whether nothing else is to be open while it is looked into.
+    So many files are open `ahead` of their turn. Nothing here raises for what a file system does: what cannot be read
+    is an entry of its own.
     """
     walk = _Walk(_sorted_roots(roots, recursive), recursive, _parts(after) if after is not None else None, hidden)
     return _looked_into(iter(walk), leave_out, before_opening, ahead)
