@@ -1,4 +1,4 @@
-"""Tests hand values and functions in; they do not reach into our modules to put others in the place of what is there."""
+"""Tests hand values and functions in; they do not reach into our modules to put others in their place."""
 
 import ast
 from collections import Counter
@@ -8,9 +8,7 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 HOUSE = "dicomferry"
 
-_FABLE = (
-    "thousands of examples a minute are told without a network; the phases of a retrieve have no argument for it yet"
-)
+_FABLE = "thousands of examples are told without a network; a retrieve takes no argument for that yet"
 LEFT = {
     ("cli/test_schedules.py", "dicomferry.daemon.scheduler.run"): "a scheduler that the command starts never ends",
     ("support/fabled_archive.py", "dicomferry.models.record.archive.calls.living_scps"): _FABLE,
@@ -22,13 +20,13 @@ LEFT = {
     (
         "workers/retrieval/test_attempt.py",
         "dicomferry.workers.retrieval.watch.Watch.follow",
-    ): "dies inside of a request",
+    ): "dies in a request",
     ("workers/retrieval/test_our_own_fault.py", "dicomferry.models.record.archive.calls.short_disk"): "a full disk",
     ("workers/retrieval/test_our_own_fault.py", "dicomferry.workers.retrieval.refusals.no_room"): "a full disk",
     (
         "workers/test_removal.py",
         "dicomferry.workers.receiving.archive.Archive.remove",
-    ): "dies, or is slow, at a removal",
+    ): "dies or is slow there",
 }
 """(file, what is replaced): why no argument stands in its place yet. To get shorter, never longer."""
 

@@ -58,7 +58,7 @@ def inventory(
 
     Given files are always taken, of folders their files, and with `recursive` those of their subfolders. A root
     that another one covers adds nothing. Links are followed; a folder that is its own ancestor is reported once.
-    Without `hidden`, what begins with a dot is left out, unless it is a root itself. The files of `leave_out` are passed
+    Without `hidden`, what begins with a dot is left out, unless it is a root itself. Files in `leave_out` are passed
     over. `before_opening` hears of each other one, and says whether nothing else is to be open while it is looked into.
     So many files are open `ahead` of their turn. Nothing here raises for what a file system does: what cannot be read
     is an entry of its own.
