@@ -33,7 +33,7 @@ LEFT = {
 
 def _ours(tree: ast.Module) -> dict[str, str]:
     """What the names that a file imports stand for, of ours."""
-    found = {}
+    found: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == HOUSE:
             found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
