@@ -79,6 +79,8 @@ class Fable:
     cap: int | None = None
     names_failed: bool = True
     counted: bool = True
+    seconds: float = 1
+    """What goes by between a request and the first that it brings."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ class FabledArchive:
     def move(self, one: Target, message_id: int) -> Report:
         """Send what is asked for; its final answer."""
         self.requests += 1
-        self.site.pass_time(1)
+        self.site.pass_time(self.fable.seconds)
         self.note()
         sent: list[Sent] = []
         refused: list[str] = []

@@ -78,7 +78,7 @@ def fables(
         # Without it hardly any would hide what an answer alone tells of.
         hidden = shown | {"listed": st.just(False), "fails": st.sampled_from([0, FOREVER])}
         held += (draw(st.builds(Image, series=st.integers(0, 2), **hidden)),)
-    said = {name: draw(one) for name, one in speech.items()}
+    said = {name: draw(one) for name, one in speech.items()} | {"seconds": draw(st.sampled_from([1, 1, 61]))}
     return Fable(images=held, names_failed=draw(st.booleans()), counted=draw(st.booleans()), **said)  # type: ignore[arg-type]
 
 
@@ -235,12 +235,15 @@ def test_a_proof_names_a_moment_after_the_answer_that_it_rests_on(site: FabledSi
     assert archive.at(datetime.fromisoformat(str(request["listed_at"]))) == {0}
 
 
-def test_what_has_appeared_meanwhile_is_listed_at_once(site: FabledSite) -> None:
-    """An answer tells of one more than was listed: the archive is asked for its list in the same attempt, and only
-    where that is no longer than before, again after `settle`.
+@pytest.mark.parametrize(("counted", "seconds"), [(True, 1), (False, 61)])
+def test_what_has_appeared_meanwhile_is_listed_at_once(site: FabledSite, counted: bool, seconds: float) -> None:
+    """An answer tells of one more than was listed, or the list is older than `settle`: the archive is asked for it anew
+    in the same attempt, though its number is as before; and only where it is no longer, again after `settle`.
     """
+    gone = Image(series=0, listed=False, silent=True, vanishes=1)
     late = Image(series=0, appears=1, fails=1, manner="lost")
-    archive, job, _ = site.retrieve(Fable(images=(Image(series=0), late), study_number=None, series_number=None))
+    fable = Fable(images=(Image(series=0), gone, late), series_number=None, counted=counted, seconds=seconds)
+    archive, job, _ = site.retrieve(fable)
     assert (job["state"], job["verified"]) == ("succeeded", "uids")
-    assert site.has(archive, 1)
+    assert site.has(archive, 2)
     assert len(site.inline.attempts(job["id"])) == 1
