@@ -18,6 +18,7 @@ from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
 from dicomferry.models.rules.answers.statuses import SERVICES
 from dicomferry.models.rules.errors import DimseError
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.state import JobState
 from dicomferry.workers import operations
 from dicomferry.workers.attempts.work import Answered, Work
@@ -91,7 +92,7 @@ def test_every_job_ends_whatever_is_answered(said: list[Said], number: int, cut:
         Inline(Path(folder), patch, retry={"give_up_after": GIVE_UP}) as site,
     ):
         talk = Talk(said)
-        patch.setitem(operations.OPERATIONS, "store", talk)
+        patch.setitem(operations.OPERATIONS, Kind.STORE, talk)
         site.cut_at(cut)
         site.mr(number)
         job_id = site.store("ANY@127.0.0.1:104")

@@ -14,6 +14,7 @@ import pytest
 
 from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules import retry
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.state import FINAL_JOB_STATES, JobState, Tally
 from dicomferry.workers import operations
 from dicomferry.workers.attempts.work import Answered, Work
@@ -69,7 +70,7 @@ def test_files_that_kill_the_sender(site: Inline, killers: int, seed: int) -> No
 
         return operations.store(replace(work, feed=dying()))
 
-    site.change(operations={"store": store})
+    site.change(operations={Kind.STORE: store})
     with Bench() as bench:
         job_id = site.store(bench.address)
         assert deaths_of(site, job_id, 2 * killers + 3) >= 2 * killers
@@ -123,7 +124,7 @@ def test_a_twin_of_a_file_that_kills(site: Inline, other: str) -> None:
 
         return operations.store(replace(work, feed=dying()))
 
-    site.change(operations={"store": store})
+    site.change(operations={Kind.STORE: store})
     with Bench() as bench:
         job_id = site.store(bench.address)
         deaths_of(site, job_id, 3)

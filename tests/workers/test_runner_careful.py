@@ -11,6 +11,7 @@ import pytest
 
 from dicomferry.models.record.jobs import verbs
 from dicomferry.models.record.jobs.items import Item
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.state import JobState, Tally
 from dicomferry.workers import operations
 from dicomferry.workers.attempts.work import Answered, Work
@@ -57,7 +58,7 @@ class Deadly:
 def deadly(site: Inline) -> Deadly:
     """Harmless until instances are named."""
     made = Deadly()
-    site.change(operations={"store": made})
+    site.change(operations={Kind.STORE: made})
     return made
 
 
@@ -133,7 +134,7 @@ def test_workers_that_always_die_before_anything_is_sent(site: Inline, bench: Be
         raise Killed
         yield
 
-    site.change(operations={"store": dead})
+    site.change(operations={Kind.STORE: dead})
     job_id = site.store(bench.address)
     for _ in range(5):
         die(site)
@@ -156,10 +157,10 @@ def test_a_death_after_the_answer(site: Inline, bench: Bench, deadly: Deadly) ->
         yield from deadly(work)
         raise Killed
 
-    site.change(operations={"store": dies_at_the_end})
+    site.change(operations={Kind.STORE: dies_at_the_end})
     with pytest.raises(Killed):
         site.run_due()
-    site.change(operations={"store": deadly})
+    site.change(operations={Kind.STORE: deadly})
     site.lose()
     assert [(row.state, row.losses) for row in site.items(job_id)] == [("succeeded", 0)] * 3
     assert site.drain(job_id) is JobState.SUCCEEDED

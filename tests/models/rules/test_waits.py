@@ -19,6 +19,7 @@ from dicomferry.models.record.tables.jobs import Base, ChunkRow, RemoteRow
 from dicomferry.models.record.tables.schedules import NotificationRow
 from dicomferry.models.rules import gate, waits
 from dicomferry.models.rules.ending import Decision, Next
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState
 from dicomferry.models.rules.waits import StepWatch
 from support.record_site import LEASE, Site
@@ -158,7 +159,7 @@ def test_what_was_learned_in_the_future_is_not_known(site: Site) -> None:
     governor.slow_down(site.database, site.remote_id, 10.0)
     site.clock.step(BACK)
     gate = site.database.read(
-        lambda connection: governor.gate(connection, site.remote_id, "store", site.clock(), ignore_window=False)
+        lambda connection: governor.gate(connection, site.remote_id, Kind.STORE, site.clock(), ignore_window=False)
     )
     assert gate.limits is None
     limits = governor.slow_down(site.database, site.remote_id, 20.0)

@@ -16,6 +16,7 @@ from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Answer, Rule
 from dicomferry.models.rules.answers.quirks import Quirks
 from dicomferry.models.rules.errors import DicomferryError, DimseError, LeaseLost, OutOfReach
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.situation import Account, Tried
@@ -39,7 +40,7 @@ log = telemetry.logger(__name__)
 
 def run(environment: Environment, lease: Lease, heart: Heartbeat, remote: Remote) -> None:
     """Try what is pending of a chunk, and end the attempt. Raises LeaseLost, OutOfReach."""
-    pace = remote.pace if lease.kind == "store" and isinstance(remote.pace, AttemptPace) else None
+    pace = remote.pace if lease.kind == Kind.STORE and isinstance(remote.pace, AttemptPace) else None
     _ItemAttempt(environment, lease, heart, pace).run(remote)
 
 
@@ -92,7 +93,7 @@ class _ItemAttempt:
         """The items that wait; what is decided without the remote is booked."""
         self._flush()
         rows = pending_items(self.environment.database, self.lease.chunk_id)
-        if self.lease.kind == "store":
+        if self.lease.kind == Kind.STORE:
             rows, decided = plan.examine(self.environment.database, self.lease, rows)
             self.buffered += decided
             self.finished += len(decided)
@@ -126,7 +127,7 @@ class _ItemAttempt:
         """Whether the item that was in flight when the association broke is at fault itself: others got through on that
         association, or a C-ECHO does now. Then whoever is behind it has a turn at once.
         """
-        if self.lease.kind != "store" or not self.charged or self.heart.gave_up or self.heart.stop:
+        if self.lease.kind != Kind.STORE or not self.charged or self.heart.gave_up or self.heart.stop:
             return False
         if self.turns.is_hopeless(answered):
             self.well = False

@@ -9,6 +9,7 @@ from operator import attrgetter
 from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Answer, Rule
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import StoreSpec
 from dicomferry.workers.attempts.work import Answered, Operation, Work
@@ -90,4 +91,4 @@ def find(work: Work) -> Iterator[Answered]:
     return ask(work)
 
 
-OPERATIONS: Mapping[str, Operation] = {"echo": echo, "store": store, "find": find}
+OPERATIONS: Mapping[Kind, Operation] = {Kind.ECHO: echo, Kind.STORE: store, Kind.FIND: find}

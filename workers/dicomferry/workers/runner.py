@@ -13,6 +13,7 @@ from dicomferry.models.record.jobs import claims
 from dicomferry.models.record.jobs.claims import PLAN, Lease
 from dicomferry.models.record.remotes import book
 from dicomferry.models.rules.errors import DicomferryError, LeaseLost, OutOfReach
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.situation import Account, Tried
 from dicomferry.models.rules.spec import RETRIEVES
@@ -112,7 +113,7 @@ def _run(environment: Environment, lease: Lease) -> None:
                 return
             remote = replace(remote, pace=AttemptPace(environment.database, lease, heart))
             # An echo is a look by itself.
-            if not lease.probe or lease.kind == "echo" or probe.look_again(environment, lease, heart, remote):
+            if not lease.probe or lease.kind == Kind.ECHO or probe.look_again(environment, lease, heart, remote):
                 ATTEMPTS.get(lease.kind, item_attempt.run)(environment, lease, heart, remote)
     except LeaseLost as error:
         # The sweep has ended this attempt, or will; whoever has the chunk now goes on with it.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from dicomferry.cli.frame import render, words
 from dicomferry.cli.jobs import words as job_words
 from dicomferry.models.documents.shapes import AskedDocument, EventDocument, ShownJob
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.spec import RETRIEVES
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _proof(job: ShownJob) -> str | None:
 
 def _items(job: ShownJob) -> str | None:
     """How many files came to what; an echo and a find have one request, whose state is the job's."""
-    if job["kind"] in ("echo", "find"):
+    if job["kind"] in (Kind.ECHO, Kind.FIND):
         return None
     items = cast("dict[str, int]", job["items"])
     numbers = {state: number for state, number in items.items() if number}
@@ -99,11 +100,11 @@ def _due(moment: str | None) -> str | None:
 def _asked(job: ShownJob) -> Iterator[tuple[str, str | None]]:
     """What the job asked for: files, keys, the rows of a CSV file."""
     asked, kind = job["asked"], job["kind"]
-    if kind == "store":
+    if kind == Kind.STORE:
         more = len(job["paths"]) - _KEYS_SHOWN
         named = [*job["paths"][:_KEYS_SHOWN], *([f"{words.number(more)} more"] if more > 0 else [])]
         yield "files", ", ".join(named) + (" and the folders inside" if job["recursive"] else "")
-    elif kind == "find":
+    elif kind == Kind.FIND:
         level = f"at {asked['level']} level, {asked['root']} root" if asked["level"] else "of the worklist"
         yield "asks for", f"{_spelled(asked['keys']) or 'all there is'}; {level}"
     elif kind in RETRIEVES:

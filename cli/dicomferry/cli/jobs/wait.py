@@ -25,6 +25,7 @@ from dicomferry.models.record.retrieves.expected import ALREADY_HERE
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.errors import OutOfReach
 from dicomferry.models.rules.flaws import TRUNCATED_AT_SOURCE
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import RETRIEVES
 from dicomferry.models.rules.state import FINAL_JOB_STATES, ItemState
@@ -177,7 +178,7 @@ def tell_end(database: Database, job: ShownJob, say: Callable[[str], None]) -> N
         say(end_sentence(database, job))
     for item in jobs.items(database, job["id"], state=ItemState.FAILED, limit=FAILED_SHOWN):
         say(f"  {job_words.item_line(item)}")
-    if job["kind"] == "find":
+    if job["kind"] == Kind.FIND:
         for item in jobs.items(database, job["id"], state=ItemState.WARNING, limit=FAILED_SHOWN):
             say(f"  {job_words.item_line(item)}")
         if job["matches"]:
@@ -221,7 +222,7 @@ def _has_folders(path: str) -> bool:
 def end_sentence(database: Database, job: JobDocument) -> str:
     """What came of a job; counted apart what the remote, or we, had before, and what nobody could verify."""
     found = jobs.reasons(database, job["id"], ItemState.WARNING) if job["items"]["warning"] else {}
-    store = job["kind"] == "store" and job["items"]["failed"]
+    store = job["kind"] == Kind.STORE and job["items"]["failed"]
     lost = jobs.reasons(database, job["id"], ItemState.FAILED) if store else {}
     here = jobs.reasons(database, job["id"], ItemState.SUCCEEDED) if job["kind"] in RETRIEVES else {}
     return job_words.sentence(

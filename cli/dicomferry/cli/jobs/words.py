@@ -16,6 +16,7 @@ from dicomferry.cli.frame.words import (
     title,
 )
 from dicomferry.models.documents.shapes import ItemDocument, JobDocument, ReportDocument, ShownJob
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.spec import RETRIEVES
 
 FEW = 10
@@ -47,9 +48,9 @@ def sentence(
     """
     items = job["items"]
     parts = []
-    if job["kind"] == "echo":
+    if job["kind"] == Kind.ECHO:
         parts.append(_echoed(job))
-    elif job["kind"] == "find":
+    elif job["kind"] == Kind.FIND:
         parts.append(_found(job))
     elif job["kind"] in RETRIEVES:
         from dicomferry.cli.jobs import retrieve_words

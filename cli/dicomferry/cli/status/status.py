@@ -18,6 +18,7 @@ from dicomferry.models.record.database import Database, hide_password
 from dicomferry.models.record.remotes import book
 from dicomferry.models.rules import text
 from dicomferry.models.rules.errors import ConfigurationError, DicomferryError, OutOfReach
+from dicomferry.models.rules.kind import Lane
 from dicomferry.models.rules.state import JobState
 from dicomferry.models.settings import Settings
 
@@ -44,7 +45,7 @@ def _collect(found: Settings) -> tuple[dict[str, Any], int, DicomferryError | No
         "broker": broker(found),
         "database": {"url": hide_password(found.database), "reachable": None, "version": None},
         "scp": None,
-        "lanes": {lane: {"pending": 0, "running": 0, "held": 0} for lane in ("quick", "bulk")},
+        "lanes": {lane.value: {"pending": 0, "running": 0, "held": 0} for lane in Lane},
         "jobs": {state.value: 0 for state in JobState},
         "waiting": 0,
         "remotes": [],

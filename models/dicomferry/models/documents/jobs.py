@@ -19,6 +19,7 @@ from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, EventRow,
 from dicomferry.models.rules import spec
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.errors import NotFound, UsageError
+from dicomferry.models.rules.kind import Kind, Lane
 from dicomferry.models.rules.remote import MOST, host_and_port
 from dicomferry.models.rules.spec import RETRIEVES
 from dicomferry.models.rules.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState, Tally
@@ -116,7 +117,7 @@ def lanes(database: Database) -> dict[str, dict[str, int]]:
     """How many chunks wait and run in each lane."""
 
     def work(connection: Connection) -> dict[str, dict[str, int]]:
-        result = {lane: {"pending": 0, "running": 0, "held": 0} for lane in ("quick", "bulk")}
+        result = {lane.value: {"pending": 0, "running": 0, "held": 0} for lane in Lane}
         for row in connection.execute(
             sa.select(ChunkRow.lane, ChunkRow.state, sa.func.count().label("number"))
             .where(ChunkRow.state.in_((ChunkState.PENDING, ChunkState.RUNNING, ChunkState.HELD)))
@@ -278,7 +279,7 @@ def _document(
         "items": _numbers(numbers),
         "requests": _numbers(balance.requests),
         "instances": _numbers(numbers - balance.requests),
-        "matches": sums.matches if row.kind == "find" else None,
+        "matches": sums.matches if row.kind == Kind.FIND else None,
         "expected": balance.expected,
         "received": balance.received,
         "missing": balance.missing,
@@ -319,7 +320,7 @@ def _numbers(tally: Tally) -> CountsDocument:
 def _balance(row: AnyRow, numbers: Tally, told: RetrieveNumbers | None) -> _Balance:
     if told is not None:
         return _Balance(**vars(told))
-    if row.kind != "store":
+    if row.kind != Kind.STORE:
         return _Balance(requests=numbers)
     delivered, expected = numbers.succeeded + numbers.warning, numbers.total - numbers.skipped
     return _Balance(expected=expected, received=delivered, missing=expected - delivered, surplus=0)

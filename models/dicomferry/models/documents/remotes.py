@@ -15,6 +15,7 @@ from dicomferry.models.record.remotes.book import RemoteDocument
 from dicomferry.models.record.tables.governor import GovernorRow
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, RemoteRow
 from dicomferry.models.rules import pacing, window
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.state import ChunkState
 from dicomferry.models.rules.text import moment
 
@@ -32,7 +33,7 @@ def show(database: Database, name: str) -> ShownState:
             **_state(row, now, probing=_is_probing(connection, row)),
             "in_use": {
                 "associations": governor.running(connection, row.id),
-                "moves": governor.running(connection, row.id, ChunkRow.kind == "move"),
+                "moves": governor.running(connection, row.id, ChunkRow.kind == Kind.MOVE),
             },
             "waiting": counts.get(ChunkState.PENDING, 0),
             "held": counts.get(ChunkState.HELD, 0),

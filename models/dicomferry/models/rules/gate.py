@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.pacing import RateLimits
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import RETRIEVES
@@ -51,7 +52,7 @@ class Known:
     `most_moves` moves may be open at once.
     """
 
-    kind: str
+    kind: Kind
     now: datetime
     hours: Window | None = None
     is_broken: bool = False
@@ -91,7 +92,7 @@ def _debt(known: Known) -> datetime:
     """Until when the places are taken that a chunk of this kind needs. A retrieve needs those of what comes as well;
     instances that are sent take their places one by one.
     """
-    needed: tuple[str, ...] = () if known.kind == "store" else ("requests",)
+    needed: tuple[str, ...] = () if known.kind == Kind.STORE else ("requests",)
     if known.kind in RETRIEVES:
         needed = ("requests", "instances", "size")
     return max((known.taken[name] for name in needed if name in known.taken), default=known.now)
@@ -102,7 +103,7 @@ def opened(known: Known, in_use: InUse) -> Gate:
     full = (
         (known.is_broken and in_use.looks)
         or in_use.running >= known.most
-        or (known.kind == "move" and in_use.moves >= known.most_moves)
+        or (known.kind == Kind.MOVE and in_use.moves >= known.most_moves)
     )
     if full:
         return Gate(full=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from dicomferry.models.rules.kind import Kind, Lane
 from dicomferry.models.rules.query import Key
 
 
@@ -15,8 +16,8 @@ from dicomferry.models.rules.query import Key
 class EchoSpec:
     """One C-ECHO (PS3.7 9.1.5)."""
 
-    kind: ClassVar[str] = "echo"
-    lane: ClassVar[str] = "quick"
+    kind: ClassVar[Kind] = Kind.ECHO
+    lane: ClassVar[Lane] = Lane.QUICK
     planned: ClassVar[bool] = False
 
 
@@ -30,8 +31,8 @@ class StoreSpec:
     `allow_empty` nothing to send is no failure.
     """
 
-    kind: ClassVar[str] = "store"
-    lane: ClassVar[str] = "bulk"
+    kind: ClassVar[Kind] = Kind.STORE
+    lane: ClassVar[Lane] = Lane.BULK
     planned: ClassVar[bool] = True
     paths: tuple[str, ...]
     recursive: bool = False
@@ -54,8 +55,8 @@ class FindSpec:
     `split` halves by date and time what the remote does not list whole.
     """
 
-    kind: ClassVar[str] = "find"
-    lane: ClassVar[str] = "quick"
+    kind: ClassVar[Kind] = Kind.FIND
+    lane: ClassVar[Lane] = Lane.QUICK
     planned: ClassVar[bool] = False
     level: str = "study"
     root: str = "study"
@@ -83,8 +84,8 @@ class MoveSpec:
     for each identifier, `csv` is its name; None: there is none.
     """
 
-    kind: ClassVar[str] = "move"
-    lane: ClassVar[str] = "bulk"
+    kind: ClassVar[Kind] = Kind.MOVE
+    lane: ClassVar[Lane] = Lane.BULK
     planned: ClassVar[bool] = True
     identifiers: tuple[Identifier, ...]
     level: str = "study"
@@ -102,8 +103,8 @@ class MoveSpec:
 class GetSpec:
     """C-GET of what each of `identifiers` matches at `level`; see MoveSpec."""
 
-    kind: ClassVar[str] = "get"
-    lane: ClassVar[str] = "bulk"
+    kind: ClassVar[Kind] = Kind.GET
+    lane: ClassVar[Lane] = Lane.BULK
     planned: ClassVar[bool] = True
     identifiers: tuple[Identifier, ...]
     level: str = "study"
@@ -121,11 +122,11 @@ class GetSpec:
         return None
 
 
-RETRIEVES = ("move", "get")
+RETRIEVES = (Kind.MOVE, Kind.GET)
 Retrieve = MoveSpec | GetSpec
 Spec = EchoSpec | StoreSpec | FindSpec | MoveSpec | GetSpec
 _KINDS: dict[str, Callable[..., Spec]] = {cls.kind: cls for cls in (EchoSpec, StoreSpec, FindSpec, MoveSpec, GetSpec)}
-LANES = ("quick", "bulk")
+LANES = tuple(Lane)
 
 
 def to_json(spec: Spec) -> str:

@@ -15,6 +15,7 @@ from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.presence import Worker
 from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.errors import DicomferryError
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.situation import Account
@@ -49,7 +50,7 @@ class Environment:
     names: Names = field(default_factory=Names)
     tuning: Tuning = DEFAULT
     heartbeat: Callable[..., Heartbeat] = Heartbeat
-    operations: Mapping[str, Operation] = field(default_factory=dict)
+    operations: Mapping[Kind, Operation] = field(default_factory=dict)
 
     def end(
         self,

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, urlsplit
 
+from dicomferry.models.rules.kind import Lane
 from dicomferry.models.settings import Settings
 
-QUICK, BULK = "quick", "bulk"
+QUICK, BULK = Lane
 RINGS_PER_SLOT = 2
 """Nobody rings while a lane's queue is longer than this many times the slots."""
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from dicomferry.workers.files import file_meta
 from dicomferry.workers.files.byte_source import MOST_INFLATED, ByteSource, Inflated, Stored, Unreadable
 from dicomferry.workers.files.data_set import DEFLATED, UNCOMPRESSED
-from dicomferry.workers.files.tokens import PIXEL_DATA, Kind, Token, Tokens
+from dicomferry.workers.files.tokens import PIXEL_DATA, Token, TokenKind, Tokens
 
 
 class Relation(StrEnum):
@@ -115,14 +115,14 @@ class _FileComparison:
                 return False
             if one.kind is not other.kind:
                 # A sequence by its VR in the one is mere bytes in the other, which has no VR.
-                if {one.kind, other.kind} != {Kind.VALUE, Kind.SEQUENCE}:
+                if {one.kind, other.kind} != {TokenKind.VALUE, TokenKind.SEQUENCE}:
                     return False
-                if not self._tokens[0 if one.kind is Kind.VALUE else 1].descend():
+                if not self._tokens[0 if one.kind is TokenKind.VALUE else 1].descend():
                     return False
-            elif one.kind is Kind.VALUE and self._are_sequences(one, other):
+            elif one.kind is TokenKind.VALUE and self._are_sequences(one, other):
                 if not all([tokens.descend() for tokens in self._tokens]):
                     return False
-            elif one.kind in (Kind.VALUE, Kind.FRAGMENT) and not self._equal_values(one, other):
+            elif one.kind in (TokenKind.VALUE, TokenKind.FRAGMENT) and not self._equal_values(one, other):
                 return False
 
     def _next(self, side: int) -> Token | None:
@@ -131,7 +131,11 @@ class _FileComparison:
         while (token := tokens.next()) is not None:
             if token.depth or token.tag not in self._ignored:
                 return token
-            while token is not None and token.kind is not Kind.VALUE and (token.depth or token.kind is not Kind.END):
+            while (
+                token is not None
+                and token.kind is not TokenKind.VALUE
+                and (token.depth or token.kind is not TokenKind.END)
+            ):
                 token = tokens.next()
         return None
 

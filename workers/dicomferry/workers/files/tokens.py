@@ -27,7 +27,7 @@ _PADDING = 0xFFFCFFFC
 _BLOCK = 64 * 1024
 
 
-class Kind(Enum):
+class TokenKind(Enum):
     """What a token is."""
 
     VALUE = "value"
@@ -43,7 +43,7 @@ class Token(NamedTuple):
     `depth` is how many sequences and items it lies in; `big` says that the value's words are big endian.
     """
 
-    kind: Kind
+    kind: TokenKind
     tag: int = 0
     vr: str = ""
     start: int = 0
@@ -99,7 +99,7 @@ class Tokens:
     def descend(self) -> bool:
         """Take the value that came last, and was not read, for a sequence; False if it can be none."""
         token = self._last
-        if token is None or token.kind is not Kind.VALUE or token.vr not in ("", "UN", "SQ"):
+        if token is None or token.kind is not TokenKind.VALUE or token.vr not in ("", "UN", "SQ"):
             return False
         frame = self._stack[-1]
         un = token.vr == "UN"
@@ -110,7 +110,7 @@ class Tokens:
 
     def _close(self) -> Token:
         self._stack.pop()
-        return Token(Kind.END, depth=len(self._stack) - 1)
+        return Token(TokenKind.END, depth=len(self._stack) - 1)
 
     def _push(self, frame: _Frame) -> None:
         if len(self._stack) > MOST_NESTED:
@@ -131,10 +131,10 @@ class Tokens:
         if frame.fragments:
             start = self._pos
             self._pos += length
-            return Token(Kind.FRAGMENT, tag, "", start, length, depth)
+            return Token(TokenKind.FRAGMENT, tag, "", start, length, depth)
         end = None if length == UNDEFINED else self._pos + length
         self._push(_Frame(False, end, frame.implicit, frame.big))
-        return Token(Kind.ITEM, tag, depth=depth)
+        return Token(TokenKind.ITEM, tag, depth=depth)
 
     def _element(self, frame: _Frame, head: bytes) -> Token | None:
         """An element, or the end of an item; None for what is no content, or at the end of the data."""
@@ -154,15 +154,15 @@ class Tokens:
             fragments = vr not in ("", "SQ", "UN") or tag == PIXEL_DATA
             un = vr == "UN"
             self._push(_Frame(True, None, frame.implicit or un, frame.big and not un, fragments))
-            return Token(Kind.SEQUENCE, tag, vr, start, 0, depth)
+            return Token(TokenKind.SEQUENCE, tag, vr, start, 0, depth)
         if vr == "SQ":
             self._pos = start
             self._push(_Frame(True, start + length, frame.implicit, frame.big))
-            return Token(Kind.SEQUENCE, tag, vr, start, 0, depth)
+            return Token(TokenKind.SEQUENCE, tag, vr, start, 0, depth)
         self._pos = start + length
         if (element == 0 and length == 4) or tag == _PADDING:
             return None
-        return Token(Kind.VALUE, tag, vr, start, length, depth, frame.big)
+        return Token(TokenKind.VALUE, tag, vr, start, length, depth, frame.big)
 
     def _delimiter(self, frame: _Frame, tag: int, head: bytes) -> Token | None:
         length = UNPACK_LENGTH[frame.big](head, 4)[0]

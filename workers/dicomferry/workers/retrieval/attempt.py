@@ -21,6 +21,7 @@ from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.callers import Callers
 from dicomferry.models.rules.errors import ConfigurationError, DimseError, LeaseLost, OutOfReach
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.proof import Way
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote
@@ -81,12 +82,12 @@ class _Attempt:
     @property
     def comes_here(self) -> bool:
         """Whether a C-MOVE sends to our own storage SCP."""
-        return self.spec.kind == "move" and self.spec.destination in (None, self.remote.calling_ae_title)
+        return self.spec.kind == Kind.MOVE and self.spec.destination in (None, self.remote.calling_ae_title)
 
     @property
     def goes_elsewhere(self) -> bool:
         """Whether a C-MOVE sends to somebody else."""
-        return self.spec.kind == "move" and not self.comes_here
+        return self.spec.kind == Kind.MOVE and not self.comes_here
 
     # --- from claim to end
 

@@ -16,6 +16,7 @@ from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
 from dicomferry.models.rules.callers import Callers
 from dicomferry.models.rules.errors import DimseError
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote, host_and_port
@@ -182,7 +183,7 @@ class Asking:
         return refused
 
     def _open(self) -> Line:
-        if self.spec.kind == "get":
+        if self.spec.kind == Kind.GET:
             return self.get_line()
         return MoveLine(self.remote, self.spec.root, self.spec.destination or self.remote.calling_ae_title, self.heart)
 
@@ -190,7 +191,7 @@ class Asking:
         """Whether it goes elsewhere, and the archive has answered all requests of the chunk with a failure and begun
         nothing: then nothing is under way that could be waited for.
         """
-        if self.comes_here or self.spec.kind == "get":
+        if self.comes_here or self.spec.kind == Kind.GET:
             return False
         rows = move_store.moves_of(self.database, self.lease.chunk_id)
         return bool(rows) and all(
@@ -248,7 +249,7 @@ class Asking:
 
     def _look_for_room(self) -> None:
         """Raise Fault where what is asked for could not be kept."""
-        gets = self.spec.kind == "get"
+        gets = self.spec.kind == Kind.GET
         if gets or self.comes_here:
             full = refusals.no_room(self.database, self.environment.settings, here=gets)
             if full is not None:

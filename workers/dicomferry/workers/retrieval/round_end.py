@@ -8,6 +8,7 @@ from dicomferry.models.record.archive.pairing import NOT_DELIVERED, NOT_YET
 from dicomferry.models.record.retrieves import expected as request_store
 from dicomferry.models.rules import retry
 from dicomferry.models.rules.answers.lookup import local
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.situation import Round
@@ -64,7 +65,7 @@ def _given_up(asking: Asking, media: Media, counted: int) -> End:
     bad = [report for report in asking.reports if report.status or report.failed]
     detail = sentence_of((bad or asking.reports)[-1]) if asking.reports else None
     detail = "; ".join(filter(None, (detail, refusals.sentence(asking.refused())))) or None
-    if asking.spec.kind == "move" and not asking.comes_here and not any(report.done for report in asking.reports):
+    if asking.spec.kind == Kind.MOVE and not asking.comes_here and not any(report.done for report in asking.reports):
         # Archives answer Cxxx to an unknown destination as well.
         detail = f"{detail or 'no answer'}; does it know AE title {asking.spec.destination} as a destination?"
     goal = asking.goal

@@ -13,6 +13,7 @@ from dicomferry.models.record.jobs.items import Item
 from dicomferry.models.rules import uid
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
+from dicomferry.models.rules.kind import Kind
 
 
 class Turns:
@@ -21,9 +22,9 @@ class Turns:
     After `most_in_a_row` associations that broke before anything was answered, a C-ECHO proves nothing any more.
     """
 
-    def __init__(self, kind: str, *, most_in_a_row: int) -> None:
+    def __init__(self, kind: Kind, *, most_in_a_row: int) -> None:
         self._most_in_a_row = most_in_a_row
-        self._by_turns = kind == "store"
+        self._by_turns = kind == Kind.STORE
         self._broke: set[int] = set()
         self._rest = 0
         self._in_a_row = 0

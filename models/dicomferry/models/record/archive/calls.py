@@ -21,6 +21,7 @@ from dicomferry.models.rules.ending import DISK_FULL as DISK_FULL
 from dicomferry.models.rules.ending import NO_SCP as NO_SCP
 from dicomferry.models.rules.ending import REFUSED_HERE as REFUSED_HERE
 from dicomferry.models.rules.ending import Decision
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.state import ChunkState
 
 KEPT_DAYS = 7
@@ -160,7 +161,7 @@ def put_off(connection: Connection, decision: Decision, now: datetime) -> None:
     to_us = sa.select(JobRow.id).where(JobRow.destination.is_(None))
     condition = sa.and_(
         ChunkRow.state == ChunkState.PENDING,
-        ChunkRow.kind.in_(("move", "get") if decision.reason == DISK_FULL else ("move",)),
+        ChunkRow.kind.in_((Kind.MOVE, Kind.GET) if decision.reason == DISK_FULL else (Kind.MOVE,)),
         ChunkRow.not_before < decision.at,
         ChunkRow.job_id.in_(to_us),
     )

@@ -17,10 +17,11 @@ from dicomferry.models.record.remotes import governor
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, JobRow, RemoteRow, WorkerRow
 from dicomferry.models.rules import spec
 from dicomferry.models.rules.gate import Gate
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.pacing import RateLimits
 from dicomferry.models.rules.state import ChunkState
 
-PLAN = "plan"
+PLAN = Kind.PLAN
 PLAN_STOPS_AT = 50
 """A plan gives way while this many chunks of its job wait ..."""
 PLAN_GOES_ON_BELOW = 25
@@ -77,7 +78,7 @@ class Lease:
     chunk_id: int
     job_id: int
     fence: int
-    kind: str
+    kind: Kind
     lane: str
     spec: spec.Spec
     remote_id: int
@@ -121,7 +122,7 @@ class _Closed:
     """A gate that opens at a known time."""
 
     remote_id: int
-    kind: str
+    kind: Kind
     ignore_window: bool
 
 
@@ -171,7 +172,7 @@ def _lease(
         if gate.until is not None:
             return _Closed(best.remote_id, best.kind, job.ignore_window)
         if gate.full:
-            full.add((best.remote_id, best.kind == "move"))
+            full.add((best.remote_id, best.kind == Kind.MOVE))
             return None
     taken = connection.execute(
         sa.update(ChunkRow)
@@ -228,7 +229,7 @@ class _Candidate:
     id: int
     job_id: int
     remote_id: int | None
-    kind: str
+    kind: Kind
     waiting: int
     ignore_window: bool
 
@@ -247,13 +248,13 @@ def _candidates(
     free = [
         group
         for group in groups
-        if (group.remote_id, group.kind == "move") not in full
+        if (group.remote_id, group.kind == Kind.MOVE) not in full
         and not (group.kind == PLAN and waiting_chunks(connection, group.job_id) >= plan_below)
     ]
     # Without turns, a long job would keep a single association to itself: none of it runs at the moment of a claim.
     free.sort(key=lambda group: (-group.priority, running.get(group.job_id, 0), group.served_at or _NEVER, group.id))
     return [
-        _Candidate(group.id, group.job_id, group.remote_id, group.kind, group.waiting, group.ignore_window)
+        _Candidate(group.id, group.job_id, group.remote_id, Kind(group.kind), group.waiting, group.ignore_window)
         for group in free
     ]
 

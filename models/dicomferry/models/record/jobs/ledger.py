@@ -18,6 +18,7 @@ from dicomferry.models.record.tables.jobs import ChunkRow, EventRow, ItemRow, Jo
 from dicomferry.models.rules import proof, spec
 from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.ending import Decision
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import RETRIEVES
 from dicomferry.models.rules.state import (
@@ -114,7 +115,7 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
     numbers = Tally() if active else tally(connection, job_id)
     partial = not active and _is_partial(connection, job_id, job.kind, numbers)
     # Looked up where it may matter only: what a job asks for may be long.
-    idle = job.kind == "store" and not active and numbers.skipped == numbers.total
+    idle = job.kind == Kind.STORE and not active and numbers.skipped == numbers.total
     new = derive_job(
         numbers,
         planned=job.planned,
@@ -130,7 +131,7 @@ def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
         values["state"] = step(JOB_TRANSITIONS, job.state, new)
         if new in FINAL_JOB_STATES:
             values |= {"finished_at": now, "reason": _reason(connection, job_id, job.kind, new, numbers)}
-            if job.kind == "store":
+            if job.kind == Kind.STORE:
                 values["verified"] = proof.of_store(
                     delivered=numbers.succeeded + numbers.warning,
                     unverified=numbers.failed > 0 and _is_unverified(connection, job_id),
@@ -174,9 +175,9 @@ def _is_partial(connection: Connection, job_id: int, kind: str, numbers: Tally) 
     """Whether what failed left something: matches of a find that broke off, instances that were confirmed and could not
     be looked for.
     """
-    if kind == "find":
+    if kind == Kind.FIND:
         return matches(connection, job_id) > 0
-    return kind == "store" and numbers.failed > 0 and _is_unverified(connection, job_id)
+    return kind == Kind.STORE and numbers.failed > 0 and _is_unverified(connection, job_id)
 
 
 def _is_unverified(connection: Connection, job_id: int) -> bool:
@@ -225,7 +226,7 @@ def _reason(connection: Connection, job_id: int, kind: str, state: JobState, num
     A find that succeeded says what it was warned of: that it may not have seen everything.
     """
     if state is JobState.SUCCEEDED:
-        return _commonest(connection, job_id, ItemState.WARNING) if kind == "find" and numbers.warning else None
+        return _commonest(connection, job_id, ItemState.WARNING) if kind == Kind.FIND and numbers.warning else None
     if state is JobState.CANCELLED:
         return Reason.CANCELLED
     return _commonest(connection, job_id, ItemState.FAILED) if numbers.failed else Reason.NOTHING_TO_DO

@@ -12,6 +12,7 @@ from dicomferry.models.record.database import AnyRow, Database
 from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow, JobRow, MatchRow
 from dicomferry.models.rules import spec
 from dicomferry.models.rules.errors import NotFound, UsageError
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.spec import FindSpec
 
 _COLUMNS = (
@@ -48,7 +49,7 @@ def spec_of(database: Database, job_id: int) -> FindSpec:
     row = database.read(work)
     if row is None:
         raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
-    if row.kind != "find":
+    if row.kind != Kind.FIND:
         raise UsageError(f"job {job_id} is a {row.kind} job; only a find has matches")
     found = spec.from_json(row.kind, row.spec)
     assert isinstance(found, FindSpec)

@@ -20,6 +20,7 @@ from dicomferry.models.rules import remote as grammar
 from dicomferry.models.rules import window
 from dicomferry.models.rules.answers import quirks
 from dicomferry.models.rules.errors import NotFound, UsageError
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.remote import Remote, Timeouts
 from dicomferry.models.rules.state import ChunkState, JobState
 
@@ -307,7 +308,7 @@ def repairing(database: Database) -> list[CallerIdentity]:
             .join(JobRow, JobRow.id == ChunkRow.job_id)
             .where(
                 ChunkRow.state == ChunkState.RUNNING,
-                ChunkRow.kind == "move",
+                ChunkRow.kind == Kind.MOVE,
                 JobRow.destination.is_(None),
                 sa.or_(moves.repairs(), moves.is_ill_encoded()),
             )

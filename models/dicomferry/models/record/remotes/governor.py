@@ -21,6 +21,7 @@ from dicomferry.models.record.tables.jobs import ChunkRow, JobRow, RemoteRow
 from dicomferry.models.rules import gate as rule
 from dicomferry.models.rules import pacing, window
 from dicomferry.models.rules.gate import LIMIT, WINDOW, Gate, InUse, Known
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.pacing import Grant, RateLimits
 from dicomferry.models.rules.state import ChunkState
 from dicomferry.models.rules.waits import ahead
@@ -113,14 +114,14 @@ def running(connection: Connection, remote_id: int, *conditions: sa.ColumnElemen
 # --- gates
 
 
-def gate(connection: Connection, remote_id: int, kind: str, now: datetime, *, ignore_window: bool) -> Gate:
+def gate(connection: Connection, remote_id: int, kind: Kind, now: datetime, *, ignore_window: bool) -> Gate:
     """Whether a chunk of this kind may be begun. Whoever begins it has the remote's row locked."""
     row = row_of(connection, remote_id)
     known = _known(row, kind, now, ignore_window=ignore_window)
     return rule.closed(known) or rule.opened(known, _in_use(connection, remote_id, kind, row))
 
 
-def _known(row: AnyRow, kind: str, now: datetime, *, ignore_window: bool) -> Known:
+def _known(row: AnyRow, kind: Kind, now: datetime, *, ignore_window: bool) -> Known:
     """What the record knows of a remote, as the rule of the gate takes it."""
     learned = pacing.learned_associations(row.learned_associations, row.associations_learned_at, now)
     return Known(
@@ -149,10 +150,10 @@ def _taken(row: AnyRow, now: datetime) -> dict[str, datetime]:
     return {name: moment for name, moment in found.items() if moment is not None}
 
 
-def _in_use(connection: Connection, remote_id: int, kind: str, row: AnyRow) -> InUse:
+def _in_use(connection: Connection, remote_id: int, kind: Kind, row: AnyRow) -> InUse:
     """What uses the remote now, as far as a chunk of this kind has to know."""
     looks = row.broken_since is not None and running(connection, remote_id, ChunkRow.id == row.probe_chunk_id) > 0
-    moves = running(connection, remote_id, ChunkRow.kind == "move") if kind == "move" else 0
+    moves = running(connection, remote_id, ChunkRow.kind == Kind.MOVE) if kind == Kind.MOVE else 0
     return InUse(running=running(connection, remote_id), moves=moves, looks=looks)
 
 
@@ -161,7 +162,7 @@ def mark_probe(connection: Connection, remote_id: int, chunk_id: int) -> None:
     connection.execute(sa.update(GovernorRow).where(GovernorRow.remote_id == remote_id).values(probe_chunk_id=chunk_id))
 
 
-def put_off(database: Database, remote_id: int, kind: str, *, ignore_window: bool, jitter: float) -> bool:
+def put_off(database: Database, remote_id: int, kind: Kind, *, ignore_window: bool, jitter: float) -> bool:
     """What waits behind the same closed gate waits until it opens; whether it is closed indeed. `jitter` is in 0..1."""
 
     def work(connection: Connection) -> bool:

@@ -7,6 +7,7 @@ from sqlalchemy.engine import Connection
 
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.tables.jobs import ChunkRow, JobRow, RemoteRow
+from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.spec import RETRIEVES
 from dicomferry.models.rules.state import ChunkState, JobState
@@ -31,7 +32,7 @@ def choose(database: Database, remote: str) -> tuple[str, str]:
             if job.state is JobState.SUCCEEDED:
                 return job.kind, f"it worked with job {job.id}"
             reasons = {job.reason, *_held(connection, job.id)}
-            if job.kind == "move" and not reasons.isdisjoint(CANNOT_COME_HERE):
+            if job.kind == Kind.MOVE and not reasons.isdisjoint(CANNOT_COME_HERE):
                 return "get", f"C-MOVE did not come here with job {job.id}"
         return "move", "nothing else is known to work"
 
