@@ -71,7 +71,7 @@ class _Add(Command):
     """A command with another command behind `--`: one that was forgotten is what is wrong."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As ever; raises UsageError that says where `--` belongs."""
+        """Parse as click does; raises UsageError that says where `--` belongs."""
         given = list(args)
         try:
             return super().parse_args(ctx, args)
@@ -306,7 +306,7 @@ def _in_zone(moment: str | None, tz: str) -> str:
 
 
 def _local(moment: datetime) -> str:
-    """With the offset, which tells the two readings of an autumn night apart."""
+    """A moment in print, with its offset, which tells the two readings of an autumn night apart."""
     offset = moment.strftime("%z")
     return f"{moment:%a %Y-%m-%d %H:%M} {offset[:3]}:{offset[3:5]}"
 

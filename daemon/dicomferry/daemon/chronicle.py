@@ -26,7 +26,7 @@ log = telemetry.logger(__name__)
 TURN = "chronicle"
 TURN_SECONDS = 10.0
 MOST_EVENTS = 1000
-"""So many are told of at one look; ids so far back are looked at again, since they may become visible late."""
+"""Events that one look tells of, at most; as many ids back are looked at again, since rows may become visible late."""
 _COUNTS = ("total", "succeeded", "warning", "failed", "skipped", "cancelled")
 _KINDS = {
     "submitted": "job submitted",
@@ -61,7 +61,7 @@ class _OpenBreaker(NamedTuple):
 
 @dataclass
 class Chronicle:
-    """The looks of one role process. What happened before its first one is not told again."""
+    """What one role process has told so far. What happened before its first one is not told again."""
 
     database: Database
     worker: Worker

@@ -52,7 +52,7 @@ class _ItemAttempt:
     lease: Lease
     heart: Heartbeat
     pace: AttemptPace | None = None
-    """Of a store: when the next instance may go."""
+    """What says when the next instance of a store may go."""
     waiting: deque[Item] = field(default_factory=deque)
     charges: dict[int, int] = field(default_factory=dict)
     reasons: dict[int, str | None] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class _ItemAttempt:
     finished: int = 0
     answered: int = 0
     refusals: int = 0
-    """In a row, for lack of resources, of items that are not known to be at fault themselves."""
+    """Refusals in a row for lack of resources, of items that are not known to be at fault themselves."""
     quirks: Quirks = field(default_factory=dict)
     refused_after: dict[int, int] = field(default_factory=dict)
     """For each item refused for lack of resources, how many others had been answered for good by then."""

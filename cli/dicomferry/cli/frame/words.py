@@ -9,7 +9,7 @@ from dicomferry.models.documents.shapes import JobDocument
 
 
 def number(value: int) -> str:
-    """With thousands separators."""
+    """A number with thousands separators."""
     return f"{value:,}"
 
 
@@ -24,7 +24,7 @@ def size(value: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Such as 0.4 s, 41 s, 12 min 5 s, 3 h 20 min."""
+    """Seconds in words, such as 0.4 s, 41 s, 12 min 5 s, 3 h 20 min."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

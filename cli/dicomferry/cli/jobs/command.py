@@ -30,7 +30,7 @@ NO_JOB_COLUMN = frozenset({"accepted_reason", "requests", "instances"})
 NO_ITEM_COLUMN = frozenset({"identifier"})
 """Left out of the CSV of items: keys and values, of which each request has others."""
 NO_EVENT_COLUMN = frozenset({"more", "until"})
-"""Of a screen alone, where many events are told as one."""
+"""Left out of the CSV of events: what a screen needs, where many events are told as one."""
 
 
 @click.group(cls=Group, default="list")

@@ -62,7 +62,7 @@ def matches(job: str, limit: int | None, dicom_json: bool, form: str | None) -> 
 
 
 def _nothing(_rows: Iterable[Row]) -> None:
-    """These forms are not for reading."""
+    """Say nothing beside the rows: for forms that programs read."""
 
 
 def _paths(level: Level | None, asked: Sequence[Key], *, whole: bool) -> list[str]:

@@ -113,7 +113,7 @@ def _asked(job: ShownJob) -> Iterator[tuple[str, str | None]]:
 
 
 def _option(name: str, value: object) -> str:
-    """As it was given on the command line: `--verify`, `--trust-answers StudyDate`."""
+    """An option as it was given on the command line: `--verify`, `--trust-answers StudyDate`."""
     if isinstance(value, (list, tuple)):
         from dicomferry.workers.finding import keys
 

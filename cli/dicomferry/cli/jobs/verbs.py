@@ -164,7 +164,7 @@ def _for_each(
 
 
 def _each(settings: Settings, database: Database, found: Sequence[int], act: _Act, *, as_json: bool, one: bool) -> None:
-    """Of several jobs one that refuses does not stop the others; the exit code is its. `one`: JSON of it, no list."""
+    """Act on each job; one that refuses gives the exit code and stops no other. `one`: JSON of it, no list."""
     from dicomferry.models.documents import jobs as job_documents
 
     refused = 0

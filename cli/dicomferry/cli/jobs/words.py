@@ -177,7 +177,7 @@ def waiting_line(job: JobDocument, now: datetime) -> str:
 
 
 def not_rung(job_id: int, url: str, problem: str) -> str:
-    """That the broker could not be told of a job, and that nothing is lost by that. No `url`: the embedded one."""
+    """The sentence that the broker could not be told of a job, and nothing is lost. No `url`: the embedded one."""
     return (
         f"job {job_id} is recorded, but no worker was woken for it, because the broker {url or 'of `dicomferry up`'} "
         f"did not answer ({problem.rstrip('.')}); it starts by itself soon after the broker and a worker are there"

@@ -26,7 +26,7 @@ Pair = tuple[str, str | None]
 
 
 def pairs(found: ShownRemote) -> list[Pair]:
-    """Its limits and what is used of them, its window, and whether it can be used."""
+    """What to print of a remote: its limits and what is used of them, its window, and whether it can be used."""
     used = found["in_use"]
     return [
         ("associations", f"{used['associations']} of at most {found['max_associations']} in use"),
@@ -44,7 +44,7 @@ def pairs(found: ShownRemote) -> list[Pair]:
 
 
 def window(found: ShownRemote) -> str | None:
-    """Its hours, and until when it is as it is."""
+    """The hours of a remote, and until when it is open or closed; None where it has none."""
     if not found["window"]:
         return None
     hours = f"{found['window']['hours'] or 'always'} ({found['window']['tz']})"

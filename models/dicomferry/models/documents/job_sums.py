@@ -40,7 +40,7 @@ class Sums:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrieveNumbers:
-    """Of a retrieve. `expectation` is the least that any request has, None before the first is known.
+    """The numbers of a retrieve. `expectation` is the least that any request has, None before the first is known.
 
     `expected` and `missing` are None where a request's number is unknown or not known yet; what several requests ask
     for counts once. `received` are instances that were asked for and lie in the archive, those that were there before

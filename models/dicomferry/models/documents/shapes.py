@@ -295,7 +295,7 @@ class ExceptionDocument(RemoteState):
 
 
 class ShownState(RemoteState):
-    """The same, with what is under way and what waits."""
+    """How a remote is treated at this moment, with what is under way and what waits."""
 
     in_use: InUseDocument
     waiting: int

@@ -153,7 +153,7 @@ class Database:
         return self._run(work, {"durable": durable, "slow": slow}, patience)
 
     def write_at_once(self, work: Callable[[Connection], _T]) -> _T:
-        """The same, tried once, hardly waiting for what another transaction has locked. Raises Locked, OutOfReach."""
+        """Run one writing transaction, once, hardly waiting for locks of others. Raises Locked, OutOfReach."""
         return self._run(work, {"at_once": True}, patience=0.0)
 
     def write_once(self, work: Callable[[Connection], _T]) -> _T:
@@ -304,7 +304,7 @@ def _page(
 def past(
     until: Any, written: Any, now: datetime | sa.BindParameter[datetime], *, strictly: bool = False
 ) -> sa.ColumnElement[bool]:
-    """As `waits.is_past`, for two columns of a row whose wait has an end; `strictly`: it is not at the end itself."""
+    """Condition on two columns that a wait is past (`waits.is_past`); `strictly`: not at its very end."""
     return sa.or_(until < now if strictly else until <= now, written > now)
 
 

@@ -126,8 +126,9 @@ def party(ae_title: str, addresses: Iterable[str], also_from: Iterable[str]) -> 
 
 
 def joined(parties: Iterable[tuple[Party, str | None]], *, moves: int = 0, others: Iterable[str] = ()) -> Callers:
-    """These remotes, each with the syntax that it prefers, the first one's where two share something; titles of
-    `others` that are theirs as well are theirs.
+    """The callers that remotes make, each with its preferred syntax; what two share belongs to the first one.
+
+    A title of `others` that is a remote's as well is the remote's.
     """
     ae_titles: dict[str, str | None] = {}
     addresses: dict[str, str | None] = {}

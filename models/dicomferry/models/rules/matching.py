@@ -122,7 +122,7 @@ class PreparedKeys:
 
 
 def together(outcomes: Iterable[Comparison]) -> Comparison:
-    """Of all keys of one answer: one that contradicts is enough, and so is one that is undecided among others."""
+    """What the keys of one answer come to: one that contradicts decides, else one that is undecided."""
     found = set(outcomes)
     return CONTRADICTS if CONTRADICTS in found else UNDECIDED if UNDECIDED in found else AGREES
 

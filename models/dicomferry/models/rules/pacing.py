@@ -42,7 +42,7 @@ class RateLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """So many places of `rate` a second, the first one in `starts_in` seconds (less than 0: it was a moment ago)."""
+    """`amount` places of `rate` a second, the first one in `starts_in` seconds (less than 0: it was a moment ago)."""
 
     amount: float
     starts_in: float

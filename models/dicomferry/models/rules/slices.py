@@ -122,7 +122,7 @@ class Halving:
         return halves
 
     def look(self, part: Slice) -> Look:
-        """For the answers to one slice."""
+        """What takes the answers to one slice, one by one."""
         return Look(self, part)
 
     @property

@@ -36,7 +36,7 @@ class Target:
 
     @property
     def part(self) -> Part:
-        """It as the rule of proof has it, where it was listed."""
+        """The target as the rule of proof takes it, where it was listed."""
         return Part(self.study, self.series, self.count, self.listed, self.depth or Depth.UNKNOWN)
 
     def holds(self, study: str | None, series: str | None) -> bool:

@@ -16,4 +16,4 @@ class Fault(Exception):
 
 
 class Stopped(Exception):
-    """Cancel, hold or drain was asked for."""
+    """Ends an attempt because cancel, hold or drain was asked for."""

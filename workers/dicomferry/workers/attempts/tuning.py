@@ -15,9 +15,9 @@ class Beats:
     tick: float = 1.0
     """Between two looks for cancel, hold and drain."""
     cancel_grace: float = 10.0
-    """Once it is cancelled, how long a peer may leave a request that nothing can cancel without an answer ..."""
+    """How long a peer may leave unanswered what nothing can cancel, once its attempt is cancelled."""
     stop_grace: float = 30.0
-    """... and once it is to be stopped for another reason."""
+    """How long a peer may leave a request unanswered, once its attempt is stopped for a reason but cancel."""
     stuck_grace: float = 15.0
     """After an abort for want of progress, how long the main thread has to come back."""
 
@@ -60,7 +60,7 @@ class Tuning:
     most_broken_in_a_row: int = 100
     """After so many associations in a row that broke before anything was answered, a C-ECHO proves nothing any more."""
     run_bytes: int = RUN_BYTES
-    """So much of a file is read at once."""
+    """Bytes of a file that are read at once."""
     cancel_seconds: float = 30.0
     """How long the last answer to a request that we cancelled is waited for (PS3.4 C.4.2.3.1 sets no limit)."""
 

@@ -46,7 +46,7 @@ class Heads:
         self._seen: _KnownHead | None = None
 
     def begin(self, first: bytes, syntax: str, sop_class: str, sop_instance: str) -> Begin | None:
-        """Of a DICOM file's `first` bytes; None where they do not show this class, instance and transfer syntax."""
+        """Where the data set of a file begins; None unless its `first` bytes show these UIDs."""
         seen = self._seen
         if seen is not None and seen.uids == (syntax, sop_class):
             value = text_value(sop_instance)
@@ -78,7 +78,7 @@ class Heads:
 
 
 def _ahead(first: bytes, offset: int, syntax: str, value: bytes) -> bytes:
-    """The bytes of the data set before its SOP Instance UID, if that is this `value`."""
+    """The bytes of a data set ahead of its SOP Instance UID, if that UID is `value`."""
     if syntax in DEFLATED:
         return b""
     at = sop_uids(first, offset, syntax).at

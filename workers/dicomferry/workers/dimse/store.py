@@ -45,7 +45,7 @@ _RESULTS = {
 _NO_ABSTRACT_SYNTAX = 3
 
 MOST_TRIES = 2
-"""So often a file is sent that is changed while it is sent."""
+"""Times that a file is sent, at most, if it is changed while it is sent."""
 META_DIFFERS = Reason.META_DIFFERS
 """The remark on a file that was sent though its meta group names another class or instance than its data set."""
 

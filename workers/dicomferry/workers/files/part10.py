@@ -188,8 +188,9 @@ def check_whole(
 
 
 def check_syntax(fd: int, header: Header, size: int) -> None:
-    """Of a file whose meta group is stale: raise UnusableFile "syntax mismatch" where its Transfer Syntax UID is stale
-    too, or may be. `size` is the file's size in bytes.
+    """Look whether the Transfer Syntax UID of a stale meta group holds; `size` is the file's, in bytes.
+
+    Raises UnusableFile "syntax mismatch" where it is stale too, or may be.
     """
     # Few files need it.
     from dicomferry.workers.files import syntax_check

@@ -46,10 +46,10 @@ _OF_NO_STUDY = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """How much of a data set is walked, in bytes."""
+    """How much of a data set is walked: elements, and bytes that a deflate stream holds."""
 
     elements: int = part10.MOST_ELEMENTS
-    """Of small elements: a data set made of nothing else would hold up the rows of all."""
+    """Elements that are walked over, at most: a data set made of small ones would hold up the rows of all."""
     inflated: int = MOST_INFLATED
 
 

@@ -32,13 +32,13 @@ class KeyTrials(Protocol):
     """What is known of the keys that an archive matches on."""
 
     def matches_on(self, level: str, path: str) -> bool:
-        """Whether it was found to match on a key of a level."""
+        """Whether the archive was found to match on a key of a level."""
 
     def keep(self, level: str, path: str) -> None:
-        """It does."""
+        """Note that the archive matches on this key."""
 
     def drop(self, level: str, path: str) -> None:
-        """It does not."""
+        """Note that the archive does not match on this key."""
 
 
 @dataclass

@@ -28,12 +28,12 @@ class Tuning:
     """The bounds of one ingest."""
 
     room_every: int = 64 * 1024 * 1024
-    """After so many bytes of one instance the disk's reserve is looked at again."""
+    """Bytes of one instance after which the disk's reserve is looked at again."""
     most_of_one_uid: int = 1000
     most_tries: int = 3
-    """A folder that was renamed while it was held open is opened anew so often."""
+    """Times that a folder is opened anew which was renamed while it was held open."""
     most_parsed: int = 8
-    """Of one UID so many files are compared element by element, the others byte by byte: a sender that puts ever new
+    """Files of one UID that are compared element by element, the others byte by byte: a sender that puts ever new
     contents under one UID must not make each dearer than the last."""
 
 

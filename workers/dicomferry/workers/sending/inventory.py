@@ -24,7 +24,7 @@ MAX_BYTES = 256 << 20
 MAX_CONTEXTS = 128
 """Presentation context ids are the odd numbers from 1 to 255 (PS3.8 9.3.2.2)."""
 AHEAD = 8
-"""So many files are open before their turn, their beginnings on the way from the disk while others are parsed."""
+"""Files that are open before their turn: their beginnings come from the disk while others are parsed."""
 
 _SKIPPED_REASONS = frozenset({Reason.NOT_DICOM, Reason.DICOMDIR})
 
@@ -372,7 +372,7 @@ class Cut:
         self.bytes += found.size
 
     def _contexts_for(self, found: InventoryEntry) -> int:
-        """Presentation contexts that `found` needs beyond those of the files before it.
+        """The number of presentation contexts that `found` needs beyond those of the files before it.
 
         An uncompressed syntax is proposed alone, and once more with the others that it can be re-encoded in.
         """

@@ -31,7 +31,7 @@ _UIDS = {
     "series_instance_uid": "Series Instance UID",
 }
 _IN_A_REQUEST = ("sop_class_uid", "transfer_syntax_uid")
-"""These stand in the request for an association, and one that no peer takes would spoil it for all others."""
+"""The columns of UIDs that stand in a request for an association: one that no peer takes would spoil it for all."""
 
 
 @dataclass
@@ -101,7 +101,7 @@ class _Care:
         self._is_written = False
 
     def before_opening(self, path: bytes) -> bool:
-        """This one is next; whether it is to be looked into alone. Raises LeaseLost."""
+        """Note that the file at `path` is opened next; whether it is to be looked into alone. Raises LeaseLost."""
         if self._left <= 0:
             self.before_writing()
             return False
@@ -110,12 +110,12 @@ class _Care:
         return True
 
     def before_comparing(self, path: bytes) -> None:
-        """This one is read as a whole. Raises LeaseLost."""
+        """Note that the file at `path` is read as a whole next. Raises LeaseLost."""
         if self._lease.careful:
             self._write(path)
 
     def before_writing(self) -> None:
-        """Whatever happens now is not the fault of any file. Raises LeaseLost."""
+        """Note that no file is at fault for whatever happens next. Raises LeaseLost."""
         if self._is_written:
             self._write(None)
 

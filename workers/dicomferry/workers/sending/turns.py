@@ -42,7 +42,7 @@ class Turns:
         return self._rest > 0
 
     def group(self, rows: Sequence[Item]) -> list[Item]:
-        """Of the items that wait, in their order, those that may share the next association; none: all had a turn."""
+        """The waiting items, in their order, that may share the next association; none: all had a turn."""
         waiting = [row for row in rows if row.id not in self._broke]
         group = waiting
         if self._by_turns:

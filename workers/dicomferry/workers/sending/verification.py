@@ -82,7 +82,7 @@ class _Check:
         self._rows = {row.id: row for row in work.rows}
 
     def was_sent(self, row: Item) -> bool:
-        """By this attempt, or by one before it."""
+        """Whether an item was sent, by this attempt or by an earlier one."""
         return row.id in self._answers or row.reason == SENT
 
     def put_off(self, answered: Answered) -> Answered:

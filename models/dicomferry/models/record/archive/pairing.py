@@ -138,7 +138,9 @@ def _moves(connection: Connection, message_ids: Iterable[int]) -> Mapping[tuple[
 
 
 def _pair(one: Came, moves: Mapping[tuple[int, str], list[AnyRow]], expecting: Sequence[AnyRow]) -> Pair | None:
-    """By the originator; else by the item that waits for it: of a chunk that runs, else of one that waits, else of a
+    """The retrieve that an arrival belongs to; None where nothing asked for it.
+
+    By the originator; else by the item that waits for it: of a chunk that runs, else of one that waits, else of a
     retrieve that gave up.
     """
     waiting = {row.job_id for row in expecting}

@@ -45,8 +45,10 @@ def rest(settled: Mapping[str, str], listed: str | None, own: str | None) -> str
 
 
 def is_lost(row: AnyRow, coerces: Collection[str], settled: Mapping[str, str]) -> bool:
-    """Of a file (`own_study`, `own_series`, `listed`: some item of the job is listed as what it carries; `truncated`)
-    and an item (`study`, `series`): it came for it, and not where it would count.
+    """Whether a file came for an item and does not lie where it would count.
+
+    `row` has the file's `own_study`, `own_series`, `listed` (some item of the job is listed as what the file carries)
+    and `truncated`, and the item's `study` and `series`.
     """
     together = fits(settled, row.study, row.own_study)
     same_study, same_series = row.study in (None, row.own_study), row.series in (None, row.own_series)

@@ -23,9 +23,9 @@ from dicomferry.models.rules.state import ChunkState
 
 PLAN = Kind.PLAN
 PLAN_STOPS_AT = 50
-"""A plan gives way while this many chunks of its job wait ..."""
+"""Waiting chunks of a job from which on its plan gives way."""
 PLAN_GOES_ON_BELOW = 25
-"""... and is claimed again below this many."""
+"""Waiting chunks of a job below which its plan is claimed again."""
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _DUE = ChunkRow.state == ChunkState.PENDING

@@ -33,8 +33,8 @@ from dicomferry.models.rules.state import (
 )
 
 UNVERIFIED = proof.UNVERIFIED
-"""Of an instance that was sent elsewhere as the archive says, or confirmed, and nobody could be asked whether it is
-there."""
+"""The reason of an instance that was sent elsewhere, as the archive says, or confirmed, where nobody could be asked
+whether it is there."""
 _ARRIVED = (ItemState.SUCCEEDED, ItemState.WARNING)
 _TALLY = ("total", "succeeded", "warning", "failed", "skipped", "cancelled")
 # Built once: they are part of every flush, or of every claim and end of an attempt.

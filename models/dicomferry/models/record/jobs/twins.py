@@ -88,8 +88,9 @@ def come_back(connection: Connection, job_id: int, chunk_id: int, outcomes: Iter
 def orphans(
     connection: Connection, job_id: int, decided: Sequence[Mapping[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Of items that a plan is about to write as decided: those that stay so, and the twins of a file that gave its UID
-    up while they were compared with it (`twin_of`), which have to wait instead.
+    """Divide items that a plan is about to write as decided: (those that stay so, those that have to wait instead).
+
+    The latter are twins of a file that gave its UID up while they were compared with it (`twin_of`).
     """
     twins = [item for item in decided if "twin_of" in item]
     known = firsts(connection, job_id, (item["sop_instance_uid"] for item in twins)) if twins else {}

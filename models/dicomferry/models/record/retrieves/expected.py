@@ -58,12 +58,12 @@ class Listed:
 
     @property
     def key(self) -> Key:
-        """What tells it from all others."""
+        """Study, series and SOP Instance UID, which tell the instance from all others."""
         return self.study, self.series, self.uid
 
     @property
     def kept_key(self) -> Key:
-        """The same as rows have it."""
+        """Study, series and SOP Instance UID as rows have them, made fit for their columns."""
         study, series = (peer_text.short(one, peer_text.MOST_UID) if one else one for one in (self.study, self.series))
         return study, series, peer_text.uid(self.uid)
 
@@ -199,7 +199,7 @@ def recalled(database: Database, chunk_id: int) -> frozenset[int]:
 
 
 def missing_classes(database: Database, chunk_id: int) -> list[str | None]:
-    """Their SOP classes, the commonest first; None among them where the peer did not say one."""
+    """The SOP classes of what is missing, the commonest first; None among them where the peer did not say one."""
     query = (
         sa.select(ItemRow.sop_class_uid)
         .where(_awaited(chunk_id))
