@@ -15,11 +15,11 @@ LEFT = {
     ("support/fabled_archive.py", "dicomferry.workers.finding.listing.inquiry"): _FABLE,
     ("support/fabled_archive.py", "dicomferry.workers.finding.walk.asker"): _FABLE,
     ("support/fabled_archive.py", "dicomferry.workers.retrieval.blame.why_nothing_came"): _FABLE,
-    ("support/fabled_archive.py", "dicomferry.workers.retrieval.requests.MoveLine"): _FABLE,
+    ("support/fabled_archive.py", "dicomferry.workers.retrieval.lines.MoveLine"): _FABLE,
     ("workers/retrieval/test_attempt.py", "dicomferry.models.record.presence.SILENT_AFTER"): "no clock there to move",
     (
         "workers/retrieval/test_attempt.py",
-        "dicomferry.workers.retrieval.watch.Watch.follow",
+        "dicomferry.workers.retrieval.watch.follow",
     ): "dies in a request",
     ("workers/retrieval/test_our_own_fault.py", "dicomferry.models.record.archive.calls.short_disk"): "a full disk",
     ("workers/retrieval/test_our_own_fault.py", "dicomferry.workers.retrieval.refusals.no_room"): "a full disk",

@@ -30,8 +30,7 @@ from dicomferry.workers.dimse.reports import Report
 from dicomferry.workers.finding import listing, walk
 from dicomferry.workers.receiving import archive_mark
 from dicomferry.workers.receiving.archive import Archive
-from dicomferry.workers.retrieval import blame
-from dicomferry.workers.retrieval import requests as asking
+from dicomferry.workers.retrieval import blame, lines
 from support.inline import Inline
 
 MR, SYNTAX = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.2.1"
@@ -278,7 +277,7 @@ class FabledSite:
         monkeypatch.setattr(blame, "why_nothing_came", lambda *_, **__: None)
         monkeypatch.setattr(walk, "asker", lambda *_, **__: self._ask)
         monkeypatch.setattr(listing, "inquiry", self._inquiry)
-        monkeypatch.setattr(asking, "MoveLine", lambda *_: _Line(self))
+        monkeypatch.setattr(lines, "MoveLine", lambda *_: _Line(self))
 
     def close(self) -> None:
         """No more fables."""

@@ -26,6 +26,8 @@ from dicomferry.workers import runner
 from dicomferry.workers.receiving.archive import Archive
 from dicomferry.workers.receiving.journal import Journal
 from dicomferry.workers.retrieval import get_association, watch
+from dicomferry.workers.retrieval.progress import Progress
+from dicomferry.workers.retrieval.situation import Situation
 from support import samples, studies
 from support.compare import assert_same_object
 from support.misbehaviour import NAMED
@@ -201,17 +203,17 @@ def test_after_a_worker_died_only_the_rest_is_asked_for(
     with archive(here, held, manners=Manners(retrieve=half_of_it)) as peer:
         job_id = here.move(peer.address, study_of(held))
         assert runner.run_one(here.environment, "bulk")
-        follow = watch.Watch.follow
+        follow = watch.follow
 
-        def dies(self: watch.Watch, *arguments: object) -> None:
-            while self.came < 7:
-                self.look(now=True)
+        def dies(situation: Situation, progress: Progress, *_: object) -> None:
+            while progress.came < 7:
+                watch.look(situation, progress, now=True)
             raise Killed
 
-        monkeypatch.setattr(watch.Watch, "follow", dies)
+        monkeypatch.setattr(watch, "follow", dies)
         with pytest.raises(Killed):
             runner.run_one(here.environment, "bulk")
-        monkeypatch.setattr(watch.Watch, "follow", follow)
+        monkeypatch.setattr(watch, "follow", follow)
         assert leases.expire(here.database, everything=True) == 1
         job = here.drive(job_id)
         assert [len(one.wanted) for one in peer.retrieves[1:]] == [3]

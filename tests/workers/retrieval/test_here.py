@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -239,6 +241,27 @@ def test_a_row_without_its_file_proves_nothing(here: Site, held: list[Sample]) -
         third = here.drive(here.move(peer.address, key))
         assert len(peer.stores) == 6
     assert numbers(third) == ("succeeded", "uids", 4, 4)
+
+
+def test_what_lies_here_is_looked_at_once(here: Site, held: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request for which nothing had to be asked has just looked at each of its files: one stat an instance."""
+    looked: list[str] = []
+    stat = os.stat
+
+    def counting(path: Any, **more: Any) -> os.stat_result:
+        if more.get("dir_fd") is not None and str(path).endswith(".dcm"):
+            looked.append(str(path))
+        return stat(path, **more)
+
+    key = (STUDY, held[0].study_instance_uid)
+    with archive(here, held) as peer:
+        here.drive(here.move(peer.address, key))
+        with monkeypatch.context() as watched:
+            watched.setattr(os, "stat", counting)
+            job = here.drive(here.move(peer.address, key))
+        assert len(peer.stores) == 4
+    assert numbers(job) == ("succeeded", "uids", 4, 4)
+    assert len(looked) == len(set(looked)) == 4
 
 
 def test_a_worker_that_does_not_see_the_archive_asks_the_storage_scp(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from dicomferry.models.record.remotes import book
 from dicomferry.models.rules import spec
+from dicomferry.models.rules.proof import Way
 from dicomferry.models.rules.rounds import Ask, Limits
-from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.dimse.reports import Report
 from dicomferry.workers.receiving.callers import Callers
-from dicomferry.workers.retrieval.watch import Watch
+from dicomferry.workers.retrieval import watch
+from dicomferry.workers.retrieval.progress import Progress
+from dicomferry.workers.retrieval.situation import Situation
 from support.inline import Inline
 
 
@@ -33,7 +37,7 @@ class Counted:
     def is_reached(self) -> bool:
         return self.seen >= self.wanted
 
-    def asks(self, fineness: int, limits: Limits, put_off: Container[int]) -> list[Ask]:
+    def asks(self, fineness: int, limits: Limits, put_off: Set[int]) -> list[Ask]:
         return []
 
     def has(self, ask: Ask) -> bool:
@@ -76,15 +80,31 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inline]:
         yield running
 
 
-def watch(site: Inline, time: Time, goal: Counted, is_behind: object) -> Watch:
-    job_id = site.submit("ARCHIVE@127.0.0.1:1", spec.GetSpec(identifiers=((None, (("0020000D", "1.2"),)),)))
+def until_quiet(site: Inline, time: Time, goal: Counted, is_behind: Callable[[], bool]) -> None:
+    """Wait as an attempt at a C-GET does."""
+    keys = spec.GetSpec(identifiers=((None, (("0020000D", "1.2"),)),))
+    job_id = site.submit("ARCHIVE@127.0.0.1:1", keys)
     settings = site.settings
     remote = book.load(
         site.database, site.job(job_id).remote_id, ae_title=settings.ae_title, timeouts=settings.timeouts.value()
     )
-    heart: Heartbeat = Quiet()  # type: ignore[assignment]
-    environment = replace(site.environment, clock=time, sleep=time.sleep)
-    return Watch(environment, job_id, remote, heart, goal, Callers(), is_behind)  # type: ignore[arg-type]
+    unused: Any = None
+    situation = Situation(
+        environment=replace(site.environment, clock=time, sleep=time.sleep),
+        lease=cast(Any, SimpleNamespace(job_id=job_id)),
+        heart=cast(Any, Quiet()),
+        remote=remote,
+        spec=keys,
+        callers=Callers(),
+        last_call=0,
+        last_arrival=0,
+        scps=frozenset(),
+        destination=None,
+        way=Way.HERE,
+        sight=unused,
+        lines=cast(Any, SimpleNamespace(is_behind=is_behind)),
+    )
+    watch.until_quiet(situation, Progress(unused, cast(Any, goal), Limits(), set()))
 
 
 def test_what_gets_its_row_at_the_last_moment_is_seen(site: Inline) -> None:
@@ -95,7 +115,7 @@ def test_what_gets_its_row_at_the_last_moment_is_seen(site: Inline) -> None:
         goal.rows = int(time.now >= 1.0)  # The rows are written just now.
         return False
 
-    watch(site, time, goal, is_behind).settle()
+    until_quiet(site, time, goal, is_behind)
     assert goal.is_reached()
 
 
@@ -107,6 +127,6 @@ def test_what_waits_for_its_row_is_waited_for(site: Inline) -> None:
         goal.rows = int(time.now >= 5.0)
         return goal.rows == 0
 
-    watch(site, time, goal, is_behind).settle()
+    until_quiet(site, time, goal, is_behind)
     assert goal.seen == 1
     assert 6.0 <= time.now < 7.0

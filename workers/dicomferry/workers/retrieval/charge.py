@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dicomferry.models.record.archive.pairing import NOT_DELIVERED
-from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.retrieves import expected
 from dicomferry.models.record.retrieves import moves as move_store
 from dicomferry.models.record.retrieves.request import Request
@@ -17,48 +16,48 @@ from dicomferry.models.rules.situation import Tried
 from dicomferry.models.rules.spec import Retrieve
 from dicomferry.models.rules.state import AttemptEnd, ItemState
 from dicomferry.models.rules.text import printable
-from dicomferry.workers.attempts.environment import STUCK, Environment
+from dicomferry.workers.attempts.environment import STUCK
 from dicomferry.workers.attempts.fault import Fault
+from dicomferry.workers.retrieval import refusals
 from dicomferry.workers.retrieval.blame import End, Lost
-from dicomferry.workers.retrieval.requests import Asking
+from dicomferry.workers.retrieval.progress import Progress
+from dicomferry.workers.retrieval.situation import Situation
 
 
-def end_of(environment: Environment, lease: Lease, state: Request, asking: Asking | None, found: Fault) -> End:
+def end_of(situation: Situation, progress: Progress, found: Fault) -> End:
     """How the attempt ends. What our own side refused explains a fault before anything else does. Raises OutOfReach."""
-    ours = asking.refused_here() if asking and found.answer.reason not in ending.OURS else None
-    return _Charge(environment, lease, state, asking, ours or found).end()
+    ours = refusals.refused_here(situation, progress) if found.answer.reason not in ending.OURS else None
+    return _Charge(situation, progress, ours or found).end()
 
 
-def nothing_found(state: Request, spec: Retrieve, left_out: str | None) -> End:
+def nothing_found(request: Request, spec: Retrieve, left_out: str | None) -> End:
     """Nothing matches. Answers that contradict are no sign that nothing is there, whatever is allowed."""
     if spec.allow_empty and not left_out:
-        return End(failure=Outcome(item_id=state.item_id, state=ItemState.SUCCEEDED, reason=Reason.NOTHING_THERE))
-    return End(failure=failure(state, Reason.NO_MATCH, left_out))
+        return End(failure=Outcome(item_id=request.item_id, state=ItemState.SUCCEEDED, reason=Reason.NOTHING_THERE))
+    return End(failure=failure(request, Reason.NO_MATCH, left_out))
 
 
-def failure(state: Request, reason: str | None, detail: str | None, status: int | None = None) -> Outcome:
+def failure(request: Request, reason: str | None, detail: str | None, status: int | None = None) -> Outcome:
     """The failure of the request itself."""
     return Outcome(
-        item_id=state.item_id,
+        item_id=request.item_id,
         state=ItemState.FAILED,
         reason=reason,
         detail=printable(detail),
         status=status,
-        charges=state.charges,
+        charges=request.charges,
     )
 
 
 class _Charge:
     """One fault at one attempt: what it does to the request and to the instance that was asked for."""
 
-    def __init__(
-        self, environment: Environment, lease: Lease, state: Request, asking: Asking | None, found: Fault
-    ) -> None:
-        self._database = environment.database
-        self._lease = lease
-        self._request = state
-        self._asking = asking
-        self._progressed = asking is not None and asking.watch.came > 0
+    def __init__(self, situation: Situation, progress: Progress, found: Fault) -> None:
+        self._database = situation.database
+        self._lease = situation.lease
+        self._request = progress.request
+        self._progress = progress
+        self._progressed = progress.came > 0
         self._found = found
         self._answer: Answer = found.answer
 
@@ -82,7 +81,7 @@ class _Charge:
 
     def _is_mute(self) -> bool:
         """Whether nothing moved at this attempt, and nothing ever has for the chunk, neither answers nor arrivals."""
-        if self._answer.reason != STUCK.reason or self._progressed or self._asking is None or not self._asking.asked:
+        if self._answer.reason != STUCK.reason or self._progressed or not self._progress.asked:
             return False
         moves = move_store.moves_of(self._database, self._lease.chunk_id)
         return all(row.status is None and not row.completed for row in moves) and not expected.last_arrival(
@@ -98,10 +97,10 @@ class _Charge:
             return [], True
         if answer.rule not in (Rule.BROKEN, Rule.CONGESTED, Rule.AGAIN):
             return [], False
-        asking = self._asking.asking if self._asking else None
-        if asking is not None and asking.is_single and asking.items:
+        ask = self._progress.under_way
+        if ask is not None and ask.is_single and ask.items:
             before = {one.item_id: one.charges for one in expected.missing(self._database, self._lease.chunk_id)}
-            (item_id,) = asking.items
+            (item_id,) = ask.items
             if item_id not in before:
                 return [], False
             state, charges = retry.decide_item(answer, charges=before[item_id])
@@ -116,9 +115,7 @@ class _Charge:
 
     def _charged_request(self, charges: int) -> Outcome:
         """The request goes on, with so many charges: with each it is asked for finer."""
-        before = self._request.reason
-        reason = before if before == expected.GREW else self._answer.reason
+        request = self._request
+        reason = request.reason if request.reason == expected.GREW else self._answer.reason
         text = printable(self._found.detail)
-        return Outcome(
-            item_id=self._request.item_id, state=ItemState.PENDING, reason=reason, detail=text, charges=charges
-        )
+        return Outcome(item_id=request.item_id, state=ItemState.PENDING, reason=reason, detail=text, charges=charges)

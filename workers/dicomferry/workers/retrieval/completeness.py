@@ -2,72 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from dicomferry.models.record.archive.here import Found
 from dicomferry.models.record.archive.identity import KnownFile
 from dicomferry.models.record.database import Database
+from dicomferry.models.record.jobs import leases
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.retrieves import blind, expected
 from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.rules import rounds
+from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.proof import Depth
 from dicomferry.models.rules.rounds import Ask, Limits
+from dicomferry.models.rules.state import ItemState
 from dicomferry.models.rules.target import Target
 from dicomferry.workers.dimse.reports import Report
 from dicomferry.workers.receiving.sight import Sight
 
 
-class Goal(Protocol):
-    """How far a request is. Its methods read and write the record; they raise LeaseLost and OutOfReach."""
-
-    def mark(self) -> int:
-        """Write down what has come; how much of it is new."""
-
-    def is_reached(self) -> bool:
-        """Whether everything is here, as of the last `mark`."""
-
-    def asks(self, fineness: int, limits: Limits, put_off: Container[int]) -> list[Ask]:
-        """The requests that bring what is missing, but for the items that are put off."""
-
-    def has(self, ask: Ask) -> bool:
-        """Whether all that a request was to bring is here, as of the last `mark`."""
-
-    def hear(self, ask: Ask, report: Report) -> None:
-        """The archive's final answer to a request."""
-
-
 @dataclass
-class ItemByItem:
-    """What goals have in common whose instances are items, because the archive has listed them."""
+class Goal(ABC):
+    """How far a request is. Its methods read and write the record; they raise LeaseLost and OutOfReach.
+
+    `max_uids` is how many SOP Instance UIDs its archive takes in one request.
+    """
 
     database: Database
     lease: Lease
-    state: Request
+    request: Request
     max_uids: int
-    missing: list[rounds.Missing] = field(default_factory=list, kw_only=True)
 
+    @abstractmethod
     def mark(self) -> int:
         """Write down what has come; how much of it is new."""
-        raise NotImplementedError
 
+    @abstractmethod
+    def is_reached(self) -> bool:
+        """Whether everything is here, as of the last `mark`."""
+
+    @abstractmethod
+    def asks(self, fineness: int, limits: Limits, put_off: Set[int]) -> list[Ask]:
+        """The requests that bring what is missing, but for the items that are put off."""
+
+    @abstractmethod
+    def has(self, ask: Ask) -> bool:
+        """Whether all that a request was to bring is here, as of the last `mark`."""
+
+    @abstractmethod
     def hear(self, ask: Ask, report: Report) -> None:
         """The archive's final answer to a request."""
-        raise NotImplementedError
 
     def judge_elsewhere(self) -> None:
         """Fail the items whose instance came under another study or series; where that can be seen."""
+        return
+
+    def give_up(self, items: Collection[int], reason: str | None, detail: str | None) -> None:
+        """Fail these items, those of them that are still missing."""
+        lost = [
+            Outcome(item_id=one.item_id, state=ItemState.FAILED, reason=reason, detail=detail, charges=one.charges)
+            for one in expected.missing(self.database, self.lease.chunk_id)
+            if one.item_id in items
+        ]
+        leases.record(self.database, self.lease, lost)
+
+
+@dataclass
+class ItemByItem(Goal):
+    """What goals have in common whose instances are items, because the archive has listed them."""
+
+    missing: list[rounds.Missing] = field(default_factory=list, kw_only=True)
+
+    def give_up(self, items: Collection[int], reason: str | None, detail: str | None) -> None:
+        """Fail these items, which are missing no longer."""
+        super().give_up(items, reason, detail)
+        self.missing = [one for one in self.missing if one.item_id not in items]
 
     def is_reached(self) -> bool:
         """No item waits."""
         return not self.missing
 
-    def asks(self, fineness: int, limits: Limits, put_off: Container[int]) -> list[Ask]:
+    def asks(self, fineness: int, limits: Limits, put_off: Set[int]) -> list[Ask]:
         """As few as will do."""
         return rounds.asks(
-            self.state.targets,
+            self.request.targets,
             [one for one in self.missing if one.item_id not in put_off],
             expected.totals(self.database, self.lease.chunk_id),
             fineness=fineness,
@@ -80,11 +100,12 @@ class ItemByItem:
         return {one.item_id for one in self.missing}.isdisjoint(ask.items)
 
 
-def seen(sight: Sight, found: Sequence[Found]) -> list[Found]:
-    """Those whose file is there. Raises OutOfSight."""
+def seen(sight: Sight, found: Sequence[Found], looked_at: set[int]) -> list[Found]:
+    """Those whose file is there, which are noted in `looked_at`. Raises OutOfSight."""
     if not found:
         return []
     fine = sight.keep([KnownFile(one.instance_id, one.path, one.size, one.latest) for one in found])
+    looked_at |= fine
     return [one for one in found if one.instance_id in fine]
 
 
@@ -96,13 +117,14 @@ class Listed(ItemByItem):
     after: int
     """The last arrival of anybody before this attempt: what came later was on disk a moment ago."""
     sight: Sight
+    looked_at: set[int]
 
     def mark(self) -> int:
         """Bring to their end the items whose instance is here, seen where it did not just come; how many came."""
         lease = self.lease
         found = self.database.read(lambda c: expected.arrived(c, lease, refetch=self.refetch))
         fresh = [one for one in found if one.came_after(self.after)]
-        old = seen(self.sight, [one for one in found if not one.came_after(self.after)])
+        old = seen(self.sight, [one for one in found if not one.came_after(self.after)], self.looked_at)
         expected.mark_arrived(self.database, lease, [*fresh, *old])
         if fresh or old or not self.missing:
             self.missing = expected.missing(self.database, lease.chunk_id)
@@ -118,39 +140,31 @@ class Listed(ItemByItem):
 
 
 @dataclass
-class Unlisted:
+class Unlisted(Goal):
     """What goals have in common whose instances nobody lists: each target is asked for as it is."""
 
-    database: Database
-    lease: Lease
-    state: Request
-    max_uids: int
     reports: dict[Ask, Report] = field(default_factory=dict, kw_only=True)
 
     @property
+    @abstractmethod
     def came(self) -> int:
         """How many instances are known to have come, or are said to have been sent."""
-        raise NotImplementedError
 
     @property
     def targets(self) -> list[Target]:
         """Those that were not listed down to their images."""
-        whole = self.state.expectation
-        return [one for one in self.state.targets if (one.depth or whole) != Depth.IMAGES]
+        whole = self.request.expectation
+        return [one for one in self.request.targets if (one.depth or whole) != Depth.IMAGES]
 
-    def mark(self) -> int:
-        """Write down what has come; how much of it is new."""
-        raise NotImplementedError
-
+    @abstractmethod
     def is_there(self, one: Target) -> bool:
         """Whether all of a target is where it should be, as far as anybody can tell."""
-        raise NotImplementedError
 
     def is_reached(self) -> bool:
         """Whether all of each target is."""
         return all(map(self.is_there, self.targets))
 
-    def asks(self, fineness: int, limits: Limits, put_off: Container[int]) -> list[Ask]:
+    def asks(self, fineness: int, limits: Limits, put_off: Set[int]) -> list[Ask]:
         """Each target as it is: none of its instances is known."""
         wanted = [one for one in self.targets if not self.is_there(one)]
         return rounds.blind(wanted, fineness=fineness, max_uids=self.max_uids, limits=limits)
@@ -165,7 +179,7 @@ class Unlisted:
 
     def is_depth(self, one: Target, depth: Depth) -> bool:
         """How far a target was listed."""
-        return (one.depth or self.state.expectation) == depth
+        return (one.depth or self.request.expectation) == depth
 
     def answers(self, one: Target) -> list[Report]:
         """The answers to the requests for a target."""
@@ -187,6 +201,7 @@ class Blind(Unlisted):
     after: int
     """The last arrival of anybody before this attempt: what comes later and belongs to nobody may be ours."""
     sight: Sight
+    looked_at: set[int]
     here: dict[Target, int] = field(default_factory=dict)
 
     def mark(self) -> int:
@@ -194,18 +209,18 @@ class Blind(Unlisted):
         before = self.came
         for one in self.targets:
             self.keep(one, after=None if self.is_depth(one, Depth.COUNTS) else self.after)
-            alone = len(self.state.targets) == 1
+            alone = len(self.request.targets) == 1
             self.here[one.bare] = expected.came(self.database, self.lease.chunk_id, None if alone else one)
         return self.came - before
 
     def keep(self, one: Target, *, after: int | None) -> None:
         """Make items of what lies here of a target, seen where it did not just come; `after` as in `blind_store`."""
         found = blind.archived(self.database, self.lease, one, refetch=self.refetch, after=after)
-        new = blind.unnamed(self.database, self.lease, self.state.item_id, found)
-        old = seen(self.sight, [kept.file for kept in new if not kept.file.came_after(self.after)])
+        new = blind.unnamed(self.database, self.lease, self.request.item_id, found)
+        old = seen(self.sight, [kept.file for kept in new if not kept.file.came_after(self.after)], self.looked_at)
         there = {file.instance_id for file in old}
         sure = [kept for kept in new if kept.file.came_after(self.after) or kept.file.instance_id in there]
-        blind.add_archived(self.database, self.lease, self.state.item_id, sure)
+        blind.add_archived(self.database, self.lease, self.request.item_id, sure)
 
     @property
     def came(self) -> int:
@@ -222,7 +237,7 @@ class Blind(Unlisted):
 
 
 @dataclass
-class Mixed(ItemByItem):
+class Mixed(Goal):
     """Some of it was listed, and of the rest a number at most is known: `listed` and `rest` each to their end."""
 
     listed: ItemByItem
@@ -230,36 +245,34 @@ class Mixed(ItemByItem):
 
     def mark(self) -> int:
         """Of both."""
-        self.listed.missing = self.missing
-        moved = self.rest.mark() + self.listed.mark()
-        self.missing = self.listed.missing
-        return moved
+        return self.rest.mark() + self.listed.mark()
 
     def judge_elsewhere(self) -> None:
         """Of those that were listed."""
-        self.listed.missing = self.missing
         self.listed.judge_elsewhere()
-        self.missing = self.listed.missing
+
+    def give_up(self, items: Collection[int], reason: str | None, detail: str | None) -> None:
+        """Of those that were listed."""
+        self.listed.give_up(items, reason, detail)
 
     def is_reached(self) -> bool:
         """No item waits, and the rest is there."""
-        return not self.missing and self.rest.is_reached()
+        return self.listed.is_reached() and self.rest.is_reached()
 
-    def asks(self, fineness: int, limits: Limits, put_off: Container[int]) -> list[Ask]:
+    def asks(self, fineness: int, limits: Limits, put_off: Set[int]) -> list[Ask]:
         """At first whatever is not listed as it is, with what of it is; then what is missing of all that was listed."""
         whole = self.rest.asks(fineness, limits, put_off)
         covered: set[int] = set()
         if fineness == rounds.WHOLE:
             for place, ask in enumerate(whole):
-                mine = [one for one in self.missing if ask.target.holds(one.study, one.series)]
+                mine = [one for one in self.listed.missing if ask.target.holds(one.study, one.series)]
                 whole[place] = replace(ask, items=tuple(one.item_id for one in mine))
                 covered.update(whole[place].items)
-        self.listed.missing = [one for one in self.missing if one.item_id not in covered]
-        return whole + self.listed.asks(fineness, limits, put_off)
+        return whole + self.listed.asks(fineness, limits, put_off | covered)
 
     def has(self, ask: Ask) -> bool:
         """None of its items waits, and nothing else was to come with it."""
-        return not self._is_of_rest(ask) and super().has(ask)
+        return not self._is_of_rest(ask) and self.listed.has(ask)
 
     def _is_of_rest(self, ask: Ask) -> bool:
         return any(_same(ask.target, one) for one in self.rest.targets)

@@ -6,46 +6,24 @@ from dataclasses import dataclass, field
 
 from dicomferry.models import telemetry
 from dicomferry.models.record.jobs import leases
-from dicomferry.models.record.jobs.claims import Lease
-from dicomferry.models.record.remotes import book
 from dicomferry.models.record.retrieves import expected
 from dicomferry.models.record.retrieves.expected import Key
-from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.rules import rounds
 from dicomferry.models.rules.errors import DimseError
 from dicomferry.models.rules.outcome import Outcome
-from dicomferry.models.rules.proof import Way
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.rounds import Ask
-from dicomferry.models.rules.spec import GetSpec, MoveSpec
 from dicomferry.models.rules.state import ItemState
 from dicomferry.models.rules.target import Target
-from dicomferry.workers.attempts.environment import Environment
 from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.dimse.reports import Report
 from dicomferry.workers.finding import listing as expectation
-from dicomferry.workers.receiving.sight import Sight
-from dicomferry.workers.retrieval.completeness import Blind, Goal, ItemByItem, Listed, Mixed, Unlisted
+from dicomferry.workers.retrieval.completeness import ItemByItem, Unlisted
 
 UNVERIFIED = expected.UNVERIFIED
 
 log = telemetry.logger(__name__)
-
-
-def destination_of(environment: Environment, ae_title: str) -> Remote | None:
-    """The remote of the address book with this AE title, which can be asked what it has."""
-    settings = environment.settings
-    key = book.id_of_ae_title(environment.database, ae_title)
-    if key is None:
-        return None
-    return book.load(environment.database, key, ae_title=settings.ae_title, timeouts=settings.timeouts.value())
-
-
-def way_of(environment: Environment, spec: MoveSpec | GetSpec) -> Way:
-    """How it is known what comes to the destination of a move."""
-    ae_title = spec.destination if isinstance(spec, MoveSpec) else None
-    return Way.BELIEVED if destination_of(environment, ae_title or "") is None else Way.SHOWN
 
 
 @dataclass
@@ -130,42 +108,3 @@ class Believed(Unlisted):
         """Each request was answered with success, and as many were sent as it says it has; at least one."""
         sent = sum((report.completed or 0) + (report.warning or 0) for report in self.answers(one))
         return sent >= max(1, one.count or 0)
-
-
-def goal_for(
-    environment: Environment,
-    lease: Lease,
-    state: Request,
-    heart: Heartbeat,
-    remote: Remote,
-    spec: MoveSpec | GetSpec,
-    *,
-    away: bool,
-    after: int,
-) -> Goal:
-    """What a request is after; `away`: it goes to somebody else, `after`: the last arrival before this attempt."""
-    database, most = environment.database, remote.max_uids
-    items: ItemByItem
-    rest: Unlisted
-    if away:
-        rest = Believed(database, lease, state, most)
-        items = Elsewhere(database, lease, state, most, heart, destination_of(environment, spec.destination or ""))
-    else:
-        sight = sight_of(environment, heart)
-        rest = Blind(database, lease, state, most, spec.refetch, after, sight)
-        items = Listed(database, lease, state, most, spec.refetch, after, sight)
-    if not rest.targets:
-        return items
-    unlisted = len(rest.targets) == len(state.targets) and not any(one.listed for one in state.targets)
-    return rest if unlisted else Mixed(database, lease, state, most, items, rest)
-
-
-def sight_of(environment: Environment, heart: Heartbeat) -> Sight:
-    """A look at the archive's files, for as long as an attempt runs."""
-    return Sight(
-        environment.settings.archive,
-        environment.database,
-        clock=environment.clock,
-        sleep=environment.sleep,
-        progress=heart.progress,
-    )

@@ -15,7 +15,7 @@ from dicomferry.workers.finding import listing
 from dicomferry.workers.retrieval.get_association import GetLine, Store
 
 
-def line(database: Database, lease: Lease, heart: Heartbeat, remote: Remote, state: Request, store: Store) -> GetLine:
+def line(database: Database, lease: Lease, heart: Heartbeat, remote: Remote, request: Request, store: Store) -> GetLine:
     """Where C-GET is asked for what is missing of the chunk."""
     assert isinstance(lease.spec, MoveSpec | GetSpec)
     root = lease.spec.root
@@ -28,12 +28,12 @@ def line(database: Database, lease: Lease, heart: Heartbeat, remote: Remote, sta
         if found and len(named) == len(found):
             return named
         if told is None:
-            told = listing.classes(remote, root, state.targets, heart)
+            told = listing.classes(remote, root, request.targets, heart)
         return list(dict.fromkeys([*named, *(told or (storage_classes.CLASSES if named else ()))]))
 
     # What was preferred brought not everything, or was ill encoded: then it is asked for otherwise.
     plainly = moves.asks_plainly(database, lease.chunk_id)
-    prefer = book.PLAIN if plainly else remote.prefer_syntax if not state.rounds else None
+    prefer = book.PLAIN if plainly else remote.prefer_syntax if not request.rounds else None
     return GetLine(
         remote,
         root,
@@ -41,7 +41,7 @@ def line(database: Database, lease: Lease, heart: Heartbeat, remote: Remote, sta
         lease,
         heart,
         classes,
-        part=state.rounds,
+        part=request.rounds,
         compressed_first=moves.is_repair(database, lease.chunk_id),
         only=get.narrowed(prefer),
     )

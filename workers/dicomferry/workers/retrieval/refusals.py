@@ -8,13 +8,18 @@ from dicomferry.models import disks
 from dicomferry.models.record.archive import calls
 from dicomferry.models.record.archive.calls import Refusal
 from dicomferry.models.record.database import Database
+from dicomferry.models.record.retrieves import moves
 from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.callers import Callers
 from dicomferry.models.settings import Settings
 from dicomferry.workers.attempts.fault import Fault
 from dicomferry.workers.receiving.reception import NO_RESOURCES
+from dicomferry.workers.retrieval.progress import Progress
+from dicomferry.workers.retrieval.situation import Situation
 
 MOST_NAMED = 3
+ROWS_SECONDS = 1.0
+"""What our storage SCP refused is on record so long after it."""
 _DISK = "disk is full"
 
 
@@ -33,17 +38,17 @@ def no_room(database: Database, settings: Settings, *, here: bool) -> Fault | No
 
 
 def of_moves(
-    database: Database, callers: Callers, after: int, moves: Mapping[tuple[str, int], int], last: int | None
+    database: Database, callers: Callers, after: int, asked: Mapping[tuple[str, int], int], last: int | None
 ) -> dict[int, list[Refusal]]:
     """What our storage SCP refused since call `after`, by the C-MOVE that it came for.
 
-    `moves` are ours, by AE title and message id. Where the sender named none, and is this remote, it was the `last`.
+    `asked` are ours, by AE title and message id. Where the sender named none, and is this remote, it was the `last`.
     """
     found: dict[int, list[Refusal]] = {}
     for row in calls.calls_after(database, after):
         for refusal in row.refusals:
             named = refusal.originator_ae_title, refusal.originator_message_id
-            move = moves.get((named[0] or "", named[1])) if named[1] is not None else None
+            move = asked.get((named[0] or "", named[1])) if named[1] is not None else None
             if named[1] is None and row.id > after and callers.knows(row.calling_ae_title, row.address):
                 move = last
             if move is not None:
@@ -67,3 +72,28 @@ def fault_of(refusals: Sequence[Refusal]) -> Fault | None:
         return None
     full = any(one.why.startswith(_DISK) for one in unkept)
     return Fault(local(calls.DISK_FULL if full else calls.REFUSED_HERE), sentence(unkept))
+
+
+def note(situation: Situation, progress: Progress) -> list[Refusal]:
+    """What our side refused of what was asked for, written down with each request. Raises LeaseLost."""
+    found: dict[int, list[Refusal]] = {}
+    if situation.comes_here and progress.moves:
+        last = max(progress.moves.values())
+        found = of_moves(situation.database, situation.callers, situation.last_call, progress.moves, last)
+    elif not situation.comes_here:
+        found = {move_id: list(kept.all()) for move_id, kept in situation.lines.refused.items()}
+    moves.note_refusals(situation.database, situation.lease, found)
+    return [one for some in found.values() for one in some]
+
+
+def refused_here(situation: Situation, progress: Progress) -> Fault | None:
+    """The fault, if our side had no room for what came; the storage SCP's rows come a moment late."""
+    clock = situation.environment.clock
+    until = clock() + ROWS_SECONDS
+    while True:
+        found = fault_of(note(situation, progress))
+        doubtful = situation.comes_here and any(report.failed or report.status for report in progress.reports)
+        if found is not None or not doubtful or clock() >= until:
+            return found
+        situation.environment.sleep(0.25)
+        situation.heart.progress(0)

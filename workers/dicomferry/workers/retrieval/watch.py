@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from dicomferry.models.record.retrieves import expected
-from dicomferry.models.rules.callers import Callers
 from dicomferry.models.rules.errors import DimseError
-from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.rounds import Ask
-from dicomferry.workers.attempts.environment import STUCK, Environment
+from dicomferry.workers.attempts.environment import STUCK
 from dicomferry.workers.attempts.fault import Fault, Stopped
-from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.dimse.reports import Report, Retrieval
 from dicomferry.workers.retrieval import blame
-from dicomferry.workers.retrieval.completeness import Goal
+from dicomferry.workers.retrieval.progress import Progress
+from dicomferry.workers.retrieval.situation import Situation
 
 POLL_SECONDS = 0.25
 LOOK_SECONDS = 0.5
@@ -26,111 +22,93 @@ LOOK_SHARE = 10
 FIRST_PAUSE = 0.02
 
 
-@dataclass
-class Watch:
-    """Watches over the requests of one attempt. `came` counts what has become known to be here meanwhile.
+def follow(situation: Situation, progress: Progress, retrieval: Retrieval, ask: Ask) -> Report | None:
+    """The final answer to a request; None where there is none although all that was asked for has come.
 
-    `told` is the last answer to the request under way, or to the last one, that tells of sub-operations. `is_behind`
-    tells whether something that came still waits for its rows.
+    Raises Stopped after the request was cancelled, Fault when nothing moved for too long (then it was cancelled as
+    well), and what `poll` raises.
     """
+    clock, heart, waits = situation.environment.clock, situation.heart, situation.remote.timeouts
+    look(situation, progress, now=True)
+    progress.told = None
+    done = stores = 0
+    last, phase, limit = clock(), "first_answer", waits.first_answer
+    while True:
+        report = retrieval.poll(POLL_SECONDS)
+        heart.progress(0)
+        heart.require_lease()
+        if report is not None and report.done:
+            progress.told = report
+        if report is not None and report.is_final:
+            return report
+        moved = look(situation, progress) or retrieval.stores > stores
+        stores = retrieval.stores
+        if report is not None and report.done > done:
+            done, moved = report.done, True
+        if moved:
+            last, phase, limit = clock(), "progress", waits.progress
+        if heart.stop:
+            _break_off(situation, retrieval)
+            raise Stopped
+        if clock() - last >= limit:
+            _break_off(situation, retrieval)
+            look(situation, progress, now=True)
+            if progress.goal.has(ask):
+                return None
+            raise Fault(STUCK, f"no sub-operation, no arrival and no data within {limit:g} s ({phase})")
 
-    environment: Environment
-    job_id: int
-    remote: Remote
-    heart: Heartbeat
-    goal: Goal
-    callers: Callers
-    is_behind: Callable[[], bool]
-    came: int = 0
-    told: Report | None = None
-    _signs: tuple[object, ...] = field(default=())
-    _next_look: float = 0.0
 
-    def follow(self, retrieval: Retrieval, ask: Ask) -> Report | None:
-        """The final answer; None where there is none although all that was asked for has come.
-
-        Raises Stopped after the request was cancelled, Fault when nothing moved for too long (then it was cancelled as
-        well), and what `poll` raises.
-        """
-        clock, waits = self.environment.clock, self.remote.timeouts
-        self.look(now=True)
-        self.told = None
-        done = stores = 0
-        last, phase, limit = clock(), "first_answer", waits.first_answer
-        while True:
+def _break_off(situation: Situation, retrieval: Retrieval) -> None:
+    """C-CANCEL, then on to the last answer, if it comes. What arrives meanwhile is welcome."""
+    clock = situation.environment.clock
+    until = clock() + situation.environment.tuning.cancel_seconds
+    with contextlib.suppress(DimseError):
+        retrieval.cancel()
+        while clock() < until:
             report = retrieval.poll(POLL_SECONDS)
-            self.heart.progress(0)
-            self.heart.require_lease()
-            if report is not None and report.done:
-                self.told = report
+            situation.heart.progress(0)
             if report is not None and report.is_final:
-                return report
-            moved = self.look() or retrieval.stores > stores
-            stores = retrieval.stores
-            if report is not None and report.done > done:
-                done, moved = report.done, True
-            if moved:
-                last, phase, limit = clock(), "progress", waits.progress
-            if self.heart.stop:
-                self._break_off(retrieval)
-                raise Stopped
-            if clock() - last >= limit:
-                self._break_off(retrieval)
-                self.look(now=True)
-                if self.goal.has(ask):
-                    return None
-                raise Fault(STUCK, f"no sub-operation, no arrival and no data within {limit:g} s ({phase})")
-
-    def _break_off(self, retrieval: Retrieval) -> None:
-        """C-CANCEL, then on to the last answer, if it comes. What arrives meanwhile is welcome."""
-        clock = self.environment.clock
-        until = clock() + self.environment.tuning.cancel_seconds
-        with contextlib.suppress(DimseError):
-            retrieval.cancel()
-            while clock() < until:
-                report = retrieval.poll(POLL_SECONDS)
-                self.heart.progress(0)
-                if report is not None and report.is_final:
-                    return
-
-    def settle(self) -> None:
-        """Until all is here, or nothing came for `timeouts.quiet`. Raises Stopped."""
-        clock, quiet = self.environment.clock, self.remote.timeouts.quiet
-        last = clock()
-        # Rows follow the last answer by a moment: looked for often at first, then as while it was under way.
-        pause = FIRST_PAUSE
-        self.look(now=True, pause=pause)
-        while not self.goal.is_reached():
-            self.environment.sleep(min(pause, POLL_SECONDS, quiet))
-            pause = min(2 * pause, LOOK_SECONDS)
-            self.heart.progress(0)
-            self.heart.require_lease()
-            if self.heart.stop:
-                raise Stopped
-            over = clock() - last >= quiet
-            # Asked before the look, so that what has got its rows since the last one is seen by this one.
-            behind = self.is_behind()
-            if self.look(now=over, pause=pause):
-                last = clock()
-            elif over and not behind:
                 return
 
-    def look(self, *, now: bool = False, pause: float = LOOK_SECONDS) -> bool:
-        """Write down what has come, if it is time to (or `now`); whether anything moved since the last time.
 
-        `pause` is how long the next look waits at least.
-        """
-        clock = self.environment.clock
-        began = clock()
-        if not now and began < self._next_look:
-            return False
-        new = self.goal.mark()
-        database = self.environment.database
-        signs = (expected.last_arrival(database, self.job_id), blame.moved_at(database, self.callers))
-        moved = bool(new) or (bool(self._signs) and signs != self._signs)
-        self.came += new
-        self._signs = signs
-        ended = clock()
-        share = LOOK_SHARE if pause >= LOOK_SECONDS else 1
-        self._next_look = ended + max(pause, share * (ended - began))
-        return moved
+def until_quiet(situation: Situation, progress: Progress) -> None:
+    """Wait until all is here, or nothing came for `timeouts.quiet`. Raises Stopped."""
+    clock, heart, quiet = situation.environment.clock, situation.heart, situation.remote.timeouts.quiet
+    last = clock()
+    # Rows follow the last answer by a moment: looked for often at first, then as while it was under way.
+    pause = FIRST_PAUSE
+    look(situation, progress, now=True, pause=pause)
+    while not progress.goal.is_reached():
+        situation.environment.sleep(min(pause, POLL_SECONDS, quiet))
+        pause = min(2 * pause, LOOK_SECONDS)
+        heart.progress(0)
+        heart.require_lease()
+        if heart.stop:
+            raise Stopped
+        over = clock() - last >= quiet
+        # Asked before the look, so that what has got its rows since the last one is seen by this one.
+        behind = situation.lines.is_behind()
+        if look(situation, progress, now=over, pause=pause):
+            last = clock()
+        elif over and not behind:
+            return
+
+
+def look(situation: Situation, progress: Progress, *, now: bool = False, pause: float = LOOK_SECONDS) -> bool:
+    """Write down what has come, if it is time to (or `now`); whether anything moved since the last time.
+
+    `pause` is how long the next look waits at least.
+    """
+    clock, database = situation.environment.clock, situation.database
+    began = clock()
+    if not now and began < progress.next_look:
+        return False
+    new = progress.goal.mark()
+    signs = (expected.last_arrival(database, situation.lease.job_id), blame.moved_at(database, situation.callers))
+    moved = bool(new) or (bool(progress.signs) and signs != progress.signs)
+    progress.came += new
+    progress.signs = signs
+    ended = clock()
+    share = LOOK_SHARE if pause >= LOOK_SECONDS else 1
+    progress.next_look = ended + max(pause, share * (ended - began))
+    return moved

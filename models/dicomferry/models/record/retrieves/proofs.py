@@ -168,7 +168,7 @@ class _Reader:
         if part.depth != Depth.IMAGES:
             return seen
         if part.said is not None and part.said > part.listed and self.way is Way.HERE:
-            # What lies here without being listed was made an item before, see `judgement`.
+            # What lies here without being listed was made an item before, see `workers/retrieval/judge`.
             seen = replace(seen, others=max(0, total - part.listed))
         whole = wholes.get((part.study, part.series))
         if whole is not None and whole.told > part.listed:

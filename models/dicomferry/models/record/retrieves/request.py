@@ -46,6 +46,11 @@ class Request:
         """Whether there is something left to do for it."""
         return self.state is ItemState.PENDING
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether its archive was asked what there is."""
+        return self.expectation is not None
+
     @classmethod
     def from_row(cls, row: AnyRow, rounds: int) -> Request:
         """From a row of `item`."""
