@@ -6,7 +6,7 @@ import pytest
 
 from dicomferry.models.rules import rounds, target
 from dicomferry.models.rules.query import Key, Level
-from dicomferry.models.rules.rounds import LISTS, SINGLY, WHOLE, Limits, Missing
+from dicomferry.models.rules.rounds import LISTS, SINGLY, WHOLE, Capabilities, Missing
 from dicomferry.models.rules.target import Target
 
 STUDY = Target(patient_id="P", study="1")
@@ -31,19 +31,20 @@ TOTALS: dict[rounds.Series, int] = {("1", "1.1"): 4, ("1", "1.2"): 6}
 @pytest.mark.parametrize(
     ("missing", "fineness", "limits", "expected"),
     [
-        (series(1, 4) + series(2, 6), WHOLE, Limits(), [("study", None, 0, 10)]),
-        (series(1, 3) + series(2, 6), WHOLE, Limits(), [("image", "1.1", 3, 3), ("series", "1.2", 0, 6)]),
-        (series(1, 3) + series(2, 6), WHOLE, Limits(images=False), [("series", "1.1", 0, 3), ("series", "1.2", 0, 6)]),
-        (series(1, 3), WHOLE, Limits(images=False, series=False), [("study", None, 0, 3)]),
-        (series(1, 4) + series(2, 6), LISTS, Limits(),
+        (series(1, 4) + series(2, 6), WHOLE, Capabilities(), [("study", None, 0, 10)]),
+        (series(1, 3) + series(2, 6), WHOLE, Capabilities(), [("image", "1.1", 3, 3), ("series", "1.2", 0, 6)]),
+        (series(1, 3) + series(2, 6), WHOLE, Capabilities(images=False),
+         [("series", "1.1", 0, 3), ("series", "1.2", 0, 6)]),
+        (series(1, 3), WHOLE, Capabilities(images=False, series=False), [("study", None, 0, 3)]),
+        (series(1, 4) + series(2, 6), LISTS, Capabilities(),
          [("image", "1.1", 4, 4), ("image", "1.2", 4, 4), ("image", "1.2", 2, 2)]),
-        (series(1, 2), LISTS, Limits(lists=False), [("image", "1.1", 1, 1)] * 2),
-        (series(1, 2), SINGLY, Limits(), [("image", "1.1", 1, 1)] * 2),
-        (series(1, 4, charged=(2,)), LISTS, Limits(), [("image", "1.1", 3, 3), ("image", "1.1", 1, 1)]),
+        (series(1, 2), LISTS, Capabilities(lists=False), [("image", "1.1", 1, 1)] * 2),
+        (series(1, 2), SINGLY, Capabilities(), [("image", "1.1", 1, 1)] * 2),
+        (series(1, 4, charged=(2,)), LISTS, Capabilities(), [("image", "1.1", 3, 3), ("image", "1.1", 1, 1)]),
     ],
 )  # fmt: skip
 def test_what_is_asked_for(
-    missing: list[Missing], fineness: int, limits: Limits, expected: list[tuple[str, str | None, int, int]]
+    missing: list[Missing], fineness: int, limits: Capabilities, expected: list[tuple[str, str | None, int, int]]
 ) -> None:
     """As coarse as the round and the archive allow; what broke an association alone, and last."""
     asks = rounds.asks([STUDY], missing, TOTALS, fineness=fineness, max_uids=4, limits=limits)
@@ -55,7 +56,7 @@ def test_what_is_asked_for(
 def test_a_request_for_images_asks_for_no_more() -> None:
     """That all of a list is missing does not mean that all of the series was asked for."""
     asked = Target(study="1", series="1.1", images=("1.1.1", "1.1.2"))
-    asks = rounds.asks([asked], series(1, 2), {("1", "1.1"): 2}, fineness=WHOLE, max_uids=100, limits=Limits())
+    asks = rounds.asks([asked], series(1, 2), {("1", "1.1"): 2}, fineness=WHOLE, max_uids=100, limits=Capabilities())
     assert shapes(asks) == [("image", "1.1", 2, 2)]
 
 
@@ -63,20 +64,25 @@ def test_a_patient_is_asked_for_study_by_study() -> None:
     """One study per request."""
     missing = [*series(1, 1), Missing(9, "2", "2.1", "2.1.1")]
     totals: dict[rounds.Series, int] = {("1", "1.1"): 1, ("2", "2.1"): 1}
-    asks = rounds.asks([Target(patient_id="P")], missing, totals, fineness=WHOLE, max_uids=100, limits=Limits())
+    asks = rounds.asks([Target(patient_id="P")], missing, totals, fineness=WHOLE, max_uids=100, limits=Capabilities())
     assert [(ask.target.patient_id, ask.target.study) for ask in asks] == [("P", "1"), ("P", "2")]
 
 
 def test_the_limits_end() -> None:
     """An archive that refuses everything is not asked for ever."""
-    limits: Limits | None = Limits()
+    limits: Capabilities | None = Capabilities()
     tried = []
     for one in (Target(study="1", series="2", images=("3", "4")), Target(study="1", series="2", images=("3",)),
                 Target(study="1", series="2"), Target(study="1")):  # fmt: skip
         assert limits is not None
         limits = limits.after(one)
         tried.append(limits)
-    assert tried == [Limits(lists=False), Limits(lists=False, images=False), Limits(False, False, False), None]
+    assert tried == [
+        Capabilities(lists=False),
+        Capabilities(lists=False, images=False),
+        Capabilities(False, False, False),
+        None,
+    ]
 
 
 PATIENT, S, E, I = ("00100020", "P"), ("0020000D", "1"), ("0020000E", "2"), ("00080018", "3")  # noqa: E741

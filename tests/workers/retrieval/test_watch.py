@@ -13,7 +13,7 @@ import pytest
 from dicomferry.models.record.remotes import book
 from dicomferry.models.rules import spec
 from dicomferry.models.rules.proof import Way
-from dicomferry.models.rules.rounds import Ask, Limits
+from dicomferry.models.rules.rounds import Ask, Capabilities
 from dicomferry.workers.dimse.reports import Report
 from dicomferry.workers.receiving.callers import Callers
 from dicomferry.workers.retrieval import watch
@@ -37,7 +37,7 @@ class Counted:
     def is_reached(self) -> bool:
         return self.seen >= self.wanted
 
-    def asks(self, fineness: int, limits: Limits, put_off: Set[int]) -> list[Ask]:
+    def asks(self, fineness: int, limits: Capabilities, put_off: Set[int]) -> list[Ask]:
         return []
 
     def has(self, ask: Ask) -> bool:
@@ -104,7 +104,7 @@ def until_quiet(site: Inline, time: Time, goal: Counted, is_behind: Callable[[],
         sight=unused,
         lines=cast(Any, SimpleNamespace(is_behind=is_behind)),
     )
-    watch.until_quiet(situation, Progress(unused, cast(Any, goal), Limits(), set()))
+    watch.until_quiet(situation, Progress(unused, cast(Any, goal), Capabilities(), set()))
 
 
 def test_what_gets_its_row_at_the_last_moment_is_seen(site: Inline) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -282,13 +281,6 @@ class Database:
                 raise
             # SQLite's word for a file that is damaged, or no database at all.
             raise OutOfReach(f"database {hide_password(self.url)}: {_first_line(error)}") from error
-
-
-def in_groups(rows: Iterable[_T], size: int = 500) -> Iterator[list[_T]]:
-    """The same rows, some at once."""
-    rest = iter(rows)
-    while some := list(itertools.islice(rest, size)):
-        yield some
 
 
 def _page(

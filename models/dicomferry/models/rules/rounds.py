@@ -50,19 +50,19 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What the peer was found not to do: retrieve at IMAGE level, lists of UIDs, SERIES level."""
+class Capabilities:
+    """What a peer can do as far as is known: retrieve at IMAGE level, take lists of UIDs, retrieve at SERIES level."""
 
     images: bool = True
     lists: bool = True
     series: bool = True
 
-    def after(self, refused: Target) -> Limits | None:
-        """The limits once the peer has refused this request as such; None when there is nothing else to try."""
+    def after(self, refused: Target) -> Capabilities | None:
+        """What it can do once it has refused this request as such; None when there is nothing else to try."""
         return self.without(refused.level, len(refused.images))
 
-    def without(self, level: Level, images: int) -> Limits | None:
-        """The limits once the peer has refused requests of this level for so many images; None where nothing is left to
+    def without(self, level: Level, images: int) -> Capabilities | None:
+        """What it can do once it has refused requests of this level for so many images; None where nothing is left to
         try.
         """
         if images > 1 and self.lists:
@@ -81,7 +81,7 @@ def asks(
     *,
     fineness: int,
     max_uids: int,
-    limits: Limits,
+    limits: Capabilities,
 ) -> list[Ask]:
     """The requests that bring what is missing; `totals` are the expected instances of each (study, series).
 
@@ -113,7 +113,7 @@ def asks(
     return found
 
 
-def _finer(limits: Limits, of_series: Iterable[str | None]) -> bool:
+def _finer(limits: Capabilities, of_series: Iterable[str | None]) -> bool:
     """Whether less than the study can be asked for."""
     return all(series is not None for series in of_series) and (limits.images or limits.series)
 
@@ -124,7 +124,7 @@ def _of_series(
     all_of_it: bool,
     fineness: int,
     max_uids: int,
-    limits: Limits,
+    limits: Capabilities,
 ) -> list[Ask]:
     if (all_of_it and limits.series) or not limits.images:
         return [Ask(base, _items([wanted]))]
@@ -140,7 +140,7 @@ def _items(parts: Iterable[Iterable[Missing]]) -> tuple[int, ...]:
     return tuple(one.item_id for part in parts for one in part)
 
 
-def blind(targets: Sequence[Target], *, fineness: int, max_uids: int, limits: Limits) -> list[Ask]:
+def blind(targets: Sequence[Target], *, fineness: int, max_uids: int, limits: Capabilities) -> list[Ask]:
     """The requests where the peer lists no images: each target as it is, long lists of UIDs cut."""
     found: list[Ask] = []
     for target in targets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dicomferry.models.record.retrieves import moves
 from dicomferry.models.record.retrieves.moves import FinalAnswer
 from dicomferry.models.rules.query import Level
-from dicomferry.models.rules.rounds import Ask, Limits
+from dicomferry.models.rules.rounds import Ask, Capabilities
 from dicomferry.models.rules.target import Target
 from support.record_site import Site
 
@@ -22,7 +22,7 @@ def test_what_an_archive_does_not_take_limits_later_attempts_as_this_one(site: S
     desk.submit("1")
     lease = desk.claim()
     request_id = desk.expect(lease, "1.1.1", "1.1.2")
-    heard: Limits | None = Limits()
+    heard: Capabilities | None = Capabilities()
     asked = [LIST, Target(study="1", series="1.1", images=("1.1.1",)), Target(study="1", series="1.1")]
     for one in asked:
         begun = {"rounds": 0, "method": "move", "ae_title": "FERRY", "destination": None}
@@ -39,4 +39,4 @@ def test_what_an_archive_does_not_take_limits_later_attempts_as_this_one(site: S
         (Level.SERIES, None, True, 0xA900),
         (Level.IMAGE, 2, False, None),
     ]
-    assert moves.limits_of(site.database, lease.chunk_id) == heard == Limits(False, False, False)
+    assert moves.limits_of(site.database, lease.chunk_id) == heard == Capabilities(False, False, False)

@@ -98,7 +98,7 @@ def _finish(situation: Situation, progress: Progress, end: End) -> None:
             # What came since the last look: with the job locked, nobody else sees to it.
             refetch, after = situation.spec.refetch, situation.last_arrival
             found = expected.arrived(connection, lease, refetch=refetch, after=after)
-            expected.settle(connection, lease.chunk_id, found)
+            expected.finish_items(connection, lease.chunk_id, found)
         if end.finding:
             proofs.conclude(connection, progress.request.item_id, end.finding)
         if end.failure or (is_listed and whole):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from dicomferry.models.record.archive.pairing import NOT_DELIVERED
 from dicomferry.models.record.retrieves import expected
-from dicomferry.models.record.retrieves import moves as move_store
+from dicomferry.models.record.retrieves import moves as recorded_moves
 from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.rules import ending, retry
 from dicomferry.models.rules.answers.lookup import Answer, Rule
@@ -83,7 +83,7 @@ class _Charge:
         """Whether nothing moved at this attempt, and nothing ever has for the chunk, neither answers nor arrivals."""
         if self._answer.reason != STUCK.reason or self._progressed or not self._progress.asked:
             return False
-        moves = move_store.moves_of(self._database, self._lease.chunk_id)
+        moves = recorded_moves.moves_of(self._database, self._lease.chunk_id)
         return all(row.status is None and not row.completed for row in moves) and not expected.last_arrival(
             self._database, self._lease.job_id
         )

@@ -16,7 +16,7 @@ from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.rules import rounds
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.proof import Depth
-from dicomferry.models.rules.rounds import Ask, Limits
+from dicomferry.models.rules.rounds import Ask, Capabilities
 from dicomferry.models.rules.state import ItemState
 from dicomferry.models.rules.target import Target
 from dicomferry.workers.dimse.reports import Report
@@ -44,7 +44,7 @@ class Goal(ABC):
         """Whether everything is here, as of the last `mark`."""
 
     @abstractmethod
-    def asks(self, fineness: int, limits: Limits, put_off: Set[int]) -> list[Ask]:
+    def asks(self, fineness: int, limits: Capabilities, put_off: Set[int]) -> list[Ask]:
         """The requests that bring what is missing, but for the items that are put off."""
 
     @abstractmethod
@@ -84,7 +84,7 @@ class ItemByItem(Goal):
         """No item waits."""
         return not self.missing
 
-    def asks(self, fineness: int, limits: Limits, put_off: Set[int]) -> list[Ask]:
+    def asks(self, fineness: int, limits: Capabilities, put_off: Set[int]) -> list[Ask]:
         """As few as will do."""
         return rounds.asks(
             self.request.targets,
@@ -164,7 +164,7 @@ class Unlisted(Goal):
         """Whether all of each target is."""
         return all(map(self.is_there, self.targets))
 
-    def asks(self, fineness: int, limits: Limits, put_off: Set[int]) -> list[Ask]:
+    def asks(self, fineness: int, limits: Capabilities, put_off: Set[int]) -> list[Ask]:
         """Each target as it is: none of its instances is known."""
         wanted = [one for one in self.targets if not self.is_there(one)]
         return rounds.blind(wanted, fineness=fineness, max_uids=self.max_uids, limits=limits)
@@ -259,7 +259,7 @@ class Mixed(Goal):
         """No item waits, and the rest is there."""
         return self.listed.is_reached() and self.rest.is_reached()
 
-    def asks(self, fineness: int, limits: Limits, put_off: Set[int]) -> list[Ask]:
+    def asks(self, fineness: int, limits: Capabilities, put_off: Set[int]) -> list[Ask]:
         """At first whatever is not listed as it is, with what of it is; then what is missing of all that was listed."""
         whole = self.rest.asks(fineness, limits, put_off)
         covered: set[int] = set()

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from dicomferry.models.record.database import in_groups
 from dicomferry.models.record.retrieves import expected, proofs, request
 from dicomferry.models.rules import proof
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
+from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.proof import Facts, Finding, Part, Way
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.rounds import Ask
@@ -154,7 +154,7 @@ def _keep_unlisted(situation: Situation, progress: Progress) -> None:
         goal.keep(Target(study=part.study, series=part.series), after=None)
     if not facts.strangers:
         return
-    for uids in in_groups(proofs.strangers(database, lease, found)):
+    for uids in batches(proofs.strangers(database, lease, found)):
         for one in found.targets:
             goal.keep(Target(study=one.study, series=one.series, images=tuple(uids)), after=None)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dicomferry.models.record.retrieves import moves, request
 from dicomferry.models.record.retrieves.expected import Key
 from dicomferry.models.record.retrieves.request import Request
-from dicomferry.models.rules.rounds import Ask, Limits
+from dicomferry.models.rules.rounds import Ask, Capabilities
 from dicomferry.workers.dimse.reports import Report
 from dicomferry.workers.finding.listing import Listing
 from dicomferry.workers.retrieval.completeness import Blind, Goal, Listed, Mixed, Unlisted
@@ -48,7 +48,7 @@ class Progress:
 
     request: Request
     goal: Goal
-    limits: Limits
+    limits: Capabilities
     looked_at: set[int]
     listing: Listing | None = None
     is_listed_anew: bool = False

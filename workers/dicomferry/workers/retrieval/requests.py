@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dicomferry.models.record.retrieves import expected
-from dicomferry.models.record.retrieves import moves as move_store
+from dicomferry.models.record.retrieves import moves as recorded_moves
 from dicomferry.models.record.retrieves.moves import FinalAnswer
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
 from dicomferry.models.rules.errors import DimseError
 from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.reason import Reason
-from dicomferry.models.rules.rounds import Ask, Limits
+from dicomferry.models.rules.rounds import Ask, Capabilities
 from dicomferry.models.rules.text import printable
 from dicomferry.workers.attempts.environment import STUCK
 from dicomferry.workers.attempts.fault import Fault, Stopped
@@ -41,7 +41,7 @@ def make(situation: Situation, progress: Progress, ask: Ask) -> bool:
         _note_no_answer(situation, move_id, error)
         raise
     if report is None:
-        move_store.note_no_answer(situation.database, situation.lease, move_id, STUCK.reason)
+        recorded_moves.note_no_answer(situation.database, situation.lease, move_id, STUCK.reason)
         situation.lines.abort()
         progress.under_way = None
         return True
@@ -73,7 +73,7 @@ def _get_ready(situation: Situation) -> None:
 def _begin(situation: Situation, progress: Progress, ask: Ask) -> tuple[int, int]:
     """Write down that it is asked; the row's id and its message id."""
     ours = situation.remote.calling_ae_title
-    move_id, message_id = move_store.begin_move(
+    move_id, message_id = recorded_moves.begin_move(
         situation.database,
         situation.lease,
         progress.request.item_id,
@@ -96,7 +96,7 @@ def _note_no_answer(situation: Situation, move_id: int, error: Exception) -> Non
     elif isinstance(error, DimseError):
         why = lookup.for_error(error, situation.remote.quirks).reason
     comment = printable(str(error)) or None
-    move_store.note_no_answer(situation.database, situation.lease, move_id, why, comment)
+    recorded_moves.note_no_answer(situation.database, situation.lease, move_id, why, comment)
 
 
 def _note_answer(situation: Situation, progress: Progress, move_id: int, report: Report, *, not_taken: bool) -> None:
@@ -112,10 +112,10 @@ def _note_answer(situation: Situation, progress: Progress, move_id: int, report:
         comment=printable(report.comment),
         not_taken=not_taken,
     )
-    move_store.note_answer(situation.database, situation.lease, move_id, answer)
+    recorded_moves.note_answer(situation.database, situation.lease, move_id, answer)
 
 
-def _finer(situation: Situation, progress: Progress, ask: Ask, report: Report) -> Limits | None:
+def _finer(situation: Situation, progress: Progress, ask: Ask, report: Report) -> Capabilities | None:
     """Other limits where the answer means that the archive does not take this kind of request."""
     answer = lookup.for_status(situation.spec.kind, report.status, situation.remote.quirks)
     levels = {one.level for one in progress.request.targets}

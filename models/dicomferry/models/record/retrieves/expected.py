@@ -241,7 +241,7 @@ def arrived(connection: Connection, lease: Lease, *, refetch: bool, after: int |
     return [one for one in found if after is None or one.came_after(after)]
 
 
-def settle(connection: Connection, chunk_id: int, found: Sequence[Found]) -> None:
+def finish_items(connection: Connection, chunk_id: int, found: Sequence[Found]) -> None:
     """Bring the items to their end whose files these are."""
     leases.write_outcomes(connection, chunk_id, [one.outcome() for one in found])
     here.note_filed(connection, {one.item_id: one.filed for one in found})
@@ -254,12 +254,12 @@ def mark_arrived(database: Database, lease: Lease, found: Sequence[Found]) -> No
         # Another chunk of the job may have found a part of the study elsewhere since: one looks after the other.
         leases.fence(connection, lease)
         settled = places.settled(connection, lease.job_id)
-        settle(connection, lease.chunk_id, [one for one in found if one.lies_with(settled)])
+        finish_items(connection, lease.chunk_id, [one for one in found if one.lies_with(settled)])
 
     if any(one.lies for one in found):
         database.write(together)
     elif found:
-        leases.fenced(database, lease, lambda connection: settle(connection, lease.chunk_id, found))
+        leases.fenced(database, lease, lambda connection: finish_items(connection, lease.chunk_id, found))
 
 
 def fail_elsewhere(database: Database, lease: Lease) -> int:

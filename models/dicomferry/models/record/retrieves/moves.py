@@ -18,7 +18,7 @@ from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
 from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow, MoveRow
 from dicomferry.models.rules import flaws
 from dicomferry.models.rules.query import Level
-from dicomferry.models.rules.rounds import Ask, Limits
+from dicomferry.models.rules.rounds import Ask, Capabilities
 from dicomferry.models.rules.state import ItemState
 
 MESSAGE_IDS = 65_535
@@ -216,9 +216,9 @@ def moves_of(database: Database, chunk_id: int) -> tuple[Move, ...]:
     return database.read(lambda connection: read(connection, chunk_id))
 
 
-def limits_of(database: Database, chunk_id: int) -> Limits:
+def limits_of(database: Database, chunk_id: int) -> Capabilities:
     """What its archive was found not to take, by its answers to the requests of a chunk."""
-    limits = Limits()
+    limits = Capabilities()
     for move in moves_of(database, chunk_id):
         if move.not_taken:
             limits = limits.without(move.level, move.asked or 0) or limits
