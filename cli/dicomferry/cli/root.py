@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from dicomferry.cli.frame.command_classes import Lazy, RootGroup
+from dicomferry.models.rules.kind import JOBS
 
 _COMMANDS = {
     "up": Lazy(
@@ -39,7 +40,7 @@ _COMMANDS = {
 }
 
 
-_ELSEWHERE = {word: f"`submit {word}`" for word in ("store", "find", "move", "get", "retrieve")}
+_ELSEWHERE = {word: f"`submit {word}`" for word in (*JOBS, "retrieve")}
 _ELSEWHERE |= {"echo": "`submit echo` (or `remote echo`, now)"}
 _ELSEWHERE |= {
     word: f"`jobs {word}`" for word in ("list", "show", "wait", "cancel", "retry", "hold", "release", "report")

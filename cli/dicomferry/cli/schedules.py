@@ -17,6 +17,7 @@ from dicomferry.cli.jobs import words as job_words
 from dicomferry.models.documents import shapes
 from dicomferry.models.documents.shapes import PlainSchedule, RunDocument, ScheduleDocument
 from dicomferry.models.rules.errors import NotFound, UsageError
+from dicomferry.models.rules.kind import JOBS
 
 if TYPE_CHECKING:
     from dicomferry.models.record.database import Database
@@ -78,16 +79,13 @@ class _Add(Command):
         except click.NoSuchOption as error:
             if "--" in given:
                 raise
-            words = [word for word in given if word in _KINDS]
+            words = [word for word in given if word in (*JOBS, "retrieve")]
             then = f" -- {words[0]} ..." if words else " -- COMMAND ..."
             raise click.UsageError(
                 f"{error.option_name} is no option of `schedule add`: what is to be submitted stands behind --, as in "
                 f"`dicomferry schedule add NAME --cron EXPR --tz ZONE{then}`",
                 ctx,
             ) from None
-
-
-_KINDS = ("echo", "store", "find", "move", "get", "retrieve")
 
 
 @schedule.command(cls=_Add)

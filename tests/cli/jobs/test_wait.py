@@ -305,7 +305,7 @@ def test_a_job_that_ends_while_it_is_waited_for(desk: Desk, capsys: pytest.Captu
     code = wait.follow(desk.database, 1, timeout=None, as_json=False, say=print, sleep=between_looks)
     told = capsys.readouterr()
     assert code == 1
-    assert "pacs1: unreachable (is the host up?), next try at " in told.err
+    assert "pacs1: unreachable (is the host up?), next try " in told.err
     assert told.out.startswith("job 1: cancelled, 0 of 2 proven at PACS1")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomferry.models.rules import spec
+from dicomferry.models.rules.kind import JOBS, Kind, Lane
 from dicomferry.models.rules.spec import EchoSpec, FindSpec, StoreSpec
 
 
@@ -61,3 +63,17 @@ def test_specs_are_frozen() -> None:
     """Nobody changes what was asked for."""
     with pytest.raises(AttributeError):
         StoreSpec(paths=("/data",)).recursive = True  # type: ignore[misc]
+
+
+def test_whose_answers_hold() -> None:
+    """A job's service is told from its row; the spec is read only where it depends on that, as with a worklist."""
+    assert spec.service_of("find", spec.to_json(FindSpec(worklist=True))) == "worklist"
+    assert spec.service_of("find", spec.to_json(FindSpec())) == "find"
+    others = [Kind.ECHO, Kind.STORE, Kind.MOVE, Kind.GET]
+    assert [spec.service_of(kind, "no spec") for kind in others] == others
+
+
+def test_every_kind_can_be_asked_for() -> None:
+    """Each kind but the plan has its spec, and each spec a kind of its own."""
+    assert sorted(cls.kind for cls in get_args(spec.Spec)) == sorted(JOBS)
+    assert {spec.lane_of(kind) for kind in JOBS} == set(Lane)

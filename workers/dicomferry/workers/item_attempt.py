@@ -267,8 +267,8 @@ class _ItemAttempt:
 
     def _lacked_resources(self, row: Item) -> bool:
         """Whether that is what the remote said of the item the last time."""
-        own = self.quirks
-        return row.status is not None and lookup.for_status(self.lease.kind, row.status, own).rule is Rule.CONGESTED
+        service, own = self.lease.spec.service, self.quirks
+        return row.status is not None and lookup.for_status(service, row.status, own).rule is Rule.CONGESTED
 
     def _to_blame(self, row: Item) -> bool:
         """Whether a lack of resources is the item's own: some archives refuse one object so for ever.

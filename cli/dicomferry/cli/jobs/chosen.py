@@ -10,6 +10,7 @@ import click
 
 from dicomferry.cli.frame import options
 from dicomferry.models.rules.errors import UsageError
+from dicomferry.models.rules.kind import JOBS
 from dicomferry.models.rules.state import JobState
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _STATES = [*(state.value for state in JobState), "waiting"]
-_KINDS = ("echo", "store", "find", "move", "get")
 _DAYS = {"today": 0, "yesterday": 1}
 
 
@@ -73,8 +73,8 @@ def filter_options(function: _F) -> _F:
             click.option(
                 "--kind",
                 metavar="KIND",
-                type=click.Choice(_KINDS),
-                help=f"Only jobs of this kind: {', '.join(_KINDS)}.",
+                type=click.Choice([kind.value for kind in JOBS]),
+                help=f"Only jobs of this kind: {', '.join(JOBS)}.",
             ),
             click.option("--remote", metavar="REMOTE", type=options.RemoteType(), help="Only jobs with this remote."),
             click.option(

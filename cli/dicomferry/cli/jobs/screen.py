@@ -82,8 +82,8 @@ def _proof(job: ShownJob) -> str | None:
 
 
 def _items(job: ShownJob) -> str | None:
-    """How many files came to what; an echo and a find have one request, whose state is the job's."""
-    if job["kind"] in (Kind.ECHO, Kind.FIND):
+    """How many files or requests came to what; a job of one request, such as an echo, is in its state."""
+    if job["kind"] != Kind.STORE and job["kind"] not in RETRIEVES:
         return None
     items = cast("dict[str, int]", job["items"])
     numbers = {state: number for state, number in items.items() if number}
@@ -104,7 +104,7 @@ def _asked(job: ShownJob) -> Iterator[tuple[str, str | None]]:
         more = len(job["paths"]) - _KEYS_SHOWN
         named = [*job["paths"][:_KEYS_SHOWN], *([f"{words.number(more)} more"] if more > 0 else [])]
         yield "files", ", ".join(named) + (" and the folders inside" if job["recursive"] else "")
-    elif kind == Kind.FIND:
+    elif "keys" in asked:
         level = f"at {asked['level']} level, {asked['root']} root" if asked["level"] else "of the worklist"
         yield "asks for", f"{_spelled(asked['keys']) or 'all there is'}; {level}"
     elif kind in RETRIEVES:

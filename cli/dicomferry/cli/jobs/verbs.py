@@ -200,17 +200,9 @@ def _ring(settings: Settings, database: Database, job_id: int) -> None:
     """Tell the workers that there is work; without a broker they find it a little later by themselves."""
     from dicomferry.models.documents import jobs as job_documents
     from dicomferry.models.record.database import hide_password
+    from dicomferry.models.rules.spec import lane_of
     from dicomferry.workers.doorbell import submit
 
-    warning = submit.ring(settings, _lane(job_documents.show(database, job_id)["kind"]))
+    warning = submit.ring(settings, lane_of(job_documents.show(database, job_id)["kind"]))
     if warning:
         note(job_words.not_rung(job_id, hide_password(settings.broker_url), warning))
-
-
-def _lane(kind: str) -> str:
-    from typing import get_args
-
-    from dicomferry.models.rules import spec
-
-    kinds: Sequence[type[spec.Spec]] = get_args(spec.Spec)
-    return next(cls.lane for cls in kinds if cls.kind == kind)

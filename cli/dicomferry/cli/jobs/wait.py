@@ -203,9 +203,8 @@ def after_the_end(database: Database, job: ShownJob) -> str | None:
     if not job["planned"]:
         return f"the search goes on, and what is missing is tried again, with {retry}"
     failures = jobs.failures(database, job["id"])
-    if job["items"]["cancelled"] or any(
-        lookup.retry_helps(job["kind"], status, reason) for status, reason, _ in failures
-    ):
+    service = jobs.service(database, job["id"])
+    if job["items"]["cancelled"] or any(lookup.retry_helps(service, status, reason) for status, reason, _ in failures):
         return f"what is missing is tried again with {retry}"
     return f"first do what is said of each item, then {retry}" if failures else None
 

@@ -58,6 +58,10 @@ def sentence(
         parts += retrieve_words.parts(job)
         parts += [retrieve_words.here_before(already_here)] * bool(already_here)
         parts += [f"{number(truncated)} truncated at source"] * bool(truncated)
+    elif job["kind"] != Kind.STORE:
+        parts.append(
+            f"the {job['kind']} at {title(job)} {job['state']}" + (f": {job['reason']}" if job["reason"] else "")
+        )
     elif not items["total"] and not job["planned"]:
         parts.append(f"{job['state']} before anything was found")
     elif not job["expected"]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomferry.models.documents import jobs
 from dicomferry.models.documents.shapes import RefusalDocument
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
@@ -18,6 +17,7 @@ from dicomferry.models.rules.answers.lookup import Answer
 from dicomferry.models.rules.answers.quirks import Quirks, from_texts
 from dicomferry.models.rules.errors import NotFound
 from dicomferry.models.rules.reason import Reason
+from dicomferry.models.rules.spec import service_of
 from dicomferry.models.rules.state import ChunkState
 from dicomferry.models.rules.text import path_text
 
@@ -51,7 +51,7 @@ def of_job(database: Database, job_id: int) -> tuple[str, list[Met]]:
         ).one_or_none()
         if row is None:
             raise NotFound(f"no job {job_id}; see `dicomferry jobs list`")
-        service = jobs.service_of(row.kind, row.spec)
+        service = service_of(row.kind, row.spec)
         found = _joined(service, from_texts(row.quirks), _met(connection, job_id))
         for met in found:
             assert met.answer.reason is not None

@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 
 from dicomferry.models.documents.shapes import AskedDocument
 from dicomferry.models.rules.query import Key
-from dicomferry.models.rules.spec import EchoSpec, FindSpec, Spec, StoreSpec
+from dicomferry.models.rules.spec import FindSpec, GetSpec, MoveSpec, Spec
 
 MOST = 20
 """Requests of a retrieve that are named; a list may hold many thousands."""
@@ -38,8 +38,6 @@ def document(what: Spec) -> AskedDocument:
         if one.name not in _SHOWN and one.default is not MISSING and getattr(what, one.name) != one.default
     }
     match what:
-        case EchoSpec() | StoreSpec():
-            return {"options": options}
         case FindSpec():
             return {
                 "level": None if what.worklist else what.level,
@@ -47,7 +45,7 @@ def document(what: Spec) -> AskedDocument:
                 "keys": _keys(what.keys),
                 "options": options,
             }
-        case _:
+        case MoveSpec() | GetSpec():
             return {
                 "level": what.level,
                 "root": what.root,
@@ -56,6 +54,8 @@ def document(what: Spec) -> AskedDocument:
                 "first": [{"row": row, "keys": _keys(keys)} for row, keys in what.identifiers[:MOST]],
                 "options": options,
             }
+        case _:
+            return {"options": options}
 
 
 def _keys(keys: Sequence[Key]) -> list[list[str]]:

@@ -136,7 +136,7 @@ def items(
     job = database.read(lambda connection: connection.execute(_jobs().where(JobRow.id == job_id)).one_or_none())
     if job is None:
         raise _no_job(job_id)
-    service = service_of(job.kind, job.spec)
+    service = spec.service_of(job.kind, job.spec)
     chunks = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id).order_by(ChunkRow.id)
     if state and state is not ItemState.PENDING:
         # Chunks know their numbers, so those without such an item are not even looked at.
@@ -247,7 +247,7 @@ def _document(
     if waiting is not None:
         advice = waiting.advice
     else:
-        advice = lookup.advice_for(service_of(row.kind, row.spec), None, row.reason)
+        advice = lookup.advice_for(spec.service_of(row.kind, row.spec), None, row.reason)
     if advice and not row.in_book:
         advice = lookup.without_entry(advice)
     return {
@@ -352,6 +352,18 @@ def _waiting(connection: Connection, job_id: int) -> AnyRow | None:
     ).one_or_none()
 
 
+def service(database: Database, job_id: int) -> str:
+    """Whose rows of the table of answers hold for a job; raises NotFound."""
+
+    def work(connection: Connection) -> str:
+        row = connection.execute(_jobs().where(JobRow.id == job_id)).first()
+        if row is None:
+            raise _no_job(job_id)
+        return spec.service_of(row.kind, row.spec)
+
+    return database.read(work)
+
+
 def _detail(connection: Connection, job_id: int, reason: str) -> str | None:
     """What exactly was met when this reason was found, such as who refused the connection."""
     found: str | None = connection.execute(
@@ -361,12 +373,6 @@ def _detail(connection: Connection, job_id: int, reason: str) -> str | None:
         .limit(1)
     ).scalar_one_or_none()
     return found
-
-
-def service_of(kind: str, text: str) -> str:
-    """Whose rows of the table of answers hold for a job."""
-    what = spec.from_json(kind, text) if kind == spec.FindSpec.kind else None
-    return what.service if isinstance(what, spec.FindSpec) else kind
 
 
 def _item(service: str, row: AnyRow) -> ItemDocument:

@@ -16,6 +16,10 @@ class Kind(StrEnum):
     PLAN = "plan"
 
 
+JOBS = tuple(kind for kind in Kind if kind is not Kind.PLAN)
+"""What a person can ask for."""
+
+
 class Lane(StrEnum):
     """Where chunks wait: what is over at once does not stand behind what takes long."""
 

@@ -1,12 +1,14 @@
-"""What was asked for, as a frozen value per kind of job, and its JSON form for the job's row."""
+"""What was asked for, as a frozen value per kind of job, and its JSON form for the job's row.
+
+`service` of each says whose rows of the table of answers hold for what its peer answers.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from dicomferry.models.rules.kind import Kind, Lane
 from dicomferry.models.rules.query import Key
@@ -17,6 +19,7 @@ class EchoSpec:
     """One C-ECHO (PS3.7 9.1.5)."""
 
     kind: ClassVar[Kind] = Kind.ECHO
+    service: ClassVar[str] = "echo"
     lane: ClassVar[Lane] = Lane.QUICK
     planned: ClassVar[bool] = False
 
@@ -32,6 +35,7 @@ class StoreSpec:
     """
 
     kind: ClassVar[Kind] = Kind.STORE
+    service: ClassVar[str] = "store"
     lane: ClassVar[Lane] = Lane.BULK
     planned: ClassVar[bool] = True
     paths: tuple[str, ...]
@@ -66,7 +70,7 @@ class FindSpec:
 
     @property
     def service(self) -> str:
-        """Whose rows of the table of answers hold."""
+        """Whose rows of the table of answers hold: a worklist's statuses mean other things."""
         return "worklist" if self.worklist else "find"
 
 
@@ -85,6 +89,7 @@ class MoveSpec:
     """
 
     kind: ClassVar[Kind] = Kind.MOVE
+    service: ClassVar[str] = "move"
     lane: ClassVar[Lane] = Lane.BULK
     planned: ClassVar[bool] = True
     identifiers: tuple[Identifier, ...]
@@ -104,6 +109,7 @@ class GetSpec:
     """C-GET of what each of `identifiers` matches at `level`; see MoveSpec."""
 
     kind: ClassVar[Kind] = Kind.GET
+    service: ClassVar[str] = "get"
     lane: ClassVar[Lane] = Lane.BULK
     planned: ClassVar[bool] = True
     identifiers: tuple[Identifier, ...]
@@ -125,7 +131,7 @@ class GetSpec:
 RETRIEVES = (Kind.MOVE, Kind.GET)
 Retrieve = MoveSpec | GetSpec
 Spec = EchoSpec | StoreSpec | FindSpec | MoveSpec | GetSpec
-_KINDS: dict[str, Callable[..., Spec]] = {cls.kind: cls for cls in (EchoSpec, StoreSpec, FindSpec, MoveSpec, GetSpec)}
+_CLASSES: dict[str, type[Spec]] = {cls.kind: cls for cls in get_args(Spec)}
 LANES = tuple(Lane)
 
 
@@ -136,7 +142,20 @@ def to_json(spec: Spec) -> str:
 
 def from_json(kind: str, text: str) -> Spec:
     """The spec that `to_json` wrote for a job of this kind."""
-    return _KINDS[kind](**{key: _frozen(value) for key, value in json.loads(text).items()})
+    return _CLASSES[kind](**{key: _frozen(value) for key, value in json.loads(text).items()})
+
+
+def lane_of(kind: str) -> Lane:
+    """The lane in which chunks of a job of this kind wait."""
+    return _CLASSES[kind].lane
+
+
+def service_of(kind: str, text: str) -> str:
+    """Whose rows of the table of answers hold for a job, from its row. The spec, which may be long, is read only where
+    that depends on it.
+    """
+    service = _CLASSES[kind].service
+    return service if isinstance(service, str) else from_json(kind, text).service
 
 
 def _frozen(value: Any) -> Any:
