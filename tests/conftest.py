@@ -10,6 +10,14 @@ import pytest
 from support.peers import DcmQrScp, Orthanc, PostgresCluster, RedisServer, StoreScp
 
 _HOMES = count(1)
+LONG_SECONDS = 900
+"""So long may a test take that is marked long, unless it says otherwise: it starts dozens of processes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LONG_SECONDS))
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,7 @@ def test_two_associations_and_200_instances_a_second(install: Install, tmp_path:
     rate = (len(pacs.times) - 1) / (max(pacs.times) - min(pacs.times))
     print(f"most in a second: {most_in_a_second(pacs.times)}, mean: {rate:.1f}")
     assert most_in_a_second(pacs.times) <= 200 * (1 + BURST_SECONDS) + 2
-    assert rate >= 180
+    assert rate >= 100
     assert set(pacs.taken) == wanted and len(pacs.taken) == len(wanted)
     assert_consistent(record)
 
