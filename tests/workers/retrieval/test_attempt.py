@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow
 from dicomferry.models.rules import spec
 from dicomferry.models.rules.state import JobState
 from dicomferry.workers import runner
+from dicomferry.workers.dimse.names import Names
 from dicomferry.workers.receiving.archive import Archive
 from dicomferry.workers.receiving.journal import Journal
 from dicomferry.workers.retrieval import get_association, watch
@@ -80,6 +82,28 @@ def test_get_brings_everything(here: Site, held: list[Sample]) -> None:
     assert {(row.move_id, row.calling_ae_title) for row in mine} == {(move["id"], "ARCHIVE")}
     assert list((here.scp.archive.root / ".ferry" / get_association.FOLDER).iterdir()) == []
     here.check(job_id)
+
+
+class Unfit(Names):
+    """A look-up of host names that has a fault of its own."""
+
+    def within(self, host: str, seconds: float) -> tuple[str, ...]:
+        raise RuntimeError("no look-up today")
+
+
+def test_a_fault_of_ours_before_anything_is_asked(here: Site, held: list[Sample]) -> None:
+    """An error while an attempt looks round ends that attempt, with the error on record; the next one does the work."""
+    sound = here.environment
+    with archive(here, held) as peer:
+        job_id = here.move(peer.address, study_of(held))
+        here.environment = replace(sound, names=Unfit())
+        while here.show(job_id)["attempts"] < 1 or not here.show(job_id)["reason"]:
+            assert runner.run_one(here.environment, "bulk")
+        assert here.show(job_id)["detail"] == "RuntimeError: no look-up today"
+        here.environment = sound
+        verbs.release(here.database, job_id)
+        job = here.drive(job_id)
+    assert (job["state"], job["verified"], job["received"]) == ("succeeded", "uids", 10)
 
 
 @pytest.mark.parametrize("method", ["move", "get"])

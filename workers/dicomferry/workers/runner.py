@@ -12,7 +12,7 @@ from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs import claims
 from dicomferry.models.record.jobs.claims import PLAN, Lease
 from dicomferry.models.record.remotes import book
-from dicomferry.models.rules.errors import DicomferryError, LeaseLost, OutOfReach
+from dicomferry.models.rules.errors import LeaseLost, OutOfReach
 from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.situation import Account, Tried
@@ -108,13 +108,7 @@ def _run(environment: Environment, lease: Lease) -> None:
         with heart:
             if lease.more:  # only now: a mute broker may take a while, and the lease has to be kept
                 environment.ring(lease.lane)
-            if lease.kind == PLAN:
-                _plan(environment, lease, heart)
-                return
-            remote = replace(remote, pace=AttemptPace(environment.database, lease, heart))
-            # An echo is a look by itself.
-            if not lease.probe or lease.kind == Kind.ECHO or probe.look_again(environment, lease, heart, remote):
-                ATTEMPTS.get(lease.kind, item_attempt.run)(environment, lease, heart, remote)
+            _work(environment, lease, heart, remote)
     except LeaseLost as error:
         # The sweep has ended this attempt, or will; whoever has the chunk now goes on with it.
         log.warning("attempt given up", error=str(error))
@@ -124,16 +118,25 @@ def _run(environment: Environment, lease: Lease) -> None:
         impatient.close()
 
 
-def _plan(environment: Environment, lease: Lease, heart: Heartbeat) -> None:
+def _work(environment: Environment, lease: Lease, heart: Heartbeat, remote: Remote) -> None:
+    """Do what the chunk asks for and end the attempt, whatever happens. Raises LeaseLost, OutOfReach."""
     try:
-        ring = partial(environment.ring, lease.spec.lane)
-        planned = PLANS[lease.spec.kind](environment.database, lease, heart, ring, environment.tuning.planning)
-    except DicomferryError:
+        if lease.kind == PLAN:
+            _plan(environment, lease, heart)
+            return
+        remote = replace(remote, pace=AttemptPace(environment.database, lease, heart))
+        # An echo is a look by itself.
+        if not lease.probe or lease.kind == Kind.ECHO or probe.look_again(environment, lease, heart, remote):
+            ATTEMPTS.get(lease.kind, item_attempt.run)(environment, lease, heart, remote)
+    except (LeaseLost, OutOfReach):
         raise
     except Exception as error:
-        log.exception("plan failed")
-        account = Account(end=AttemptEnd.ERROR, cause=Tried(fault=INTERNAL), detail=sentence(error))
-    else:
-        is_through = planned or not heart.stop
-        account = Account(end=AttemptEnd.COMPLETED if is_through else AttemptEnd.INTERRUPTED, planned=planned)
-    environment.end(lease, account)
+        log.exception("attempt failed")
+        environment.end(lease, Account(end=AttemptEnd.ERROR, cause=Tried(fault=INTERNAL), detail=sentence(error)))
+
+
+def _plan(environment: Environment, lease: Lease, heart: Heartbeat) -> None:
+    ring = partial(environment.ring, lease.spec.lane)
+    planned = PLANS[lease.spec.kind](environment.database, lease, heart, ring, environment.tuning.planning)
+    is_through = planned or not heart.stop
+    environment.end(lease, Account(end=AttemptEnd.COMPLETED if is_through else AttemptEnd.INTERRUPTED, planned=planned))
