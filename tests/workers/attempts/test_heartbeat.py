@@ -75,6 +75,7 @@ class Beating:
         self.now = 1000.0
         self.aborted = threading.Event()
         self.exited = threading.Event()
+        self.asked = threading.Event()
         self.codes: list[int] = []
         self.trouble: Callable[[], None] = lambda: None
         self.database = Watched(site.settings.database, site.clock, lambda: self.trouble())
@@ -102,6 +103,17 @@ class Beating:
             pass
         for _ in range(times):
             assert self.database.looks.acquire(timeout=PATIENCE)
+
+    def fall_silent(self) -> threading.Event:
+        """From now on the record does not answer, until what is returned is set; `asked` tells that it was asked."""
+        silent = threading.Event()
+
+        def wait() -> None:
+            self.asked.set()
+            assert silent.wait(PATIENCE)
+
+        self.trouble = wait
+        return silent
 
     @property
     def lease_until(self) -> float:
@@ -221,8 +233,9 @@ def test_no_progress(beats: Beating) -> None:
     """Without progress for the watchdog's time the association is aborted; who comes back then is left alone."""
     with beats.heart:
         for _ in range(3):
-            beats.now += 99
-            beats.look()
+            for _ in range(9):  # less than the lease at a time: each step is renewed before the next
+                beats.now += 11
+                beats.look()
             assert not beats.aborted.is_set()
             beats.heart.progress(0)
         beats.now += 101
@@ -420,16 +433,10 @@ def test_a_record_that_does_not_answer_takes_nobody_the_watch(beats: Beating) ->
     """The heartbeat waits for the database: an attempt that comes to a standstill meanwhile is ended all the same, and
     one whose lease must be over gives it up.
     """
-    silent, asked = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        asked.set()
-        assert silent.wait(PATIENCE)
-
-    beats.trouble = wait
+    silent = beats.fall_silent()
     with beats.heart:
         beats.now += 11
-        assert asked.wait(PATIENCE)
+        assert beats.asked.wait(PATIENCE)
         assert not beats.aborted.is_set()
         beats.now += 30
         assert beats.aborted.wait(PATIENCE)
@@ -439,16 +446,10 @@ def test_a_record_that_does_not_answer_takes_nobody_the_watch(beats: Beating) ->
 
 def test_a_standstill_is_seen_while_the_record_does_not_answer(beats: Beating) -> None:
     """The watchdog's time is over while the heartbeat waits: the association is aborted, then the process ends."""
-    silent, asked = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        asked.set()
-        assert silent.wait(PATIENCE)
-
-    beats.trouble = wait
+    silent = beats.fall_silent()
     with beats.heart:
         beats.now += 11
-        assert asked.wait(PATIENCE)
+        assert beats.asked.wait(PATIENCE)
         beats.now += 100
         assert beats.aborted.wait(PATIENCE)
         silent.set()
