@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from dicomferry.models.documents import jobs
 from dicomferry.models.record import schema
 from dicomferry.models.record.database import Database
-from dicomferry.models.record.jobs import leases, verbs
+from dicomferry.models.record.jobs import loss, verbs
 from dicomferry.models.record.remotes import book
 from dicomferry.models.record.tables.jobs import ChunkRow
 from dicomferry.models.rules import spec
@@ -68,7 +68,7 @@ def test_files_that_kill_the_process_that_plans(tmp_path: Path) -> None:
             assert done.returncode in (0, -signal.SIGKILL), done.stderr
             deaths += done.returncode != 0
             assert deaths <= 6
-            leases.expire(database, everything=True)
+            loss.expire(database, everything=True)
             # The pauses after deaths have tests of their own.
             due = sa.update(ChunkRow).where(ChunkRow.state == ChunkState.PENDING).values(not_before=ChunkRow.waits_from)
             database.write(lambda connection, due=due: connection.execute(due))  # type: ignore[misc]

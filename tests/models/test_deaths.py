@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from dicomferry.models.record.jobs import leases, plans, verbs
+from dicomferry.models.record.jobs import leases, loss, plans, verbs
 from dicomferry.models.record.tables.jobs import EventRow
 from dicomferry.models.rules import ending, retry, spec
 from dicomferry.models.rules.situation import Account, AttemptFacts, Death
@@ -47,7 +47,7 @@ def test_requests_that_kill_their_worker(site: Site, killers: int, seed: int) ->
         elif rows[lease.chunk_id] in deadly:
             deaths += 1
             site.clock.move(LEASE + 1)
-            assert leases.expire(site.database) == 1
+            assert loss.expire(site.database) == 1
         else:
             finished += 1
             site.complete(lease)
@@ -91,7 +91,7 @@ def test_chunks_made_later_are_not_held_along(site: Site) -> None:
         assert claimed.chunk_id == chunk.id
         site.clock.move(LEASE + 1)
         leases.renew(site.database, lease, site.planner, lease_seconds=LEASE)
-        leases.expire(site.database)
+        loss.expire(site.database)
         site.clock.move(retry.LONGEST_AFTER_DEATH)
         leases.renew(site.database, lease, site.planner, lease_seconds=LEASE)
     site.batch(lease, 1)

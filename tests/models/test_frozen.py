@@ -12,7 +12,7 @@ from sqlalchemy import exc
 
 from dicomferry.models.record import presence, pruning
 from dicomferry.models.record.database import Database
-from dicomferry.models.record.jobs import leases, verbs
+from dicomferry.models.record.jobs import leases, loss, verbs
 from dicomferry.models.record.tables.jobs import ChunkRow, JobRow, MoveRow, TurnRow
 from dicomferry.models.rules.errors import LeaseLost, Locked, OutOfReach
 from dicomferry.models.rules.state import AttemptEnd, ChunkState
@@ -48,10 +48,10 @@ def test_the_sweep_leaves_out_what_it_cannot_lock(site: Site, url: str, what: st
         else sa.select(ChunkRow.id).where(ChunkRow.id == stuck.chunk_id)
     )
     with holding(url, row.with_for_update()):
-        assert leases.expire(site.database) == 1
+        assert loss.expire(site.database) == 1
         assert [chunk.state for chunk in site.chunks(other)] == [ChunkState.PENDING]
         assert [chunk.state for chunk in site.chunks(frozen)] == [ChunkState.RUNNING]
-    assert leases.expire(site.database) == 1
+    assert loss.expire(site.database) == 1
 
 
 @postgresql_only

@@ -31,6 +31,7 @@ from dicomferry.models.rules.errors import OutOfReach
 from dicomferry.models.rules.state import FINAL_JOB_STATES, ChunkState, ItemState, JobState, Tally
 from dicomferry.models.settings import Settings
 from dicomferry.workers import runner
+from dicomferry.workers.attempts.environment import Environment
 from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.attempts.tuning import Tuning
 from support import samples
@@ -165,8 +166,8 @@ class Inline:
         self._changes: dict[str, Any] = {"tuning": Tuning(congestion_pauses=(0.0, 0.0, 0.0))}
         self.environment = self._environment()
 
-    def _environment(self) -> runner.Environment:
-        return runner.Environment(
+    def _environment(self) -> Environment:
+        return Environment(
             settings=self.settings,
             database=self.database,
             worker=self.worker,

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from dicomferry.models.record import presence
 from dicomferry.models.record.database import AnyRow, Database
-from dicomferry.models.record.jobs import claims, leases, plans, verbs
+from dicomferry.models.record.jobs import claims, loss, plans, verbs
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.jobs.items import pending_items
 from dicomferry.models.record.presence import Worker
@@ -187,7 +187,7 @@ class Site:
     def lose(self, lease: Lease | None = None) -> int:
         """Let every lease run out that is not renewed, and sweep; the pause after a death is over then."""
         self.clock.move(LEASE + 1)
-        number = leases.expire(self.database)
+        number = loss.expire(self.database)
         self.clock.move(retry.LONGEST_AFTER_DEATH)
         return number
 

@@ -14,7 +14,7 @@ from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import settings as settings_module
 from dicomferry.models.record import schema
 from dicomferry.models.record.database import Database, hide_password
-from dicomferry.models.record.jobs import leases
+from dicomferry.models.record.jobs import loss
 from dicomferry.models.settings import Settings
 from dicomferry.workers import log_file
 from dicomferry.workers.doorbell import lanes
@@ -57,7 +57,7 @@ def _prepare_database(settings: Settings) -> None:
             schema.upgrade(database)
             if no_worker_lives(settings.home):
                 # Nobody is left who could renew them, so there is nothing to wait for.
-                leases.expire(database, everything=True)
+                loss.expire(database, everything=True)
         else:
             schema.require_current(database)
     finally:

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from dicomferry.models import telemetry
 from dicomferry.models.record import presence
 from dicomferry.models.record.database import Database
-from dicomferry.models.record.jobs import claims, leases, ledger
+from dicomferry.models.record.jobs import claims, leases, ledger, loss
 from dicomferry.models.record.presence import Worker
 from dicomferry.models.record.tables.jobs import ChunkRow, JobRow
 from dicomferry.models.rules import spec
@@ -32,7 +32,7 @@ def sweep(database: Database, worker: Worker, ring: Callable[[str], object]) -> 
     if not presence.take_turn(database, "sweep", worker, seconds=_TURN_SECONDS):
         database.steps.take()  # a clock that was set is the matter of whoever has the turn
         return
-    lost = leases.expire(database)
+    lost = loss.expire(database)
     if lost:
         log.warning("leases ended", number=lost)
     for job_id in _missed_ends(database):

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from dicomferry.models.record import outbox, presence
 from dicomferry.models.record.database import UTCDateTime
-from dicomferry.models.record.jobs import leases
+from dicomferry.models.record.jobs import leases, loss
 from dicomferry.models.record.remotes import book, governor
 from dicomferry.models.record.tables import archive
 from dicomferry.models.record.tables import governor as governor_tables
@@ -209,9 +209,9 @@ def test_living_attempts_outlive_a_step(site: Site, seconds: float) -> None:
         leases.record(site.database, lease, (), in_flight=first.id)
         site.clock.move(2)
         leases.renew(site.database, lease, site.worker, lease_seconds=LEASE)
-        assert leases.expire(site.database) == 0
+        assert loss.expire(site.database) == 0
         site.clock.step(seconds)
-        assert leases.expire(site.database) == 0
+        assert loss.expire(site.database) == 0
     assert site.chunk(lease).state is ChunkState.RUNNING
     assert site.item_states(job_id) == [ItemState.PENDING] * 2
     leases.renew(site.database, lease, site.worker, lease_seconds=LEASE)
@@ -222,11 +222,11 @@ def test_dead_attempts_end_one_lease_after_a_step(site: Site, seconds: float) ->
     """The step is worth one renewal: whoever does not make it is dead."""
     site.store(1)
     lease = site.claim()
-    leases.expire(site.database)
+    loss.expire(site.database)
     site.clock.step(seconds)
-    assert leases.expire(site.database) == 0
+    assert loss.expire(site.database) == 0
     site.clock.move(LEASE + 1)
-    assert leases.expire(site.database) == 1
+    assert loss.expire(site.database) == 1
     assert site.chunk(lease).state is ChunkState.PENDING
 
 
@@ -236,5 +236,5 @@ def test_a_step_that_nobody_saw_is_seen_in_the_lease(site: Site) -> None:
     lease = site.claim()
     site.clock.step(BACK)
     site.database.steps = StepWatch()
-    assert leases.expire(site.database) == 0
+    assert loss.expire(site.database) == 0
     assert site.chunk(lease).lease_until == site.clock() + timedelta(seconds=LEASE)

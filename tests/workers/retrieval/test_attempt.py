@@ -17,11 +17,11 @@ from dicomferry.cli.jobs import retrieve_words
 from dicomferry.models.documents import retrieve_report, retrieves
 from dicomferry.models.record import presence
 from dicomferry.models.record.archive import calls
-from dicomferry.models.record.jobs import leases, verbs
+from dicomferry.models.record.jobs import loss, verbs
 from dicomferry.models.record.remotes import book
 from dicomferry.models.record.tables.archive import ArrivalRow
 from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow
-from dicomferry.models.rules import spec
+from dicomferry.models.rules import ending, spec
 from dicomferry.models.rules.state import JobState
 from dicomferry.workers import runner
 from dicomferry.workers.dimse.names import Names
@@ -238,7 +238,7 @@ def test_after_a_worker_died_only_the_rest_is_asked_for(
         with pytest.raises(Killed):
             runner.run_one(here.environment, "bulk")
         monkeypatch.setattr(watch, "follow", follow)
-        assert leases.expire(here.database, everything=True) == 1
+        assert loss.expire(here.database, everything=True) == 1
         job = here.drive(job_id)
         assert [len(one.wanted) for one in peer.retrieves[1:]] == [3]
     assert (job["state"], job["received"]) == ("succeeded", 10)
@@ -256,7 +256,7 @@ def test_without_a_storage_scp_nothing_is_asked(
             while runner.run_one(here.environment, "bulk"):
                 pass
             job = here.show(job_id)
-            assert (job["state"], job["reason"]) == ("running", calls.NO_SCP)
+            assert (job["state"], job["reason"]) == ("running", ending.NO_SCP)
             assert peer.associations == 0
         calls.begin(here.database)
         assert here.drive(job_id)["state"] == "succeeded"

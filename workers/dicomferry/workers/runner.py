@@ -20,9 +20,7 @@ from dicomferry.models.rules.spec import RETRIEVES
 from dicomferry.models.rules.state import AttemptEnd
 from dicomferry.workers import item_attempt
 from dicomferry.workers.attempts import probe
-from dicomferry.workers.attempts.environment import INTERNAL, sentence
-from dicomferry.workers.attempts.environment import STUCK as STUCK
-from dicomferry.workers.attempts.environment import Environment as Environment
+from dicomferry.workers.attempts.environment import INTERNAL, Environment, sentence
 from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.attempts.pace import AttemptPace
 from dicomferry.workers.attempts.tuning import Planning

@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 from dicomferry.models.record import presence
 from dicomferry.models.record.archive import calls
-from dicomferry.models.record.archive.calls import DISK_FULL, Call, Refusal
+from dicomferry.models.record.archive.calls import Call, Refusal
 from dicomferry.models.record.jobs import verbs
 from dicomferry.models.record.tables.jobs import CallRow, ChunkRow
 from dicomferry.models.rules import spec
-from dicomferry.models.rules.ending import Decision, Next
+from dicomferry.models.rules.ending import DISK_FULL, Decision, Next
 from support.record_site import Site
 
 FULL = {"what": "archive", "path": "/archive", "free": 10, "size": 100, "reserve": 20}

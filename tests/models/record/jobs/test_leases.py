@@ -10,11 +10,12 @@ import pytest
 import sqlalchemy as sa
 
 from dicomferry.models.record import presence
-from dicomferry.models.record.jobs import leases, plans, verbs
+from dicomferry.models.record.jobs import leases, loss, plans, verbs
 from dicomferry.models.record.jobs.claims import Lease
+from dicomferry.models.record.jobs.instructions import Signals
 from dicomferry.models.record.jobs.items import pending_items
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, ItemRow
-from dicomferry.models.rules import ending
+from dicomferry.models.rules import ending, retry
 from dicomferry.models.rules.ending import Decision
 from dicomferry.models.rules.errors import IllegalTransition, LeaseLost
 from dicomferry.models.rules.outcome import Outcome
@@ -22,7 +23,7 @@ from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState, Job
 from support.record_site import DONE, LEASE, Clock, Site, listening, together
 
 
-def _renew(site: Site, lease: Lease) -> leases.Signals:
+def _renew(site: Site, lease: Lease) -> Signals:
     return leases.renew(site.database, lease, site.worker, lease_seconds=LEASE)
 
 
@@ -38,7 +39,7 @@ def test_renew_makes_the_lease_last_longer(site: Site) -> None:
     assert site.chunk(lease).lease_until == site.clock() + timedelta(seconds=LEASE)
     assert not signals.stop
     site.clock.move(LEASE)
-    assert leases.expire(site.database) == 0
+    assert loss.expire(site.database) == 0
 
 
 def test_renew_brings_back_what_was_asked(site: Site) -> None:
@@ -46,15 +47,15 @@ def test_renew_brings_back_what_was_asked(site: Site) -> None:
     job = site.store(1)
     lease = site.claim()
     verbs.hold(site.database, job)
-    assert _renew(site, lease) == leases.Signals(cancel=False, hold=True, drain=False)
+    assert _renew(site, lease) == Signals(cancel=False, hold=True, drain=False)
     presence.drain(site.database, site.worker)
-    assert _renew(site, lease) == leases.Signals(cancel=False, hold=True, drain=True)
+    assert _renew(site, lease) == Signals(cancel=False, hold=True, drain=True)
     verbs.cancel(site.database, job)
-    assert _renew(site, lease) == leases.Signals(cancel=True, hold=False, drain=True)
+    assert _renew(site, lease) == Signals(cancel=True, hold=False, drain=True)
     assert leases.signals(site.database, lease, site.worker) == _renew(site, lease)
-    assert leases.Signals(cancel=True, hold=False, drain=False).stop
-    assert leases.Signals(cancel=False, hold=True, drain=False).stop
-    assert leases.Signals(cancel=False, hold=False, drain=True).stop
+    assert Signals(cancel=True, hold=False, drain=False).stop
+    assert Signals(cancel=False, hold=True, drain=False).stop
+    assert Signals(cancel=False, hold=False, drain=True).stop
 
 
 # --- fence
@@ -375,7 +376,7 @@ def test_a_dead_lease_ends_exactly_once(site: Site) -> None:
     job = site.store(2)
     lease = site.claim()
     site.clock.move(LEASE + 1)
-    numbers = together(*[lambda: leases.expire(site.database) for _ in range(4)])
+    numbers = together(*[lambda: loss.expire(site.database) for _ in range(4)])
     assert sorted(numbers) == [0, 0, 0, 1]  # type: ignore[type-var]
     [attempt] = site.attempts(job)
     assert (attempt.end, attempt.reason, attempt.ended_at) == (AttemptEnd.LOST, "worker lost", site.clock())
@@ -390,21 +391,21 @@ def test_a_lease_that_lasts_is_left_alone(site: Site) -> None:
     site.store(1)
     lease = site.claim()
     site.clock.move(LEASE)
-    assert leases.expire(site.database) == 0
+    assert loss.expire(site.database) == 0
     _renew(site, lease)
     site.clock.move(LEASE)
-    assert leases.expire(site.database) == 0
+    assert loss.expire(site.database) == 0
     site.clock.move(0.001)
-    assert leases.expire(site.database) == 1
+    assert loss.expire(site.database) == 1
 
 
 def test_all_leases_end_when_no_worker_can_be_alive(site: Site) -> None:
     """`up` holds the home's lock and no worker its share: everything that runs is lost at once."""
     job = site.store(1, 1)
     site.claim(), site.claim()
-    assert leases.expire(site.database, everything=True) == 2
+    assert loss.expire(site.database, everything=True) == 2
     assert {chunk.state for chunk in site.chunks(job)} == {ChunkState.PENDING}
-    assert leases.expire(site.database, everything=True) == 0
+    assert loss.expire(site.database, everything=True) == 0
 
 
 def test_one_attempt_for_each_fence(site: Site) -> None:
@@ -488,7 +489,7 @@ def test_a_worker_that_died_after_its_last_record(site: Site) -> None:
 def test_a_chunk_whose_workers_die_in_a_row_is_held(site: Site) -> None:
     """After five deaths without a finished item a person is asked; until then it is tried at once."""
     job = site.store(9)
-    for _ in range(leases.MAX_DEATHS - 1):
+    for _ in range(retry.MAX_DEATHS - 1):
         site.claim()
         site.lose()
     assert site.state(job) is JobState.RUNNING
@@ -507,7 +508,7 @@ def test_a_chunk_whose_workers_die_in_a_row_is_held(site: Site) -> None:
 def test_deaths_with_finished_items_between_are_no_row(site: Site) -> None:
     """A large chunk on a weak machine gets on, however often its worker dies."""
     site.store(20)
-    for _ in range(2 * leases.MAX_DEATHS):
+    for _ in range(2 * retry.MAX_DEATHS):
         lease = site.claim()
         leases.record(site.database, lease, site.outcomes(lease)[:1])
         site.lose()
@@ -517,7 +518,7 @@ def test_deaths_with_finished_items_between_are_no_row(site: Site) -> None:
 def test_a_remote_that_was_away_is_no_death(site: Site) -> None:
     """Attempts that found nobody do not count when a worker dies: one restart must not hold the job."""
     job = site.store(1)
-    for number in range(1, 2 * leases.MAX_DEATHS):
+    for number in range(1, 2 * retry.MAX_DEATHS):
         site.away(site.claim(), barren=number)
         site.clock.move(10)
     site.claim()
@@ -587,7 +588,7 @@ def test_expire_against_finish(site: Site, round_: int) -> None:
     outcomes = site.outcomes(lease)
     site.clock.move(LEASE + 1)
     finished, expired = together(
-        lambda: site.finish(lease, outcomes=outcomes, finished_items=2), lambda: leases.expire(site.database)
+        lambda: site.finish(lease, outcomes=outcomes, finished_items=2), lambda: loss.expire(site.database)
     )
     if isinstance(finished, LeaseLost):
         assert expired == 1
@@ -606,7 +607,7 @@ def test_renew_against_expire(site: Site) -> None:
     job = site.store(1)
     lease = site.claim()
     site.clock.move(LEASE + 1)
-    renewed, expired = together(lambda: _renew(site, lease), lambda: leases.expire(site.database))
+    renewed, expired = together(lambda: _renew(site, lease), lambda: loss.expire(site.database))
     assert (expired == 1) == isinstance(renewed, LeaseLost)
     state = site.chunks(job)[0].state
     assert state is (ChunkState.PENDING if expired else ChunkState.RUNNING)

@@ -11,6 +11,7 @@ from dicomferry.models import telemetry
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs import leases
 from dicomferry.models.record.jobs.claims import Lease
+from dicomferry.models.record.jobs.instructions import Signals
 from dicomferry.models.record.presence import Worker
 from dicomferry.models.rules.errors import LeaseLost
 from dicomferry.workers.attempts.tuning import DEFAULT, Beats
@@ -56,7 +57,7 @@ class Heartbeat:
         self._asking = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._watcher = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-        self.signals = leases.Signals(cancel=False, hold=False, drain=False, limits=lease.limits)
+        self.signals = Signals(cancel=False, hold=False, drain=False, limits=lease.limits)
         self.lost = False
         self.gave_up = False
         self.cut_short = False

@@ -12,11 +12,10 @@ from datetime import datetime
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.documents.job_sums import DEPTHS
-from dicomferry.models.record.archive import calls
 from dicomferry.models.record.jobs import leases, ledger
 from dicomferry.models.record.remotes.trials import Trials
 from dicomferry.models.record.retrieves import expected, moves, proofs
-from dicomferry.models.rules import proof
+from dicomferry.models.rules import ending, proof
 from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.proof import Depth
 from dicomferry.models.rules.reason import Reason
@@ -36,7 +35,7 @@ def list_it(situation: Situation, progress: Progress) -> End | None:
     nobody would take what comes, or the identifier cannot be resolved, DimseError and FindStopped as queries do.
     """
     if situation.comes_here and not situation.scps:
-        raise Fault(local(calls.NO_SCP))
+        raise Fault(local(ending.NO_SCP))
     absent: frozenset[expected.Key] = frozenset()
     is_known = progress.request.is_listed
     if not is_known:

@@ -9,6 +9,7 @@ from dicomferry.models.record.archive import calls
 from dicomferry.models.record.archive.calls import Refusal
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.retrieves import moves
+from dicomferry.models.rules import ending
 from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.callers import Callers
 from dicomferry.models.settings import Settings
@@ -34,7 +35,7 @@ def no_room(database: Database, settings: Settings, *, here: bool) -> Fault | No
     if found is None:
         return None
     free, reserve = (f"{int(found[key]) / 1024**2:,.0f} MiB" for key in ("free", "reserve"))
-    return Fault(local(calls.DISK_FULL), f"{found['path']} has {free} free, {reserve} are to stay free")
+    return Fault(local(ending.DISK_FULL), f"{found['path']} has {free} free, {reserve} are to stay free")
 
 
 def of_moves(
@@ -71,7 +72,7 @@ def fault_of(refusals: Sequence[Refusal]) -> Fault | None:
     if not unkept:
         return None
     full = any(one.why.startswith(_DISK) for one in unkept)
-    return Fault(local(calls.DISK_FULL if full else calls.REFUSED_HERE), sentence(unkept))
+    return Fault(local(ending.DISK_FULL if full else ending.REFUSED_HERE), sentence(unkept))
 
 
 def note(situation: Situation, progress: Progress) -> list[Refusal]:

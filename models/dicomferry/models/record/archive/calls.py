@@ -17,10 +17,7 @@ from dicomferry.models.record.database import AnyRow, Database, locking
 from dicomferry.models.record.tables.jobs import CallRow, ChunkRow, JobRow, WorkerRow
 from dicomferry.models.rules import peer_text
 from dicomferry.models.rules.batches import batches
-from dicomferry.models.rules.ending import DISK_FULL as DISK_FULL
-from dicomferry.models.rules.ending import NO_SCP as NO_SCP
-from dicomferry.models.rules.ending import REFUSED_HERE as REFUSED_HERE
-from dicomferry.models.rules.ending import Decision
+from dicomferry.models.rules.ending import DISK_FULL, NO_SCP, Decision
 from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.state import ChunkState
 

@@ -17,9 +17,7 @@ from dicomferry.models.record.database import Database, locking, run_many
 from dicomferry.models.record.jobs import endings, facts, ledger, twins
 from dicomferry.models.record.jobs import instructions as signals_of
 from dicomferry.models.record.jobs.claims import PLAN, Lease
-from dicomferry.models.record.jobs.instructions import Signals as Signals
-from dicomferry.models.record.jobs.loss import MAX_DEATHS as MAX_DEATHS
-from dicomferry.models.record.jobs.loss import expire as expire
+from dicomferry.models.record.jobs.instructions import Signals
 from dicomferry.models.record.presence import Worker
 from dicomferry.models.record.tables.jobs import ChunkRow, JobRow
 from dicomferry.models.rules import ending

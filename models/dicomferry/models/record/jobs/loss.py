@@ -16,7 +16,6 @@ from dicomferry.models.rules import ending
 from dicomferry.models.rules.errors import Locked
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.reason import Reason
-from dicomferry.models.rules.retry import MAX_DEATHS as MAX_DEATHS
 from dicomferry.models.rules.situation import Account, Death
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState
 
