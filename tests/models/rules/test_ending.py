@@ -15,22 +15,23 @@ from dicomferry.models.rules import ending, errors, retry
 from dicomferry.models.rules.answers.lookup import Answer, Rule, for_error, for_status, local
 from dicomferry.models.rules.ending import Along, Decision, Ending, Next, Seen
 from dicomferry.models.rules.reason import Reason
-from dicomferry.models.rules.retry import RetryPolicy, decide_item
+from dicomferry.models.rules.retry import decide_item
 from dicomferry.models.rules.situation import Account, AttemptFacts, Breaker, Cause, Death, Recall, Round, Tried
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState
+from support.faults import (
+    ABORTED,
+    CONGESTION,
+    HANGS_UP,
+    NO_REASON,
+    NO_ROOM,
+    POLICY,
+    SILENT,
+    UNKNOWN_CALLED,
+    UNKNOWN_CALLER,
+    UNREACHABLE,
+)
 
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
-POLICY = RetryPolicy(first_delay=10, max_delay=600, give_up_after=3600)
-
-UNREACHABLE = for_error(errors.RemoteUnreachable("refused"))
-HANGS_UP = for_error(errors.RemoteUnreachable("closed", closed=True))
-NO_REASON = for_error(errors.AssociationRejected(1, 1, 1))
-CONGESTION = for_error(errors.AssociationRejected(2, 3, 1))
-UNKNOWN_CALLER = for_error(errors.AssociationRejected(1, 1, 3))
-UNKNOWN_CALLED = for_error(errors.AssociationRejected(1, 1, 7))
-ABORTED = for_error(errors.AssociationAborted("abort"))
-SILENT = for_error(errors.DimseTimeout("store_answer", 300))
-NO_ROOM = for_status("store", 0xA700)
 NOT_YET = local(Reason.NOT_DELIVERED_YET)
 SLOW_MEDIA, SLOW_FOR_LONG = local(Reason.NEARLINE), local(Reason.NEARLINE, "ask")
 STUCK = local(Reason.NO_PROGRESS)

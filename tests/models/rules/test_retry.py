@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 
-from dicomferry.models.rules import errors
-from dicomferry.models.rules.answers.lookup import Answer, for_error, for_status
-from dicomferry.models.rules.retry import RetryPolicy, decide_item, delay
+from dicomferry.models.rules.answers.lookup import Answer, for_status
+from dicomferry.models.rules.retry import decide_item, delay
 from dicomferry.models.rules.state import ItemState
-
-NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
-POLICY = RetryPolicy(first_delay=10, max_delay=600, give_up_after=3600)
-
-UNREACHABLE = for_error(errors.RemoteUnreachable("refused"))
-HANGS_UP = for_error(errors.RemoteUnreachable("closed", closed=True))
-NO_REASON = for_error(errors.AssociationRejected(1, 1, 1))
-CONGESTION = for_error(errors.AssociationRejected(2, 3, 1))
-UNKNOWN_CALLER = for_error(errors.AssociationRejected(1, 1, 3))
-UNKNOWN_CALLED = for_error(errors.AssociationRejected(1, 1, 7))
-ABORTED = for_error(errors.AssociationAborted("abort"))
-SILENT = for_error(errors.DimseTimeout("store_answer", 300))
-NO_ROOM = for_status("store", 0xA700)
-
+from support.faults import (
+    ABORTED,
+    CONGESTION,
+    HANGS_UP,
+    NO_REASON,
+    NO_ROOM,
+    POLICY,
+    SILENT,
+    UNKNOWN_CALLED,
+    UNKNOWN_CALLER,
+    UNREACHABLE,
+)
 
 # --- items
 
