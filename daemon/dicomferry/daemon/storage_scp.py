@@ -15,6 +15,7 @@ from functools import partial
 from dicomferry.daemon.connections import RELEASE_SECONDS, Connections
 from dicomferry.daemon.places import AssociationPlaces, Caller
 from dicomferry.daemon.port import take_port
+from dicomferry.daemon.sign_of_life import SignOfLife
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import disks, telemetry
 from dicomferry.models import settings as settings_module
@@ -314,30 +315,33 @@ def _stand(
 
     Each waits for the database, which nobody at the door should, and the sign of life for nothing else.
     """
-    for name, work in (("beat", partial(_beat, settings, database, worker)), ("limits", partial(_read_limits, paces))):
-        threading.Thread(target=work, args=(stop,), name=name, daemon=True).start()
+    life = SignOfLife(_Beat(settings, database, worker))
+    life.start()
+    threading.Thread(target=_read_limits, args=(paces, stop), name="limits", daemon=True).start()
     while not stop.is_set():
         connections.accept(stop, TICK_SECONDS)
+    life.stop()
 
 
-def _beat(settings: Settings, database: Database, worker: presence.Worker, stop: StopSignal) -> None:
-    """Signs of life, with what room the disks have; they wait for nothing else. What waited for room goes on."""
-    was_short = True
-    while not stop.is_set():
-        try:
-            found = disks.of(settings)
-            presence.beat(database, worker, found)
-            short = disks.short_archive(found)
-            if short is None and was_short:
-                recorded_calls.room_again(database)
-            elif short is not None and not was_short:
-                log.error("the disk of the archive is full to its reserve", **short)
-            was_short = short is not None
-        except DicomferryError as error:
-            log.warning("no sign of life could be given", error=str(error))
-        except Exception:
-            log.exception("no sign of life could be given")
-        stop.wait(presence.BEAT_SECONDS)
+class _Beat:
+    """A sign of life, with what room the disks have; what waited for room goes on."""
+
+    def __init__(self, settings: Settings, database: Database, worker: presence.Worker) -> None:
+        self._settings = settings
+        self._database = database
+        self._worker = worker
+        self._was_short = True
+
+    def __call__(self) -> None:
+        """Raises OutOfReach."""
+        found = disks.of(self._settings)
+        presence.beat(self._database, self._worker, found)
+        short = disks.short_archive(found)
+        if short is None and self._was_short:
+            recorded_calls.room_again(self._database)
+        elif short is not None and not self._was_short:
+            log.error("the disk of the archive is full to its reserve", **short)
+        self._was_short = short is not None
 
 
 def _read_limits(paces: Paces, stop: StopSignal) -> None:
