@@ -116,7 +116,7 @@ def test_a_password_is_told_to_the_broker() -> None:
     with RedisServer(password="s3cret", aof=False) as server:
 
         def asked(secret: str) -> tuple[object, str]:
-            found = broker_probe._asked(urlsplit(f"redis://{secret}127.0.0.1:{server.port}/3"))
+            found = broker_probe._asked("", urlsplit(f"redis://{secret}127.0.0.1:{server.port}/3"))
             return found["reachable"], str(found["why"])
 
         assert asked(":s3cret@") == (True, "None")

@@ -108,19 +108,24 @@ def test_alone_it_shows_the_status_and_the_next_step(desk: Desk) -> None:
     presence.leave(desk.database_as_it_is, worker)
 
 
+def _next_step(desk: Desk) -> str:
+    status = desk.json("status")
+    return advise(status["jobs"], status["roles"], remotes=1)
+
+
 def test_the_next_step_looks_at_held_jobs_first(desk: Desk) -> None:
     """What waits for a person comes before what waits for a machine."""
     verbs.hold(desk.database, desk.echo_job())
-    assert "1 job held" in advise(desk.json("status"), remotes=1)
+    assert "1 job held" in _next_step(desk)
 
 
 def test_while_nothing_runs_that_is_the_first_thing_to_mend(desk: Desk) -> None:
     """A held job can wait as long as the others wait for a worker."""
     verbs.hold(desk.database, desk.echo_job())
     desk.echo_job()
-    assert "start one with `dicomferry up`" in advise(desk.json("status"), remotes=1)
+    assert "start one with `dicomferry up`" in _next_step(desk)
     assert desk.worker
-    assert "1 job held" in advise(desk.json("status"), remotes=1)
+    assert "1 job held" in _next_step(desk)
 
 
 def test_every_setting_has_its_origin(desk: Desk) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from dicomferry.cli.frame import installation, render, words
 from dicomferry.models.record.remotes import book
@@ -22,11 +22,30 @@ from dicomferry.workers.dimse.echo import echo
 STEPS = ("TCP", "association", "C-ECHO")
 
 
-def probe(text: str) -> dict[str, Any]:
-    """What came of a C-ECHO to REMOTE, with stable keys; `step` names the one that failed."""
+class ProbeDocument(TypedDict):
+    """What came of a C-ECHO; `step` names the one that failed, times are in milliseconds."""
+
+    remote: str
+    address: str
+    calling_ae_title: str
+    ok: bool
+    step: str | None
+    tcp_ms: float | None
+    association_ms: float | None
+    echo_ms: float | None
+    status: str | None
+    reason: str | None
+    detail: str | None
+    advice: str | None
+    peer_implementation_name: str | None
+    peer_max_pdu: int | None
+
+
+def probe(text: str) -> ProbeDocument:
+    """Send a C-ECHO to REMOTE, a name or an address, and tell what came of it. Raises NotFound, UsageError."""
     remote = _resolve(installation.settings(), text)
     by_address = grammar.looks_like_address(text)
-    found: dict[str, Any] = {
+    found: ProbeDocument = {
         "remote": remote.name,
         "address": f"{remote.ae_title}@{remote.address}",
         "calling_ae_title": remote.calling_ae_title,
@@ -68,7 +87,7 @@ def probe(text: str) -> dict[str, Any]:
     }
 
 
-def tell_the_record(found: dict[str, Any]) -> bool:
+def tell_the_record(found: ProbeDocument) -> bool:
     """The remote answers: whoever waited for that goes on; whether its breaker was open. Raises OutOfReach."""
     from dicomferry.models.record.remotes import breaker
 
@@ -82,13 +101,14 @@ def tell_the_record(found: dict[str, Any]) -> bool:
         raise
 
 
-def tell(found: dict[str, Any]) -> None:
+def tell(found: ProbeDocument) -> None:
     """One line for each step, the failed one with its advice."""
     render.line(f"{found['address']}, called as {found['calling_ae_title']}")
     failed = STEPS.index(found["step"]) if found["step"] else len(STEPS)
-    for index, (step, key) in enumerate(zip(STEPS, ("tcp_ms", "association_ms", "echo_ms"), strict=True)):
+    times = found["tcp_ms"], found["association_ms"], found["echo_ms"]
+    for index, (step, milliseconds) in enumerate(zip(STEPS, times, strict=True)):
         if index < failed:
-            took = f", {found[key]:g} ms" if found[key] is not None else ""
+            took = f", {milliseconds:g} ms" if milliseconds is not None else ""
             render.line(f"  {step:<12} ok{took}")
         elif index == failed:
             reason = words.printable(found["detail"] or f"{found['reason']} ({found['status']})")

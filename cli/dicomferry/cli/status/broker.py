@@ -10,9 +10,9 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from dicomferry.models.documents.status import BrokerDocument
 from dicomferry.models.record.database import hide_password
 from dicomferry.models.settings import Settings
 
@@ -22,30 +22,28 @@ _MOST_REPLY = 512
 PROBE = (b"SET", b"dicomferry.probe", b"1", b"PX", b"1000")
 
 
-def broker(settings: Settings) -> dict[str, Any]:
-    """`url` (password hidden, or `embedded`), `reachable`: whether it takes a write, null where there is nothing to
-    ask; and `why` it does not.
-    """
+def broker(settings: Settings) -> BrokerDocument:
+    """The broker that the settings name, or the embedded one that runs, asked whether it takes a write."""
     if settings.broker_url:
-        return {"url": hide_password(settings.broker_url)} | _asked(urlsplit(settings.broker_url))
+        return _asked(hide_password(settings.broker_url), urlsplit(settings.broker_url))
     try:
         noted = json.loads((settings.home / "run" / "broker.json").read_text(encoding="utf-8"))
         path = noted.get("socket")
         parts = urlsplit(f"unix://{path}" if path else str(noted["url"]))
     except (OSError, ValueError, KeyError, AttributeError):
         return {"url": "embedded", "reachable": None, "why": None}
-    return {"url": "embedded"} | _asked(parts)
+    return _asked("embedded", parts)
 
 
-def _asked(parts: SplitResult) -> dict[str, Any]:
+def _asked(url: str, parts: SplitResult) -> BrokerDocument:
     try:
         with _connection(parts) as connection:
             why = _refusal(connection, list(_login(parts)))
     except ssl.SSLCertVerificationError as error:
-        return {"reachable": False, "why": f"its certificate is not trusted: {error.verify_message}"}
+        return {"url": url, "reachable": False, "why": f"its certificate is not trusted: {error.verify_message}"}
     except (OSError, UnicodeError, ValueError) as error:
-        return {"reachable": False, "why": getattr(error, "strerror", None) or str(error) or "no answer"}
-    return {"reachable": why is None, "why": why}
+        why = getattr(error, "strerror", None) or str(error) or "no answer"
+    return {"url": url, "reachable": why is None, "why": why}
 
 
 def _connection(parts: SplitResult) -> socket.socket:

@@ -2,134 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from dicomferry.cli.frame import render, words
 from dicomferry.cli.frame.installation import connect, is_absent, settings
 from dicomferry.cli.remotes import state as remote_state
 from dicomferry.cli.status.broker import broker
 from dicomferry.models import disks
-from dicomferry.models.documents import jobs as job_documents
-from dicomferry.models.documents import remotes as remote_documents
-from dicomferry.models.record import presence, role_facts, schema
-from dicomferry.models.record.archive import index, unindexed
-from dicomferry.models.record.database import Database, hide_password
+from dicomferry.models.disks import Disk
+from dicomferry.models.documents import status
+from dicomferry.models.documents.status import (
+    DatabaseDocument,
+    DifferenceDocument,
+    RecordStatus,
+    RoleDocument,
+    StatusDocument,
+)
+from dicomferry.models.record import schema
+from dicomferry.models.record.database import hide_password
 from dicomferry.models.record.remotes import book
-from dicomferry.models.rules import text
 from dicomferry.models.rules.errors import ConfigurationError, DicomferryError, OutOfReach
-from dicomferry.models.rules.kind import Lane
-from dicomferry.models.rules.state import JobState
 from dicomferry.models.settings import Settings
 
 
 def show(*, as_json: bool = False, next_step: bool = False) -> None:
     """Print the status; raises what kept the database from being read, after all else is printed."""
     found = settings()
-    document, remotes, problem = _collect(found)
+    asked, known, remotes, problem = _look(found)
+    document = _document(found, asked, known)
     if as_json:
         render.document(document)
     else:
         _text(document)
-        if next_step and problem is None:
+        if next_step and known is not None:
             render.line("")
-            render.line(f"next: {advise(document, remotes)}")
+            render.line(f"next: {advise(known['jobs'], known['roles'], remotes)}")
     if problem:
         raise problem
 
 
-def _collect(found: Settings) -> tuple[dict[str, Any], int, DicomferryError | None]:
-    """The document, the number of remotes, and what kept the database from being read."""
-    document: dict[str, Any] = {
-        "roles": [],
-        "broker": broker(found),
-        "database": {"url": hide_password(found.database), "reachable": None, "version": None},
-        "scp": None,
-        "lanes": {lane.value: {"pending": 0, "running": 0, "held": 0} for lane in Lane},
-        "jobs": {state.value: 0 for state in JobState},
-        "waiting": 0,
-        "remotes": [],
-        "disks": _own_disks(found),
-        "differs": [],
-    }
+def _look(found: Settings) -> tuple[DatabaseDocument, RecordStatus | None, int, DicomferryError | None]:
+    """The database, what its record says, the number of remotes, and what kept the database from being read."""
+    asked: DatabaseDocument = {"url": hide_password(found.database), "reachable": None, "version": None}
+    nothing = status.of_nothing(found)
     if is_absent(found):
-        return document, 0, None
+        return asked, nothing, 0, None
     try:
         database = connect(found)
-        version = schema.current(database)
-        document["database"] |= {"reachable": True, "version": version}
-        if version is None and found.is_sqlite:
-            return document, 0, None
+        asked["version"] = schema.current(database)
+        asked["reachable"] = True
+        if asked["version"] is None and found.is_sqlite:
+            return asked, nothing, 0, None
         schema.require_current(database)
-        document |= _rows(found, database)
-        return document, len(book.names(database)), None
+        return asked, status.of_record(found, database), len(book.names(database)), None
     except OutOfReach as error:
-        document["database"]["reachable"] = False
-        return document | {"roles": None, "lanes": None, "jobs": None, "waiting": None, "remotes": None}, 0, error
+        asked["reachable"] = False
+        return asked, None, 0, error
     except ConfigurationError as error:
-        return document | {"roles": None, "lanes": None, "jobs": None, "waiting": None, "remotes": None}, 0, error
+        return asked, None, 0, error
 
 
-def _rows(found: Settings, database: Database) -> dict[str, Any]:
-    roles = [
-        {
-            "role": role.role,
-            "host": role.host,
-            "pid": role.pid,
-            "slots": role.slots,
-            "started_at": text.moment(role.started_at),
-            "seen_at": text.moment(role.seen_at),
-            "facts": role.facts,
-            "disks": role.disks,
-            "remark": role.remark,
-        }
-        for role in presence.alive(database)
-    ]
-    running = next((role for role in reversed(roles) if role["role"] == "scp"), None)
+def _document(found: Settings, asked: DatabaseDocument, known: RecordStatus | None) -> StatusDocument:
     return {
-        "roles": roles,
-        "scp": _scp(found, database, running),
-        "disks": running["disks"] if running and running["disks"] else _own_disks(found),
-        "differs": _differences(found, roles),
-        "lanes": job_documents.lanes(database),
-        "jobs": job_documents.counts(database),
-        "waiting": job_documents.waiting(database),
-        "remotes": remote_documents.exceptions(database),
+        "roles": known and known["roles"],
+        "broker": broker(found),
+        "database": asked,
+        "scp": known and known["scp"],
+        "lanes": known and known["lanes"],
+        "jobs": known and known["jobs"],
+        "waiting": known and known["waiting"],
+        "remotes": known and known["remotes"],
+        "disks": known["disks"] if known else status.own_disks(found),
+        "differs": known["differs"] if known else [],
     }
 
 
-def _scp(found: Settings, database: Database, running: dict[str, Any] | None) -> dict[str, Any]:
-    """The storage SCP that runs, by what it wrote down when it began; without one, what the settings say here."""
-    instances, size = index.count(database)
-    facts = (running and running["facts"]) or role_facts.of_role("scp", found)
-    return {
-        **{key: facts[key] for key in ("ae_title", "host", "port")},
-        "running": running is not None,
-        "archive": facts["archive"],
-        "instances": instances,
-        "bytes": size,
-        "unindexed": unindexed.count(database),
-    }
-
-
-def _own_disks(found: Settings) -> list[dict[str, Any]]:
-    """What this machine sees, while no storage SCP says what it sees."""
-    return [dict(disk) for disk in disks.of(found)] if found.home.exists() else []
-
-
-def _differences(found: Settings, roles: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Where a role runs with other settings, or another version, than this command has."""
-    return [
-        {"role": role["role"], "host": role["host"], "pid": role["pid"], "setting": key, "here": here, "runs": runs}
-        for role in roles
-        if role["facts"]
-        for key, here in role_facts.of_role(role["role"], found).items()
-        # Under `up` the roles have the embedded broker's address in their settings.
-        if key != "broker" and (runs := role["facts"].get(key)) != here
-    ]
-
-
-def _text(document: dict[str, Any]) -> None:
+def _text(document: StatusDocument) -> None:
     broker = document["broker"]
     none = "not running" if broker["url"] == "embedded" else "not asked"
     taken = {True: "answers", False: f"cannot be rung: {broker['why']}", None: none}[broker["reachable"]]
@@ -160,18 +109,18 @@ def _text(document: dict[str, Any]) -> None:
             rows.append(("without a row", f"{left} of the archive: `dicomferry archive verify --repair` says why"))
     rows += [(f"disk of {disk['what']}", _disk(disk)) for disk in document["disks"]]
     rows += [("note", _difference(one)) for one in document["differs"]]
-    if document["lanes"] is not None:
-        rows += [(f"{lane} lane", _counts(numbers, "empty")) for lane, numbers in document["lanes"].items()]
+    rows += [(f"{lane} lane", _counts(numbers, "empty")) for lane, numbers in (document["lanes"] or {}).items()]
+    if document["jobs"] is not None:
         waits = f" ({words.number(document['waiting'])} of these wait)" if document["waiting"] else ""
         active = {state: number for state, number in document["jobs"].items() if state in ("pending", "running")}
         others = {state: number for state, number in document["jobs"].items() if state not in active}
         told = [_counts(active, "") + waits, _counts(others, "")]
         rows.append(("jobs", ", ".join(filter(None, told)) or "none yet"))
-        rows += [(f"remote {one['name']}", remote_state.sentence(one)) for one in document["remotes"]]
+    rows += [(f"remote {one['name']}", remote_state.sentence(one)) for one in document["remotes"] or []]
     render.pairs(rows, indent="")
 
 
-def _disk(disk: dict[str, Any]) -> str:
+def _disk(disk: Disk) -> str:
     free, reserve = words.size(disk["free"]), words.size(disk["reserve"])
     told = f"{disk['path']}: {free} free, {reserve} of these are kept free"
     if disks.is_short(disk):
@@ -180,12 +129,12 @@ def _disk(disk: dict[str, Any]) -> str:
     return f"{told}: nearly full, make room" if disks.is_near(disk) else told
 
 
-def _difference(one: dict[str, Any]) -> str:
+def _difference(one: DifferenceDocument) -> str:
     who = f"the {one['role']} on {one['host']}, process {one['pid']}"
     return f"{who}, runs with {one['setting']} {one['runs']}; here it is {one['here']}"
 
 
-def _role(role: dict[str, Any]) -> str:
+def _role(role: RoleDocument) -> str:
     silent = (datetime.now(UTC) - datetime.fromisoformat(role["seen_at"])).total_seconds()
     slots = f"{words.plural(role['slots'], 'slot')}, " if role["slots"] else ""
     remark = f"; {role['remark']}" if role["remark"] else ""
@@ -196,11 +145,10 @@ def _counts(numbers: dict[str, int], none: str) -> str:
     return ", ".join(f"{words.number(number)} {state}" for state, number in numbers.items() if number) or none
 
 
-def advise(document: dict[str, Any], remotes: int) -> str:
-    """The next step worth taking."""
-    jobs = document["jobs"]
+def advise(jobs: Mapping[str, int], roles: Sequence[RoleDocument], remotes: int) -> str:
+    """The next step worth taking, by the number of jobs in each state, what runs, and how many remotes there are."""
     waiting = jobs["pending"] + jobs["running"]
-    works = any(role["role"] == "worker" for role in document["roles"])
+    works = any(role["role"] == "worker" for role in roles)
     if jobs["held"] and (works or not waiting):
         return f"{words.plural(jobs['held'], 'job')} held; why: `dicomferry jobs list --state held`"
     if not remotes and not any(jobs.values()):

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TypedDict, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.documents import retrieves
+from dicomferry.models.documents.shapes import columns
 from dicomferry.models.record.archive import here
 from dicomferry.models.record.database import AnyRow, Database
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
@@ -25,18 +26,67 @@ from dicomferry.models.rules.state import GOOD_ITEM_STATES
 from dicomferry.models.rules.target import Target
 from dicomferry.models.rules.text import moment
 
-Row = dict[str, Any]
-_Of = Callable[[str | None], Row]
+
+class StudyReport(TypedDict):
+    """What came of one study. `expected` and `missing` are None where the remote does not say how many there are."""
+
+    StudyInstanceUID: str | None
+    rows: list[int]
+    expected: int | None
+    received: int
+    missing: int | None
+    surplus: int
+    conflicts: int
+    arrivals: int
+    bytes: int
+    attempts: int
+    statuses: dict[str, int]
+    asked_at: str | None
+    first_arrival: str | None
+    last_arrival: str | None
 
 
-def studies(database: Database, job_id: int) -> list[Row]:
+class InstanceReport(TypedDict):
+    """What came of one instance that was expected, or one that came besides."""
+
+    row: int | None
+    StudyInstanceUID: str | None
+    SeriesInstanceUID: str | None
+    SOPInstanceUID: str | None
+    sop_class: str | None
+    transfer_syntax: str | None
+    expected: bool
+    received: bool
+    state: str
+    status: str | None
+    reason: str | None
+    detail: str | None
+    attempts: int | None
+    arrivals: int | None
+    conflicts: int | None
+    first_arrival: str | None
+    last_arrival: str | None
+    bytes: int | None
+    file: str | None
+    filed_study: str | None
+    filed_series: str | None
+
+
+INSTANCE_KEYS = columns(InstanceReport)
+STUDY_KEYS = columns(StudyReport)
+
+_Of = Callable[[str | None], StudyReport]
+_UNKNOWN = cast(InstanceReport, dict.fromkeys(INSTANCE_KEYS))
+
+
+def studies(database: Database, job_id: int) -> list[StudyReport]:
     """One row per study, in the order in which they were asked for; what came of no study that was named comes last.
 
     `expected` and `missing` are None where the remote does not say how many there are. Raises OutOfReach.
     """
-    rows: dict[str | None, Row] = {}
+    rows: dict[str | None, StudyReport] = {}
 
-    def of(study: str | None) -> Row:
+    def of(study: str | None) -> StudyReport:
         return rows.setdefault(study, _empty_study(study))
 
     def work(connection: Connection) -> None:
@@ -53,7 +103,7 @@ def studies(database: Database, job_id: int) -> list[Row]:
     return list(rows.values())
 
 
-def _empty_study(study: str | None) -> Row:
+def _empty_study(study: str | None) -> StudyReport:
     return {
         "StudyInstanceUID": study, "rows": [], "expected": 0, "received": 0, "missing": None, "surplus": 0,
         "conflicts": 0, "arrivals": 0, "bytes": 0, "attempts": 0, "statuses": {}, "asked_at": None,
@@ -81,7 +131,7 @@ def _count_items(connection: Connection, job_id: int, of: _Of) -> None:
         row["received"] += int(found.good)
         _note_rows(row, (found.row, *again.get(found.row, ())))
         if found.expectation == "images":
-            row["expected"] += int(found.total)
+            row["expected"] = (row["expected"] or 0) + int(found.total)
     asked = sa.select(ItemRow.targets, ItemRow.expectation, ItemRow.basis, ItemRow.row)
     for request_row in connection.execute(
         asked.where(ItemRow.job_id == job_id, ItemRow.kind == "request", ItemRow.expectation.is_not(None))
@@ -116,7 +166,7 @@ def _said_again(connection: Connection, job_id: int) -> dict[int | None, list[in
     return again
 
 
-def _note_rows(study: Row, rows: Iterable[int | None]) -> None:
+def _note_rows(study: StudyReport, rows: Iterable[int | None]) -> None:
     study["rows"] = sorted({*study["rows"], *(row for row in rows if row is not None)})
 
 
@@ -152,16 +202,15 @@ def _count_arrivals(connection: Connection, job_id: int, of: _Of) -> None:
         .group_by(InstanceRow.study_instance_uid)
     )
     for found in connection.execute(query):
-        of(found.study_instance_uid).update(
-            arrivals=found.number,
-            bytes=int(found.bytes),
-            conflicts=int(found.conflicts),
-            first_arrival=moment(found.first),
-            last_arrival=moment(found.last),
-        )
+        row = of(found.study_instance_uid)
+        row["arrivals"] = found.number
+        row["bytes"] = int(found.bytes)
+        row["conflicts"] = int(found.conflicts)
+        row["first_arrival"] = moment(found.first)
+        row["last_arrival"] = moment(found.last)
 
 
-def instances(database: Database, job_id: int) -> Iterator[Row]:
+def instances(database: Database, job_id: int) -> Iterator[InstanceReport]:
     """One row per instance that was expected, then one per instance that came besides. Raises OutOfReach."""
     request = ItemRow.__table__.alias("request")
     query = (
@@ -211,7 +260,7 @@ def instances(database: Database, job_id: int) -> Iterator[Row]:
             }
     for found in retrieves.surplus(database, job_id):
         yield {
-            **dict.fromkeys(INSTANCE_KEYS),
+            **_UNKNOWN,
             "StudyInstanceUID": found["study_instance_uid"],
             "SeriesInstanceUID": found["series_instance_uid"],
             "SOPInstanceUID": found["sop_instance_uid"],
@@ -243,11 +292,3 @@ def _arrived(database: Database, job_id: int, items: Sequence[int]) -> dict[int,
     )
     rows = database.read(lambda connection: connection.execute(query).all())
     return {row.id: row for row in rows}
-
-
-INSTANCE_KEYS = (
-    "row", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "sop_class", "transfer_syntax", "expected",
-    "received", "state", "status", "reason", "detail", "attempts", "arrivals", "conflicts", "first_arrival",
-    "last_arrival", "bytes", "file", "filed_study", "filed_series",
-)  # fmt: skip
-STUDY_KEYS = tuple(_empty_study(None))

@@ -6,6 +6,10 @@ from datetime import UTC, datetime
 from typing import overload
 
 
+@overload
+def moment(value: datetime) -> str: ...
+@overload
+def moment(value: datetime | None) -> str | None: ...
 def moment(value: datetime | None) -> str | None:
     """RFC 3339 in UTC with milliseconds, such as 2026-11-22T02:00:00.000Z."""
     if value is None:
