@@ -16,7 +16,6 @@ LEFT = {
     ("support/fabled_archive.py", "dicomferry.workers.finding.walk.asker"): _FABLE,
     ("support/fabled_archive.py", "dicomferry.workers.retrieval.blame.why_nothing_came"): _FABLE,
     ("support/fabled_archive.py", "dicomferry.workers.retrieval.lines.MoveLine"): _FABLE,
-    ("workers/retrieval/test_attempt.py", "dicomferry.models.record.presence.SILENT_AFTER"): "no clock there to move",
     (
         "workers/retrieval/test_attempt.py",
         "dicomferry.workers.retrieval.watch.follow",

@@ -15,12 +15,11 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
 from dicomferry.cli.jobs import retrieve_words
 from dicomferry.models.documents import retrieve_report, retrieves
-from dicomferry.models.record import presence
 from dicomferry.models.record.archive import calls
 from dicomferry.models.record.jobs import loss, verbs
 from dicomferry.models.record.remotes import book
 from dicomferry.models.record.tables.archive import ArrivalRow
-from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow
+from dicomferry.models.record.tables.jobs import ChunkRow, ItemRow, WorkerRow
 from dicomferry.models.rules import ending, spec
 from dicomferry.models.rules.state import JobState
 from dicomferry.workers import runner
@@ -245,19 +244,23 @@ def test_after_a_worker_died_only_the_rest_is_asked_for(
     here.check(job_id)
 
 
-def test_without_a_storage_scp_nothing_is_asked(
-    here: Site, held: list[Sample], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _say_that_it_ended(here: Site, at: datetime | None) -> None:
+    """The storage SCP's row says that it ended then, or that it did not, whatever else it writes there."""
+    row = sa.update(WorkerRow).where(WorkerRow.role == "scp").values(ended_at=at)
+    here.database.write(lambda connection: connection.execute(row))
+
+
+def test_without_a_storage_scp_nothing_is_asked(here: Site, held: list[Sample]) -> None:
     """The move waits, says why, charges nobody, and goes on when there is one."""
     with archive(here, held) as peer:
         job_id = here.move(peer.address, study_of(held))
-        with monkeypatch.context() as away:
-            away.setattr(presence, "SILENT_AFTER", -1e6)
-            while runner.run_one(here.environment, "bulk"):
-                pass
-            job = here.show(job_id)
-            assert (job["state"], job["reason"]) == ("running", ending.NO_SCP)
-            assert peer.associations == 0
+        _say_that_it_ended(here, datetime.now(UTC))
+        while runner.run_one(here.environment, "bulk"):
+            pass
+        job = here.show(job_id)
+        assert (job["state"], job["reason"]) == ("running", ending.NO_SCP)
+        assert peer.associations == 0
+        _say_that_it_ended(here, None)
         calls.begin(here.database)
         assert here.drive(job_id)["state"] == "succeeded"
 
