@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Iterator
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from dicomferry.models.documents.status import BrokerDocument
+from dicomferry.models.documents.status_shapes import BrokerDocument
 from dicomferry.models.record.database import hide_password
 from dicomferry.models.settings import Settings
 

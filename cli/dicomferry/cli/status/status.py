@@ -12,7 +12,7 @@ from dicomferry.cli.status.broker import broker
 from dicomferry.models import disks
 from dicomferry.models.disks import Disk
 from dicomferry.models.documents import status
-from dicomferry.models.documents.status import (
+from dicomferry.models.documents.status_shapes import (
     DatabaseDocument,
     DifferenceDocument,
     RecordStatus,

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypedDict, cast
+from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.documents import retrieves
+from dicomferry.models.documents.report_shapes import InstanceReport, StudyReport
 from dicomferry.models.documents.shapes import columns
 from dicomferry.models.record.archive import here
 from dicomferry.models.record.database import AnyRow, Database
@@ -25,52 +26,6 @@ from dicomferry.models.rules.proof import Basis, Depth
 from dicomferry.models.rules.state import GOOD_ITEM_STATES
 from dicomferry.models.rules.target import Target
 from dicomferry.models.rules.text import moment
-
-
-class StudyReport(TypedDict):
-    """What came of one study. `expected` and `missing` are None where the remote does not say how many there are."""
-
-    StudyInstanceUID: str | None
-    rows: list[int]
-    expected: int | None
-    received: int
-    missing: int | None
-    surplus: int
-    conflicts: int
-    arrivals: int
-    bytes: int
-    attempts: int
-    statuses: dict[str, int]
-    asked_at: str | None
-    first_arrival: str | None
-    last_arrival: str | None
-
-
-class InstanceReport(TypedDict):
-    """What came of one instance that was expected, or one that came besides."""
-
-    row: int | None
-    StudyInstanceUID: str | None
-    SeriesInstanceUID: str | None
-    SOPInstanceUID: str | None
-    sop_class: str | None
-    transfer_syntax: str | None
-    expected: bool
-    received: bool
-    state: str
-    status: str | None
-    reason: str | None
-    detail: str | None
-    attempts: int | None
-    arrivals: int | None
-    conflicts: int | None
-    first_arrival: str | None
-    last_arrival: str | None
-    bytes: int | None
-    file: str | None
-    filed_study: str | None
-    filed_series: str | None
-
 
 INSTANCE_KEYS = columns(InstanceReport)
 STUDY_KEYS = columns(StudyReport)

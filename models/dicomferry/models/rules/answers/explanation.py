@@ -10,7 +10,6 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypedDict
 
 from dicomferry.models.rules.answers import connections, quirks, statuses
 from dicomferry.models.rules.answers.answer import Answer
@@ -142,31 +141,7 @@ def _hint(asked: str) -> str:
     return "give a status such as 0xA801, a rejection such as 1/1/7, `abort 2/1`, a reason word, or a job"
 
 
-class ChecksDocument(TypedDict):
-    """What is to be looked at here, at the remote, and between."""
-
-    ours: str | None
-    theirs: str | None
-    network: str | None
-
-
-class ExplainedDocument(TypedDict):
-    """A row of the table of answers; `own_rule` says that it was set for the remote, and is not the table's."""
-
-    what: str
-    services: list[str]
-    listed: bool
-    reason: str | None
-    category: str
-    rule: str
-    own_rule: bool
-    advice: str | None
-    what_we_do: str
-    checks: ChecksDocument
-    clause: str | None
-
-
-def document(explained: Explained, what_we_do: str) -> ExplainedDocument:
+def document(explained: Explained, what_we_do: str) -> dict[str, object]:
     """The JSON object of a row, with stable keys."""
     answer, checks = explained.answer, explained.answer.checks
     return {
