@@ -13,6 +13,17 @@ import pytest
 from dicomferry.daemon.child import Child
 
 
+def test_without_a_file_a_child_writes_where_we_do(capfd: pytest.CaptureFixture[str]) -> None:
+    """As in a container, where what a role says is looked for in the container's output."""
+    program = "import os, sys; print(os.environ['_DICOMFERRY_OUTPUT']); print('told', file=sys.stderr)"
+    child = Child("worker", [sys.executable, "-c", program], log_file=None)
+    child.start()
+    assert child.wait_end(30)
+    child.kill()
+    assert capfd.readouterr() == ("inherited\n", "told\n")
+    assert child.last_lines() == ""
+
+
 @pytest.mark.parametrize(
     ("program", "how"),
     [

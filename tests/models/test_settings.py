@@ -5,8 +5,10 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
+import sqlalchemy as sa
 
 from dicomferry.models import settings
 from dicomferry.models.rules.errors import ConfigurationError
@@ -156,6 +158,40 @@ def test_a_bad_url_is_refused_without_its_password(home: Path, key: str, url: st
     """The message goes to terminals and logs."""
     _write(home, f'{key} = "{url}"\n')
     assert "secret" not in _message(home)
+
+
+PASSWORD = "p@ss/w#rd: 7%2"
+
+
+@pytest.mark.parametrize("by_file", [False, True], ids=["as it is", "by file"])
+def test_a_password_stands_beside_its_url_as_it_is(home: Path, tmp_path: Path, by_file: bool) -> None:
+    """Whatever characters it has; of a file the first line counts, and it is nowhere shown."""
+    file = tmp_path / "secret"
+    file.write_text(f"{PASSWORD}\n")
+    given = f'_file = "{file}"' if by_file else f" = '{PASSWORD}'"
+    lines = ['database_url = "postgresql://me@host:5433/name"', 'broker_url = "redis://broker:6380/2"']
+    _write(home, "\n".join([*lines, f"database_password{given}", f"broker_password{given}", ""]))
+    found = load(home)
+    assert (sa.make_url(found.database).password, sa.make_url(found.database).port) == (PASSWORD, 5433)
+    parts = urlsplit(found.broker)
+    assert (unquote(parts.password or ""), parts.hostname, parts.port, parts.path) == (PASSWORD, "broker", 6380, "/2")
+    assert PASSWORD not in repr(found) + str(found.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("database_password = 'x'", "database_password is set, and no database_url that it is for"),
+        ("broker_password = 'x'", "broker_password is set, and no broker_url that it is for"),
+        ("broker_url = 'redis://b'\nbroker_password_file = '/nowhere'", "/nowhere cannot be read: No such file"),
+        ("broker_url = 'redis://b'\nbroker_password_file = '/dev/null'", "/dev/null is empty"),
+        ("broker_url = 'redis://b'\nbroker_password = 'x'\nbroker_password_file = '/dev/null'", "is set twice"),
+    ],
+)
+def test_a_password_that_cannot_be_used_is_refused(home: Path, lines: str, said: str) -> None:
+    """At once, with what is wrong, and not when the database is asked for first."""
+    _write(home, lines)
+    assert said in _message(home)
 
 
 def test_all_wrong_keys_are_named_at_once(home: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,16 @@ class Writer:
         """What it wrote to standard error."""
         _, errors = self.process.communicate(timeout=60)
         return errors
+
+
+@pytest.mark.parametrize("form", ["json", "plain"])
+def test_a_line_names_its_role_and_its_host(tmp_path: Path, form: str) -> None:
+    """Of many containers that write to one place it is known which one said it; `plain` is for people."""
+    writer = Writer(tmp_path, format=form)
+    writer.write("a word")
+    (line,) = [line for line in writer.end().splitlines() if "info a word" in line]
+    assert socket.gethostname() in line and "scp" in line
+    assert line.startswith("{") is (form == "json")
 
 
 def messages(file: Path) -> list[str]:

@@ -330,7 +330,7 @@ def run(name: str) -> None:
     if not wait.workers_alive(database):
         note(wait.NO_WORKER)
     elif warning:
-        note(job_words.not_rung(job_id, hide_password(settings.broker_url), warning))
+        note(job_words.not_rung(job_id, hide_password(settings.broker), warning))
 
 
 @schedule.command()

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from dicomferry.models.rules.errors import DicomferryError
 from dicomferry.workers import parent
@@ -34,14 +35,17 @@ class CannotKeepUp(DicomferryError):
 
 
 class Child:
-    """One child process. To be used from one thread: on Linux a child's life is tied to the thread that started it."""
+    """One child process; its output goes to `log_file`, or without one where ours goes.
+
+    To be used from one thread: on Linux a child's life is tied to the thread that started it.
+    """
 
     def __init__(
         self,
         name: str,
         argv: Sequence[str],
         *,
-        log_file: Path,
+        log_file: Path | None,
         environment: Mapping[str, str] | None = None,
         is_ready: Callable[[], bool] | None = None,
         pass_fds: Sequence[int] = (),
@@ -73,18 +77,19 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start it; its output goes to the log file. Raises OSError."""
+        """Start it. Raises OSError."""
         reading, writing = os.pipe()
         environment = dict(self._environment if self._environment is not None else os.environ)
         environment |= {parent.PARENT: str(os.getpid()), parent.READY_FD: str(writing)}
+        environment |= {parent.OUTPUT: "file" if self._log_file else "inherited"}
         try:
-            with open(self._log_file, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
-                self._log_start = log.tell()
+            with self._output() as log:
+                self._log_start = log.tell() if log else 0
                 self._process = subprocess.Popen(
                     self._argv,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
-                    stderr=subprocess.STDOUT,
+                    stderr=log,
                     env=environment,
                     pass_fds=(*self._pass_fds, writing),
                     process_group=0,
@@ -100,6 +105,11 @@ class Child:
         self._ready_fd = reading
         self._started = time.monotonic()
         self._start_at = None
+
+    def _output(self) -> contextlib.AbstractContextManager[BinaryIO | None]:
+        if self._log_file is None:
+            return contextlib.nullcontext()
+        return open(self._log_file, "ab", opener=lambda path, flags: os.open(path, flags, 0o600))
 
     def wait_ready(self, seconds: float, stop: Callable[[], bool]) -> bool:
         """Wait until it is ready; False when `stop()` says so. Raises CannotKeepUp when it ends or is late."""
@@ -173,7 +183,9 @@ class Child:
         self._close_ready()
 
     def last_lines(self, number: int = 15) -> str:
-        """The end of what it wrote since it was started."""
+        """The end of what it wrote since it was started; empty where that was not to a file."""
+        if self._log_file is None:
+            return ""
         with contextlib.suppress(OSError), self._log_file.open("rb") as log:
             # Of a log that was begun anew meanwhile, all.
             log.seek(self._log_start if log.seek(0, os.SEEK_END) >= self._log_start else 0)

@@ -100,7 +100,7 @@ def _post(notify: NotifySettings, what: Notification, document: dict[str, Any]) 
         "User-Agent": "dicomferry",
         "webhook-id": message_id,
         "webhook-timestamp": str(now),
-        "webhook-signature": sign(notify.secret.get_secret_value(), message_id, now, body),
+        "webhook-signature": sign(notify.signing_secret, message_id, now, body),
     }
     parts = urlsplit(notify.webhook_url)
     # Not the whole URL: with many receivers its path is a password.

@@ -14,6 +14,14 @@ from dicomferry.models.settings import Settings
 ORPHAN_SECONDS = 3.0
 """A port in use is tried for so long: the storage SCP of an `up` that was killed ends within a second."""
 
+_ANOTHER_PORT = "set scp.port (DICOMFERRY_SCP__PORT), or end what is using it"
+_ADVICE = {
+    errno.EADDRNOTAVAIL: "set scp.host (DICOMFERRY_SCP__HOST) to an address of this machine; what archives are told to "
+    "send to is scp.public_host (DICOMFERRY_SCP__PUBLIC_HOST)",
+    errno.EACCES: "set scp.port (DICOMFERRY_SCP__PORT) to 1024 or more, or give it the right to that one "
+    "(CAP_NET_BIND_SERVICE)",
+}
+
 
 def take_port(settings: Settings) -> socket.socket:
     """A socket that listens where the settings say; raises ConfigurationError."""
@@ -23,7 +31,7 @@ def take_port(settings: Settings) -> socket.socket:
     except OSError as error:
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         text = f"the storage SCP cannot listen on {host_and_port(host, port)}: {why}"
-        raise ConfigurationError(f"{text}; set scp.port (DICOMFERRY_SCP__PORT), or end what is using it") from None
+        raise ConfigurationError(f"{text}; {_ADVICE.get(error.errno or 0, _ANOTHER_PORT)}") from None
 
 
 def _listen(host: str, port: int) -> socket.socket:

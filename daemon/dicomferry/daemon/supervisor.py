@@ -116,8 +116,8 @@ class _Up:
         self._say(f"home      {self._settings.home}")
         self._say(f"log       {self._settings.log_file}")
         self._say("ready; Ctrl-C stops. Next, in another terminal: dicomferry submit store REMOTE FOLDER -r --wait")
-        host = callers.public_host(self._settings)
-        self._say(f"Tell your PACS administrator: AE title {ae_title}, host {host}, port {where.port}")
+        host, port = callers.public_host(self._settings), callers.public_port(self._settings)
+        self._say(f"Tell your PACS administrator: AE title {ae_title}, host {host}, port {port}")
         return True
 
     def _child(self, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> Child:
@@ -129,10 +129,10 @@ class _Up:
 
     def _start_broker(self) -> str | None:
         """The URL of a broker that answers; None when a stop was asked for meanwhile. Raises OutOfReach."""
-        if self._settings.broker_url:
+        if self._settings.broker:
             from dicomferry.workers.doorbell import tasks  # only here: it brings all of Celery along
 
-            url = lanes.kombu_url(self._settings.broker_url)
+            url = lanes.kombu_url(self._settings.broker)
             tasks.require_broker(url)
             self._say(f"broker    {hide_password(url)} (broker_url)")
             return url

@@ -77,7 +77,7 @@ def _serve(settings: Settings, stop: StopSignal, *, remark: str) -> int | str:
     child = Child(
         "worker",
         python("dicomferry.workers.doorbell.tasks"),
-        log_file=settings.log_file,
+        log_file=log_file.of_role(settings),
         environment=environment,
         pass_fds=[share],
     )

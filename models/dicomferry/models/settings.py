@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import platformdirs
 import sqlalchemy as sa
@@ -88,6 +88,21 @@ def _command(text: str) -> str:
     return text
 
 
+def _secret(value: SecretStr, file: Path | None) -> str:
+    """A secret as it was set, or the first line of its file. Raises ValueError; what was set is not repeated."""
+    if file is None:
+        return value.get_secret_value()
+    if value.get_secret_value():
+        raise ValueError(f"is set twice: as it is, and in {file}")
+    try:
+        found = file.expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from None
+    if not found or not found[0]:
+        raise ValueError(f"{file} is empty: its first line is the secret")
+    return found[0]
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Seconds = Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)]
 
@@ -125,10 +140,16 @@ class RetrySettings(_Section):
 
 
 class ScpSettings(_Section):
-    """The storage SCP: where it listens, whom it lets in, and where it puts what it receives."""
+    """The storage SCP: where it listens, whom it lets in, and where it puts what it receives.
+
+    `public_host` and `public_port` are what archives are told to send to, where that is not what it listens on: behind
+    a published port of a container, or another translation of addresses.
+    """
 
     host: str = "0.0.0.0"
     port: Annotated[int, Field(ge=1, le=65535)] = 11112
+    public_host: str | None = None
+    public_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     accept: Literal["known", "both", "any"] = "known"
     max_associations: Annotated[int, Field(ge=1, le=4096)] = 256
     per_caller: Annotated[int, Field(ge=1, le=4096)] | None = None
@@ -139,13 +160,14 @@ class ScpSettings(_Section):
 
 
 class LogSettings(_Section):
-    """What the roles write down, and where; JSON lines, ids and UIDs only.
+    """What the roles write down, how (`json` or `plain` lines), and where; ids and UIDs only.
 
     `file` is that of `up`, and of a role started alone, which without it writes to standard error. Of `max_bytes` (0:
     any number) at most, `keep` former ones beside it.
     """
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "plain"] = "json"
     file: Path | None = None
     max_bytes: Annotated[int, Field(ge=0)] = 50 * 1024**2
     keep: Annotated[int, Field(ge=1, le=100)] = 5
@@ -158,11 +180,13 @@ Told = Literal["succeeded", "incomplete", "failed", "cancelled", "held", "missed
 class NotifySettings(_Section):
     """Who is told when a job ends or is held, and when a due time of a schedule comes to no job.
 
-    The secret signs what the webhook gets. `patient_data`: labels, keys, paths and failed items go along.
+    The secret, or the one in `secret_file`, signs what the webhook gets. `patient_data`: labels, keys, paths and failed
+    items go along.
     """
 
     webhook_url: Annotated[str, AfterValidator(_webhook_url)] = ""
     secret: SecretStr = SecretStr("")
+    secret_file: Path | None = None
     command: Annotated[str, AfterValidator(_command)] = ""
     on: tuple[Told, ...] = get_args(Told)
     patient_data: bool = False
@@ -172,9 +196,14 @@ class NotifySettings(_Section):
 
     @model_validator(mode="after")
     def _signed(self) -> Self:
-        if self.webhook_url and not self.secret.get_secret_value():
-            raise ValueError("webhook_url needs secret as well: what is sent is signed with it")
+        if self.webhook_url and not self.signing_secret:
+            raise ValueError("webhook_url needs secret or secret_file as well: what is sent is signed with it")
         return self
+
+    @property
+    def signing_secret(self) -> str:
+        """What is sent is signed with it; empty where none is set. Raises ValueError where its file cannot be read."""
+        return _secret(self.secret, self.secret_file)
 
 
 class Settings(BaseSettings):
@@ -191,7 +220,11 @@ class Settings(BaseSettings):
     home: Path
     ae_title: AETitle = "DICOMFERRY"
     database_url: Annotated[str, AfterValidator(_database_url)] = ""
+    database_password: SecretStr = SecretStr("")
+    database_password_file: Path | None = None
     broker_url: Annotated[str, AfterValidator(_broker_url)] = ""
+    broker_password: SecretStr = SecretStr("")
+    broker_password_file: Path | None = None
     workers: Annotated[int, Field(ge=1, le=256)] = 4
     lease_seconds: Annotated[float, Field(ge=1, le=LONGEST, allow_inf_nan=False)] = 30.0
     timeouts: TimeoutSettings = TimeoutSettings()
@@ -217,10 +250,40 @@ class Settings(BaseSettings):
             TomlConfigSettingsSource(settings_cls, toml_file=home / FILE_NAME),
         )
 
+    @model_validator(mode="after")
+    def _passwords_belong_somewhere(self) -> Self:
+        for name, url in (("database", self.database_url), ("broker", self.broker_url)):
+            given, file = getattr(self, f"{name}_password"), getattr(self, f"{name}_password_file")
+            try:
+                password = _secret(given, file)
+            except ValueError as error:
+                raise ValueError(f"{name}_password {error}") from None
+            if password and (not url or url.startswith("sqlite")):
+                raise ValueError(f"{name}_password is set, and no {name}_url that it is for")
+        return self
+
     @property
     def database(self) -> str:
-        """The SQLAlchemy URL in use: the one that was set, else SQLite in the home."""
-        return self.database_url or f"sqlite:///{self.home / 'dicomferry.db'}"
+        """The SQLAlchemy URL in use: the one that was set, with the password that stands beside it; else SQLite in the
+        home. Raises ValueError where the password's file cannot be read.
+        """
+        if not self.database_url:
+            return f"sqlite:///{self.home / 'dicomferry.db'}"
+        password = _secret(self.database_password, self.database_password_file)
+        url = sa.make_url(self.database_url)
+        return url.set(password=password).render_as_string(hide_password=False) if password else self.database_url
+
+    @property
+    def broker(self) -> str:
+        """The URL of the broker that was set, with the password that stands beside it; empty where none is set. Raises
+        ValueError where the password's file cannot be read.
+        """
+        password = _secret(self.broker_password, self.broker_password_file)
+        if not self.broker_url or not password:
+            return self.broker_url
+        parts = urlsplit(self.broker_url)
+        user, _, place = parts.netloc.rpartition("@")
+        return parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{place}").geturl()
 
     @property
     def is_sqlite(self) -> bool:
@@ -273,6 +336,8 @@ def _refuse_unknown_variables() -> None:
 def _explain(problem: Any, home: Path) -> str:
     """One sentence for one problem: `scp.prot in FILE: no such setting`."""
     key = ".".join(str(part) for part in problem["loc"])
+    if not key:
+        return f"{home / FILE_NAME} and environment: {problem['msg'].removeprefix('Value error, ')}"
     variable = _variable(key)
     in_environment = variable in os.environ
     if problem["type"] == "extra_forbidden":

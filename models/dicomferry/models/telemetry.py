@@ -1,8 +1,9 @@
-"""Logs of the standing roles: one JSON object a line, UIDs and ids only, never a patient's name."""
+"""Logs of the standing roles: one JSON object or plain text a line, UIDs and ids only, never a patient's name."""
 
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from collections.abc import Iterable
 from logging.handlers import WatchedFileHandler
@@ -11,17 +12,20 @@ from pathlib import Path
 import structlog
 
 
-def configure(role: str, *, level: str = "info", file: Path | None = None, quiet: Iterable[str] = ()) -> None:
-    """Send structlog's and the standard library's records from this level on as JSON lines to a file, or to standard
-    error.
+def configure(
+    role: str, *, level: str = "info", form: str = "json", file: Path | None = None, quiet: Iterable[str] = ()
+) -> None:
+    """Send structlog's and the standard library's records from this level on to a file, or to standard error; as JSON
+    lines, or with `form` plain as text.
 
     The file is opened anew where it was moved away, by us or by logrotate. Of the loggers in `quiet` only warnings and
     worse are let through.
     """
+    host = socket.gethostname()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         # Not by a context variable: a thread does not have those of the one that began it.
-        lambda _logger, _method, event: {"role": role, **event},
+        lambda _logger, _method, event: {"role": role, "host": host, **event},
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -41,8 +45,11 @@ def configure(role: str, *, level: str = "info", file: Path | None = None, quiet
         structlog.stdlib.ProcessorFormatter(
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.EventRenamer("message"),
-                structlog.processors.JSONRenderer(),
+                *(
+                    [structlog.dev.ConsoleRenderer(colors=False)]
+                    if form == "plain"
+                    else [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer()]
+                ),
             ],
             foreign_pre_chain=shared,
         )

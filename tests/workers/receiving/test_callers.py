@@ -18,7 +18,7 @@ from dicomferry.models.settings import ScpSettings, Settings
 from dicomferry.workers.dimse.names import Names
 from dicomferry.workers.dimse.wire import associate_as_acceptor
 from dicomferry.workers.receiving import callers
-from dicomferry.workers.receiving.callers import Admission, public_host
+from dicomferry.workers.receiving.callers import Admission, public_host, public_port
 from support.installation import until
 
 _T = TypeVar("_T")
@@ -151,6 +151,14 @@ def settings(tmp_path: Path, host: str) -> Settings:
 def test_what_was_set_is_told(tmp_path: Path, host: str) -> None:
     """An address or a name of ours."""
     assert public_host(settings(tmp_path, host), "10.9.9.9") == host
+
+
+def test_what_others_are_told_may_be_another_place(tmp_path: Path) -> None:
+    """Behind a published port, or another translation of addresses, that place is told and not the one listened on."""
+    found = Settings(home=tmp_path, scp=ScpSettings(host="172.18.0.7", port=11112, public_host="ferry.example"))
+    assert (public_host(found, "10.9.9.9"), public_port(found)) == ("ferry.example", 11112)
+    found = Settings(home=tmp_path, scp=ScpSettings(public_port=104))
+    assert public_port(found) == 104
 
 
 def test_the_address_that_is_told_is_one_that_answers(tmp_path: Path) -> None:

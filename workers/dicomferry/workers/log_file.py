@@ -17,17 +17,23 @@ from dicomferry.models.settings import Settings, prepare_home
 from dicomferry.workers import parent
 
 
+def of_role(settings: Settings) -> Path | None:
+    """The file that this process writes its log to, where a parent wants that or one is set; None is standard error."""
+    below = parent.is_watched() and not parent.shares_output()
+    return settings.log_file if below or settings.log.file else None
+
+
 def configure(role: str, settings: Settings, *, quiet: Iterable[str] = ()) -> None:
-    """Write the log of this process: to the file if a parent keeps it up, or if one is set; else to standard error.
+    """Write the log of this process to its file, or to standard error.
 
     Raises ConfigurationError where the file cannot be written.
     """
-    file = settings.log_file if parent.is_watched() or settings.log.file else None
+    file = of_role(settings)
     try:
         if file is not None:
             prepare_home(settings.home)
             make(file)
-        telemetry.configure(role, level=settings.log.level, file=file, quiet=quiet)
+        telemetry.configure(role, level=settings.log.level, form=settings.log.format, file=file, quiet=quiet)
     except OSError as error:
         raise ConfigurationError(f"log file {file}: {error.strerror or error}; set log.file") from None
 

@@ -15,6 +15,9 @@ PARENT = "_DICOMFERRY_PARENT"
 READY_FD = "_DICOMFERRY_READY_FD"
 """Environment variable: the file descriptor of a pipe on which one byte says that the role is ready."""
 
+OUTPUT = "_DICOMFERRY_OUTPUT"
+"""Environment variable: `inherited` where the parent's output is this role's as well, and no file."""
+
 
 def tell_ready() -> None:
     """Tell the parent that this role is ready, if it wants to know."""
@@ -27,6 +30,11 @@ def tell_ready() -> None:
 def is_watched() -> bool:
     """Whether a parent started this role and keeps it up."""
     return PARENT in os.environ
+
+
+def shares_output() -> bool:
+    """Whether a parent wants this role's log where its own goes."""
+    return os.environ.get(OUTPUT) == "inherited"
 
 
 def end_with_parent() -> None:

@@ -205,4 +205,4 @@ def _ring(settings: Settings, database: Database, job_id: int) -> None:
 
     warning = submit.ring(settings, lane_of(job_documents.show(database, job_id)["kind"]))
     if warning:
-        note(job_words.not_rung(job_id, hide_password(settings.broker_url), warning))
+        note(job_words.not_rung(job_id, hide_password(settings.broker), warning))

@@ -24,8 +24,8 @@ PROBE = (b"SET", b"dicomferry.probe", b"1", b"PX", b"1000")
 
 def broker(settings: Settings) -> BrokerDocument:
     """The broker that the settings name, or the embedded one that runs, asked whether it takes a write."""
-    if settings.broker_url:
-        return _asked(hide_password(settings.broker_url), urlsplit(settings.broker_url))
+    if settings.broker:
+        return _asked(hide_password(settings.broker), urlsplit(settings.broker))
     try:
         noted = json.loads((settings.home / "run" / "broker.json").read_text(encoding="utf-8"))
         path = noted.get("socket")

@@ -174,8 +174,8 @@ def enqueue(asked: Asked) -> None:
         note(f"job {done.job_id} is recorded, though its id could not be printed")
         raise
     idle = not wait.workers_alive(database)
-    if done.warning and (settings.broker_url or not idle):
-        note(job_words.not_rung(done.job_id, hide_password(settings.broker_url), done.warning))
+    if done.warning and (settings.broker or not idle):
+        note(job_words.not_rung(done.job_id, hide_password(settings.broker), done.warning))
     if how["wait"]:
         wait.leave(wait.follow(database, done.job_id, timeout=how["timeout"], as_json=how["as_json"]))
     if idle:

@@ -79,6 +79,8 @@ def _storage_scp(settings: Settings, database: Database, running: RoleDocument |
         "ae_title": facts["ae_title"],
         "host": facts["host"],
         "port": facts["port"],
+        "public_host": facts.get("public_host"),
+        "public_port": facts.get("public_port"),
         "running": running is not None,
         "archive": facts["archive"],
         "instances": instances,

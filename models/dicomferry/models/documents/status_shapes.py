@@ -41,11 +41,16 @@ class RoleDocument(TypedDict):
 
 
 class StorageScpDocument(TypedDict):
-    """The storage SCP and its archive; `bytes` and `instances` are of the index, `unindexed` files have no row."""
+    """The storage SCP and its archive; `bytes` and `instances` are of the index, `unindexed` files have no row.
+
+    `public_host` and `public_port` are what archives are told, where that was set.
+    """
 
     ae_title: str
     host: str
     port: int
+    public_host: str | None
+    public_port: int | None
     running: bool
     archive: str
     instances: int

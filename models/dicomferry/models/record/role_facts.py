@@ -24,13 +24,15 @@ def of_role(role: str, settings: Settings) -> dict[str, Any]:
         "home": str(settings.home),
         "ae_title": settings.ae_title,
         "database": hide_password(settings.database),
-        "broker": hide_password(settings.broker_url) if settings.broker_url else "embedded",
+        "broker": hide_password(settings.broker) if settings.broker else "embedded",
     }
     if role == "scp":
         scp = settings.scp
         found |= {
             "host": scp.host,
             "port": scp.port,
+            "public_host": scp.public_host,
+            "public_port": scp.public_port,
             "accept": scp.accept,
             "max_associations": scp.max_associations,
             "per_caller": scp.per_caller,

@@ -33,8 +33,8 @@ def embedded_note(home: Path) -> Path:
 
 def broker_url(settings: Settings) -> str | None:
     """The broker in use: the one that was set, else the embedded one of a running `up`, else None."""
-    if settings.broker_url:
-        return kombu_url(settings.broker_url)
+    if settings.broker:
+        return kombu_url(settings.broker)
     try:
         note = json.loads(embedded_note(settings.home).read_text())
         return str(note["url"])

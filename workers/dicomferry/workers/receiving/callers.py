@@ -55,9 +55,11 @@ def of_remote(database: Database, remote_id: int, look_up: Addresses) -> Callers
 
 
 def public_host(settings: Settings, towards: str = "") -> str:
-    """What to tell others as our host: the address that was set, else the one from which this machine calls others,
-    or calls `towards`, if that is an address, and if we listen there.
+    """What to tell others as our host: `scp.public_host`, else the address that is listened on, else the one from which
+    this machine calls others, or calls `towards`, if that is an address, and if we listen there.
     """
+    if settings.scp.public_host:
+        return settings.scp.public_host
     if settings.scp.host not in ("0.0.0.0", "::"):
         return settings.scp.host
     dual = settings.scp.host == "::"
@@ -71,6 +73,11 @@ def public_host(settings: Settings, towards: str = "") -> str:
             probe.connect((address, 9))
             return str(probe.getsockname()[0])
     return socket.gethostname()
+
+
+def public_port(settings: Settings) -> int:
+    """What to tell others as our port: `scp.public_port`, else the one that is listened on."""
+    return settings.scp.public_port or settings.scp.port
 
 
 class Admission:

@@ -81,7 +81,7 @@ class Situation:
         """What the archive has to know to send to us."""
         settings = self.environment.settings
         towards = next(iter(self.environment.names.addresses(self.remote.host)), "")
-        where = host_and_port(admission.public_host(settings, towards), settings.scp.port)
+        where = host_and_port(admission.public_host(settings, towards), admission.public_port(settings))
         return f"AE title {self.remote.calling_ae_title}, {where}"
 
     def now(self) -> datetime:
