@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from dicomferry.models.settings import ScpSettings
+
 IDLE_SECONDS = 5.0
 """An association that has said nothing for so long may have to go when its place is needed."""
 
@@ -35,6 +37,16 @@ class Guest(Protocol):
 
     def give_way(self) -> None:
         """End the association: its place is another caller's now. Never blocks."""
+
+
+class PlaceKeeper(Protocol):
+    """Where an association asks for a place, and gives it back."""
+
+    def take(self, guest: Guest) -> str | None:
+        """A place for one more, given back by `leave`; or why there is none."""
+
+    def leave(self, guest: Guest) -> None:
+        """The association has ended."""
 
 
 class AssociationPlaces:
@@ -89,6 +101,16 @@ class AssociationPlaces:
             if found is not None:
                 return found
         return None
+
+
+def most_associations(scp: ScpSettings, moves: int) -> int:
+    """How many associations are taken at once: as many as set, or four times all `moves` in flight, if that is more."""
+    return max(scp.max_associations, 4 * moves)
+
+
+def most_of_one(scp: ScpSettings, moves: int) -> int:
+    """How many of them one caller may have: as many as set, else half of all."""
+    return scp.per_caller or max(1, most_associations(scp, moves) // 2)
 
 
 def _longest_idle(guests: list[Guest]) -> Guest | None:

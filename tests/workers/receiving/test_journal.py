@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.workers.receiving.journal import Journal
+from dicomferry.workers.receiving.journal import Journal, left_behind, path_of
 
 
 @pytest.fixture
@@ -113,3 +113,15 @@ def test_what_could_not_be_finished_stays_on_the_list(path: Path) -> None:
     journal.leave("1.2/1.5")
     journal.shorten()
     assert Journal(path).read() == ["1.2/1.3"]
+
+
+def test_each_process_has_a_list_of_its_own(tmp_path: Path) -> None:
+    """By its number; where fewer processes receive than before, the lists of the others are found, and nothing else."""
+    for number in range(4):
+        path_of(tmp_path, number).touch()
+    for name in ("journal-x", "journal-3.new", "journals"):
+        (tmp_path / name).touch()
+    assert path_of(tmp_path, 0).name == "journal"
+    assert left_behind(tmp_path, 4) == []
+    assert left_behind(tmp_path, 2) == [path_of(tmp_path, 2), path_of(tmp_path, 3)]
+    assert left_behind(tmp_path, 1) == [path_of(tmp_path, number) for number in (1, 2, 3)]

@@ -18,10 +18,22 @@ from pathlib import Path
 
 from dicomferry.models.durable import flush_folder
 
+NAME = "journal"
 MOST_LINES = 1000
 """Folders beyond which the list is rewritten although some of them are still in use."""
 
 _LINE = re.compile(rb"[0-9A-Za-z_][0-9A-Za-z_.\-]*(/[0-9A-Za-z_][0-9A-Za-z_.\-]*)*")
+
+
+def path_of(folder: Path, number: int) -> Path:
+    """Where the receiving process of that number has its list, in the archive's own folder."""
+    return folder / (f"{NAME}-{number}" if number else NAME)
+
+
+def left_behind(folder: Path, processes: int) -> list[Path]:
+    """The lists of receiving processes whose numbers are used no longer, now that there are so many processes."""
+    found = ((path, re.fullmatch(rf"{NAME}-([0-9]+)", path.name)) for path in folder.glob(f"{NAME}-*"))
+    return sorted(path for path, match in found if match and int(match[1]) >= processes)
 
 
 class Journal:
