@@ -56,6 +56,7 @@ lock: $(LOCKENV)/bin/uv ## resolve the lock files again (UPGRADE=--upgrade for n
 	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | $(COMPILE) - -o requirements-build.lock
 	$(COMPILE) --extra postgres --extra transcode --extra dev -c requirements.lock -c requirements-build.lock \
 	    pyproject.toml -o requirements-dev.lock
+	$(COMPILE) --extra postgres --extra transcode -c requirements-dev.lock pyproject.toml -o requirements-image.lock
 
 clean: ## remove the environments, caches and builds
 	rm -rf $(VENV) $(LOCKENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -17,6 +17,8 @@ import pytest
 from jsonschema import Draft7Validator
 from ruamel.yaml import YAML
 
+from dicomferry.models.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 OURS = "dicomferry"
 
@@ -74,11 +76,40 @@ def test_every_standing_service_is_watched_and_restarted(compose: dict[str, Any]
     assert any(line.startswith("HEALTHCHECK") for line in _dockerfile())
 
 
-def test_data_lies_in_named_volumes(compose: dict[str, Any]) -> None:
-    """Every mount is a named volume that the file declares: `down` loses nothing."""
-    used = {volume.split(":")[0] for service in compose["services"].values() for volume in service.get("volumes", [])}
+def test_data_lies_in_named_volumes_or_folders_of_ones_choice(compose: dict[str, Any]) -> None:
+    """What is written lies in a volume that the file declares, or where `.env` says: `down` loses nothing."""
+    mounts = [volume for service in compose["services"].values() for volume in service.get("volumes", [])]
+    written = [mount for mount in mounts if not mount.endswith(":ro")]
+    used = {re.sub(r"\$\{\w+:-(.*?)\}", r"\1", mount).split(":")[0] for mount in written}
     assert used == set(compose["volumes"])
-    assert {"postgres", "valkey"} <= used
+    assert {"postgres", "valkey", "home", "archive"} <= used
+
+
+def test_each_role_sees_the_same_folders(compose: dict[str, Any]) -> None:
+    """A chunk may run on any worker, a schedule may store: a folder that one role sees is there for all."""
+    seen = [compose["services"][name]["volumes"] for name in ("migrate", "worker", "scp", "scheduler")]
+    assert all(one == seen[0] for one in seen)
+
+
+def test_roles_may_do_nothing_that_they_need_not(compose: dict[str, Any]) -> None:
+    """A root that is read only, no capability, no way to gain one; one service builds the image for all."""
+    for name in ("migrate", "worker", "scp", "scheduler"):
+        service = compose["services"][name]
+        assert service["read_only"] and service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert ("build" in service) is (name == "migrate"), name
+        assert (service.get("pull_policy") == "never") is (name != "migrate"), name
+
+
+def test_every_service_keeps_its_log_short(compose: dict[str, Any]) -> None:
+    """The engine's own default has no end."""
+    assert all("max-size" in service["logging"]["options"] for service in compose["services"].values())
+
+
+def test_nothing_in_it_is_unknown_to_the_older_program(compose: dict[str, Any]) -> None:
+    """Compose 1.29, which Debian 12 ships, takes these keys at the top and no `name`."""
+    tops = {"services", "volumes", "networks", "secrets", "configs", "version"}
+    assert {key for key in compose if not key.startswith("x-")} <= tops
 
 
 def test_a_worker_scales(compose: dict[str, Any]) -> None:
@@ -89,12 +120,30 @@ def test_a_worker_scales(compose: dict[str, Any]) -> None:
 
 
 def test_passwords_are_asked_for(compose: dict[str, Any]) -> None:
-    """None is written down; a start without them is refused by name. Stores publish no port."""
+    """They come from files, so that nothing of them stands in an environment. Stores publish no port."""
     text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-    uses = re.findall(r"\$\{(\w*PASSWORD\w*)([^}]*)\}", text)
-    assert {name for name, _ in uses} == {"POSTGRES_PASSWORD", "VALKEY_PASSWORD"}
-    assert all(rest.startswith(":?") for _, rest in uses)
+    assert not re.search(r"\$\{\w*PASSWORD", text)
+    assert {name for name in compose["secrets"]} == {"postgres_password", "valkey_password"}
+    environment = compose["services"]["worker"]["environment"]
+    assert {key: value for key, value in environment.items() if "PASSWORD" in key} == {
+        "DICOMFERRY_DATABASE_PASSWORD_FILE": "/run/secrets/postgres_password",
+        "DICOMFERRY_BROKER_PASSWORD_FILE": "/run/secrets/valkey_password",
+    }
     assert all("ports" not in compose["services"][name] for name in ("postgres", "valkey"))
+
+
+def test_the_files_for_its_variables_hold_only_what_there_is() -> None:
+    """`.env.example` names each variable that the compose file reads, and each setting of the other file exists."""
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    read = set(re.findall(r"\$\{(\w+)", text))
+    named = set(re.findall(r"^#?(\w+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), re.M))
+    assert named == read | {"COMPOSE_PROJECT_NAME"}
+    settings = (ROOT / "deploy/compose/dicomferry.env").read_text(encoding="utf-8")
+    for name in re.findall(r"^#?DICOMFERRY_(\w+)=", settings, re.M):
+        where: Any = Settings
+        for part in name.lower().split("__"):
+            assert part in where.model_fields, name
+            where = type(where.model_fields[part].default)
 
 
 def test_roles_wait_for_healthy_stores_and_the_upgrade(compose: dict[str, Any]) -> None:

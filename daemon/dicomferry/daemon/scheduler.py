@@ -13,6 +13,7 @@ from functools import partial
 from typing import TypeAlias
 
 from dicomferry.daemon import notify
+from dicomferry.daemon.pulse import Pulse, tell_ready
 from dicomferry.daemon.sign_of_life import SignOfLife
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import settings as settings_module
@@ -46,17 +47,19 @@ def run(settings: Settings, interpret: Interpret) -> int:
     worker = presence.register(database, "scheduler", slots=0, facts=role_facts.of_role("scheduler", settings))
     courier = Courier(settings)
     courier.start()
-    parent.tell_ready()
+    tell_ready()
     log.info("scheduler is ready", home=str(settings.home))
     life = SignOfLife(partial(presence.beat, database.impatient(), worker))
     life.start()
     try:
-        scan = Scan(database, interpret)
+        scan, pulse = Scan(database, interpret), Pulse(settings.home, "scheduler")
         while not stop.wait(INTERVAL_SECONDS):
+            pulse()
             try:
                 scan()
             except DicomferryError as error:
                 log.warning("schedules put off", error=str(error))
+        pulse.end()
         courier.stop()
         while courier.is_alive() and not stop.is_urgent():
             courier.join(0.2)

@@ -8,6 +8,7 @@ import sys
 
 from dicomferry.daemon.connections import Connections
 from dicomferry.daemon.port import take_port
+from dicomferry.daemon.pulse import Pulse, tell_ready
 from dicomferry.daemon.receiving_process import ReceivingProcess, take_descriptors, take_over_unused
 from dicomferry.daemon.sign_of_life import SignOfLife
 from dicomferry.daemon.stop_signal import StopSignal
@@ -53,13 +54,16 @@ def run(settings: Settings) -> int:
         )
         recorded_calls.begin(database)
         log.info("storage SCP listens", host=settings.scp.host, port=settings.scp.port, archive=str(archive.root))
-        parent.tell_ready()
+        tell_ready()
         Lookout(archive.root, database.impatient(), stop).start()
         life = SignOfLife(_Beat(settings, database.impatient(), worker))
         life.start()
         process.read_limits(stop)
+        pulse = Pulse(settings.home, "scp")
         while not stop.is_set():
             connections.accept(stop, TICK_SECONDS)
+            pulse()
+        pulse.end()
         life.stop()
         connections.drain(stop, process.waits.progress)
         process.close()

@@ -10,6 +10,7 @@ from dicomferry.daemon.broker import READY_SECONDS, EmbeddedBroker
 from dicomferry.daemon.child import CannotKeepUp, Child, python
 from dicomferry.daemon.home_lock import no_worker_lives, take_home
 from dicomferry.daemon.port import take_port
+from dicomferry.daemon.pulse import Pulse, tell_ready
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import settings as settings_module
 from dicomferry.models.record import schema
@@ -146,7 +147,10 @@ class _Up:
         return self._broker.url
 
     def _stand(self) -> None:
+        pulse = Pulse(self._settings.home, "up")
+        tell_ready()
         while not self._stop.wait(TICK_SECONDS):
+            pulse()
             log_file.rotate(self._settings)
             for child in self._children:
                 change = child.keep_up()
@@ -154,6 +158,8 @@ class _Up:
                     self._say(f"{child.name} {change}")
                     if self._broker and child is self._broker.child and child.is_running:
                         self._broker.announce()
+
+        pulse.end()
 
     def _drain(self) -> None:
         """The roles in reverse order; the broker last, since the others speak to it."""

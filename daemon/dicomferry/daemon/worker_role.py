@@ -15,6 +15,7 @@ from dicomferry.daemon.child import CannotKeepUp, Child, python
 from dicomferry.daemon.chronicle import Chronicle
 from dicomferry.daemon.home_lock import share_home
 from dicomferry.daemon.pool_watch import PoolWatch
+from dicomferry.daemon.pulse import Pulse, tell_ready
 from dicomferry.daemon.sign_of_life import SignOfLife
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import settings as settings_module
@@ -90,7 +91,7 @@ def _serve(settings: Settings, stop: StopSignal, *, remark: str) -> int | str:
     try:
         child.start()
         if child.wait_ready(START_SECONDS, stop.is_set):
-            parent.tell_ready()
+            tell_ready()
             log.info("worker is ready", slots=settings.workers, broker=hide_password(url), process=child.pid)
         why = _stand(settings, url, database, worker, child, bell, stop)
         _drain(settings, why, database, worker, child, stop)
@@ -117,8 +118,9 @@ def _stand(
 ) -> str | None:
     """Until a stop is asked for: keep the child up, sweep. Why it has to begin anew, if it has to."""
     watch = PoolWatch(database, worker, bell.ring, lease_seconds=settings.lease_seconds)
-    ring, chronicle = _Ring(bell), Chronicle(database, worker)
+    ring, chronicle, pulse = _Ring(bell), Chronicle(database, worker), Pulse(settings.home, "worker")
     while not stop.wait(sweep.INTERVAL_SECONDS):
+        pulse()
         change = child.keep_up()
         if change:
             log.warning(f"worker process {change}")
@@ -133,6 +135,7 @@ def _stand(
             log_file.rotate(settings)
         if lanes.broker_url(settings) not in (None, url):
             return MOVED
+    pulse.end()
     return None
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from dicomferry.daemon.pulse import Pulse
 from dicomferry.models.record import presence, role_facts
 from dicomferry.models.record.presence import Worker
 from dicomferry.models.rules.errors import OutOfReach
-from dicomferry.models.settings import Settings
+from dicomferry.models.settings import Settings, prepare_home
 from dicomferry.workers.doorbell import tasks
 from support.desk import Desk
-from support.peers import RedisServer
+from support.peers import RedisServer, StoreScp
 from support.process import free_port
 
 GIB = 1024**3
@@ -148,14 +151,12 @@ def test_nothing_is_not_well(desk: Desk) -> None:
     assert "no database" in checked(desk, code=1)
     assert desk.database
     assert "no worker runs" in checked(desk, code=1)
-    assert "no role of ours runs on" in checked(desk, "--here", code=1)
 
 
 def test_a_role_that_runs_is_well(desk: Desk) -> None:
     """By its sign of life; another role's says nothing of it."""
     assert desk.worker
     assert checked(desk) == "well: 1 worker"
-    assert checked(desk, "--role", "worker", "--here") == "well: 1 worker"
     assert "no scp runs" in checked(desk, "--role", "worker", "--role", "scp", code=1)
     scp = role(desk, "scp")
     assert checked(desk, "--role", "scp").startswith("well: 1 scp")
@@ -163,13 +164,34 @@ def test_a_role_that_runs_is_well(desk: Desk) -> None:
     assert "no scp runs" in checked(desk, "--role", "scp", code=1)
 
 
-def test_in_a_container_only_its_own_roles_count(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker elsewhere is no sign that this one lives."""
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(socket, "gethostname", lambda: "another")
-        presence.register(desk.database, "worker", slots=1)
-    assert checked(desk, "--role", "worker").startswith("well")
-    assert f"no worker runs on {socket.gethostname()}" in checked(desk, "--role", "worker", "--here", code=1)
+def test_in_a_container_only_its_own_roles_count(desk: Desk) -> None:
+    """By the pulse of their loops: a worker elsewhere is no sign that this one lives, and neither the database nor the
+    broker is asked, whose absence makes no role ill.
+    """
+    assert desk.worker
+    gone = f"postgresql://me@127.0.0.1:{free_port()}/x"
+
+    def here(*words: str, code: int = 0) -> str:
+        return checked(desk, "--here", *words, code=code, DICOMFERRY_DATABASE_URL=gone)
+
+    host = socket.gethostname()
+    assert here(code=1).endswith(f"no role of ours runs on {host}")
+    assert here("--role", "worker", code=1).endswith(f"no worker runs on {host}")
+    Pulse(prepare_home(desk.home), "worker")()
+    assert here("--role", "worker") == here() == "well: 1 worker"
+    file = desk.home / "run" / f"{host}.worker.alive"
+    os.utime(file, (0, time.time() - 3600))
+    assert f"the worker on {host}, process {os.getpid()}, stands still: no sign of life for 60 min" in here(code=1)
+
+
+def test_a_storage_scp_of_this_host_has_to_answer(desk: Desk) -> None:
+    """To a C-ECHO, as an archive would ask it."""
+    port = free_port()
+    Pulse(prepare_home(desk.home), "scp")()
+    told = checked(desk, "--here", "--role", "scp", code=1, DICOMFERRY_SCP__PORT=str(port))
+    assert "does not answer" in told and "connection refused" in told
+    with StoreScp(port=port, aet="DICOMFERRY"):
+        assert checked(desk, "--here", "--role", "scp", DICOMFERRY_SCP__PORT=str(port)) == "well: 1 scp"
 
 
 def test_what_a_role_needs_is_looked_at(desk: Desk) -> None:

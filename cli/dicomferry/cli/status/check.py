@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Sequence
 
 from dicomferry.cli.frame import render, words
 from dicomferry.cli.frame.installation import connect, is_absent, settings
+from dicomferry.cli.status import check_here
 from dicomferry.cli.status.broker import broker
 from dicomferry.models import disks
 from dicomferry.models.record import presence, schema
@@ -41,13 +41,17 @@ def run(roles: Sequence[str], *, here: bool, as_json: bool) -> None:
 def _check(roles: Sequence[str], *, here: bool) -> str:
     """What runs, in words. Raises DicomferryError for the first thing that is wrong."""
     found = settings()
+    if here:
+        for problem in check_here.problems(found, roles):
+            raise NotWell(problem)
+        return check_here.told(found, roles)
     if is_absent(found):
         raise NotWell("there is no database yet")
     database = connect(found)
     schema.require_current(database)
-    alive = [row for row in presence.alive(database) if not here or row.host == socket.gethostname()]
-    wanted = list(dict.fromkeys(roles)) or ([] if here else list(USUAL))
-    for problem in _problems(found, alive, wanted, here=here):
+    alive = presence.alive(database)
+    wanted = list(dict.fromkeys(roles)) or list(USUAL)
+    for problem in _problems(found, alive, wanted):
         raise NotWell(problem)
     return ", ".join(words.plural(sum(row.role == role for row in alive), role) for role in _named(alive, wanted))
 
@@ -56,14 +60,11 @@ def _named(alive: Sequence[Role], wanted: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*wanted, *(row.role for row in alive)]))
 
 
-def _problems(found: Settings, alive: Sequence[Role], wanted: Sequence[str], *, here: bool) -> Iterator[str]:
+def _problems(found: Settings, alive: Sequence[Role], wanted: Sequence[str]) -> Iterator[str]:
     running = {row.role for row in alive}
-    where = f" on {socket.gethostname()}" if here else ""
-    if not wanted and not running:
-        yield f"no role of ours runs{where}"
     for role in wanted:
         if role not in running:
-            yield f"no {role} runs{where}: none gave a sign of life within {presence.SILENT_AFTER:.0f} s"
+            yield f"no {role} runs: none gave a sign of life within {presence.SILENT_AFTER:.0f} s"
     # One that stands still says so itself, where it can.
     for row in alive:
         if row.remark:
@@ -74,7 +75,7 @@ def _problems(found: Settings, alive: Sequence[Role], wanted: Sequence[str], *, 
             yield f"the broker {asked['url']} cannot be rung: {asked['why']}"
     for row in alive:
         full = disks.short_archive(row.disks or ())
-        if full is not None and ("scp" in wanted or not wanted or wanted == list(USUAL)):
+        if full is not None and ("scp" in wanted or wanted == list(USUAL)):
             yield (
                 f"the disk of the archive is full to its reserve: {full['path']} has {words.size(full['free'])} free, "
                 f"{words.size(full['reserve'])} are kept free"

@@ -18,7 +18,11 @@ from dicomferry.cli.frame.layout import Column
     multiple=True,
     help="With --check: this role has to run, and what it needs; else a worker. May be given several times.",
 )
-@click.option("--here", is_flag=True, help="With --check: only roles of this host count, as in a container.")
+@click.option(
+    "--here",
+    is_flag=True,
+    help="With --check: only roles of this host, without asking database or broker, as in a container.",
+)
 def status(as_json: bool, check: bool, role: tuple[str, ...], here: bool) -> None:
     """Show what runs, what waits and what went wrong."""
     if not check:
