@@ -9,6 +9,7 @@ class Guest:
     """An association that has been idle for so long."""
 
     def __init__(self, title: str, address: str = "10.0.0.1", idle: float = 0.0) -> None:
+        self.token = title
         self.caller = Caller(title, address)
         self.idle = idle
         self.has_gone = False

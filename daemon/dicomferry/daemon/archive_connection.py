@@ -53,7 +53,7 @@ class ArchiveConnection:
     def __init__(self, scp: StorageScp, sock: socket.socket, address: str) -> None:
         self._scp = scp
         self._address = address
-        self._token = uuid.uuid4().hex
+        self.token = uuid.uuid4().hex
         self._stores = 0
         self.caller = Caller("", address)
         self._call: OpenCall | None = None
@@ -69,14 +69,14 @@ class ArchiveConnection:
         except DimseError as error:
             why = str(error)
         except Exception:
-            log.exception("an association failed", association=self._token)
+            log.exception("an association failed", association=self.token)
             why = "our own fault"
         finally:
-            self._scp._calls.ended(self._token)
+            self._scp._calls.ended(self.token)
             if self._stores:
                 self._scp._indexer.hurry()
         if self.acceptor.request is not None:
-            log.info("association ended", association=self._token, stores=self._stores, why=why)
+            log.info("association ended", association=self.token, stores=self._stores, why=why)
         elif why and "was closed" not in why:
             log.info("no association came about", address=self._address, why=why)
 
@@ -112,7 +112,7 @@ class ArchiveConnection:
                 address=self._address,
             )
             scp._calls.rejected(
-                self._token,
+                self.token,
                 calling=caller,
                 called=request.called_ae_title,
                 address=self._address,
@@ -122,7 +122,7 @@ class ArchiveConnection:
         self._layer.peer = f"{caller}@{self._address}"
         answers = associate_as_acceptor.negotiate(request.contexts)
         self._call = scp._calls.begin(
-            self._token,
+            self.token,
             calling=caller,
             called=request.called_ae_title,
             address=self._address,
@@ -130,7 +130,7 @@ class ArchiveConnection:
         )
         log.info(
             "association accepted",
-            association=self._token,
+            association=self.token,
             calling_ae_title=caller,
             called_ae_title=request.called_ae_title,
             address=self._address,
@@ -167,7 +167,7 @@ class ArchiveConnection:
             scp._archive,
             scp._indexer,
             incoming,
-            association=self._token,
+            association=self.token,
             address=self._address,
             spare=spare,
             refused=self._call.refuse if self._call else None,

@@ -119,9 +119,13 @@ class Child:
                 return False
             if self._says_ready():
                 return True
-            if not self.is_running:
-                raise CannotKeepUp(f"{self.name} ended at once\n{self.last_lines()}")
+            self.require_running()
         raise CannotKeepUp(f"{self.name} was not ready within {seconds:g} s\n{self.last_lines()}")
+
+    def require_running(self) -> None:
+        """Raises CannotKeepUp when it has ended."""
+        if not self.is_running:
+            raise CannotKeepUp(f"{self.name} ended at once\n{self.last_lines()}".rstrip())
 
     def _says_ready(self) -> bool:
         if self._is_ready is not None:

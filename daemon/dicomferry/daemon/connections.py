@@ -7,14 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from dicomferry.models import telemetry
 from dicomferry.models.rules.callers import canonical
 from dicomferry.workers.dimse.acceptor import Acceptor
 
 MOST_STRANGERS = 64
-"""TCP connections that have not associated yet; with one more the oldest has to go."""
+"""TCP connections that have not associated yet, in all processes that receive; with one more the oldest has to go."""
 RELEASE_SECONDS = 5.0
 """When it stops, associations between two messages have so long to end by themselves."""
 
@@ -48,13 +48,42 @@ class Connection(Protocol):
         """Serve the connection from its beginning to its end, in a thread of its own. Raises nothing."""
 
 
-class Connections:
-    """A listening socket, which it owns, and the connections that came to it; `make` says what each is to be."""
+class Source(Protocol):
+    """Where connections come from, as from a listening socket."""
 
-    def __init__(self, listener: socket.socket, make: Callable[[socket.socket, str], Connection]) -> None:
+    def setblocking(self, flag: bool, /) -> None:
+        """Whether `accept` waits."""
+
+    def fileno(self) -> int:
+        """Readable when there is a connection."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """A connection, and the address that it came from, whose first part is the host's. Raises OSError."""
+
+    def close(self) -> None:
+        """Take no more."""
+
+
+class Connections:
+    """A source of connections, which it owns, and those that came from it; `make` says what each is to be.
+
+    `ended` is called when one of them is over. With more than `most_strangers` that have not associated the oldest of
+    these has to go.
+    """
+
+    def __init__(
+        self,
+        listener: Source,
+        make: Callable[[socket.socket, str], Connection],
+        *,
+        ended: Callable[[], object] = lambda: None,
+        most_strangers: int = MOST_STRANGERS,
+    ) -> None:
         listener.setblocking(False)
         self._listener = listener
         self._make = make
+        self._ended = ended
+        self._most_strangers = most_strangers
         self._lock = threading.Lock()
         self._open: dict[Connection, None] = {}
 
@@ -82,12 +111,13 @@ class Connections:
     def _begin(self, sock: socket.socket, address: str) -> None:
         with self._lock:
             strangers = [connection for connection in self._open if connection.acceptor.request is None]
-        if len(strangers) >= MOST_STRANGERS:
+        if len(strangers) >= self._most_strangers:
             strangers[0].acceptor.end("too many connections do not associate", at_once=True)
         try:
             connection = self._make(sock, address)
         except OSError:
             sock.close()  # gone already
+            self._ended()
             return
         with self._lock:
             self._open[connection] = None
@@ -107,6 +137,7 @@ class Connections:
     def _forget(self, connection: Connection) -> None:
         with self._lock:
             self._open.pop(connection, None)
+        self._ended()
 
     def close(self) -> None:
         """Take no more connections."""

@@ -29,6 +29,10 @@ class Guest(Protocol):
     """An association that has a place."""
 
     @property
+    def token(self) -> str:
+        """What it is called on the record."""
+
+    @property
     def caller(self) -> Caller:
         """Whose it is."""
 

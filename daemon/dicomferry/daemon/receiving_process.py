@@ -14,8 +14,9 @@ import threading
 from functools import partial
 
 from dicomferry.daemon.archive_connection import ArchiveConnection, StorageScp
-from dicomferry.daemon.connections import RELEASE_SECONDS
+from dicomferry.daemon.connections import RELEASE_SECONDS, Connections
 from dicomferry.daemon.places import AssociationPlaces, PlaceKeeper, most_associations, most_of_one
+from dicomferry.daemon.port import take_port
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import telemetry
 from dicomferry.models.record.database import Database
@@ -118,6 +119,46 @@ class ReceivingProcess:
         if not self._indexer.close(INDEX_SECONDS):
             log.warning("files without a row are indexed at the next start", files=self._indexer.waiting)
         self._journal.close()
+
+
+class Alone:
+    """The one process of a storage SCP that has no others: it takes the connections from the port itself."""
+
+    def __init__(self, settings: Settings, archive: Archive, database: Database) -> None:
+        self._settings = settings
+        self._process = ReceivingProcess(settings, archive, database)
+        self._connections: Connections | None = None
+
+    @property
+    def most_associations(self) -> int:
+        """How many associations are taken at once."""
+        return self._process.most_associations
+
+    def start(self, stop: StopSignal) -> bool:
+        """Take the port, and begin; always True. Raises ConfigurationError."""
+        self._connections = Connections(take_port(self._settings), self._process.begin)
+        self._process.start()
+        self._process.read_limits(stop)
+        return True
+
+    def stand(self, stop: StopSignal, seconds: float) -> None:
+        """Take connections for so long, or until a stop is asked for."""
+        assert self._connections is not None
+        self._connections.accept(stop, seconds)
+
+    @property
+    def turns(self) -> bool:
+        """Whether all who receive do so: the one who asks is the one who does."""
+        return True
+
+    def drain(self, stop: StopSignal) -> None:
+        """Let associations end in good order, at once if that is urgent, and write what waits."""
+        assert self._connections is not None
+        self._connections.drain(stop, self._process.waits.progress)
+        self._process.close()
+
+    def close(self) -> None:
+        """Nothing is left to end."""
 
 
 def take_over_unused(archive: Archive, database: Database, processes: int) -> None:

@@ -151,6 +151,7 @@ class ScpSettings(_Section):
     public_host: str | None = None
     public_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     accept: Literal["known", "both", "any"] = "known"
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
     max_associations: Annotated[int, Field(ge=1, le=4096)] = 256
     per_caller: Annotated[int, Field(ge=1, le=4096)] | None = None
     idle: Seconds = 600.0

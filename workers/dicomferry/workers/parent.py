@@ -19,6 +19,10 @@ OUTPUT = "_DICOMFERRY_OUTPUT"
 """Environment variable: `inherited` where the parent's output is this role's as well, and no file."""
 
 
+ORPHANED = 75
+"""Exit code of a process whose parent is gone."""
+
+
 def tell_ready() -> None:
     """Tell the parent that this role is ready, if it wants to know."""
     number = os.environ.pop(READY_FD, None)
@@ -50,6 +54,6 @@ def end_with(parent_pid: int) -> None:
     def watch() -> None:
         while os.getppid() == parent_pid:
             time.sleep(1.0)
-        os._exit(75)
+        os._exit(ORPHANED)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()

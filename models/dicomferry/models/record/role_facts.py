@@ -34,6 +34,7 @@ def of_role(role: str, settings: Settings) -> dict[str, Any]:
             "public_host": scp.public_host,
             "public_port": scp.public_port,
             "accept": scp.accept,
+            "processes": scp.processes,
             "max_associations": scp.max_associations,
             "per_caller": scp.per_caller,
             "idle": scp.idle,

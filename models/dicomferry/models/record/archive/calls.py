@@ -136,6 +136,18 @@ def begin(database: Database) -> None:
     database.write(work)
 
 
+def end(database: Database, associations: Sequence[str]) -> None:
+    """These associations are over: the process that had them is gone. Raises OutOfReach."""
+
+    def work(connection: Connection) -> None:
+        now = database.now(connection)
+        for some in batches(associations):
+            there = sa.and_(CallRow.association.in_(some), CallRow.ended_at.is_(None))
+            connection.execute(sa.update(CallRow).where(there).values(ended_at=now))
+
+    database.write(work)
+
+
 def room_again(database: Database) -> None:
     """The archive's disk has room: what waited for that is due. Raises OutOfReach."""
     database.write(lambda connection: _go_on(connection, DISK_FULL, database.now(connection)))
