@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ItemState
 from dicomferry.workers.dimse.local_instance import LocalInstance
+from dicomferry.workers.files.file_state import Content
 from dicomferry.workers.files.part10 import Header
-from dicomferry.workers.sending.inventory import InventoryEntry, inventory
+from dicomferry.workers.sending.inventory import HeaderOf, InventoryEntry, inventory
 
 
-@dataclass(frozen=True)
-class InputFile:
+class InputFile(NamedTuple):
     """One file: `shown` is its path as it was typed, as far as it was; `header` is None where it cannot be sent, for
     the reason that `why` gives in words, and `detail` in more of them. A folder that lies in itself has no `why`.
+    `content` is all of a small one.
     """
 
     shown: str
@@ -24,14 +25,15 @@ class InputFile:
     size: int
     mtime_ns: int
     header: Header | None
+    content: Content | None = None
     reason: str | None = None
     detail: str | None = None
     why: str | None = None
 
     def instance(self, number: int) -> LocalInstance:
         """What is to be sent."""
-        assert self.header is not None
         header = self.header
+        assert header is not None
         return LocalInstance(
             number,
             self.path,
@@ -40,21 +42,28 @@ class InputFile:
             header.sop_class_uid,
             header.sop_instance_uid,
             header.transfer_syntax_uid,
+            self.content,
         )
 
 
-def files(names: Sequence[str], *, recursive: bool) -> Iterator[InputFile]:
-    """Each file once for each time that it is named. Of a folder the names are sorted, and hidden ones left out."""
+def files(
+    names: Sequence[str], *, recursive: bool, keeps: Callable[[int], bool], header_of: HeaderOf
+) -> Iterator[InputFile]:
+    """Each file once for each time that it is named. Of a folder the names are sorted, and hidden ones left out.
+
+    `keeps` says whether a file of so many bytes is to be kept in memory, `header_of` reads headers.
+    """
     for name in names:
         typed = os.fsencode(name)
         if not typed:
             # Made a path, it would be the current folder.
-            yield InputFile("''", b"", 0, 0, None, Reason.VANISHED, "an empty name", "vanished: an empty name")
+            why = "vanished: an empty name"
+            yield InputFile("''", b"", 0, 0, None, None, Reason.VANISHED, "an empty name", why)
             continue
         root = _rooted(typed)
-        for found in inventory([root], recursive=recursive, hidden=False):
-            shown = typed.rstrip(b"/") + found.path[len(root.rstrip(b"/")) :]
-            yield replace(_file(found), shown=os.fsdecode(shown))
+        shown, skip = typed.rstrip(b"/"), len(root.rstrip(b"/"))
+        for found in inventory([root], recursive=recursive, hidden=False, keeps=keeps, header_of=header_of):
+            yield _file(found, os.fsdecode(shown + found.path[skip:]))
 
 
 def _rooted(typed: bytes) -> bytes:
@@ -63,8 +72,9 @@ def _rooted(typed: bytes) -> bytes:
     return b"/" + b"/".join(part for part in parts if part not in (b"", b"."))
 
 
-def _file(found: InventoryEntry) -> InputFile:
+def _file(found: InventoryEntry, shown: str) -> InputFile:
+    path, size, mtime_ns, state, reason, detail, header, content = found
     why = None
-    if found.state is not ItemState.PENDING and found.reason != Reason.LINK_LOOP:
-        why = ": ".join(filter(None, (found.reason, found.detail)))
-    return InputFile("", found.path, found.size, found.mtime_ns, found.header, found.reason, found.detail, why)
+    if state is not ItemState.PENDING and reason != Reason.LINK_LOOP:
+        why = ": ".join(filter(None, (reason, detail)))
+    return InputFile(shown, path, size, mtime_ns, header, content, reason, detail, why)

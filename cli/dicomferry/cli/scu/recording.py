@@ -22,6 +22,7 @@ from dicomferry.models.rules.spec import EchoSpec, FindSpec, GetSpec, MoveSpec, 
 from dicomferry.models.rules.state import ItemState
 
 if TYPE_CHECKING:
+    from dicomferry.cli.scu.inputs import InputFile
     from dicomferry.models.record.database import Database
 
 LABEL = "scu"
@@ -42,6 +43,15 @@ class Recording:
             item = {"kind": "request", "is_first": True, "state": state, "identifier": keys or None, "tries": 1}
             self.items.insert(0, {**item, **values})
 
+    def file(self, file: InputFile, state: ItemState, **values: Any) -> None:
+        """What came of a file that was to be sent."""
+        if not self.keeps:
+            return
+        known: dict[str, Any] = {"size": file.size, "mtime_ns": file.mtime_ns}
+        if file.header is not None:
+            known |= {name: getattr(file.header, name) for name in _IDENTITY}
+        self.instance(state, path=file.path, **known, **values)
+
     def received(self, files: Mapping[str, str]) -> None:
         """What came: SOP Instance UID to file."""
         for uid, path in files.items():
@@ -57,6 +67,14 @@ class Recording:
         item = {"kind": "instance", "path": os.path.abspath(path), "sop_instance_uid": sop_instance_uid}
         self.items.append({**_NOTHING, **item, "is_first": is_first, "state": state, **values})
 
+
+_IDENTITY = (
+    "sop_class_uid",
+    "sop_instance_uid",
+    "transfer_syntax_uid",
+    "study_instance_uid",
+    "series_instance_uid",
+)
 
 # Rows that are inserted together have the same columns.
 _NOTHING: Mapping[str, Any] = dict.fromkeys(

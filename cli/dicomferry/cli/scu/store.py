@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from dicomferry.cli.scu.inputs import InputFile, files
+from dicomferry.cli.scu.inputs import InputFile
 from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import MAX_PDU, Invocation
+from dicomferry.cli.scu.lookahead import Lookahead
 from dicomferry.cli.scu.messages import CommandRefused, Messages
 from dicomferry.cli.scu.progress import Progress
 from dicomferry.cli.scu.recording import Recording, keeping
@@ -37,9 +37,9 @@ def run(invocation: Invocation, say: Messages) -> int:
     with keeping(invocation, say) as journal:
         progress = Progress(say, doing="sending", quiet=invocation.verbose or invocation.debug)
         try:
-            waiting = _look(invocation, progress, journal)
-            if waiting:
-                _StoreRun(invocation, progress, journal, waiting).run()
+            ahead = Lookahead(invocation, progress, journal)
+            if ahead.fill():
+                _StoreRun(invocation, progress, journal, ahead).run()
             elif not say.failed:
                 what = ", ".join(invocation.files)
                 raise CommandRefused(
@@ -50,32 +50,15 @@ def run(invocation: Invocation, say: Messages) -> int:
     return int(say.failed)
 
 
-def _look(invocation: Invocation, progress: Progress, journal: Recording) -> deque[InputFile]:
-    """The files that can be sent; of each other one it is said why not."""
-    found: deque[InputFile] = deque()
-    for file in files(invocation.files, recursive=invocation.recursive):
-        progress.tick()
-        if file.header is not None:
-            found.append(file)
-        elif file.why:
-            progress.failure(f"{file.shown}: not sent: {file.why}", instances=1)
-            note(journal, file, ItemState.FAILED, reason=file.reason, detail=file.detail)
-        else:
-            progress.note(f"{file.shown}: left out: it lies in itself")
-    progress.total = len(found) + progress.failed
-    return found
-
-
 class _StoreRun:
     """All files over as few associations as it takes: one, unless their contexts do not fit it or it breaks."""
 
-    def __init__(
-        self, invocation: Invocation, progress: Progress, journal: Recording, waiting: deque[InputFile]
-    ) -> None:
+    def __init__(self, invocation: Invocation, progress: Progress, journal: Recording, ahead: Lookahead) -> None:
         self._invocation = invocation
         self._progress = progress
         self._journal = journal
-        self._waiting = waiting
+        self._ahead = ahead
+        self._number = 0
         self._in_flight: InputFile | None = None
         self._association: Association | None = None
         self._answered = 0
@@ -88,22 +71,22 @@ class _StoreRun:
             self._run()
         except DimseError as error:
             # That is one thing to say, not one for each file.
-            self._progress.failed += len(self._waiting)
-            for file in self._waiting:
-                note(self._journal, file, ItemState.FAILED, reason=reason_of(error), detail=str(error))
+            for file in self._ahead.waiting():
+                self._progress.failed += 1
+                self._journal.file(file, ItemState.FAILED, reason=reason_of(error), detail=str(error))
             raise
         except BaseException:
-            for file in filter(None, (self._in_flight, *self._waiting)):
-                note(self._journal, file, ItemState.CANCELLED, reason=Reason.CANCELLED)
+            for file in filter(None, (self._in_flight, *self._ahead.waiting())):
+                self._journal.file(file, ItemState.CANCELLED, reason=Reason.CANCELLED)
             raise
 
     def _run(self) -> None:
         broken = 0
-        while self._waiting:
+        while self._ahead.fill():
             answered = self._answered
             try:
                 self._send()
-                return
+                broken = 0
             except DimseError as error:
                 if self._association is None:
                     raise
@@ -130,16 +113,16 @@ class _StoreRun:
 
     def _send(self) -> None:
         """One association after the other, as their contexts demand. Raises DimseError."""
-        pairs = [(file.header.sop_class_uid, file.header.transfer_syntax_uid) for file in self._waiting if file.header]
         answers = send(
             self._invocation.remote,
             self._feed(),
-            pairs,
+            self._ahead.pairs,
             convert=Convert.ALL if self._invocation.transcode else Convert.NOTHING,
             priority=PRIORITY_LOW,
             max_pdu=MAX_PDU,
             progress=lambda _bytes: self._progress.tick(),
             on_open=self._opened,
+            coming=self._coming,
         )
         try:
             for answer in answers:
@@ -156,11 +139,18 @@ class _StoreRun:
         self._association = association
 
     def _feed(self) -> Iterator[LocalInstance]:
-        number = 0
-        while self._waiting:
-            self._in_flight = self._waiting.popleft()
-            number += 1
-            yield self._in_flight.instance(number)
+        """Those that are read. Where they do not suffice, the peer is not to wait for the next ones."""
+        self._number = 0
+        while self._ahead.next is not None:
+            self._in_flight = self._ahead.take()
+            self._number += 1
+            yield self._in_flight.instance(self._number)
+
+    def _coming(self) -> LocalInstance | None:
+        """The next one, read while the peer is at work on the one before it."""
+        self._ahead.read_on()
+        file = self._ahead.next
+        return None if file is None else file.instance(self._number + 1)
 
     def _take(self, answer: StoreAnswer) -> None:
         file, self._in_flight = self._in_flight, None
@@ -168,45 +158,36 @@ class _StoreRun:
         if answer.status is None:
             why = f"not sent: {answer.reason}: {answer.detail}" if answer.detail else f"not sent: {answer.reason}"
             self._lost(file, why, reason=answer.reason)
+            # The peer had nothing to do, so that the next ones were not asked for.
+            self._ahead.read_on()
             return
         self._answered += 1
-        reason = lookup.for_status("store", answer.status).reason or answer.reason
-        told = {"status": answer.status, "reason": reason, "sent_bytes": answer.sent_bytes, "sent_as": answer.sent_as}
         if is_stored(answer.status):
             self._progress.sent(file.shown, answer.status, answer.sent_bytes)
-            state = ItemState.WARNING if answer.status else ItemState.SUCCEEDED
-            note(self._journal, file, state, detail=answer.detail, **told)
+            if self._journal.keeps:
+                state = ItemState.WARNING if answer.status else ItemState.SUCCEEDED
+                self._journal.file(file, state, detail=answer.detail, **_told(answer))
             return
+        told = _told(answer)
+        reason = told["reason"]
         meant = f" ({reason})" if reason and not reason.startswith("status") else ""
         comment = f": {answer.detail}" if answer.detail else ""
         self._lost(file, f"status {answer.status:04X}{meant}{comment}", **told)
 
     def _lost(self, file: InputFile, why: str, **values: Any) -> None:
         self._progress.failure(f"{file.shown}: {why}", instances=1)
-        note(self._journal, file, ItemState.FAILED, **{"detail": why, **values})
+        self._journal.file(file, ItemState.FAILED, **{"detail": why, **values})
 
     def _give_up(self, error: DimseError) -> None:
-        while self._waiting:
-            self._lost(self._waiting.popleft(), f"not sent: {error}", reason=reason_of(error))
+        for file in self._ahead.rest():
+            self._lost(file, f"not sent: {error}", reason=reason_of(error))
 
 
-def note(journal: Recording, file: InputFile, state: ItemState, **values: Any) -> None:
-    """Write down what came of a file."""
-    if not journal.keeps:
-        return
-    known: dict[str, Any] = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
-    if file.header is not None:
-        known |= {
-            name: getattr(file.header, name)
-            for name in (
-                "sop_class_uid",
-                "sop_instance_uid",
-                "transfer_syntax_uid",
-                "study_instance_uid",
-                "series_instance_uid",
-            )
-        }
-    journal.instance(state, **known, **values)
+def _told(answer: StoreAnswer) -> dict[str, Any]:
+    """What a record says of an answer."""
+    assert answer.status is not None
+    reason = lookup.for_status("store", answer.status).reason or answer.reason
+    return {"status": answer.status, "reason": reason, "sent_bytes": answer.sent_bytes, "sent_as": answer.sent_as}
 
 
 def reason_of(error: DimseError) -> str | None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.workers.dimse.wire.message import text_value
 from dicomferry.workers.files import meta_group, part10
-from dicomferry.workers.files.data_set import BLANKS, DEFLATED, NeedMore, is_instance, sop_uids
+from dicomferry.workers.files.data_set import BLANKS, DEFLATED, NeedMore, is_instance, is_uid, sop_uids
 
 _ORDINARY = b"\x08\0"
 """The group that nearly all data sets begin with, in little endian."""
@@ -56,6 +56,36 @@ class Heads:
                     return begin
                 return begin if is_instance(first, begin.offset, syntax, sop_class, sop_instance) else None
         return self._walk(first, syntax, sop_class, sop_instance)
+
+    def header(self, path: bytes, first: bytes) -> part10.Header:
+        """The header of the file at `path`, whose first bytes these are, as `part10.read_header` reads it; of one whose
+        head is like the last one's without study and series UID.
+        """
+        known = self._recognised(first)
+        if known is not None:
+            return known
+        header = part10.read_header(path, first=first)
+        self._walk(first, header.transfer_syntax_uid, header.sop_class_uid, header.sop_instance_uid)
+        return header
+
+    def _recognised(self, first: bytes) -> part10.Header | None:
+        seen = self._seen
+        if seen is None or not seen.ahead or first[128 : meta_group.BEGINS] != b"DICM":
+            return None
+        start = meta_group.BEGINS + len(seen.before)
+        end = start + seen.length
+        value = first[start:end]
+        if not (
+            first.startswith(seen.before, meta_group.BEGINS)
+            and first.startswith(seen.behind, end)
+            and first.startswith(seen.ahead + value, seen.begin.offset)
+        ):
+            return None
+        text = value.rstrip(BLANKS).decode("latin-1")
+        if not is_uid(text) or text_value(text) != value:
+            return None
+        syntax, sop_class = seen.uids
+        return part10.Header(sop_class, text, syntax, None, None, seen.begin.offset)
 
     def _walk(self, first: bytes, syntax: str, sop_class: str, sop_instance: str) -> Begin | None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import BinaryIO, NamedTuple
 
 from dicomferry.models.rules.errors import ContextNotAccepted, UnusableFile
@@ -16,7 +16,7 @@ from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.uid import too_long
 from dicomferry.workers.dimse.heads import Heads
-from dicomferry.workers.dimse.local_instance import LocalInstance, OpenInstance, open_instance
+from dicomferry.workers.dimse.local_instance import MOST_HELD_AHEAD, LocalInstance, OpenInstance, open_instance
 from dicomferry.workers.dimse.requestor import Association, Progress, open_association
 from dicomferry.workers.dimse.wire import contexts, message, store_message
 from dicomferry.workers.dimse.wire.associate_items import OUR_MAX_PDU
@@ -30,7 +30,6 @@ from dicomferry.workers.dimse.wire.pdu_writer import (
     SourceFailed,
     StreamSource,
 )
-from dicomferry.workers.files import part10
 from dicomferry.workers.files.data_set import is_instance
 
 # PS3.8 table 9-18.
@@ -74,7 +73,7 @@ class StoreAnswer(NamedTuple):
 def send(
     remote: Remote,
     items: Iterator[LocalInstance],
-    pairs: Sequence[Pair],
+    pairs: Collection[Pair],
     *,
     convert: Convert = Convert.UNCOMPRESSED,
     priority: int = message.PRIORITY_MEDIUM,
@@ -89,14 +88,15 @@ def send(
 
     `pairs` are the (SOP class UID, transfer syntax UID) that will be met; the first association is opened for
     as many of them as it holds before an item is pulled, another one whenever an item needs contexts that the
-    open one never proposed. `convert` says which files are sent in another syntax where the peer does not take
-    their own, `max_pdu` how long a PDU the peer may send. `on_open` hears of each association. `progress(n)` is
-    called whenever bytes moved, with the bytes of data set among them. `coming` names the item that will be pulled
-    next, as far as is known: its file is opened while the peer is at work on the last one. `strict_meta` forbids files
-    whose meta group names another class or instance than their data set. `run_bytes` of a file are read at once. A file
-    that is changed while it is sent is sent again, over another association. Raises what `open_association`
-    raises, AssociationAborted, DimseTimeout("progress" while sending, "store_answer" after the last fragment),
-    ProtocolViolation: the item pulled last was in flight then. Closing the iterator releases the association.
+    open one never proposed; there may be more pairs by then. `convert` says which files are sent in another syntax
+    where the peer does not take their own, `max_pdu` how long a PDU the peer may send. `on_open` hears of each
+    association. `progress(n)` is called whenever bytes moved, with the bytes of data set among them. `coming` names
+    the item that will be pulled next, as far as is known: its file is opened while the peer is at work on the last
+    one. `strict_meta` forbids files whose meta group names another class or instance than their data set. `run_bytes`
+    of a file are read at once, unless it is held in memory. A file that is changed while it is sent is sent again,
+    over another association. Raises what `open_association` raises, AssociationAborted, DimseTimeout("progress" while
+    sending, "store_answer" after the last fragment), ProtocolViolation: the item pulled last was in flight then.
+    Closing the iterator releases the association.
     """
     sender = _Sender(remote, pairs, convert, priority, max_pdu, progress, on_open, coming, strict_meta, run_bytes)
     try:
@@ -121,7 +121,7 @@ class _Sender:
     def __init__(
         self,
         remote: Remote,
-        pairs: Sequence[Pair],
+        pairs: Collection[Pair],
         convert: Convert,
         priority: int,
         max_pdu: int,
@@ -135,7 +135,8 @@ class _Sender:
         self._convert = convert
         self._priority = priority
         self._max_pdu = max_pdu
-        self._groups = contexts.group(pairs, convert=convert)
+        self._pairs = pairs
+        self._seconds = remote.timeouts.progress
         self._progress = progress
         self._on_open = on_open
         self._coming = coming
@@ -149,8 +150,12 @@ class _Sender:
         self._path: DataPath | None = None
 
     def open_first(self) -> None:
-        if self._groups:
-            self._open(self._groups[0])
+        groups = self._groups()
+        if groups:
+            self._open(groups[0])
+
+    def _groups(self) -> list[tuple[Proposal, ...]]:
+        return contexts.group(self._pairs, convert=self._convert)
 
     def _open(self, proposals: tuple[Proposal, ...]) -> Association:
         association = open_association(self._remote, proposals, max_pdu=self._max_pdu, progress=self._progress)
@@ -177,7 +182,7 @@ class _Sender:
         if self._association is not None and (pair in self._chosen or self._serves(self._proposed, pair)):
             return self._association
         self.release()
-        for group in (self._proposed, *self._groups):
+        for group in (self._proposed, *self._groups()):
             if self._serves(group, pair):
                 return self._open(group)
         # Not in the plan: the file was written anew since, in another syntax.
@@ -219,7 +224,9 @@ class _Sender:
         item = self._coming() if self._coming else None
         if item is not None:
             with contextlib.suppress(UnusableFile):
-                self._next = open_instance(item, self._heads, strict_meta=self._strict_meta)
+                self._next = open_instance(
+                    item, self._heads, strict_meta=self._strict_meta, most_held=MOST_HELD_AHEAD, trusting=True
+                )
 
     def drop_next(self) -> None:
         """The next file will not be sent after all."""
@@ -228,7 +235,7 @@ class _Sender:
             self._next = None
 
     def _send_open(self, opened: OpenInstance) -> StoreAnswer:
-        item, fd, header, length, pad, _, head = opened
+        item, header = opened.item, opened.header
         pair = (header.sop_class_uid, header.transfer_syntax_uid)
         if not contexts.is_proposable(pair):
             told = too_long("SOP Class UID", pair[0]) or too_long("Transfer Syntax UID", pair[1])
@@ -240,22 +247,12 @@ class _Sender:
         sent_as = None if context.transfer_syntax == header.transfer_syntax_uid else context.transfer_syntax
         message_id = association.next_message_id()
         command = store_message.request(pair[0], header.sop_instance_uid, message_id, self._priority)
-        seconds = self._remote.timeouts.progress
         path = self._data_path(association)
-        copy: BinaryIO | None = None
-        if sent_as is not None:
-            (copy, length), pad = _reencoded(fd, header, sent_as), False
-        with copy or _NO_COPY:
-            source: DataSource = StreamSource(copy) if copy else FileSource(fd, header.data_offset, head)
-            try:
-                sent = path.send(
-                    context.context_id, command, source, length, pad=pad, seconds=seconds, is_same=opened.is_unchanged
-                )
-            except SourceFailed:
-                # The fragments that are out cannot be taken back, and a made-up rest must never reach an
-                # archive.
-                self.abort()
-                raise
+        if sent_as is None and opened.held is not None:
+            data = memoryview(opened.held)[header.data_offset : header.data_offset + opened.length]
+            sent = path.send_held(context.context_id, command, data, pad=opened.pad, seconds=self._seconds)
+        else:
+            sent = self._send_file(path, context.context_id, command, opened, sent_as)
         self._open_next()
         patience = self._remote.timeouts.store_answer
         plain = store_message.success(context.context_id, pair[0], header.sop_instance_uid, message_id)
@@ -266,6 +263,26 @@ class _Sender:
         _check_instance(association, answer, header.sop_instance_uid)
         told = "; ".join(filter(None, (_comment(answer), header.meta_differs))) or None
         return StoreAnswer(item, status, remark, told, sent, sent_as)
+
+    def _send_file(
+        self, path: DataPath, context_id: int, command: bytes, opened: OpenInstance, sent_as: str | None
+    ) -> int:
+        """Send a file as it is read, re-encoded where `sent_as` says so; returns the bytes of data set sent."""
+        header, length, pad = opened.header, opened.length, opened.pad
+        copy: BinaryIO | None = None
+        if sent_as is not None:
+            (copy, length), pad = _reencoded(opened, sent_as), False
+        with copy or _NO_COPY:
+            source: DataSource = StreamSource(copy) if copy else FileSource(opened.fd, header.data_offset, opened.head)
+            try:
+                return path.send(
+                    context_id, command, source, length, pad=pad, seconds=self._seconds, is_same=opened.is_unchanged
+                )
+            except SourceFailed:
+                # The fragments that are out cannot be taken back, and a made-up rest must never reach an
+                # archive.
+                self.abort()
+                raise
 
     def _data_path(self, association: Association) -> DataPath:
         if self._path is None:
@@ -278,13 +295,15 @@ def _unsent(item: LocalInstance, reason: Reason, detail: str) -> StoreAnswer:
     return StoreAnswer(item, None, reason, detail)
 
 
-def _reencoded(fd: int, header: part10.Header, syntax: str) -> tuple[BinaryIO, int]:
+def _reencoded(opened: OpenInstance, syntax: str) -> tuple[BinaryIO, int]:
     """An open file's data set in another, uncompressed syntax, decompressed where need be, and its length in bytes."""
     # Only here: it brings all of pydicom along.
     from dicomferry.workers.files import transcode
 
+    header = opened.header
     try:
-        stream = transcode.decompress(fd, header, syntax)
+        with opened.descriptor() as fd:
+            stream = transcode.decompress(fd, header, syntax)
     except OSError as error:
         raise UnusableFile(Reason.UNREADABLE, error.strerror or str(error)) from error
     length = stream.seek(0, os.SEEK_END)

@@ -389,6 +389,11 @@ def uid(value: bytes | None, name: str) -> str:
     return text
 
 
+def is_uid(text: str) -> bool:
+    """Whether a peer could take this for a UID, lawful or not."""
+    return _UID.fullmatch(text) is not None
+
+
 def _soft_uid(value: bytes | None) -> str | None:
     """The UID in `value` for ordering and display, None where there is none worth the name."""
     text = (value or b"").rstrip(BLANKS).decode("latin-1")

@@ -33,7 +33,7 @@ from dicomferry.workers.files.data_set import (
     is_encapsulated,
     uid,
 )
-from dicomferry.workers.files.elements import BadElement, DataEnded, walk
+from dicomferry.workers.files.elements import BadElement, DataEnded, plain_end, walk
 from dicomferry.workers.files.top_level import refuse, refuse_rest, search_uids
 
 __all__ = [
@@ -144,11 +144,12 @@ def check_whole(
     """Check by element lengths alone that the data set is whole; values are never read.
 
     `path` may be an open descriptor, whose position stays as it is; `size` is the file's size in bytes where the caller
-    knows it, `first` are its first bytes, as many as were read already. With `most`, no more bytes than that are read
-    of elements that stand one behind the other, or TooLong is raised. Returns the position in the file at which the
-    data set ends: the file's size, or less by the zero bytes that some writers leave after the last element, or by what
-    follows a deflate stream (the NUL that makes its length even included). A deflated data set is looked at as far as
-    MOST_INFLATED and MOST_ELEMENTS; of what goes on behind them nothing is known, and the file's size is returned.
+    knows it, `first` are its first bytes, as many as were read already: where these are all, nothing is read. With
+    `most`, no more bytes than that are read of elements that stand one behind the other, or TooLong is raised. Returns
+    the position in the file at which the data set ends: the file's size, or less by the zero bytes that some writers
+    leave after the last element, or by what follows a deflate stream (the NUL that makes its length even included). A
+    deflated data set is looked at as far as MOST_INFLATED and MOST_ELEMENTS; of what goes on behind them nothing is
+    known, and the file's size is returned.
     Raises UnusableFile: "truncated" where the data set ends inside an element or item, or before a delimiter
     that an undefined length demands (PS3.5 7.5.2, A.4); "trailing bytes" where something that is no element follows
     the last one; "syntax mismatch" where it cannot be walked at all, or its pixels are not as the syntax has them.
@@ -164,8 +165,13 @@ def check_whole(
     syntax = header.transfer_syntax_uid
     if syntax in DEFLATED:
         return check_deflated(path, header.data_offset, size)
-    refill = _reader(path, size, most)
     start = header.data_offset
+    # Most data sets are plain up to their pixels, and those are all that is left of the file.
+    implicit, big, encapsulated = syntax in IMPLICIT, syntax == EXPLICIT_BE, is_encapsulated(syntax)
+    if not encapsulated and plain_end(first, start, implicit=implicit, big=big, encapsulated=False) == size > start:
+        return size
+    is_held = len(first) >= size
+    refill = _held_reader(first, size) if is_held else _reader(path, size, most)
     try:
         end = walk(
             first,
@@ -173,15 +179,14 @@ def check_whole(
             refill,
             start,
             size=size,
-            implicit=syntax in IMPLICIT,
-            big=syntax == EXPLICIT_BE,
+            implicit=implicit,
+            big=big,
             native=syntax in UNCOMPRESSED,
-            encapsulated=is_encapsulated(syntax),
+            encapsulated=encapsulated,
         )
     except (DataEnded, BadElement) as error:
-        refuse_rest(
-            error, _reader(path, size), start, size=size, implicit=syntax in IMPLICIT, big=syntax == EXPLICIT_BE
-        )
+        again = _held_reader(first, size) if is_held else _reader(path, size)
+        refuse_rest(error, again, start, size=size, implicit=implicit, big=big)
     if end <= start:
         raise UnusableFile(Reason.TRUNCATED, f"the file has {size} bytes, and no data set at byte {start}")
     return end
@@ -196,6 +201,11 @@ def check_syntax(fd: int, header: Header, size: int) -> None:
     from dicomferry.workers.files import syntax_check
 
     syntax_check.check(lambda: _reader(fd, size), header.data_offset, header.transfer_syntax_uid, size=size)
+
+
+def _held_reader(data: bytes, size: int) -> Callable[[int], bytes]:
+    """Windows on a file of `size` bytes that lies in memory."""
+    return lambda pos: data[pos : min(pos + _LONG_WINDOW, size)]
 
 
 def _reader(fd: int, size: int, most: int | None = None) -> Callable[[int], bytes]:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ItemState
+from dicomferry.workers.files.file_state import Content, FileState, is_settled, state_of
 from dicomferry.workers.files.part10 import FIRST_READ, UNCOMPRESSED, Header, open_file, read_header
 from dicomferry.workers.files.same_instance import Relation, Side, relation
 
@@ -32,7 +33,8 @@ _SKIPPED_REASONS = frozenset({Reason.NOT_DICOM, Reason.DICOMDIR})
 class InventoryEntry(NamedTuple):
     """One path of the inventory. PENDING is sendable and has a header; SKIPPED and FAILED say why.
 
-    `size` in bytes and `mtime_ns` are those of the bytes that were read, 0 where nothing could be.
+    `size` in bytes and `mtime_ns` are those of the bytes that were read, 0 where nothing could be. `content` is all of
+    a sendable file where that was asked for, and another change of it would show.
     """
 
     path: bytes
@@ -42,6 +44,16 @@ class InventoryEntry(NamedTuple):
     reason: Reason | None
     detail: str | None
     header: Header | None
+    content: Content | None = None
+
+
+HeaderOf = Callable[[bytes, bytes], Header]
+"""Reads the header of the file at a path from its first bytes, or from more; raises what `read_header` raises."""
+
+
+def header_from(path: bytes, first: bytes) -> Header:
+    """The plain way of it."""
+    return read_header(path, first=first)
 
 
 def inventory(
@@ -53,6 +65,8 @@ def inventory(
     leave_out: Container[bytes] = (),
     before_opening: Callable[[bytes], bool] = lambda _: False,
     ahead: int = AHEAD,
+    keeps: Callable[[int], bool] = lambda _: False,
+    header_of: HeaderOf = header_from,
 ) -> Iterator[InventoryEntry]:
     """Every file that `roots` (absolute files or folders) name, in walk order, strictly behind `after`.
 
@@ -60,21 +74,24 @@ def inventory(
     that another one covers adds nothing. Links are followed; a folder that is its own ancestor is reported once.
     Without `hidden`, what begins with a dot is left out, unless it is a root itself. Files in `leave_out` are passed
     over. `before_opening` hears of each other one, and says whether nothing else is to be open while it is looked into.
-    So many files are open `ahead` of their turn. Nothing here raises for what a file system does: what cannot be read
-    is an entry of its own.
+    So many files are open `ahead` of their turn. `keeps` says whether a file of so many bytes is to be read whole,
+    `header_of` reads headers in another way. Nothing here raises for what a file system does: what cannot be read is an entry of its own.
     """
     walk = _Walk(_sorted_roots(roots, recursive), recursive, _parts(after) if after is not None else None, hidden)
-    return _looked_into(iter(walk), leave_out, before_opening, ahead)
+    return _looked_into(iter(walk), leave_out, before_opening, ahead, keeps, header_of)
 
 
 class _Opened(NamedTuple):
-    """A file before its turn; `fd` is none where `found` says all there is to say of it."""
+    """A file before its turn; `fd` is none where `found` says all there is to say of it. `kept` is the state of
+    one that is to be kept.
+    """
 
     path: bytes
     fd: int
     size: int
     mtime_ns: int
     found: InventoryEntry | None = None
+    kept: FileState | None = None
 
 
 def _looked_into(
@@ -82,6 +99,8 @@ def _looked_into(
     leave_out: Container[bytes],
     before_opening: Callable[[bytes], bool],
     ahead: int,
+    keeps: Callable[[int], bool],
+    header_of: HeaderOf,
 ) -> Iterator[InventoryEntry]:
     """What the walk finds, in its order, each path of a plain file looked into."""
     waiting: deque[_Opened] = deque()
@@ -92,11 +111,11 @@ def _looked_into(
                 if found in leave_out:
                     continue
                 alone = before_opening(found)
-            waiting.append(_open(found) if isinstance(found, bytes) else _Opened(found.path, -1, 0, 0, found))
+            waiting.append(_open(found, keeps) if isinstance(found, bytes) else _Opened(found.path, -1, 0, 0, found))
             while len(waiting) > (0 if alone else ahead):
-                yield _read(waiting.popleft())
+                yield _read(waiting.popleft(), header_of)
         while waiting:
-            yield _read(waiting.popleft())
+            yield _read(waiting.popleft(), header_of)
     finally:
         for opened in waiting:
             if opened.found is None:
@@ -267,7 +286,7 @@ def _kind(entry: os.DirEntry[bytes]) -> int:
     return stat.S_IFDIR if entry.is_dir(follow_symlinks=False) else 0
 
 
-def _open(path: bytes) -> _Opened:
+def _open(path: bytes, keeps: Callable[[int], bool]) -> _Opened:
     """Open one plain file and ask the system for its beginning, without waiting for it."""
     try:
         fd = open_file(path)
@@ -276,8 +295,10 @@ def _open(path: bytes) -> _Opened:
     try:
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
-            os.posix_fadvise(fd, 0, FIRST_READ, os.POSIX_FADV_WILLNEED)
-            return _Opened(path, fd, status.st_size, status.st_mtime_ns)
+            size = status.st_size
+            is_kept = keeps(size) and is_settled(status)
+            os.posix_fadvise(fd, 0, size if is_kept else FIRST_READ, os.POSIX_FADV_WILLNEED)
+            return _Opened(path, fd, size, status.st_mtime_ns, None, state_of(status) if is_kept else None)
         found = _not_a_file(path)
     except OSError as error:
         found = _failed(path, error)
@@ -285,17 +306,17 @@ def _open(path: bytes) -> _Opened:
     return _Opened(path, -1, 0, 0, found)
 
 
-def _read(opened: _Opened) -> InventoryEntry:
+def _read(opened: _Opened, header_of: HeaderOf) -> InventoryEntry:
     """Read an open file's beginning, and close it."""
     if opened.found is not None:
         return opened.found
-    path, fd, size, mtime_ns, _ = opened
+    path, fd, size, mtime_ns, _, kept = opened
     try:
         try:
-            first = os.read(fd, FIRST_READ)
+            first = os.read(fd, FIRST_READ if kept is None else max(size, FIRST_READ))
         finally:
             os.close(fd)
-        header = read_header(path, first=first)
+        header = header_of(path, first)
     except UnusableFile as error:
         skipped = error.reason in _SKIPPED_REASONS
         state = ItemState.SKIPPED if skipped else ItemState.FAILED
@@ -306,7 +327,8 @@ def _read(opened: _Opened) -> InventoryEntry:
         return InventoryEntry(
             path, size, mtime_ns, ItemState.FAILED, Reason.UNREADABLE, f"{type(error).__name__}: {error}", None
         )
-    return InventoryEntry(path, size, mtime_ns, ItemState.PENDING, None, None, header)
+    content = None if kept is None or len(first) != size else Content(first, kept, header)
+    return InventoryEntry(path, size, mtime_ns, ItemState.PENDING, None, None, header, content)
 
 
 def _failed(path: bytes, error: OSError, unreadable: Reason = Reason.UNREADABLE) -> InventoryEntry:

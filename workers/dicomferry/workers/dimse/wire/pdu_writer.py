@@ -158,6 +158,33 @@ class DataPath:
                 return total
             ahead = []
 
+    def send_held(self, context_id: int, command: bytes, data: memoryview, *, pad: bool, seconds: float) -> int:
+        """Send a command and a data set that lies in memory, with a NUL behind it if `pad`, in as few calls as `send`
+        would need if the buffer had no end. Returns the bytes of data set put on the wire; raises what
+        `UpperLayer.send` raises.
+        """
+        length = len(data)
+        total = length + pad
+        full = _HEAD.pack(P_DATA_TF, self._size + 6, self._size + 2, context_id, 0)
+        buffers: list[bytes | memoryview] = [fragments(context_id, command, self._size, command=True)]
+        begin = 0
+        while True:
+            end = begin + self._size
+            if end >= total:
+                break
+            buffers += (full, data[begin:end])
+            begin = end
+            if len(buffers) >= MOST_FRAGMENTS:
+                self._layer.send(buffers, seconds=seconds)
+                buffers = []
+        rest = total - begin
+        last = _HEAD.pack(P_DATA_TF, rest + 6, rest + 2, context_id, IS_LAST)
+        buffers += (last, data[begin:], b"\0") if pad else (last, data[begin:])
+        self._layer.send(buffers, seconds=seconds)
+        if self._counted is not None:
+            self._counted(total)
+        return total
+
     def _use_context(self, context_id: int) -> None:
         """Write every slot's head as that of a whole fragment that is not the last."""
         if context_id == self._context_id:

@@ -272,8 +272,9 @@ class UpperLayer:
 
     def _fill(self, size: int, phase: str, seconds: float) -> None:
         while len(self._input) < size:
-            self._wait(self._readable, phase, seconds)
-            self._read()
+            # Who had something else to do meanwhile need not wait: what is there is taken first.
+            if not self._read():
+                self._wait(self._readable, phase, seconds)
 
     def _wait(self, until: select.poll, phase: str, seconds: float) -> int:
         """Until the socket is ready; returns the events. Raises DimseTimeout after `seconds` without a byte
@@ -306,11 +307,12 @@ class UpperLayer:
             with contextlib.suppress(OSError):
                 self._tcp.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Keep what has come; whether there was anything."""
         try:
             chunk = self._socket.recv(_CHUNK)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             raise self._broken(error) from error
         if not chunk:
@@ -319,6 +321,7 @@ class UpperLayer:
         self.heard_bytes += len(chunk)
         self._input += chunk
         self._moved()
+        return True
 
     def _wait_for_room(self, seconds: float) -> None:
         """Until the socket takes bytes again; what the peer says meanwhile is kept, its A-ABORT is heard at
