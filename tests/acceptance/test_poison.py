@@ -28,16 +28,16 @@ from dicomferry.models.record import presence
 from dicomferry.models.record.database import Database
 from dicomferry.workers import runner
 from dicomferry.workers.attempts.environment import Environment
-from dicomferry.workers.sending import inventory
+from dicomferry.workers.sending import entry
 
-opens = inventory.open_file
+opens = entry.open_file
 
 def open_file(path):
     if b"poison" in path:
         os.kill(os.getpid(), signal.SIGKILL)
     return opens(path)
 
-inventory.open_file = open_file
+entry.open_file = open_file
 loaded = settings_module.load()
 database = Database(loaded.database)
 worker = presence.register(database, "worker", slots=4)

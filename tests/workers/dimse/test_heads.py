@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.workers.dimse.heads import Begin, Heads
+from dicomferry.workers.files import part10
 from support.part10_bytes import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, MR, element, elements, meta, uid
 from support.part10_bytes import part10 as file_of
 
@@ -95,3 +97,44 @@ def test_each_encoding(syntax: str) -> None:
     assert told is not None
     assert told.offset == 132 + len(meta(syntax))
     assert heads.begin(content, syntax, MR, "1.2.3") == told
+
+
+def told(first: bytes, heads: Heads) -> part10.Header | str:
+    """The header as `heads` read it, without what only a walk tells; or the reason why there is none."""
+    try:
+        return heads.header(b"/nowhere", first)._replace(study_instance_uid=None, series_instance_uid=None)
+    except UnusableFile as error:
+        return str(error.reason)
+
+
+OTHERS = [
+    image("1.2.32"),
+    image("1.2.3."),
+    image("1.2.32", ahead=made_at(b"235959")),
+    image("1.2.32", syntax=IMPLICIT_LE),
+    image("1.2.32", syntax=EXPLICIT_BE),
+    image("1.2.321"),
+    image("1.2.32", named="1.2.39"),
+    image("1.2.3 "),
+    image("1.2./3"),
+    image("......"),
+    b"\0" * 128 + b"DICK" + image("1.2.32")[132:],
+    image("1.2.32")[132:],
+    b"text, and no image at all" * 20,
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_header_read_after_another_is_what_a_fresh_look_reads(other: bytes) -> None:
+    """Class, instance, syntax and where the data set begins, or why it cannot be sent; the next one is read well."""
+    heads = Heads()
+    for first in (image("1.2.31"), other, image("1.2.33"), other):
+        assert told(first, heads) == told(first, Heads())
+
+
+def test_only_what_is_known_is_passed_over() -> None:
+    """Of images that are alike the first alone is walked over for study and series; one that differs is again."""
+    heads = Heads()
+    headers = [heads.header(b"/nowhere", image(instance)) for instance in UIDS]
+    assert [header.study_instance_uid is not None for header in headers] == [True, False, False]
+    assert heads.header(b"/nowhere", image("1.2.3456")).study_instance_uid is not None

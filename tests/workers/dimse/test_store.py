@@ -23,8 +23,9 @@ from dicomferry.workers.dimse import store
 from dicomferry.workers.dimse.local_instance import LocalInstance
 from dicomferry.workers.dimse.requestor import Association
 from dicomferry.workers.dimse.store import StoreAnswer
-from dicomferry.workers.dimse.wire.contexts import EXPLICIT_LE, IMPLICIT_LE, Convert, Pair
+from dicomferry.workers.dimse.wire.contexts import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Convert, Pair
 from dicomferry.workers.files import part10
+from dicomferry.workers.sending.inventory import inventory
 from support import samples
 from support import scripted_peer as peer
 from support.part10_bytes import element, meta, uid
@@ -443,6 +444,35 @@ def test_a_refused_uncompressed_file_is_not_advised_to_decompress(tmp_path: Path
         (answer,) = run(scripted.remote(), [local(sample)])
     assert answer.reason == "context refused"
     assert answer.detail == "MR Image Storage in Explicit VR Little Endian: abstract syntax not supported (result 3)"
+
+
+def test_pairs_that_are_met_on_the_way_are_asked_for_together(tmp_path: Path) -> None:
+    """Once an item needs what was not proposed, all pairs that are known by then are: not one association for each."""
+    files = [*mr(tmp_path), samples.implicit(tmp_path / "implicit.dcm"), samples.big_endian(tmp_path / "big.dcm")]
+    items = [local(sample) for sample in files]
+    pairs = dict.fromkeys(pairs_of(items[:1]))
+
+    def feed() -> Iterator[LocalInstance]:
+        yield items[0]
+        pairs.update(dict.fromkeys(pairs_of(items)))
+        yield from items[1:]
+
+    scripts = [[*opening(), *answered(0), *ENDING], [*opening(), *answered(0, 0), *ENDING]]
+    with ScriptedPeer(*scripts) as scripted:
+        answers = list(store.send(scripted.remote(), feed(), pairs.keys(), convert=Convert.NOTHING))
+    assert [answer.status for answer in answers] == [0, 0, 0]
+    asked = scripted.conversations[1].request.presentation_context_definition_list
+    assert [str(context.transfer_syntax[0]) for context in asked] == [EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE]
+
+
+def test_what_was_kept_in_memory_is_reencoded_from_the_file(tmp_path: Path) -> None:
+    """Where the peer does not take its own syntax."""
+    (sample,) = mr(tmp_path)
+    (found,) = inventory([os.fsencode(sample.path)], recursive=False, keeps=lambda _: True)
+    item = local(sample)._replace(content=found.content)
+    with ScriptedPeer([*opening(only(IMPLICIT_LE)), *answered(0), *ENDING]) as scripted:
+        (answer,) = run(scripted.remote(), [item])
+    assert (answer.status, answer.sent_as) == (0, IMPLICIT_LE)
 
 
 def test_a_file_in_an_unplanned_context_gets_another_association(tmp_path: Path) -> None:

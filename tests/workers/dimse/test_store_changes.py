@@ -171,7 +171,7 @@ def test_a_file_that_changes_each_time(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_what_goes_out_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first bytes on their way have to hold the command's class and instance, whatever is said of times."""
-    sample, other = (samples.mr_instance(tmp_path / f"{n}.dcm", number=n) for n in (1, 2))
+    sample, other = (samples.instance(tmp_path / f"{n}.dcm", "CT", size=512, number=n) for n in (1, 2))
     foreign = os.open(other.path, os.O_RDONLY)
     real = os.preadv
     monkeypatch.setattr(os, "preadv", lambda _fd, views, at: real(foreign, views, at))

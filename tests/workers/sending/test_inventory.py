@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ItemState
+from dicomferry.workers.files import file_state
 from dicomferry.workers.files.part10 import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Header
 from dicomferry.workers.sending import inventory as module
-from dicomferry.workers.sending.inventory import Cut, InventoryEntry, inventory, same_content
+from dicomferry.workers.sending.entry import InventoryEntry
+from dicomferry.workers.sending.inventory import Cut, inventory, same_content
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 JPEG = "1.2.840.10008.1.2.4.50"
@@ -85,6 +87,49 @@ def test_what_is_kept_of_a_file(tmp_path: Path) -> None:
     status = (tmp_path / "a").stat()
     assert (found.size, found.mtime_ns) == (status.st_size, status.st_mtime_ns)
     assert found.header is not None and found.header.sop_instance_uid == "1.2.1"
+
+
+def test_a_file_may_be_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that is asked for its size, with the state that it was in; not one that was changed just now, whose next
+    change might not show, and not one that cannot be sent.
+    """
+    fill(tmp_path, "a", "b")
+    (tmp_path / "b").write_bytes(instance("1.2.2", values=5000))
+    (tmp_path / "c").write_text("no image")
+    asked: list[int] = []
+
+    def keeps(size: int) -> bool:
+        asked.append(size)
+        return size < 5000
+
+    def look() -> list[InventoryEntry]:
+        return list(inventory([os.fsencode(tmp_path)], recursive=True, keeps=keeps))
+
+    status = (tmp_path / "a").stat()
+    monkeypatch.setattr("time.time", lambda: status.st_ctime + 60)
+    found = look()
+    assert asked == [(tmp_path / name).stat().st_size for name in "abc"]
+    assert [each.content is not None for each in found] == [True, False, False]
+    content = found[0].content
+    assert content is not None
+    assert (content.data, content.header) == ((tmp_path / "a").read_bytes(), found[0].header)
+    assert content.state == file_state.state_of(status)
+    monkeypatch.setattr("time.time", lambda: status.st_ctime + 0.001)
+    assert [each.content for each in look()] == [None] * 3
+
+
+def test_headers_may_be_read_in_another_way(tmp_path: Path) -> None:
+    """From the same first bytes; what it cannot read is an entry as any other."""
+    fill(tmp_path, "a", "b")
+
+    def header_of(path: bytes, first: bytes) -> Header:
+        if path.endswith(b"b"):
+            raise ValueError("not mine")
+        return Header(MR, str(len(first)), EXPLICIT_LE, None, None, 0)
+
+    one, other = inventory([os.fsencode(tmp_path)], recursive=True, header_of=header_of)
+    assert one.header is not None and one.header.sop_instance_uid == str(one.size)
+    assert (other.state, other.detail) == (ItemState.FAILED, "ValueError: not mine")
 
 
 def test_roots(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from dicomferry.models.rules.state import ItemState
 from dicomferry.workers.dimse.local_instance import LocalInstance
 from dicomferry.workers.files.file_state import Content
 from dicomferry.workers.files.part10 import Header
-from dicomferry.workers.sending.inventory import HeaderOf, InventoryEntry, inventory
+from dicomferry.workers.sending.entry import HeaderOf, InventoryEntry
+from dicomferry.workers.sending.inventory import inventory
 
 
 class InputFile(NamedTuple):

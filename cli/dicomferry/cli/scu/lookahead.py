@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 from dicomferry.cli.scu.inputs import InputFile, files
 from dicomferry.cli.scu.invocation import Invocation
@@ -12,17 +13,25 @@ from dicomferry.cli.scu.recording import Recording
 from dicomferry.models.rules.state import ItemState
 from dicomferry.workers.dimse.heads import Heads
 from dicomferry.workers.dimse.wire.contexts import Pair
-from dicomferry.workers.sending.inventory import header_from
+from dicomferry.workers.sending.entry import header_from
 
-AHEAD = 1000
-"""Files that are read before the first is sent, and so many before each that follows: what they need is proposed to the
-peer at once, and a million files neither lie in memory nor hold up the first."""
-MOST_KEPT = 192 * 1024
-"""Bytes of a file that is kept in memory from when it was read until it is sent."""
-KEPT_BYTES = 64 * 1024 * 1024
-"""The same of all of them together."""
-STEP = 2
-"""Files that are read while the peer is at work on one, at most: it is not to wait for us."""
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """How far ahead is read, and what is kept of it."""
+
+    files: int = 1000
+    """Files that are read before the first is sent, and so many before each that follows: what they need is proposed to
+    the peer at once, and a million files neither lie in memory nor hold up the first."""
+    step: int = 2
+    """Files that are read while the peer is at work on one, at most: it is not to wait for us."""
+    kept_file: int = 192 * 1024
+    """Bytes of a file that is kept in memory from when it was read until it is sent."""
+    kept_bytes: int = 64 * 1024 * 1024
+    """The same of all of them together."""
+
+
+DEFAULT = Reach()
 
 
 class Lookahead:
@@ -31,7 +40,8 @@ class Lookahead:
     With a record every file is read before the first is sent, so that none is missing in it however the run ends.
     """
 
-    def __init__(self, invocation: Invocation, progress: Progress, journal: Recording) -> None:
+    def __init__(self, invocation: Invocation, progress: Progress, journal: Recording, reach: Reach) -> None:
+        self._reach = reach
         self._progress = progress
         self._journal = journal
         self._found: Iterator[InputFile] | None = files(
@@ -61,14 +71,14 @@ class Lookahead:
     def fill(self) -> bool:
         """Read on until as many wait as should; whether there are any."""
         self._pairs = dict.fromkeys(map(_pair, self._read))
-        while self._found is not None and (self._journal.keeps or len(self._read) < AHEAD):
+        while self._found is not None and (self._journal.keeps or len(self._read) < self._reach.files):
             self._read_one()
         return bool(self._read)
 
     def read_on(self) -> None:
         """Read what little there is time for."""
-        for _ in range(STEP):
-            if self._found is None or len(self._read) >= AHEAD:
+        for _ in range(self._reach.step):
+            if self._found is None or len(self._read) >= self._reach.files:
                 return
             self._read_one()
 
@@ -89,7 +99,8 @@ class Lookahead:
         return iter(self._read)
 
     def _keeps(self, size: int) -> bool:
-        return size <= MOST_KEPT and self._kept_bytes + size <= KEPT_BYTES and not self._journal.keeps
+        fits = size <= self._reach.kept_file and self._kept_bytes + size <= self._reach.kept_bytes
+        return fits and not self._journal.keeps
 
     def _read_one(self) -> None:
         assert self._found is not None

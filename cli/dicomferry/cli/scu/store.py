@@ -8,7 +8,7 @@ from typing import Any
 from dicomferry.cli.scu.inputs import InputFile
 from dicomferry.cli.scu.interruption import raising
 from dicomferry.cli.scu.invocation import MAX_PDU, Invocation
-from dicomferry.cli.scu.lookahead import Lookahead
+from dicomferry.cli.scu.lookahead import DEFAULT, Lookahead, Reach
 from dicomferry.cli.scu.messages import CommandRefused, Messages
 from dicomferry.cli.scu.progress import Progress
 from dicomferry.cli.scu.recording import Recording, keeping
@@ -29,15 +29,15 @@ MOST_BROKEN = 3
 
 
 @raising()
-def run(invocation: Invocation, say: Messages) -> int:
-    """Send what the command line names; 1 where any of it was not stored.
+def run(invocation: Invocation, say: Messages, reach: Reach = DEFAULT) -> int:
+    """Send what the command line names; 1 where any of it was not stored. `reach` says how far ahead is read.
 
     Raises Refused where there is nothing to send, DimseError where no association came about.
     """
     with keeping(invocation, say) as journal:
         progress = Progress(say, doing="sending", quiet=invocation.verbose or invocation.debug)
         try:
-            ahead = Lookahead(invocation, progress, journal)
+            ahead = Lookahead(invocation, progress, journal, reach)
             if ahead.fill():
                 _StoreRun(invocation, progress, journal, ahead).run()
             elif not say.failed:

@@ -107,6 +107,23 @@ def test_a_pad_is_one_nul_at_the_end(tap: Tap, length: int) -> None:
     assert b"".join(pdu[2] for pdu in tap.pdus() if not pdu[1] & 1) == data + b"\0"
 
 
+@pytest.mark.parametrize(("size", "whole"), [(2, 0), (2, 1), (2, 3), (122, 3), (122, 1200), (16378, 3), (131066, 1)])
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+def test_what_lies_in_memory_is_fragmented_as_a_file_is(tap: Tap, size: int, extra: int, whole: int) -> None:
+    """The same PDUs, whatever the length, with and without the NUL that makes it even."""
+    length = max(0, whole * size + extra)
+    data = _data(length)[:length]
+    pad = length % 2 == 1
+    counted: list[int] = []
+    path = DataPath(tap.layer, size, counted.append)
+    path.send(5, COMMAND, StreamSource(io.BytesIO(data)), length, pad=pad, seconds=20)
+    by_runs = sum(counted)
+    sent = path.send_held(7, COMMAND, memoryview(data), pad=pad, seconds=20)
+    assert sent == length + pad == by_runs == sum(counted) - by_runs
+    pdus = tap.pdus()
+    assert [pdu[1:] for pdu in pdus if pdu[0] == 7] == [pdu[1:] for pdu in pdus if pdu[0] == 5]
+
+
 def test_progress_counts_the_bytes_of_data_set(tap: Tap) -> None:
     """Heads and commands are not data."""
     counted: list[int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -85,6 +86,15 @@ def test_what_has_come_is_acknowledged_before_more_is_waited_for() -> None:
     thread.join()
     layer.close()
     far.close()
+
+
+@pytest.mark.parametrize("wire", ["plain"], indirect=True)
+def test_what_is_there_is_not_waited_for(wire: Wire) -> None:
+    """A PDU that came while we had something else to do is taken without asking the system whether there is one."""
+    wire.far.sendall(SOME_PDU)
+    select.select([wire.near], [], [], PATIENCE)
+    wire.layer._wait = lambda *_: pytest.fail("waited")  # type: ignore[method-assign]
+    assert wire.layer.receive("store_answer", PATIENCE).encode() == SOME_PDU
 
 
 def test_a_pdu_may_be_split_at_any_byte(wire: Wire) -> None:

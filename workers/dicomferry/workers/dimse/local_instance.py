@@ -14,7 +14,7 @@ from dicomferry.models.rules.reason import Reason
 from dicomferry.workers.dimse.heads import Begin, Heads
 from dicomferry.workers.dimse.wire.pdu_writer import SourceFailed
 from dicomferry.workers.files import part10
-from dicomferry.workers.files.file_state import TICK, Content, FileState, is_settled, state_of
+from dicomferry.workers.files.file_state import TICK, Content, FileState, is_same_bytes, is_settled, state_of
 
 # As much of a file is read at once for its check: nearly always all that comes before its pixels.
 _FIRST_READ = 16384
@@ -69,7 +69,7 @@ class OpenInstance(NamedTuple):
     def is_unchanged(self) -> bool:
         """Whether its bytes have been left alone since, as far as the file system can tell."""
         now = self._state()
-        return now is not None and now.has_bytes_of(self.seen)
+        return now is not None and is_same_bytes(now, self.seen)
 
     def _state(self) -> FileState | None:
         """Its state now; of one that lies in memory alone, that of the file at its path, None where there is none."""
@@ -150,8 +150,8 @@ def _look_into(item: LocalInstance, fd: int, heads: Heads, strict_meta: bool, mo
         if not stat.S_ISREG(now.st_mode):
             raise UnusableFile(Reason.UNREADABLE, "not a regular file")
         seen = state_of(now)
-        is_small = seen.size <= most_held
-        first = os.pread(fd, seen.size if is_small else _FIRST_READ, 0)
+        is_small = now.st_size <= most_held
+        first = os.pread(fd, now.st_size if is_small else _FIRST_READ, 0)
         header = _as_planned(item, first, seen, heads) or part10.read_header(item.path, first=first, fd=fd)
         if header.sop_instance_uid != item.sop_instance_uid:
             raise UnusableFile(Reason.CHANGED, f"the file now holds instance {header.sop_instance_uid}")
@@ -160,8 +160,8 @@ def _look_into(item: LocalInstance, fd: int, heads: Heads, strict_meta: bool, mo
         if header.meta_differs:
             if strict_meta:
                 raise UnusableFile(Reason.META_MISMATCH, header.meta_differs)
-            part10.check_syntax(fd, header, seen.size)
-        is_held = is_small and len(first) == seen.size and state_of(os.fstat(fd)).has_bytes_of(seen)
+            part10.check_syntax(fd, header, now.st_size)
+        is_held = is_small and len(first) == now.st_size and is_same_bytes(state_of(os.fstat(fd)), seen)
         return _measured(item, fd, header, seen, first, first if is_held else None)
     except OSError as error:
         raise UnusableFile(Reason.UNREADABLE, error.strerror or str(error)) from error
@@ -171,7 +171,7 @@ def _measured(
     item: LocalInstance, fd: int, header: part10.Header, seen: FileState, first: bytes, held: bytes | None
 ) -> OpenInstance:
     """A file whose data set is whole. Raises UnusableFile where it is not, OSError."""
-    length = part10.check_whole(fd, header, seen.size, first) - header.data_offset
+    length = part10.check_whole(fd, header, seen[0], first) - header.data_offset
     pad = length % 2 == 1
     if pad and header.transfer_syntax_uid not in part10.DEFLATED:
         # Only the deflated byte stream is padded, with a single NUL (PS3.5 A.5).
@@ -195,7 +195,7 @@ def _as_planned(item: LocalInstance, first: bytes, seen: FileState, heads: Heads
     None where the file did change, has no preamble, or its first elements do not show the planned class and instance:
     then all of it is read anew.
     """
-    if seen.size != item.size or seen.mtime_ns != item.mtime_ns or first[128:132] != b"DICM":
+    if seen[:2] != (item.size, item.mtime_ns) or first[128:132] != b"DICM":
         return None
     begin = heads.begin(first, item.transfer_syntax_uid, item.sop_class_uid, item.sop_instance_uid)
     return None if begin is None else _header(item, begin)

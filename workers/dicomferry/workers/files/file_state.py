@@ -12,20 +12,8 @@ TICK = 0.01
 """Seconds by which file systems' clocks move on, at most: of two changes within one, the second leaves no trace."""
 
 
-class FileState(NamedTuple):
-    """Size in bytes, when bytes and status changed in nanoseconds, number of names, and which file it is."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    names: int
-    inode: int
-    device: int
-
-    def has_bytes_of(self, seen: FileState) -> bool:
-        """Whether the bytes are those that were there in the state `seen`, as far as the file system can tell."""
-        # A name given or taken moves the third on as well, and none of the bytes.
-        return self == seen or (self[:2] == seen[:2] and self.names != seen.names)
+FileState = tuple[int, int, int, int, int, int]
+"""Size in bytes, when bytes and status changed in nanoseconds, number of names, which file it is (inode, device)."""
 
 
 class Content(NamedTuple):
@@ -38,14 +26,14 @@ class Content(NamedTuple):
 
 def state_of(status: os.stat_result) -> FileState:
     """The part of a file's status that shows changes."""
-    return FileState(
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        status.st_nlink,
-        status.st_ino,
-        status.st_dev,
-    )
+    size, changed = status.st_size, (status.st_mtime_ns, status.st_ctime_ns)
+    return size, *changed, status.st_nlink, status.st_ino, status.st_dev
+
+
+def is_same_bytes(now: FileState, seen: FileState) -> bool:
+    """Whether the bytes are those that were there in the state `seen`, as far as the file system can tell."""
+    # A name given or taken moves the third on as well, and none of the bytes.
+    return now == seen or (now[:2] == seen[:2] and now[3] != seen[3] and now[4:] == seen[4:])
 
 
 def is_settled(status: os.stat_result) -> bool:

@@ -12,48 +12,28 @@ import stat
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.state import ItemState
-from dicomferry.workers.files.file_state import Content, FileState, is_settled, state_of
-from dicomferry.workers.files.part10 import FIRST_READ, UNCOMPRESSED, Header, open_file, read_header
+from dicomferry.workers.files.part10 import UNCOMPRESSED, Header, read_header
 from dicomferry.workers.files.same_instance import Relation, Side, relation
+from dicomferry.workers.sending.entry import (
+    HeaderOf,
+    InventoryEntry,
+    OpenedFile,
+    failed,
+    header_from,
+    look_into,
+    no_status,
+    not_a_file,
+    open_before,
+)
 
 MAX_BYTES = 256 << 20
 MAX_CONTEXTS = 128
 """Presentation context ids are the odd numbers from 1 to 255 (PS3.8 9.3.2.2)."""
 AHEAD = 8
 """Files that are open before their turn: their beginnings come from the disk while others are parsed."""
-
-_SKIPPED_REASONS = frozenset({Reason.NOT_DICOM, Reason.DICOMDIR})
-
-
-class InventoryEntry(NamedTuple):
-    """One path of the inventory. PENDING is sendable and has a header; SKIPPED and FAILED say why.
-
-    `size` in bytes and `mtime_ns` are those of the bytes that were read, 0 where nothing could be. `content` is all of
-    a sendable file where that was asked for, and another change of it would show.
-    """
-
-    path: bytes
-    size: int
-    mtime_ns: int
-    state: ItemState
-    reason: Reason | None
-    detail: str | None
-    header: Header | None
-    content: Content | None = None
-
-
-HeaderOf = Callable[[bytes, bytes], Header]
-"""Reads the header of the file at a path from its first bytes, or from more; raises what `read_header` raises."""
-
-
-def header_from(path: bytes, first: bytes) -> Header:
-    """The plain way of it."""
-    return read_header(path, first=first)
 
 
 def inventory(
@@ -75,23 +55,11 @@ def inventory(
     Without `hidden`, what begins with a dot is left out, unless it is a root itself. Files in `leave_out` are passed
     over. `before_opening` hears of each other one, and says whether nothing else is to be open while it is looked into.
     So many files are open `ahead` of their turn. `keeps` says whether a file of so many bytes is to be read whole,
-    `header_of` reads headers in another way. Nothing here raises for what a file system does: what cannot be read is an entry of its own.
+    `header_of` reads headers in another way. Nothing here raises for what a file system does: what cannot be read is an
+    entry of its own.
     """
     walk = _Walk(_sorted_roots(roots, recursive), recursive, _parts(after) if after is not None else None, hidden)
     return _looked_into(iter(walk), leave_out, before_opening, ahead, keeps, header_of)
-
-
-class _Opened(NamedTuple):
-    """A file before its turn; `fd` is none where `found` says all there is to say of it. `kept` is the state of
-    one that is to be kept.
-    """
-
-    path: bytes
-    fd: int
-    size: int
-    mtime_ns: int
-    found: InventoryEntry | None = None
-    kept: FileState | None = None
 
 
 def _looked_into(
@@ -103,7 +71,7 @@ def _looked_into(
     header_of: HeaderOf,
 ) -> Iterator[InventoryEntry]:
     """What the walk finds, in its order, each path of a plain file looked into."""
-    waiting: deque[_Opened] = deque()
+    waiting: deque[OpenedFile] = deque()
     try:
         for found in walk:
             alone = False
@@ -111,11 +79,13 @@ def _looked_into(
                 if found in leave_out:
                     continue
                 alone = before_opening(found)
-            waiting.append(_open(found, keeps) if isinstance(found, bytes) else _Opened(found.path, -1, 0, 0, found))
+            waiting.append(
+                open_before(found, keeps) if isinstance(found, bytes) else OpenedFile(found.path, -1, 0, 0, found)
+            )
             while len(waiting) > (0 if alone else ahead):
-                yield _read(waiting.popleft(), header_of)
+                yield look_into(waiting.popleft(), header_of)
         while waiting:
-            yield _read(waiting.popleft(), header_of)
+            yield look_into(waiting.popleft(), header_of)
     finally:
         for opened in waiting:
             if opened.found is None:
@@ -215,14 +185,14 @@ class _Walk:
             status = os.stat(path)
         except OSError as error:
             if self._is_new(parts):
-                yield _no_status(path, error)
+                yield no_status(path, error)
             return
         if stat.S_ISDIR(status.st_mode):
             found = self._enter(parts, path, status)
             if found is not None:
                 yield found
         elif self._is_new(parts):
-            yield path if stat.S_ISREG(status.st_mode) else _not_a_file(path)
+            yield path if stat.S_ISREG(status.st_mode) else not_a_file(path)
 
     def _is_new(self, parts: tuple[bytes, ...]) -> bool:
         return self._after is None or parts > self._after
@@ -232,14 +202,14 @@ class _Walk:
         if kind == stat.S_IFDIR and not self._recursive:
             return None
         if kind not in (stat.S_IFDIR, stat.S_IFLNK):
-            return _not_a_file(path)
+            return not_a_file(path)
         try:
             status = os.stat(path)
         except OSError as error:
-            return _failed(path, error, Reason.UNREADABLE_FOLDER) if kind == stat.S_IFDIR else _no_status(path, error)
+            return failed(path, error, Reason.UNREADABLE_FOLDER) if kind == stat.S_IFDIR else no_status(path, error)
         if stat.S_ISDIR(status.st_mode):
             return self._enter((*parent, name), path, status) if self._recursive else None
-        return path if stat.S_ISREG(status.st_mode) else _not_a_file(path)
+        return path if stat.S_ISREG(status.st_mode) else not_a_file(path)
 
     def _enter(self, parts: tuple[bytes, ...], path: bytes, status: os.stat_result) -> InventoryEntry | None:
         """Put the folder on the stack; a Found where that cannot be."""
@@ -268,7 +238,7 @@ class _Walk:
                         kinds[name] = kind
                     names.append(name)
         except OSError as error:
-            return _failed(path, error, Reason.UNREADABLE_FOLDER)
+            return failed(path, error, Reason.UNREADABLE_FOLDER)
         names.sort(reverse=True)
         if names and names[-1] == least and after is not None and len(after) == depth + 1:
             kinds.pop(names.pop(), None)
@@ -284,76 +254,6 @@ def _kind(entry: os.DirEntry[bytes]) -> int:
     if entry.is_symlink():
         return stat.S_IFLNK
     return stat.S_IFDIR if entry.is_dir(follow_symlinks=False) else 0
-
-
-def _open(path: bytes, keeps: Callable[[int], bool]) -> _Opened:
-    """Open one plain file and ask the system for its beginning, without waiting for it."""
-    try:
-        fd = open_file(path)
-    except OSError as error:
-        return _Opened(path, -1, 0, 0, _failed(path, error))
-    try:
-        status = os.fstat(fd)
-        if stat.S_ISREG(status.st_mode):
-            size = status.st_size
-            is_kept = keeps(size) and is_settled(status)
-            os.posix_fadvise(fd, 0, size if is_kept else FIRST_READ, os.POSIX_FADV_WILLNEED)
-            return _Opened(path, fd, size, status.st_mtime_ns, None, state_of(status) if is_kept else None)
-        found = _not_a_file(path)
-    except OSError as error:
-        found = _failed(path, error)
-    os.close(fd)
-    return _Opened(path, -1, 0, 0, found)
-
-
-def _read(opened: _Opened, header_of: HeaderOf) -> InventoryEntry:
-    """Read an open file's beginning, and close it."""
-    if opened.found is not None:
-        return opened.found
-    path, fd, size, mtime_ns, _, kept = opened
-    try:
-        try:
-            first = os.read(fd, FIRST_READ if kept is None else max(size, FIRST_READ))
-        finally:
-            os.close(fd)
-        header = header_of(path, first)
-    except UnusableFile as error:
-        skipped = error.reason in _SKIPPED_REASONS
-        state = ItemState.SKIPPED if skipped else ItemState.FAILED
-        return InventoryEntry(path, size, mtime_ns, state, error.reason, str(error), None)
-    except OSError as error:
-        return _failed(path, error)
-    except Exception as error:  # one file that no parser foresaw must not stop the walk behind it
-        return InventoryEntry(
-            path, size, mtime_ns, ItemState.FAILED, Reason.UNREADABLE, f"{type(error).__name__}: {error}", None
-        )
-    content = None if kept is None or len(first) != size else Content(first, kept, header)
-    return InventoryEntry(path, size, mtime_ns, ItemState.PENDING, None, None, header, content)
-
-
-def _failed(path: bytes, error: OSError, unreadable: Reason = Reason.UNREADABLE) -> InventoryEntry:
-    reason = Reason.VANISHED if isinstance(error, FileNotFoundError) else unreadable
-    return InventoryEntry(path, 0, 0, ItemState.FAILED, reason, error.strerror or str(error), None)
-
-
-def _no_status(path: bytes, error: OSError) -> InventoryEntry:
-    """A Found for a path whose status could not be had: most often a link that leads nowhere."""
-    if os.path.islink(path):
-        return InventoryEntry(path, 0, 0, ItemState.FAILED, Reason.DANGLING_LINK, _target(path, error), None)
-    return _failed(path, error)
-
-
-def _target(path: bytes, error: OSError) -> str:
-    text = error.strerror or str(error)
-    try:
-        return f"{text}: {os.fsdecode(os.readlink(path))!r}"
-    except OSError:
-        return text
-
-
-def _not_a_file(path: bytes) -> InventoryEntry:
-    detail = "neither a file nor a folder; it was not opened"
-    return InventoryEntry(path, 0, 0, ItemState.SKIPPED, Reason.NOT_A_FILE, detail, None)
 
 
 class Cut:

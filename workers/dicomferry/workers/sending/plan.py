@@ -21,7 +21,8 @@ from dicomferry.models.rules.uid import too_long
 from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.attempts.tuning import DEFAULT, Planning
 from dicomferry.workers.dimse.local_instance import LocalInstance, open_instance
-from dicomferry.workers.sending.inventory import AHEAD, Cut, InventoryEntry, inventory, same_content
+from dicomferry.workers.sending.entry import InventoryEntry
+from dicomferry.workers.sending.inventory import AHEAD, Cut, inventory, same_content
 
 _UIDS = {
     "sop_class_uid": "SOP Class UID",
