@@ -147,8 +147,8 @@ class Desk:
             def lost(one: Missing) -> Outcome:
                 return Outcome(item_id=one.item_id, state=ItemState.FAILED, reason=pairing.NOT_DELIVERED)
 
-            proofs.conclude(connection, request_id, Finding(word=Verified.UIDS, basis=Basis.NUMBER))
-            expected.close(connection, lease, request_id, missing_as=lost)
+            proofs.conclude(connection, {request_id: Finding(word=Verified.UIDS, basis=Basis.NUMBER)})
+            expected.close(connection, lease, [request_id], missing_as=lost)
 
         decided.finish(self.database, lease, end=AttemptEnd.COMPLETED, decision=None, last=last)
 

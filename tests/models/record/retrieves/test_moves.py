@@ -39,4 +39,4 @@ def test_what_an_archive_does_not_take_limits_later_attempts_as_this_one(site: S
         (Level.SERIES, None, True, 0xA900),
         (Level.IMAGE, 2, False, None),
     ]
-    assert moves.limits_of(site.database, lease.chunk_id) == heard == Capabilities(False, False, False)
+    assert moves.limits_of(site.database, lease) == heard == Capabilities(False, False, False)

@@ -106,10 +106,15 @@ def ask(
     return replace(listing, left_out=left_out or listing.left_out)
 
 
+def of_targets(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat, *, insist: bool) -> Listing:
+    """What is there of targets that are named by unique keys alone; `insist` as in `ask`. Raises what `ask` raises."""
+    with inquiry(remote, root, heart) as association:
+        return _listing(association, root, targets, lambda: heart.stop, insist=insist)
+
+
 def again(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat) -> Listing:
     """List again what targets have that are known already. Raises what `ask` raises."""
-    with inquiry(remote, root, heart) as association:
-        return _listing(association, root, targets, lambda: heart.stop, insist=False)
+    return of_targets(remote, root, targets, heart, insist=False)
 
 
 def changed(remote: Remote, root: str, targets: Sequence[Target], heart: Heartbeat) -> Listing | None:
@@ -213,9 +218,8 @@ def _listing(
         listed: list[Listed] = []
         count: int | None = 0
         depth, inner = str(Depth.IMAGES), one.inner[:0]
-        for part in _parts(one, association.remote.max_uids):
-            found = walk.Expectation(association, root, part.level, part.keys(root), stop=stop)
-            listed += _of(part, found)
+        for found in _answers(association, root, one, stop):
+            listed += found.images
             left_out = left_out or found.left_out.sentence
             if found.error and insist and _may_pass(found.error, association.remote):
                 raise resolution.refusal(found.error, association.remote)
@@ -231,6 +235,35 @@ def _listing(
         listing.depth = min(listing.depth, depth, key=DEPTHS.index)
         listing.targets.append(replace(one, count=count, listed=len(listed), depth=depth, inner=inner))
     return replace(listing, left_out=left_out)
+
+
+class _Answer(walk.Expectation):
+    """What is listed of a target, or of some images of it, all of it read."""
+
+    def __init__(self, association: Association, root: str, part: Target, stop: Callable[[], bool]) -> None:
+        super().__init__(association, root, part.level, part.keys(root), stop=stop)
+        self.images = list(_of(part, self))
+
+
+def _answers(association: Association, root: str, one: Target, stop: Callable[[], bool]) -> Iterator[_Answer]:
+    """The answers of which the list of a target is made.
+
+    A list of UIDs that is refused, or of which not all are listed, proves nothing of the others: some archives take no
+    lists, and some answer to the first value of one alone. Each of those is asked for by itself; where the list was
+    refused, until that is refused as well.
+    """
+    for part in _parts(one, association.remote.max_uids):
+        found = _Answer(association, root, part, stop)
+        there = {image.uid for image in found.images}
+        left = [uid for uid in part.images if uid not in there] if len(part.images) > 1 else []
+        singles: list[_Answer] = []
+        for uid in left:
+            singles.append(_Answer(association, root, replace(part, images=(uid,)), stop))
+            if found.error and singles[-1].error:
+                break
+        if not found.error or not singles or singles[-1].error:
+            yield found
+        yield from (single for single in singles if not single.error)
 
 
 def _parts(one: Target, most: int) -> Iterator[Target]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.errors import DimseError
-from dicomferry.models.rules.rounds import SINGLY, Ask
+from dicomferry.models.rules.rounds import LISTS, SINGLY, WHOLE, Ask
 from dicomferry.workers.attempts.environment import sentence
 from dicomferry.workers.attempts.fault import Fault, Stopped
 from dicomferry.workers.dimse.find import FindStopped
-from dicomferry.workers.retrieval import requests, slow_media
+from dicomferry.workers.retrieval import requests, slow_media, watch
 from dicomferry.workers.retrieval.blame import End
 from dicomferry.workers.retrieval.progress import Progress
 from dicomferry.workers.retrieval.situation import Situation
@@ -43,19 +44,28 @@ def fault_of(situation: Situation, error: Fault | DimseError) -> Fault:
 
 def _ask_all(situation: Situation, progress: Progress) -> None:
     """One request after the other. Where the archive takes none of their kind, what is left is asked for otherwise."""
-    request = progress.request
-    fineness = min(SINGLY, max(request.rounds, request.charges))
     over: set[Ask] = set()
     answered: set[int] = set()
+    fineness = _fineness(progress.request)
     waiting = [] if progress.all_put_off else progress.goal.asks(fineness, progress.limits, progress.put_off)
     while waiting:
         one = waiting.pop(0)
         if situation.heart.stop:
             raise Stopped
+        watch.look(situation, progress)
         if progress.goal.has(one) or one in over or (one.items and answered.issuperset(one.items)):
             continue
         over.add(one)
-        if requests.make(situation, progress, one):
+        before = progress.limits
+        if requests.make(situation, progress, one) and progress.limits == before:
             answered.update(one.items)
         else:
             waiting = progress.goal.asks(fineness, progress.limits, progress.put_off)
+
+
+def _fineness(request: Request) -> int:
+    """How fine the requests are: finer each time that nothing came of them. A list of images is the coarsest of them
+    where images are all that is asked for.
+    """
+    coarsest = LISTS if request.names_images else WHOLE
+    return min(SINGLY, coarsest + max(request.rounds, request.charges))

@@ -8,29 +8,25 @@ from which the next one goes on.
 
 from __future__ import annotations
 
-from sqlalchemy.engine import Connection
-
 from dicomferry.models import telemetry
 from dicomferry.models.record.jobs.claims import Lease
-from dicomferry.models.record.retrieves import expected, proofs, request
+from dicomferry.models.record.retrieves import request
 from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.errors import DimseError, LeaseLost, OutOfReach
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote
-from dicomferry.models.rules.situation import Account
 from dicomferry.models.rules.state import AttemptEnd
-from dicomferry.models.rules.text import printable
 from dicomferry.workers.attempts.environment import INTERNAL, STUCK, Environment, sentence
 from dicomferry.workers.attempts.fault import Fault, Stopped
 from dicomferry.workers.attempts.heartbeat import Heartbeat
 from dicomferry.workers.dimse.find import FindStopped
 from dicomferry.workers.receiving.sight import OutOfSight
-from dicomferry.workers.retrieval import charge
+from dicomferry.workers.retrieval import charge, finish
 from dicomferry.workers.retrieval import progress as so_far
 from dicomferry.workers.retrieval import situation as circumstances
 from dicomferry.workers.retrieval.ask import ask, fault_of
 from dicomferry.workers.retrieval.blame import End
-from dicomferry.workers.retrieval.judge import conclude, judge
+from dicomferry.workers.retrieval.judge import judge
 from dicomferry.workers.retrieval.list_it import list_it
 from dicomferry.workers.retrieval.progress import Progress
 from dicomferry.workers.retrieval.situation import Situation
@@ -44,7 +40,7 @@ def run(environment: Environment, lease: Lease, heart: Heartbeat, remote: Remote
     found = request.of_chunk(environment.database, lease.chunk_id)
     situation = circumstances.look_round(environment, lease, heart, remote)
     progress = so_far.begin(situation, found)
-    _finish(situation, progress, _end(situation, progress) if found.is_pending else End())
+    finish.write(situation, progress, _end(situation, progress) if found.is_pending else End())
 
 
 def _end(situation: Situation, progress: Progress) -> End:
@@ -81,35 +77,3 @@ def _phases(situation: Situation, progress: Progress) -> End:
     while end is None:
         end = ask(situation, progress) or wait(situation, progress) or judge(situation, progress)
     return end
-
-
-def _finish(situation: Situation, progress: Progress, end: End) -> None:
-    """Write down what came of an attempt."""
-    database, lease = situation.database, situation.lease
-    situation.heart.progress(0)
-    is_listed, is_pending = progress.request.is_listed, progress.request.is_pending
-    whole = end.cause is None and end.end is AttemptEnd.COMPLETED
-    if whole and is_listed and end.finding is None and is_pending:
-        progress.request = request.of_chunk(database, lease.chunk_id)
-        end = conclude(situation, progress, end)
-
-    def last(connection: Connection) -> None:
-        if is_listed and not situation.goes_elsewhere:
-            # What came since the last look: with the job locked, nobody else sees to it.
-            refetch, after = situation.spec.refetch, situation.last_arrival
-            found = expected.arrived(connection, lease, refetch=refetch, after=after)
-            expected.finish_items(connection, lease.chunk_id, found)
-        if end.finding:
-            proofs.conclude(connection, progress.request.item_id, end.finding)
-        if end.failure or (is_listed and whole):
-            missing_as = end.lost.outcome if end.lost else None
-            expected.close(connection, lease, progress.request.item_id, failure=end.failure, missing_as=missing_as)
-
-    account = Account(end=end.end, cause=end.cause, finished=progress.came, detail=printable(end.detail))
-    situation.environment.end(
-        lease,
-        account,
-        outcomes=end.outcomes,
-        last=last if is_pending else None,
-        values={} if end.rounds is None else {"round": end.rounds},
-    )

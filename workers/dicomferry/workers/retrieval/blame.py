@@ -65,7 +65,7 @@ class End:
 
     `cause` is what it came to where that is not all.
     `failure` is the request's own; `lost` tells what its pending instances come to, `rounds` how many counted.
-    `finding` is what it is to be called.
+    `finding` is what it is to be called. `is_apart` tells that requests that share the chunk go on each by itself.
     """
 
     cause: Cause | None = None
@@ -76,6 +76,7 @@ class End:
     lost: Lost | None = None
     rounds: int | None = None
     finding: Finding | None = None
+    is_apart: bool = False
 
 
 def callers_of(environment: Environment, lease: Lease, remote: Remote) -> Callers:

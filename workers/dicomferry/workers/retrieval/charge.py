@@ -67,9 +67,11 @@ class _Charge:
         if self._is_mute():
             # Asked again in smaller requests, then held: which instance it is asked for makes no difference.
             end.cause = Tried(fault=answer, mute=True)
-            end.outcomes = [self._charged_request(min(self._request.charges + 1, retry.MAX_CHARGES - 1))]
+            end.outcomes = self._charged_request(min(self._request.charges + 1, retry.MAX_CHARGES - 1))
             return end
         end.outcomes, failed = self._charged()
+        if failed and self._request.shares and not self._request.is_listed:
+            return End(is_apart=True, detail=end.detail)
         if failed:
             end.failure = failure(self._request, answer.reason, found.detail, found.status)
             end.lost = Lost(reason=answer.reason or NOT_DELIVERED, detail=found.detail)
@@ -111,11 +113,14 @@ class _Charge:
         state, charges = retry.decide_item(answer, charges=request.charges, again=request.reason == answer.reason)
         if state is ItemState.FAILED:
             return [], True
-        return [self._charged_request(charges)], False
+        return self._charged_request(charges), False
 
-    def _charged_request(self, charges: int) -> Outcome:
-        """The request goes on, with so many charges: with each it is asked for finer."""
+    def _charged_request(self, charges: int) -> list[Outcome]:
+        """The request goes on, and all that share its chunk, with so many charges: with each it is asked for finer."""
         request = self._request
         reason = request.reason if request.reason == expected.GREW else self._answer.reason
         text = printable(self._found.detail)
-        return Outcome(item_id=request.item_id, state=ItemState.PENDING, reason=reason, detail=text, charges=charges)
+        return [
+            Outcome(item_id=item_id, state=ItemState.PENDING, reason=reason, detail=text, charges=charges)
+            for item_id in request.item_ids
+        ]

@@ -51,6 +51,10 @@ class Goal(ABC):
     def has(self, ask: Ask) -> bool:
         """Whether all that a request was to bring is here, as of the last `mark`."""
 
+    def missing_of(self, ask: Ask) -> int:
+        """How many of the items that a request was to bring are not here, as of the last `mark`."""
+        return 0
+
     @abstractmethod
     def hear(self, ask: Ask, report: Report) -> None:
         """The archive's final answer to a request."""
@@ -94,6 +98,10 @@ class ItemByItem(Goal):
             max_uids=self.max_uids,
             limits=limits,
         )
+
+    def missing_of(self, ask: Ask) -> int:
+        """Those of its items that wait."""
+        return len({one.item_id for one in self.missing}.intersection(ask.items))
 
     def has(self, ask: Ask) -> bool:
         """None of its items waits."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from dicomferry.models.record.retrieves import expected, proofs, request
+from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.rules import proof
 from dicomferry.models.rules.answers import lookup
 from dicomferry.models.rules.answers.lookup import Rule
@@ -46,10 +47,10 @@ def judge(situation: Situation, progress: Progress) -> End | None:
     finding = _when_quiet(situation, progress)
     stage = progress.request.relisted or 0
     if finding.is_short and stage < proofs.WAITS:
-        proofs.note_stage(situation.database, situation.lease, progress.request.item_id, proofs.WAITS)
+        proofs.note_stage(situation.database, situation.lease, progress.request.item_ids, proofs.WAITS)
         return _later(situation, finding)
     if finding.short and stage == proofs.LISTED_AGAIN:
-        proofs.note_stage(situation.database, situation.lease, progress.request.item_id, proofs.ASKED_WHOLE)
+        proofs.note_stage(situation.database, situation.lease, progress.request.item_ids, proofs.ASKED_WHOLE)
         _ask_whole(situation, progress, finding.short)
         finding = _when_quiet(situation, progress)
     if finding.is_outlived and not progress.is_renewed:
@@ -63,8 +64,10 @@ def judge(situation: Situation, progress: Progress) -> End | None:
 
 def _take_more(situation: Situation, progress: Progress) -> bool:
     """Take what the archive lists now, if that is more than it was; it is asked where anything speaks for that. What it
-    does not say is no.
+    does not say is no. Of images that were named by their UIDs there are never more.
     """
+    if progress.request.names_images:
+        return False
     listed_at = situation.now()
     ask = finding_out.changed if _is_as_before(situation, progress) else finding_out.now
     listing = ask(situation.remote, situation.spec.root, progress.request.targets, situation.heart)
@@ -94,6 +97,14 @@ def conclude(situation: Situation, progress: Progress, end: End, finding: Findin
     if failure is None and finding.wanting:
         failure = charge.failure(progress.request, finding.wanting, finding.detail)
     return replace(end, finding=finding, failure=failure)
+
+
+def of_each(situation: Situation, progress: Progress, requests: Iterable[Request]) -> dict[int, Finding]:
+    """What the rule says of requests that share a chunk, of each by itself, by its item."""
+    found = proofs.facts_of_each(
+        situation.database, situation.lease, requests, ignored=situation.ignores_numbers, way=situation.way
+    )
+    return {item_id: proof.judge(facts) for item_id, facts in found.items()}
 
 
 def _facts(situation: Situation, progress: Progress) -> Facts:

@@ -6,6 +6,7 @@ again, and any other goes by what the record has.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,7 +16,7 @@ from dicomferry.models.documents.job_sums import DEPTHS
 from dicomferry.models.record.jobs import leases, ledger
 from dicomferry.models.record.remotes.trials import Trials
 from dicomferry.models.record.retrieves import expected, moves, proofs
-from dicomferry.models.rules import ending, proof
+from dicomferry.models.rules import ending, proof, together
 from dicomferry.models.rules.answers.lookup import local
 from dicomferry.models.rules.proof import Depth
 from dicomferry.models.rules.reason import Reason
@@ -46,7 +47,7 @@ def list_it(situation: Situation, progress: Progress) -> End | None:
         absent = frozenset(one.kept_key for one in progress.listing.absent)
     elif progress.request.relisted == proofs.WAITS:
         list_again(situation, progress)
-        proofs.note_stage(situation.database, situation.lease, progress.request.item_id, proofs.LISTED_AGAIN)
+        proofs.note_stage(situation.database, situation.lease, progress.request.item_ids, proofs.LISTED_AGAIN)
         progress.is_listed_anew = True
     go_by_record(situation, progress)
     if absent:
@@ -68,6 +69,8 @@ def go_by_record(situation: Situation, progress: Progress) -> None:
 def _list_first(situation: Situation, progress: Progress) -> End | None:
     """Ask for the list; the end of the attempt where nothing is on it."""
     request, lease = progress.request, situation.lease
+    if request.shares:
+        return _list_of_each(situation, progress)
     insist, trials = lease.barren == 0, Trials(situation.database, lease.remote_id)
     listed_at = situation.now()
     listing = finding.ask(
@@ -83,6 +86,42 @@ def _list_first(situation: Situation, progress: Progress) -> End | None:
         note(situation, f"left out, {listing.left_out}")
     _write(situation, progress, listing, listed_at, None)
     return None
+
+
+def _list_of_each(situation: Situation, progress: Progress) -> End | None:
+    """Ask for the list of requests that share the chunk; where the archive does not list their images, each goes on by
+    itself.
+    """
+    lease, shares = situation.lease, progress.request.shares
+    named = {one.item_id: together.target_of((None, one.identifier), situation.spec) for one in shares}
+    targets = {key: one for key, one in named.items() if one is not None}
+    if len(targets) < len(shares):
+        return End(is_apart=True)
+    listed_at = situation.now()
+    wanted = together.merged(targets.values())
+    listing = finding.of_targets(
+        situation.remote, situation.spec.root, wanted, situation.heart, insist=lease.barren == 0
+    )
+    progress.listing, progress.is_listed_anew = listing, True
+    asked_for = {(one.study, one.series, uid) for one in wanted for uid in one.images}
+    if listing.depth != Depth.IMAGES or {one.kept_key for one in listing.instances} - asked_for:
+        return End(is_apart=True, detail=listing.why)
+    if listing.left_out:
+        note(situation, f"left out, {listing.left_out}")
+    _write_of_each(situation, targets, listing, listed_at)
+    return None
+
+
+def _write_of_each(situation: Situation, targets: Mapping[int, Target], listing: Listing, listed_at: datetime) -> int:
+    """Write down what the archive lists of requests that share the chunk; how many instances are new to them."""
+    there = {one.kept_key for one in listing.instances}
+    told: dict[int, Target] = {}
+    for key, one in targets.items():
+        listed = sum((one.study, one.series, uid) in there for uid in one.images)
+        told[key] = replace(one, count=listed, listed=listed, depth=Depth.IMAGES)
+    return expected.expect_of_each(
+        situation.database, situation.lease, [*listing.instances, *listing.absent], told, listed_at=listed_at
+    )
 
 
 def _let_former_end(situation: Situation, progress: Progress) -> None:
@@ -109,6 +148,12 @@ def take(situation: Situation, progress: Progress, listing: Listing, listed_at: 
     the older one stays.
     """
     request = progress.request
+    if request.shares:
+        # They name their images, so there are never more of them.
+        if listing.depth == Depth.IMAGES:
+            own = {one.item_id: one.targets[0] for one in request.shares}
+            _write_of_each(situation, own, listing, listed_at)
+        return False
     targets = [_deeper(old, new) for old, new in zip(request.targets, listing.targets, strict=True)]
     if targets != listing.targets and request.listed_at is not None:
         listed_at = request.listed_at

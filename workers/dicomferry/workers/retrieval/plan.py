@@ -1,4 +1,5 @@
-"""The plan of a retrieve: each identifier becomes a request item, and a chunk of its own; a list of values several.
+"""The plan of a retrieve: each identifier becomes a request item, a list of values several. Each has a chunk of its
+own, but for single images, which are asked for together.
 
 One that stands in the list a second time is skipped: reports by instance name a study once for each of its instances.
 """
@@ -12,7 +13,7 @@ from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs import plans
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.retrieves.expected import DUPLICATE
-from dicomferry.models.rules import lists
+from dicomferry.models.rules import lists, together
 from dicomferry.models.rules.errors import UsageError
 from dicomferry.models.rules.query import Key
 from dicomferry.models.rules.spec import GetSpec, Identifier, MoveSpec, Retrieve
@@ -42,7 +43,8 @@ def run(
         heart.progress(0)
         batch = identifiers[first : first + size]
         cursor = b"%d" % (first + len(batch))
-        chunks = [[_item(one)] for one in batch if rows[one[1]] == one[0]]
+        firsts = [one for one in batch if rows[one[1]] == one[0]]
+        chunks = [list(map(_item, part)) for part in together.chunks(firsts, lease.spec)]
         again = [_duplicate(one, rows[one[1]]) for one in batch if rows[one[1]] != one[0]]
         stop, _ = plans.add_batch(database, lease, cursor=cursor, chunks=chunks, decided=again)
         ring()

@@ -69,7 +69,7 @@ class Progress:
 def begin(situation: Situation, found: Request) -> Progress:
     """Nothing is done yet of what the record has. Raises OutOfReach."""
     looked_at: set[int] = set()
-    limits = moves.limits_of(situation.database, situation.lease.chunk_id)
+    limits = moves.limits_of(situation.database, situation.lease, of_job=bool(found.shares))
     return Progress(found, _goal(situation, found, looked_at), limits, looked_at)
 
 

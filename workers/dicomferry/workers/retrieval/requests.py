@@ -17,12 +17,14 @@ from dicomferry.models.rules.text import printable
 from dicomferry.workers.attempts.environment import STUCK
 from dicomferry.workers.attempts.fault import Fault, Stopped
 from dicomferry.workers.dimse.reports import Report
-from dicomferry.workers.retrieval import blame, refusals, watch
+from dicomferry.workers.retrieval import blame, list_it, refusals, watch
 from dicomferry.workers.retrieval.progress import Progress
 from dicomferry.workers.retrieval.situation import Situation
 
 GRACE_SECONDS = 3.0
 """After a failure the storage SCP's rows have so long to tell whether anybody called."""
+TELLING = 3
+"""So many answers without anything that comes tell of the archive, and no longer of the images that were asked for."""
 _CANNOT = range(0xC000, 0xD000)
 
 
@@ -50,8 +52,14 @@ def make(situation: Situation, progress: Progress, ask: Ask) -> bool:
     if finer is None:
         progress.reports.append(report)
         progress.goal.hear(ask, report)
-        _judge(situation, progress, ask, report)
+        is_short = _is_short(situation, ask, report)
+        _judge(situation, progress, ask, report, is_short=is_short)
+        if is_short:
+            _take_apart(situation, progress, f"to one of {len(ask.target.images)} it answered: {sentence_of(report)}")
+            watch.until_told(situation, progress, ask, report.done)
     else:
+        if progress.limits.lists and not finer.lists:
+            _take_apart(situation, progress, f"it refused one: {sentence_of(report)}")
         progress.limits = finer
     progress.under_way = None
     return finer is None
@@ -76,7 +84,7 @@ def _begin(situation: Situation, progress: Progress, ask: Ask) -> tuple[int, int
     move_id, message_id = recorded_moves.begin_move(
         situation.database,
         situation.lease,
-        progress.request.item_id,
+        progress.request.asker_of(ask.target),
         ask,
         rounds=progress.request.rounds,
         method=situation.spec.kind,
@@ -125,8 +133,28 @@ def _finer(situation: Situation, progress: Progress, ask: Ask, report: Report) -
     return progress.limits.after(ask.target)
 
 
-def _judge(situation: Situation, progress: Progress, ask: Ask, report: Report) -> None:
-    """What an answer means for the rest. Raises Fault where asking on would be in vain."""
+def _is_short(situation: Situation, ask: Ask, report: Report) -> bool:
+    """Whether a list of UIDs was answered with sub-operations for some of them alone. Some archives take the first of a
+    list, and some give all of it up for one that they cannot send: the others are asked for by themselves. What goes
+    elsewhere is not seen to come, so there nothing tells which they are.
+    """
+    if situation.goes_elsewhere:
+        return False
+    answer = lookup.for_status(situation.spec.kind, report.status, situation.remote.quirks)
+    is_told = report.is_counted or answer.rule not in (Rule.DONE, Rule.WARNING)
+    return len(ask.target.images) > 1 and is_told and report.done < len(ask.target.images)
+
+
+def _take_apart(situation: Situation, progress: Progress, why: str) -> None:
+    """From here on ask for images one by one, and say so."""
+    progress.limits = replace(progress.limits, lists=False)
+    list_it.note(situation, f"the archive takes no lists of UIDs as it should, images are asked for one by one; {why}")
+
+
+def _judge(situation: Situation, progress: Progress, ask: Ask, report: Report, *, is_short: bool) -> None:
+    """What an answer means for the rest. Raises Fault where asking on would be in vain; what a list that is `is_short`
+    did not bring is asked for by itself first.
+    """
     answer = lookup.for_status(situation.spec.kind, report.status, situation.remote.quirks)
     text = sentence_of(report)
     if answer.rule is Rule.HOLD:
@@ -136,9 +164,11 @@ def _judge(situation: Situation, progress: Progress, ask: Ask, report: Report) -
             answer = replace(answer, advice=advice)
         raise Fault(answer, text, report.status)
     good = answer.rule in (Rule.DONE, Rule.WARNING) and (report.completed or report.warning)
-    if not good and situation.comes_here and not progress.came:
+    # One image that cannot be sent tells nothing of the others that were asked for along with it.
+    is_telling = not is_short and (not progress.request.shares or len(progress.reports) >= TELLING)
+    if not good and situation.comes_here and not progress.came and is_telling:
         raise_blame(situation, progress)
-    if answer.rule is Rule.FINAL and not progress.came:
+    if answer.rule is Rule.FINAL and (not progress.came or (ask.is_single and not report.done)):
         if not ask.items:
             raise Fault(answer, text, report.status)
         progress.goal.give_up(ask.items, answer.reason, text)

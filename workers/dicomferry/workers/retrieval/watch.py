@@ -20,6 +20,8 @@ LOOK_SECONDS = 0.5
 LOOK_SHARE = 10
 """So many times as long as it took is between two looks, while the last rows are not the only ones to come."""
 FIRST_PAUSE = 0.02
+ROWS_SECONDS = 1.0
+"""What has come has its rows so long after the answer, as a rule."""
 
 
 def follow(situation: Situation, progress: Progress, retrieval: Retrieval, ask: Ask) -> Report | None:
@@ -29,9 +31,9 @@ def follow(situation: Situation, progress: Progress, retrieval: Retrieval, ask: 
     well), and what `poll` raises.
     """
     clock, heart, waits = situation.environment.clock, situation.heart, situation.remote.timeouts
-    look(situation, progress, now=True)
     progress.told = None
     done = stores = 0
+    is_looked = False
     last, phase, limit = clock(), "first_answer", waits.first_answer
     while True:
         report = retrieval.poll(POLL_SECONDS)
@@ -41,7 +43,11 @@ def follow(situation: Situation, progress: Progress, retrieval: Retrieval, ask: 
             progress.told = report
         if report is not None and report.is_final:
             return report
-        moved = look(situation, progress) or retrieval.stores > stores
+        # The first look shows what came before, so it tells nothing of this request; a quick one needs none.
+        next_look = progress.next_look
+        moved = look(situation, progress, now=not is_looked and report is None) and is_looked
+        is_looked = is_looked or progress.next_look != next_look
+        moved = moved or retrieval.stores > stores
         stores = retrieval.stores
         if report is not None and report.done > done:
             done, moved = report.done, True
@@ -69,6 +75,19 @@ def _break_off(situation: Situation, retrieval: Retrieval) -> None:
             situation.heart.progress(0)
             if report is not None and report.is_final:
                 return
+
+
+def until_told(situation: Situation, progress: Progress, ask: Ask, number: int) -> None:
+    """Wait until so many of what a request was to bring are here, for a moment at most: rows follow the answer."""
+    clock = situation.environment.clock
+    until = clock() + ROWS_SECONDS
+    while True:
+        look(situation, progress, now=True)
+        if progress.goal.missing_of(ask) <= len(ask.items) - number or clock() >= until:
+            return
+        situation.environment.sleep(FIRST_PAUSE)
+        situation.heart.progress(0)
+        situation.heart.require_lease()
 
 
 def until_quiet(situation: Situation, progress: Progress) -> None:

@@ -76,12 +76,14 @@ def recount(connection: Connection, chunk_id: int, **values: object) -> None:
 
 
 def name_of(connection: Connection, chunk_id: int) -> str:
-    """A chunk as people may know it: of a retrieve or a find by its request."""
-    query = sa.select(ItemRow.row).where(
+    """A chunk as people may know it: of a retrieve or a find by its request, or by the first of several."""
+    query = sa.select(sa.func.min(ItemRow.row), sa.func.count()).where(
         ItemRow.chunk_id == chunk_id, ItemRow.kind == "request", ItemRow.row.is_not(None)
     )
-    row = connection.execute(query.limit(1)).scalar()
-    return f"chunk {chunk_id}" + (f", request {row}" if row is not None else "")
+    row, number = connection.execute(query).one()
+    if row is None:
+        return f"chunk {chunk_id}"
+    return f"chunk {chunk_id}, request {row}" + (f" and {number - 1:,} more" if number > 1 else "")
 
 
 def tally(connection: Connection, job_id: int) -> Tally:

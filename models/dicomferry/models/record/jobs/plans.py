@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from dicomferry.models.record.database import Database, insert_many
-from dicomferry.models.record.jobs import leases, twins
+from dicomferry.models.record.jobs import leases, ledger, twins
 from dicomferry.models.record.jobs.claims import Lease, waiting_chunks
 from dicomferry.models.record.jobs.loss import TWICE
 from dicomferry.models.record.remotes import breaker
@@ -87,6 +87,21 @@ def _insert_chunks(
     for items in chunks:
         chunk_id = _insert_chunk(connection, lease, total=len(items), waits_from=now, **wait)
         _insert_items(connection, lease.job_id, chunk_id, items)
+
+
+def take_apart(connection: Connection, lease: Lease, now: datetime, requests: Sequence[int]) -> None:
+    """Give each of these requests of a chunk one of its own, due now: it is tried as if it had always been alone. Runs
+    with the rows of job and chunk locked.
+    """
+    wait = _wait(connection, lease, now)
+    left = sa.and_(ItemRow.chunk_id == lease.chunk_id, ItemRow.kind == "request", ItemRow.state == ItemState.PENDING)
+    connection.execute(sa.update(ItemRow).where(left).values(charges=0, reason=None, detail=None))
+    for key in requests:
+        chunk_id = _insert_chunk(connection, lease, total=1, waits_from=now, **wait)
+        own = sa.or_(ItemRow.id == key, ItemRow.request_id == key)
+        connection.execute(sa.update(ItemRow).where(ItemRow.chunk_id == lease.chunk_id, own).values(chunk_id=chunk_id))
+        ledger.recount(connection, chunk_id)
+    ledger.recount(connection, lease.chunk_id)
 
 
 def died_on(database: Database, lease: Lease) -> tuple[dict[bytes, int], frozenset[bytes]]:

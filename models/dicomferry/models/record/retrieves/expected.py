@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +26,7 @@ from dicomferry.models.record.tables.jobs import ItemRow
 from dicomferry.models.rules import flaws, peer_text
 from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.outcome import Outcome
+from dicomferry.models.rules.proof import Depth
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.rounds import Missing, Series
 from dicomferry.models.rules.state import GOOD_ITEM_STATES, ItemState
@@ -43,6 +44,7 @@ _TOO_LONG = (
     "it would be refused here with 0x0117, so it is not asked for; PS3.5 9.1 allows 64"
 )
 GREW = Reason.GREW_AT_SOURCE
+_NOTE_LISTED = sa.update(ItemRow.__table__).where(ItemRow.id == sa.bindparam("key"))  # type: ignore[arg-type]
 UNVERIFIED = ledger.UNVERIFIED
 
 
@@ -87,13 +89,7 @@ def expect(
     What is expected is an instance of a series of a study: one UID may be listed in several. One that another request
     of the job has is `skipped`. May be repeated: what is there stays. Whether it is here already is for `arrived`.
     """
-    new = 0
-    for batch in batches(listed, _BATCH):
-        new += leases.fenced(
-            database,
-            lease,
-            lambda connection, batch=batch: write_expected(connection, lease, request_id, batch),  # type: ignore[misc]
-        )
+    new = _write_items(database, lease, request_id, listed, {})
 
     def work(connection: Connection) -> None:
         connection.execute(
@@ -108,14 +104,58 @@ def expect(
     return new
 
 
+def expect_of_each(
+    database: Database, lease: Lease, listed: Sequence[Listed], targets: Mapping[int, Target], *, listed_at: datetime
+) -> int:
+    """The same for requests that share a chunk and name their images: `targets` is what each came to, by its item."""
+    owners = {(one.study, one.series, uid): key for key, one in targets.items() for uid in one.images}
+    new = _write_items(database, lease, next(iter(targets)), listed, owners)
+    values = [
+        {
+            "key": key,
+            "expectation": Depth.IMAGES,
+            "expected": len(one.images),
+            "targets": [one.to_json()],
+            "listed_at": listed_at,
+            "reason": None,
+        }
+        for key, one in targets.items()
+    ]
+
+    def work(connection: Connection) -> None:
+        connection.execute(_NOTE_LISTED, values)
+
+    leases.fenced(database, lease, work)
+    return new
+
+
+def _write_items(
+    database: Database, lease: Lease, request_id: int, listed: Sequence[Listed], owners: Mapping[Key, int]
+) -> int:
+    return sum(
+        leases.fenced(
+            database,
+            lease,
+            lambda connection, batch=batch: write_expected(  # type: ignore[misc]
+                connection, lease, request_id, batch, owners=owners
+            ),
+        )
+        for batch in batches(listed, _BATCH)
+    )
+
+
 def write_expected(
     connection: Connection,
     lease: Lease,
     request_id: int,
     batch: Sequence[Listed],
     known_here: Mapping[Key, str | None] = MappingProxyType({}),
+    *,
+    owners: Mapping[Key, int] = MappingProxyType({}),
 ) -> int:
-    """Write items for what is expected; how many are new. `known_here`: the reason of each that is here already."""
+    """Write items for what is expected; how many are new. `known_here`: the reason of each that is here already;
+    `owners`: the requests of those that belong to another one than `request_id`.
+    """
     known: set[Key] = set()
     mine: set[Key] = set()
     uids = sorted({peer_text.uid(one.uid) for one in batch})
@@ -129,7 +169,7 @@ def write_expected(
         )
         for study, series, uid, owner, is_first in rows:
             key = (study, series, uid or "")
-            if owner == request_id:
+            if owner == owners.get(key, request_id):
                 mine.add(key)
             if is_first:
                 known.add(key)
@@ -152,7 +192,7 @@ def write_expected(
                 "job_id": lease.job_id,
                 "chunk_id": lease.chunk_id,
                 "kind": "instance",
-                "request_id": request_id,
+                "request_id": owners.get(key, request_id),
                 "sop_class_uid": one.sop_class_uid,
                 "study_instance_uid": key[0],
                 "series_instance_uid": key[1],
@@ -188,6 +228,13 @@ def _missing(connection: Connection, chunk_id: int) -> list[Missing]:
         Missing(key, study, series, uid or "", charges, sop_class)
         for key, study, series, uid, charges, sop_class in connection.execute(query)
     ]
+
+
+def pending_requests(database: Database, chunk_id: int) -> frozenset[int]:
+    """The requests of a chunk that have expected instances which are not here yet."""
+    query = sa.select(ItemRow.request_id).where(_awaited(chunk_id)).distinct()
+    found = database.read(lambda connection: connection.execute(query).scalars().all())
+    return frozenset(key for key in found if key is not None)
 
 
 def recalled(database: Database, chunk_id: int) -> frozenset[int]:
@@ -320,14 +367,14 @@ def came(database: Database, chunk_id: int, one: Target | None) -> int:
 def close(
     connection: Connection,
     lease: Lease,
-    request_id: int,
+    requests: Sequence[int],
     *,
-    failure: Outcome | None = None,
+    failures: Mapping[int, Outcome] = MappingProxyType({}),
     missing_as: Callable[[Missing], Outcome] | None = None,
 ) -> None:
-    """Bring the request to its end if nothing of it is pending. Runs with the chunk's row locked.
+    """Bring requests of the chunk to their end, those of which nothing is pending. Runs with the chunk's row locked.
 
-    `missing_as` gives the outcome of each instance that is still pending; `failure` is the request's own where its
+    `missing_as` gives the outcome of each instance that is still pending; `failures` are the requests' own where their
     instances do not decide it.
     """
     if missing_as is not None:
@@ -341,30 +388,42 @@ def close(
             for one in wanted
         ]
         leases.write_outcomes(connection, lease.chunk_id, lost)
-    states: Counter[ItemState] = Counter()
-    reasons: Counter[str] = Counter()
+    states: dict[int, Counter[ItemState]] = {key: Counter() for key in requests}
+    reasons: dict[int, Counter[str]] = {key: Counter() for key in requests}
     for row in connection.execute(
-        sa.select(ItemRow.state, ItemRow.reason, sa.func.count().label("number"))
-        .where(ItemRow.chunk_id == lease.chunk_id, ItemRow.request_id == request_id)
-        .group_by(ItemRow.state, ItemRow.reason)
+        sa.select(ItemRow.request_id, ItemRow.state, ItemRow.reason, sa.func.count().label("number"))
+        .where(ItemRow.chunk_id == lease.chunk_id, ItemRow.request_id.is_not(None))
+        .group_by(ItemRow.request_id, ItemRow.state, ItemRow.reason)
     ):
-        states[row.state] += row.number
+        if row.request_id not in states:
+            continue
+        states[row.request_id][row.state] += row.number
         if row.state is ItemState.FAILED:
-            reasons[row.reason or Reason.INCOMPLETE] += row.number
-    if states[ItemState.PENDING] and failure is None:
-        return
-    if failure is not None:
-        outcome = failure
-    elif set(states) == {ItemState.SKIPPED}:
+            reasons[row.request_id][row.reason or Reason.INCOMPLETE] += row.number
+    grew = _grown(connection, requests)
+    outcomes = [
+        failures.get(key) or _outcome_of(key, states[key], reasons[key], grew=key in grew)
+        for key in requests
+        if key in failures or not states[key][ItemState.PENDING]
+    ]
+    leases.write_outcomes(connection, lease.chunk_id, outcomes)
+
+
+def _grown(connection: Connection, requests: Sequence[int]) -> frozenset[int]:
+    """Those of which the archive had more than it listed at first."""
+    query = sa.select(ItemRow.id).where(ItemRow.reason == GREW)
+    return frozenset(
+        key for part in batches(requests) for key in connection.execute(query.where(ItemRow.id.in_(part))).scalars()
+    )
+
+
+def _outcome_of(request_id: int, states: Counter[ItemState], reasons: Counter[str], *, grew: bool) -> Outcome:
+    """What becomes of a request all instances of which have their end."""
+    if set(states) == {ItemState.SKIPPED}:
         # What comes of it is decided where its instances are asked for.
-        outcome = Outcome(item_id=request_id, state=ItemState.SKIPPED, reason=DUPLICATE)
-    elif all(one in GOOD_ITEM_STATES for one, number in states.items() if number):
-        grew = connection.execute(sa.select(ItemRow.reason).where(ItemRow.id == request_id)).scalar() == GREW
-        outcome = Outcome(item_id=request_id, state=ItemState.SUCCEEDED, reason=GREW if grew else None)
-    else:
-        worst = reasons.most_common(1)[0][0] if reasons else Reason.INCOMPLETE
-        bad = sum(reasons.values())
-        outcome = Outcome(
-            item_id=request_id, state=ItemState.FAILED, reason=worst, detail=f"{bad} of {sum(states.values())} missing"
-        )
-    leases.write_outcomes(connection, lease.chunk_id, [outcome])
+        return Outcome(item_id=request_id, state=ItemState.SKIPPED, reason=DUPLICATE)
+    if all(one in GOOD_ITEM_STATES for one, number in states.items() if number):
+        return Outcome(item_id=request_id, state=ItemState.SUCCEEDED, reason=GREW if grew else None)
+    worst = reasons.most_common(1)[0][0] if reasons else Reason.INCOMPLETE
+    told = f"{sum(reasons.values())} of {states.total()} missing"
+    return Outcome(item_id=request_id, state=ItemState.FAILED, reason=worst, detail=told)

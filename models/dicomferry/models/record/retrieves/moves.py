@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -216,13 +216,28 @@ def moves_of(database: Database, chunk_id: int) -> tuple[Move, ...]:
     return database.read(lambda connection: read(connection, chunk_id))
 
 
-def limits_of(database: Database, chunk_id: int) -> Capabilities:
-    """What its archive was found not to take, by its answers to the requests of a chunk."""
+def limits_of(database: Database, lease: Lease, *, of_job: bool = False) -> Capabilities:
+    """What its archive was found not to take, by its answers to the requests of a chunk; with `of_job`, whether it
+    takes lists of UIDs by those of the whole job.
+    """
     limits = Capabilities()
-    for move in moves_of(database, chunk_id):
+    for move in moves_of(database, lease.chunk_id):
         if move.not_taken:
             limits = limits.without(move.level, move.asked or 0) or limits
+    if of_job and limits.lists and not _takes_lists(database, lease.job_id):
+        return replace(limits, lists=False)
     return limits
+
+
+def _takes_lists(database: Database, job_id: int) -> bool:
+    """Whether no request of a job for several UIDs was refused as such, or called done with fewer sub-operations."""
+    numbers = (MoveRow.completed, MoveRow.failed, MoveRow.warning)
+    told = sum((sa.func.coalesce(number, 0) for number in numbers), sa.literal(0))
+    fewer = sa.and_(MoveRow.status == 0, MoveRow.completed.is_not(None), told < MoveRow.asked)
+    query = sa.select(MoveRow.id).where(
+        MoveRow.job_id == job_id, MoveRow.asked > 1, sa.or_(MoveRow.reason == _NOT_TAKEN, fewer)
+    )
+    return database.read(lambda connection: connection.execute(query.limit(1)).first()) is None
 
 
 def read(connection: Connection, chunk_id: int) -> tuple[Move, ...]:

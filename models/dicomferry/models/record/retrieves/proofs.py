@@ -67,9 +67,14 @@ def note_list(
     _update(database, lease, request_id, listed_at=listed_at, noted=noted)
 
 
-def note_stage(database: Database, lease: Lease, request_id: int, stage: int) -> None:
-    """Write down how far a list that is not whole was looked into."""
-    _update(database, lease, request_id, relisted=stage)
+def note_stage(database: Database, lease: Lease, requests: Sequence[int], stage: int) -> None:
+    """Write down of requests how far a list that is not whole was looked into."""
+
+    def work(connection: Connection) -> None:
+        for part in batches(requests):
+            connection.execute(sa.update(ItemRow).where(ItemRow.id.in_(part)).values(relisted=stage))
+
+    leases.fenced(database, lease, work)
 
 
 def note_growth(database: Database, lease: Lease, request_id: int) -> None:
@@ -84,11 +89,14 @@ def _update(database: Database, lease: Lease, request_id: int, **values: object)
     leases.fenced(database, lease, work)
 
 
-def conclude(connection: Connection, request_id: int, finding: Finding) -> None:
-    """Write down what was found of a request. Runs with the chunk's row locked."""
-    connection.execute(
-        sa.update(ItemRow).where(ItemRow.id == request_id).values(verified=finding.word, basis=finding.basis)
-    )
+def conclude(connection: Connection, found: Mapping[int, Finding]) -> None:
+    """Write down what was found of requests, by their items. Runs with the chunk's row locked."""
+    alike: dict[tuple[str, str], list[int]] = {}
+    for key, finding in found.items():
+        alike.setdefault((finding.word, finding.basis), []).append(key)
+    for (word, basis), keys in alike.items():
+        for part in batches(keys):
+            connection.execute(sa.update(ItemRow).where(ItemRow.id.in_(part)).values(verified=word, basis=basis))
 
 
 def is_stale(database: Database, request: Request, job_id: int, settle: float) -> bool:
@@ -108,10 +116,21 @@ def came_along(database: Database, job_id: int) -> bool:
 
 
 def facts(database: Database, lease: Lease, request: Request, *, ignored: bool, way: Way) -> Facts:
-    """What is known of the request of a chunk."""
+    """What is known of the request of a chunk, or of all that share it together."""
 
     def work(connection: Connection) -> Facts:
         return _Reader(connection, lease, request, ignored, way).facts()
+
+    return database.read(work)
+
+
+def facts_of_each(
+    database: Database, lease: Lease, requests: Iterable[Request], *, ignored: bool, way: Way
+) -> dict[int, Facts]:
+    """The same of requests that share a chunk, of each by itself, by its item."""
+
+    def work(connection: Connection) -> dict[int, Facts]:
+        return {one.item_id: _Reader(connection, lease, one, ignored, way).facts() for one in requests}
 
     return database.read(work)
 
@@ -216,7 +235,7 @@ class _Reader:
         columns = (ItemRow.study_instance_uid, ItemRow.series_instance_uid)
         query = (
             sa.select(*columns, sa.func.count().label("total"), good.label("good"))
-            .where(ItemRow.chunk_id == self.lease.chunk_id, ItemRow.request_id.is_not(None))
+            .where(ItemRow.chunk_id == self.lease.chunk_id, ItemRow.request_id.in_(self.request.item_ids))
             .group_by(*columns)
         )
         return {
