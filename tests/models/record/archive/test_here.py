@@ -150,7 +150,7 @@ def test_what_comes_cut_off_is_asked_for_again(desk: Desk) -> None:
     desk.arrive(ours(replace(came(1, "7", study="2"), flaw="truncated: x"), job_id))
     assert looked(desk, lease) == []
     assert expected.fail_elsewhere(desk.database, lease) == 0
-    found = desk.database.read(lambda c: here.flaws_of(c, here.asker(c, job_id), expected._awaited(lease.chunk_id)))
+    found = desk.database.read(lambda c: here.flaws_of(c, here.asker(c, job_id), expected.awaited(lease.chunk_id)))
     assert list(found.values()) == ["truncated: x"]
 
 

@@ -16,7 +16,7 @@ from dicomferry.models.record.archive.index import Arrival, Received
 from dicomferry.models.record.jobs import verbs
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.remotes import book
-from dicomferry.models.record.retrieves import blind, expected, moves, proofs, request
+from dicomferry.models.record.retrieves import blind, closing, expected, moves, proofs, request
 from dicomferry.models.record.retrieves.expected import Listed
 from dicomferry.models.record.retrieves.moves import FinalAnswer
 from dicomferry.models.record.tables.archive import ArrivalRow
@@ -148,7 +148,7 @@ class Desk:
                 return Outcome(item_id=one.item_id, state=ItemState.FAILED, reason=pairing.NOT_DELIVERED)
 
             proofs.conclude(connection, {request_id: Finding(word=Verified.UIDS, basis=Basis.NUMBER)})
-            expected.close(connection, lease, [request_id], missing_as=lost)
+            closing.close(connection, lease, [request_id], missing_as=lost)
 
         decided.finish(self.database, lease, end=AttemptEnd.COMPLETED, decision=None, last=last)
 

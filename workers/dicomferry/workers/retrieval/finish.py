@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.record.jobs import plans
-from dicomferry.models.record.retrieves import expected, proofs, request
+from dicomferry.models.record.retrieves import closing, expected, proofs, request
 from dicomferry.models.record.retrieves.request import Request
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.proof import Finding
@@ -55,7 +55,7 @@ def write(situation: Situation, progress: Progress, end: End) -> None:
         proofs.conclude(connection, verdicts.findings)
         if verdicts.closing:
             missing_as = end.lost.outcome if end.lost else None
-            expected.close(connection, lease, verdicts.closing, failures=verdicts.failures, missing_as=missing_as)
+            closing.close(connection, lease, verdicts.closing, failures=verdicts.failures, missing_as=missing_as)
 
     account = Account(end=end.end, cause=end.cause, finished=progress.came, detail=printable(end.detail))
     situation.environment.end(

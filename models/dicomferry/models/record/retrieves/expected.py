@@ -5,8 +5,7 @@ Every write is fenced: it raises LeaseLost once somebody else has the chunk.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -23,7 +22,7 @@ from dicomferry.models.record.jobs import leases, ledger
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.tables.archive import ArrivalRow
 from dicomferry.models.record.tables.jobs import ItemRow
-from dicomferry.models.rules import flaws, peer_text
+from dicomferry.models.rules import peer_text
 from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.proof import Depth
@@ -208,10 +207,11 @@ def write_expected(
 
 def missing(database: Database, chunk_id: int) -> list[Missing]:
     """The expected instances of a chunk that are not here yet."""
-    return database.read(lambda connection: _missing(connection, chunk_id))
+    return database.read(lambda connection: missing_in(connection, chunk_id))
 
 
-def _missing(connection: Connection, chunk_id: int) -> list[Missing]:
+def missing_in(connection: Connection, chunk_id: int) -> list[Missing]:
+    """The same within a transaction."""
     query = (
         sa.select(
             ItemRow.id,
@@ -221,7 +221,7 @@ def _missing(connection: Connection, chunk_id: int) -> list[Missing]:
             ItemRow.charges,
             ItemRow.sop_class_uid,
         )
-        .where(_awaited(chunk_id))
+        .where(awaited(chunk_id))
         .order_by(ItemRow.id)
     )
     return [
@@ -232,7 +232,7 @@ def _missing(connection: Connection, chunk_id: int) -> list[Missing]:
 
 def pending_requests(database: Database, chunk_id: int) -> frozenset[int]:
     """The requests of a chunk that have expected instances which are not here yet."""
-    query = sa.select(ItemRow.request_id).where(_awaited(chunk_id)).distinct()
+    query = sa.select(ItemRow.request_id).where(awaited(chunk_id)).distinct()
     found = database.read(lambda connection: connection.execute(query).scalars().all())
     return frozenset(key for key in found if key is not None)
 
@@ -249,7 +249,7 @@ def missing_classes(database: Database, chunk_id: int) -> list[str | None]:
     """The SOP classes of what is missing, the commonest first; None among them where the peer did not say one."""
     query = (
         sa.select(ItemRow.sop_class_uid)
-        .where(_awaited(chunk_id))
+        .where(awaited(chunk_id))
         .group_by(ItemRow.sop_class_uid)
         .order_by(sa.func.count().desc(), ItemRow.sop_class_uid)
     )
@@ -271,7 +271,8 @@ def totals(database: Database, chunk_id: int) -> dict[Series, int]:
     return database.read(work)
 
 
-def _awaited(chunk_id: int) -> sa.ColumnElement[bool]:
+def awaited(chunk_id: int) -> sa.ColumnElement[bool]:
+    """Of an item: it is an instance that a chunk waits for."""
     return sa.and_(ItemRow.chunk_id == chunk_id, ItemRow.request_id.is_not(None), ItemRow.state == ItemState.PENDING)
 
 
@@ -284,7 +285,7 @@ def arrived(connection: Connection, lease: Lease, *, refetch: bool, after: int |
     With `after` only what arrived since that arrival. Everything else has to be looked at before it counts.
     """
     who = here.asker(connection, lease.job_id)
-    found = here.found(connection, who, _awaited(lease.chunk_id), refetch=refetch)
+    found = here.found(connection, who, awaited(lease.chunk_id), refetch=refetch)
     return [one for one in found if after is None or one.came_after(after)]
 
 
@@ -313,7 +314,7 @@ def fail_elsewhere(database: Database, lease: Lease) -> int:
     """Bring to their end the items whose instance came under a study or series that was not listed; how many."""
 
     def look(connection: Connection) -> dict[int, tuple[Outcome, here.Filed]]:
-        return here.elsewhere(connection, here.asker(connection, lease.job_id), _awaited(lease.chunk_id))
+        return here.elsewhere(connection, here.asker(connection, lease.job_id), awaited(lease.chunk_id))
 
     lost = database.read(look)
 
@@ -359,71 +360,3 @@ def came(database: Database, chunk_id: int, one: Target | None) -> int:
     if one and one.series:
         query = query.where(ItemRow.series_instance_uid == one.series)
     return int(database.read(lambda connection: connection.execute(query).scalar_one()))
-
-
-# --- the end ----------------------------------------------------------------------------------------------------------
-
-
-def close(
-    connection: Connection,
-    lease: Lease,
-    requests: Sequence[int],
-    *,
-    failures: Mapping[int, Outcome] = MappingProxyType({}),
-    missing_as: Callable[[Missing], Outcome] | None = None,
-) -> None:
-    """Bring requests of the chunk to their end, those of which nothing is pending. Runs with the chunk's row locked.
-
-    `missing_as` gives the outcome of each instance that is still pending; `failures` are the requests' own where their
-    instances do not decide it.
-    """
-    if missing_as is not None:
-        wanted = _missing(connection, lease.chunk_id)
-        who = here.asker(connection, lease.job_id)
-        came = here.flaws_of(connection, who, _awaited(lease.chunk_id)) if wanted else {}
-        lost = [
-            missing_as(one)._replace(reason=flaws.CAME_FLAWED, detail=came[one.item_id])
-            if one.item_id in came
-            else missing_as(one)
-            for one in wanted
-        ]
-        leases.write_outcomes(connection, lease.chunk_id, lost)
-    states: dict[int, Counter[ItemState]] = {key: Counter() for key in requests}
-    reasons: dict[int, Counter[str]] = {key: Counter() for key in requests}
-    for row in connection.execute(
-        sa.select(ItemRow.request_id, ItemRow.state, ItemRow.reason, sa.func.count().label("number"))
-        .where(ItemRow.chunk_id == lease.chunk_id, ItemRow.request_id.is_not(None))
-        .group_by(ItemRow.request_id, ItemRow.state, ItemRow.reason)
-    ):
-        if row.request_id not in states:
-            continue
-        states[row.request_id][row.state] += row.number
-        if row.state is ItemState.FAILED:
-            reasons[row.request_id][row.reason or Reason.INCOMPLETE] += row.number
-    grew = _grown(connection, requests)
-    outcomes = [
-        failures.get(key) or _outcome_of(key, states[key], reasons[key], grew=key in grew)
-        for key in requests
-        if key in failures or not states[key][ItemState.PENDING]
-    ]
-    leases.write_outcomes(connection, lease.chunk_id, outcomes)
-
-
-def _grown(connection: Connection, requests: Sequence[int]) -> frozenset[int]:
-    """Those of which the archive had more than it listed at first."""
-    query = sa.select(ItemRow.id).where(ItemRow.reason == GREW)
-    return frozenset(
-        key for part in batches(requests) for key in connection.execute(query.where(ItemRow.id.in_(part))).scalars()
-    )
-
-
-def _outcome_of(request_id: int, states: Counter[ItemState], reasons: Counter[str], *, grew: bool) -> Outcome:
-    """What becomes of a request all instances of which have their end."""
-    if set(states) == {ItemState.SKIPPED}:
-        # What comes of it is decided where its instances are asked for.
-        return Outcome(item_id=request_id, state=ItemState.SKIPPED, reason=DUPLICATE)
-    if all(one in GOOD_ITEM_STATES for one, number in states.items() if number):
-        return Outcome(item_id=request_id, state=ItemState.SUCCEEDED, reason=GREW if grew else None)
-    worst = reasons.most_common(1)[0][0] if reasons else Reason.INCOMPLETE
-    told = f"{sum(reasons.values())} of {states.total()} missing"
-    return Outcome(item_id=request_id, state=ItemState.FAILED, reason=worst, detail=told)
