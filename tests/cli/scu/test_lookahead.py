@@ -29,7 +29,7 @@ from support.scu import Ran
 ENDING: list[Step] = [expect(peer.RELEASE_RQ), send(peer.release_pdu(peer.RELEASE_RP)), peer.expect_end]
 
 
-THREE = Reach(files=3)
+THREE = Reach(first=3, ahead=3)
 
 
 def images(folder: Path, number: int) -> list[Sample]:
@@ -119,7 +119,7 @@ def test_a_peer_does_not_wait_for_what_is_no_image(tmp_path: Path, capsys: pytes
         samples.text_file(tmp_path / f"{n}.txt")
     last = samples.mr_instance(tmp_path / "99.dcm", number=99)
     with ScriptedPeer(taking(1), taking(1)) as scp:
-        ran = run(capsys, scp.port, tmp_path, Reach(files=1))
+        ran = run(capsys, scp.port, tmp_path, Reach(first=1, ahead=1))
     assert ran.code == 1 and len(ran.err) == 10
     assert [str(command.AffectedSOPInstanceUID) for c in scp.conversations for _, command, _ in c.messages] == [
         first.sop_instance_uid,
@@ -177,20 +177,24 @@ def test_a_file_that_changes_between_its_reading_and_its_turn(
 
 
 def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small files are kept until all that are kept are too many bytes, and again once their turn has come; what was not
-    kept is sent as well.
-    """
-    size = images(tmp_path, 30)[0].path.stat().st_size
+    """The small ones among the next files are kept, and of those behind them nothing but what they are."""
+    size = images(tmp_path, 50)[0].path.stat().st_size
     monkeypatch.setattr("time.time", lambda: os.stat(tmp_path).st_ctime + 60)
-    ahead = look(tmp_path, reach=Reach(files=20, kept_bytes=2 * size))
+    ahead = look(tmp_path, reach=Reach(first=25, ahead=5))
     assert ahead.fill()
     # Some are open by then already.
     kept = [file.content is not None for file in ahead.waiting()]
-    assert kept == [True] * kept.count(True) + [False] * kept.count(False) and 2 <= kept.count(True) <= 2 + AHEAD
-    while ahead.next is not None and ahead.next.content is not None:
+    assert kept == [True] * kept.count(True) + [False] * kept.count(False) and 5 <= kept.count(True) <= 5 + AHEAD
+    for left in range(25, 4, -1):
+        assert len(list(ahead.waiting())) == left
+        ahead.read_on()
         ahead.take()
-    assert ahead.fill() and list(ahead.waiting())[-1].content is not None
-    assert [file.content for file in look(tmp_path, reach=Reach(kept_file=size - 1)).rest()] == [None] * 30
+    for _ in range(AHEAD + 1):
+        ahead.read_on()
+        ahead.take()
+    ahead.read_on()
+    assert list(ahead.waiting())[-1].content is not None
+    assert [file.content for file in look(tmp_path, reach=Reach(kept_file=size - 1)).rest()] == [None] * 50
 
 
 def test_a_record_misses_nothing(tmp_path: Path) -> None:

@@ -20,15 +20,16 @@ from dicomferry.workers.sending.entry import header_from
 class Reach:
     """How far ahead is read, and what is kept of it."""
 
-    files: int = 1000
-    """Files that are read before the first is sent, and so many before each that follows: what they need is proposed to
-    the peer at once, and a million files neither lie in memory nor hold up the first."""
+    first: int = 1000
+    """Files that are read before an association is opened: what they need is proposed to the peer at once, and the rest
+    of a million does not hold up the first."""
+    ahead: int = 64
+    """Files that are read before the turn of each that follows. These are kept in memory; many more of them would take
+    as long to come back from there as from the system's."""
     step: int = 2
     """Files that are read while the peer is at work on one, at most: it is not to wait for us."""
     kept_file: int = 192 * 1024
-    """Bytes of a file that is kept in memory from when it was read until it is sent."""
-    kept_bytes: int = 64 * 1024 * 1024
-    """The same of all of them together."""
+    """Bytes of a file that is kept, at most."""
 
 
 DEFAULT = Reach()
@@ -52,7 +53,6 @@ class Lookahead:
             header_of=header_from if journal.keeps else Heads().header,
         )
         self._read: deque[InputFile] = deque()
-        self._kept_bytes = 0
         self._met = 0
         self._pairs: dict[Pair, None] = {}
 
@@ -71,23 +71,20 @@ class Lookahead:
     def fill(self) -> bool:
         """Read on until as many wait as should; whether there are any."""
         self._pairs = dict.fromkeys(map(_pair, self._read))
-        while self._found is not None and (self._journal.keeps or len(self._read) < self._reach.files):
+        while self._found is not None and (self._journal.keeps or len(self._read) < self._reach.first):
             self._read_one()
         return bool(self._read)
 
     def read_on(self) -> None:
         """Read what little there is time for."""
         for _ in range(self._reach.step):
-            if self._found is None or len(self._read) >= self._reach.files:
+            if self._found is None or len(self._read) >= self._reach.ahead:
                 return
             self._read_one()
 
     def take(self) -> InputFile:
         """The one whose turn it is; there has to be one."""
-        file = self._read.popleft()
-        if file.content is not None:
-            self._kept_bytes -= file.size
-        return file
+        return self._read.popleft()
 
     def rest(self) -> Iterator[InputFile]:
         """All that were not taken, to the last one."""
@@ -99,8 +96,7 @@ class Lookahead:
         return iter(self._read)
 
     def _keeps(self, size: int) -> bool:
-        fits = size <= self._reach.kept_file and self._kept_bytes + size <= self._reach.kept_bytes
-        return fits and not self._journal.keeps
+        return size <= self._reach.kept_file and len(self._read) < self._reach.ahead and not self._journal.keeps
 
     def _read_one(self) -> None:
         assert self._found is not None
@@ -113,8 +109,6 @@ class Lookahead:
             self._met += 1
             self._read.append(file)
             self._pairs[_pair(file)] = None
-            if file.content is not None:
-                self._kept_bytes += file.size
         elif file.why:
             self._met += 1
             self._progress.failure(f"{file.shown}: not sent: {file.why}", instances=1)

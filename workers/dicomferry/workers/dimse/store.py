@@ -179,7 +179,7 @@ class _Sender:
 
     def _association_for(self, pair: Pair) -> Association:
         """The open association if it proposed what this pair needs, else another one that does."""
-        if self._association is not None and (pair in self._chosen or self._serves(self._proposed, pair)):
+        if self._association is not None and self._serves(self._proposed, pair):
             return self._association
         self.release()
         for group in (self._proposed, *self._groups()):
@@ -237,12 +237,12 @@ class _Sender:
     def _send_open(self, opened: OpenInstance) -> StoreAnswer:
         item, header = opened.item, opened.header
         pair = (header.sop_class_uid, header.transfer_syntax_uid)
-        if not contexts.is_proposable(pair):
-            told = too_long("SOP Class UID", pair[0]) or too_long("Transfer Syntax UID", pair[1])
-            raise UnusableFile(Reason.BAD_UID, told or f"{pair[0]!r} in {pair[1]!r} cannot be proposed to any peer")
-        association = self._association_for(pair)
-        context = self._chosen.get(pair)
-        if context is None:
+        association, context = self._association, self._chosen.get(pair)
+        if association is None or context is None:
+            if not contexts.is_proposable(pair):
+                told = too_long("SOP Class UID", pair[0]) or too_long("Transfer Syntax UID", pair[1])
+                raise UnusableFile(Reason.BAD_UID, told or f"{pair[0]!r} in {pair[1]!r} cannot be proposed to any peer")
+            association = self._association_for(pair)
             context = self._chosen[pair] = contexts.choose(association.contexts, pair, convert=self._convert)
         sent_as = None if context.transfer_syntax == header.transfer_syntax_uid else context.transfer_syntax
         message_id = association.next_message_id()

@@ -296,8 +296,10 @@ def fragment_size(peer_max_pdu: int, most: int) -> int:
 def fragments(context_id: int, raw: bytes, size: int, *, command: bool) -> bytes:
     """`raw` as P-DATA-TF PDUs of one PDV each, `size` bytes of it in each but the last."""
     pack = _PDU_OF_ONE.pack
-    parts: list[bytes] = []
     kind = IS_COMMAND if command else 0
+    if len(raw) <= size:
+        return pack(4, len(raw) + 6, len(raw) + 2, context_id, kind | IS_LAST) + raw
+    parts: list[bytes] = []
     for offset in range(0, max(len(raw), 1), size):
         piece = raw[offset : offset + size]
         last = IS_LAST if offset + size >= len(raw) else 0

@@ -165,20 +165,20 @@ class DataPath:
         """
         length = len(data)
         total = length + pad
-        full = _HEAD.pack(P_DATA_TF, self._size + 6, self._size + 2, context_id, 0)
-        buffers: list[bytes | memoryview] = [fragments(context_id, command, self._size, command=True)]
+        ahead = fragments(context_id, command, self._size, command=True)
+        buffers: list[bytes | memoryview] = []
         begin = 0
-        while True:
-            end = begin + self._size
-            if end >= total:
-                break
-            buffers += (full, data[begin:end])
-            begin = end
-            if len(buffers) >= MOST_FRAGMENTS:
-                self._layer.send(buffers, seconds=seconds)
-                buffers = []
+        if self._size < total:
+            full = _HEAD.pack(P_DATA_TF, self._size + 6, self._size + 2, context_id, 0)
+            while begin + self._size < total:
+                buffers += (ahead + full, data[begin : begin + self._size])
+                ahead = b""
+                begin += self._size
+                if len(buffers) >= MOST_FRAGMENTS:
+                    self._layer.send(buffers, seconds=seconds)
+                    buffers = []
         rest = total - begin
-        last = _HEAD.pack(P_DATA_TF, rest + 6, rest + 2, context_id, IS_LAST)
+        last = ahead + _HEAD.pack(P_DATA_TF, rest + 6, rest + 2, context_id, IS_LAST)
         buffers += (last, data[begin:], b"\0") if pad else (last, data[begin:])
         self._layer.send(buffers, seconds=seconds)
         if self._counted is not None:

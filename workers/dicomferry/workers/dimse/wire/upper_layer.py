@@ -144,6 +144,8 @@ class UpperLayer:
                 raise self._broken(error) from error
             self._moved()
             sent = self._sent[-1]
+            if sent == self._to_send:
+                return
             while views and sent >= len(views[0]):
                 sent -= len(views.pop(0))
             if sent:
