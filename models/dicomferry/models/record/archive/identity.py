@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.record.archive import index
+from dicomferry.models.record.bulk import insert_unless_there
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.tables.archive import ArchiveRow, ArrivalRow, InstanceRow, LookRow
 from dicomferry.models.rules import flaws
@@ -52,7 +53,7 @@ def know(database: Database, found: str, *, instead: bool = False) -> str:
         known = connection.execute(sa.select(ArchiveRow.mark).where(ArchiveRow.id == _ONLY)).scalar_one_or_none()
         if known is None:
             values = {"id": _ONLY, "mark": found, "known_since": now}
-            connection.execute(index.insert_unless_there(connection, ArchiveRow), [values])
+            insert_unless_there(connection, ArchiveRow, [values])
         elif instead:
             connection.execute(sa.update(ArchiveRow).values(mark=found, known_since=now))
         return connection.execute(sa.select(ArchiveRow.mark).where(ArchiveRow.id == _ONLY)).scalar_one()

@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.record.archive import here, pairing
+from dicomferry.models.record.bulk import insert_unless_there
 from dicomferry.models.record.database import AnyRow, Database
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
 from dicomferry.models.record.tables.jobs import ItemRow, JobRow
@@ -118,7 +118,7 @@ def _record(
     fresh = [files[path] for path in files if path not in known]
     if fresh:
         rows = [_instance(received, ahead) for received in fresh]
-        connection.execute(insert_unless_there(connection, InstanceRow), rows)
+        insert_unless_there(connection, InstanceRow, rows)
         of_uid = _by_uid(connection, (received.sop_instance_uid for received in fresh))
         known.update((row.path, row.id) for rows in of_uid.values() for row in rows if row.path in files)
         conflicts = _choose(connection, of_uid)
@@ -134,7 +134,7 @@ def _record(
                 row["outcome"] = "conflict"
         sizes = {known[received.path]: received.size for received in batch if received.path in known}
         _count_bytes(connection, arrivals, sizes)
-        connection.execute(insert_unless_there(connection, ArrivalRow), arrivals)
+        insert_unless_there(connection, ArrivalRow, arrivals)
     return set(known.values())
 
 
@@ -183,13 +183,6 @@ def _instance(received: Received, ahead: timedelta) -> dict[str, Any]:
         row["stored_at"] += ahead
     del row["arrival"]
     return row
-
-
-def insert_unless_there(connection: Connection, table: type[Any]) -> Any:
-    """An INSERT that leaves alone what is there."""
-    if connection.dialect.name == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing()
-    return postgresql.insert(table).on_conflict_do_nothing()
 
 
 def _ids(connection: Connection, paths: Iterable[str]) -> dict[str, int]:
