@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -11,6 +12,9 @@ import pytest
 from dicomferry.models.record import presence
 from dicomferry.models.record.archive import calls
 from dicomferry.models.record.remotes import book
+from dicomferry.models.rules.errors import AssociationRejected
+from dicomferry.models.rules.remote import Remote
+from dicomferry.workers.dimse.echo import echo
 from support import samples
 from support.caller import EXPLICIT, Caller, association
 from support.installation import until
@@ -50,6 +54,12 @@ def test_title_and_address_may_both_be_asked_for() -> None:
         assert rejected(host, scp.port, "STRANGER") == (1, 1, 3)
         assert rejected("127.0.0.1", scp.port, "PACS1") == (1, 1, 3)
         assert "do not belong to one remote" in scp.said("association rejected")[-1]["why"]
+        # A health check of this machine asks for verification alone.
+        here = f"WHOEVER@127.0.0.1:{scp.port}"
+        ours = Remote(name=here, ae_title="FERRY", host="127.0.0.1", port=scp.port, calling_ae_title="WHOEVER")
+        assert echo(ours).status == 0
+        with pytest.raises(AssociationRejected):
+            echo(replace(ours, host=host))
 
 
 def has_ipv6() -> bool:

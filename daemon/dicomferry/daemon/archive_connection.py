@@ -7,12 +7,13 @@ import uuid
 
 from dicomferry.daemon.places import Caller, PlaceKeeper
 from dicomferry.models import telemetry
+from dicomferry.models.rules.callers import is_loopback
 from dicomferry.models.rules.errors import DimseError
 from dicomferry.models.settings import Settings
 from dicomferry.workers.attempts.pace import Paces, Slowed
 from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, Sink, Waits
 from dicomferry.workers.dimse.wire import associate_as_acceptor
-from dicomferry.workers.dimse.wire.associate_as_acceptor import AssociateRequest, Rejection
+from dicomferry.workers.dimse.wire.associate_as_acceptor import VERIFICATION, AssociateRequest, Rejection
 from dicomferry.workers.dimse.wire.upper_layer import UpperLayer
 from dicomferry.workers.receiving.archive import Archive, Draft
 from dicomferry.workers.receiving.call_log import CallLog, OpenCall
@@ -93,7 +94,7 @@ class ArchiveConnection:
         caller = request.calling_ae_title
         scp = self._scp
         self.caller = Caller(caller, self._address)
-        rejection, allow = self._stranger(caller), ""
+        rejection, allow = None if self._only_asks_for_life(request) else self._stranger(caller), ""
         if rejection is not None:
             allow = (
                 f"to allow it: `dicomferry remote add NAME {caller or 'AET'}@{self._address}:PORT`, "
@@ -136,6 +137,10 @@ class ArchiveConnection:
             address=self._address,
         )
         return None
+
+    def _only_asks_for_life(self, request: AssociateRequest) -> bool:
+        """Whether it is a health check of this machine: verification and nothing else, by whatever AE title."""
+        return is_loopback(self._address) and all(one.abstract_syntax == VERIFICATION for one in request.contexts)
 
     def _stranger(self, caller: str) -> Rejection | None:
         """The rejection of who is not known, by the rule that `scp.accept` names."""
