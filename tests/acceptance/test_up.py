@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -26,6 +27,11 @@ SLOW = 400_000.0
 """Bytes a second: about 40 instances of the tests' size."""
 
 
+def heard(manager: socket.socket, state: str) -> None:
+    """Wait until the service manager has heard this state."""
+    until(lambda: manager.recv(100).decode() == state, f"{state} was said")
+
+
 def echo(installation: Installation, peer: StoreScp) -> None:
     """A whole round through the queue."""
     installation.run("submit", "echo", f"{peer.aet}@127.0.0.1:{peer.port}", "--wait", "--timeout", 120)
@@ -34,6 +40,26 @@ def echo(installation: Installation, peer: StoreScp) -> None:
 def kill(pid: int | None) -> None:
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
+
+
+def test_a_service_manager_hears_that_it_is_ready_that_it_lives_and_that_it_stops(
+    install: Install, tmp_path: Path
+) -> None:
+    """sd_notify(3), as systemd's Type=notify and its watchdog want it; of the roles below it nobody else speaks."""
+    installation, _ = install()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        installation.environment["NOTIFY_SOCKET"] = str(tmp_path / "notify")
+        with installation.up() as up:
+            heard(manager, "READY=1")
+            assert up.said("ready; Ctrl-C stops")
+            heard(manager, "WATCHDOG=1")
+            assert (
+                installation.run("status", "--check", "--here").stdout == "well: 1 scheduler, 1 scp, 1 up, 1 worker\n"
+            )
+        heard(manager, "STOPPING=1")
+        assert "no role of ours runs" in installation.run("status", "--check", "--here", code=1).stderr
 
 
 # --- start --------------------------------------------------------------------------------------------------

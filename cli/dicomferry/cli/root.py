@@ -35,6 +35,7 @@ _COMMANDS = {
     "archive": Lazy("dicomferry.cli.archive:archive", "Look at what was received, check it, remove it."),
     "config": Lazy("dicomferry.cli.status.command:config", "Show the settings and where they come from."),
     "db": Lazy("dicomferry.cli.status.command:db", "Set up, upgrade and check the database."),
+    "service": Lazy("dicomferry.cli.service:service", "Run the roles as services of systemd."),
     "completion": Lazy("dicomferry.cli.completion:completion", "Print the completion script for a shell."),
     "version": Lazy("dicomferry.cli.status.command:version", "Print the version."),
 }

@@ -81,6 +81,7 @@ class Child:
         reading, writing = os.pipe()
         environment = dict(self._environment if self._environment is not None else os.environ)
         environment |= {parent.PARENT: str(os.getpid()), parent.READY_FD: str(writing)}
+        environment.pop("NOTIFY_SOCKET", None)  # the service manager listens to whoever it started
         environment |= {parent.OUTPUT: "file" if self._log_file else "inherited"}
         try:
             with self._output() as log:
