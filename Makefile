@@ -20,7 +20,7 @@ COMPILE := UV_PYTHON_DOWNLOADS=never UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOC
     --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check bench peers lock clean
+.PHONY: help demo test test-long test-containers check bench peers lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -35,6 +35,9 @@ test: $(VENV)/.dev peers check ## format, lint, types, import rules, dead code, 
 test-long: $(VENV)/.dev peers ## the tests marked long
 	@# pytest answers 5 when it selected nothing: no failure as long as no test is marked long.
 	tests/support/run-pytest $(BIN)/python -m long $(PYTEST) || { code=$$?; [ $$code = 5 ] && echo "no test is marked long"; }
+
+test-containers: $(VENV)/.dev peers ## the compose file, started on an engine of its own (root; docker.io, docker-compose, debootstrap)
+	$(BIN)/python -m pytest -n 0 -m containers tests/containers $(PYTEST)
 
 check: $(VENV)/.dev ## format, lint, types, import rules, dead code
 	$(BIN)/ruff format --check .

@@ -94,7 +94,8 @@ class PynetdicomScp(Server):
 
 
 class DcmQrScp(Server):
-    """DCMTK's dcmqrscp: a small archive. `destinations` (AE title -> port) are those that it can move to.
+    """DCMTK's dcmqrscp: a small archive. `destinations` (AE title -> port, at `destination_host`) are those that
+    it can move to.
 
     It takes uncompressed transfer syntaxes and re-encodes; mixed syntaxes are for Orthanc.
     """
@@ -106,10 +107,12 @@ class DcmQrScp(Server):
         aet: str = "QRSCP",
         *options: str,
         destinations: dict[str, int] | None = None,
+        destination_host: str = "localhost",
         port: int | None = None,
     ) -> None:
         super().__init__(port)
         self.aet = aet
+        self.destination_host = destination_host
         self.options = options
         self.destinations = dict(destinations or {})
         self.storage = self.folder / "storage"
@@ -117,7 +120,10 @@ class DcmQrScp(Server):
         self.config = self.folder / "dcmqrscp.cfg"
 
     def prepare(self) -> None:
-        hosts = [f"host{n} = ({aet}, localhost, {port})" for n, (aet, port) in enumerate(self.destinations.items())]
+        hosts = [
+            f"host{n} = ({aet}, {self.destination_host}, {port})"
+            for n, (aet, port) in enumerate(self.destinations.items())
+        ]
         lines = [
             f"NetworkTCPPort = {self.port}",
             "MaxPDUSize = 131072",
