@@ -1,9 +1,10 @@
-"""What becomes of an ingest of which one system call fails: run as a module, `FOLDER KIND FIRST STEP`.
+"""What becomes of an ingest of which one system call fails: run as a module, `FOLDER WAY KIND FIRST STEP`.
 
 One process, which makes a child for each case: in the child the n-th call of those that ingest, journal, index and
 removal make goes wrong in one manner (an error, a write that is cut short, or the end of the process). What the child
-had answered with 0x0000 has to be whole on disk, and indexed, after a restart. Prints a JSON document: how many calls
-there are, how many cases were tried, and what was lost.
+had answered with 0x0000 has to be whole on disk, and indexed, after a restart. The way is `flushed`, or `logged` by a
+reception log; of a file that this still has the record, nothing but the name is left then. Prints a JSON document: how
+many calls there are, how many cases were tried, and what was lost.
 """
 
 from __future__ import annotations
@@ -24,18 +25,25 @@ from typing import Any
 from dicomferry.models.record import schema
 from dicomferry.models.record.archive import index
 from dicomferry.models.record.database import Database
-from dicomferry.workers.receiving import archive_check
+from dicomferry.models.settings import LEAST_LOG
+from dicomferry.workers.receiving import archive_check, removal
 from dicomferry.workers.receiving.archive import OWN, Archive
 from dicomferry.workers.receiving.indexer import Indexer, Tuning
+from dicomferry.workers.receiving.ingest import Ingest
 from dicomferry.workers.receiving.journal import Journal
+from dicomferry.workers.receiving.reception_log import recovery
+from dicomferry.workers.receiving.reception_log.checkpoint import LogKeeper
+from dicomferry.workers.receiving.reception_log.reception_log import Tuning as LogTuning
+from dicomferry.workers.receiving.reception_log.segment import Segment
 from support import samples
 from support.receiving import EXPLICIT, IMPLICIT, Site, data_of, encoded
 
 CALLS = (
     "open", "close", "write", "writev", "pread", "fsync", "fdatasync", "link", "mkdir", "unlink", "rmdir", "stat",
-    "lstat", "fstat", "replace", "ftruncate", "statvfs", "access", "scandir",
+    "lstat", "fstat", "replace", "ftruncate", "statvfs", "access", "scandir", "pwrite", "pwritev", "rename",
 )  # fmt: skip
 ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EDQUOT": errno.EDQUOT}
+WAYS = ("flushed", "logged")
 KINDS = (*ERRORS, "short", "kill")
 DIED = 77
 REMOVED = f"{samples.uid('study')}/1.3/1.3.1.dcm"
@@ -86,6 +94,11 @@ def _short(name: str, real: Callable[..., Any], *arguments: Any, **options: Any)
     """Half of what was to be written; of other calls it is an interrupted disk."""
     if name == "write":
         return real(arguments[0], arguments[1][: len(arguments[1]) // 2])
+    if name == "pwrite":
+        return real(arguments[0], arguments[1][: len(arguments[1]) // 2], arguments[2])
+    if name == "pwritev":
+        first = memoryview(arguments[1][0])
+        return real(arguments[0], [first[: len(first) // 2]], arguments[2])
     if name == "writev":
         first = memoryview(arguments[1][0])
         return real(arguments[0], [first[: len(first) // 2]])
@@ -104,14 +117,27 @@ def things() -> list[Answered]:
     return found
 
 
-def child(folder: Path, faults: Faults, report: Callable[[int], object]) -> None:
+def keeper_of(archive: Archive) -> LogKeeper | None:
+    """The log as a process has it that receives; None where it cannot be had."""
+    with contextlib.suppress(OSError):
+        keeper = LogKeeper(archive, 0, LEAST_LOG, tuning=LogTuning(age_seconds=0))
+        with contextlib.suppress(OSError):
+            keeper.look()
+        return keeper
+    return None
+
+
+def child(folder: Path, way: str, faults: Faults, report: Callable[[int], object]) -> None:
     """Receive all of it, index half of it under way, take one away again; `report` hears what was answered 0x0000."""
     database = Database(f"sqlite:///{folder / 'rows.db'}")
     site = Site(folder)
     sent = list(enumerate(things()))
     with faults.on():
         for part in (sent[:5], sent[5:]):
+            recovery.recover(site.archive)
             journal = Journal(site.archive.root / OWN / "journal")
+            keeper = keeper_of(site.archive) if way == "logged" else None
+            site.ingest = partial(Ingest, reception_log=keeper.log if keeper else None)
             # A restart: what the one before could not finish is tried first.
             journal.keep(archive_check.recover(site.archive, database, journal.read())[1])
             look = partial(archive_check.look, site.archive)
@@ -119,17 +145,38 @@ def child(folder: Path, faults: Faults, report: Callable[[int], object]) -> None
             for number, (uid, data, syntax) in part:
                 if site.receive(data, uid, syntax, size=700).status == 0:
                     report(number)
+                if keeper is not None and number == 3:
+                    with contextlib.suppress(OSError):
+                        keeper.look()
             site.indexer.start()
             site.indexer.close(20)
             journal.close()
-        archive_check.remove(site.archive, database, [REMOVED])
+            if len(part) == 5 and keeper is not None:
+                with contextlib.suppress(OSError):
+                    keeper.close()
+        # While the process lives, and has its log.
+        removal.remove(site.archive, database, [REMOVED])
     database.close()
+
+
+def tear(archive: Archive) -> None:
+    """Leave nothing of the files that a log has the records of: they need not have been flushed."""
+    for log in recovery.folders(archive):
+        for path in recovery.segments(log):
+            segment, contents = Segment.open(path)
+            for record in contents.records:
+                file = archive.root / (record.place or "nothing")
+                if file.is_file() and file.read_bytes() == segment.bytes_of(record):
+                    os.truncate(file, 0)
+            segment.close()
 
 
 def lost(folder: Path, answered: list[Answered]) -> list[str]:
     """What was answered and is not whole, or not indexed, after a restart."""
     archive = Archive(folder / "archive")
     archive.prepare()
+    tear(archive)
+    recovery.recover(archive)
     archive.remove_drafts()
     database = Database(f"sqlite:///{folder / 'rows.db'}")
     try:
@@ -155,7 +202,7 @@ def lost(folder: Path, answered: list[Answered]) -> list[str]:
     return wrong
 
 
-def case(folder: Path, kind: str, at: int) -> tuple[int, list[str]]:
+def case(folder: Path, way: str, kind: str, at: int) -> tuple[int, list[str]]:
     """(calls that were made, what was lost) of one case; `folder` is its own."""
     reader, writer = os.pipe()
     process = os.fork()
@@ -165,7 +212,7 @@ def case(folder: Path, kind: str, at: int) -> tuple[int, list[str]]:
         try:
             faults = Faults(kind, at)
             with contextlib.suppress(OSError):  # whoever removes a file is told, and ends
-                child(folder, faults, lambda number: write(writer, b"%d\n" % number))
+                child(folder, way, faults, lambda number: write(writer, b"%d\n" % number))
             write(writer, b"calls %d\n" % faults.count)
             code = 0
         except BaseException:
@@ -186,7 +233,7 @@ def case(folder: Path, kind: str, at: int) -> tuple[int, list[str]]:
 
 def main() -> None:
     """Try the first case and each `step`-th after it."""
-    folder, kind, first, step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    folder, way, kind, first, step = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
     template = folder / "template"
     Archive(template / "archive").prepare()
     database = Database(f"sqlite:///{template / 'rows.db'}")
@@ -197,13 +244,13 @@ def main() -> None:
         return Path(shutil.copytree(template, folder / name))
 
     # Once here, so that everything is loaded before the children are made.
-    child(fresh("warm"), Faults(kind, 0), lambda _: None)
-    calls, wrong = case(fresh("whole"), kind, 0)
+    child(fresh("warm"), way, Faults(kind, 0), lambda _: None)
+    calls, wrong = case(fresh("whole"), way, kind, 0)
     found = {"none": wrong} if wrong else {}
     tried = range(first, calls + 1, step)
     for at in tried:
         own = fresh(f"{at}")
-        _, wrong = case(own, kind, at)
+        _, wrong = case(own, way, kind, at)
         if wrong:
             found[str(at)] = wrong
         shutil.rmtree(own)

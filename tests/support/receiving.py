@@ -18,7 +18,8 @@ from dicomferry.workers.dimse.acceptor import Incoming, StatusReply
 from dicomferry.workers.dimse.wire.associate_as_acceptor import AssociateRequest
 from dicomferry.workers.dimse.wire.contexts import Context
 from dicomferry.workers.receiving import archive_check
-from dicomferry.workers.receiving.archive import OWN, Archive, Draft
+from dicomferry.workers.receiving.archive import OWN, Archive
+from dicomferry.workers.receiving.draft import Draft
 from dicomferry.workers.receiving.indexer import Indexer, Tuning
 from dicomferry.workers.receiving.ingest import Ingest
 from dicomferry.workers.receiving.journal import Journal

@@ -13,7 +13,7 @@ from dicomferry.models.record import schema
 from dicomferry.models.record.archive import identity
 from dicomferry.models.record.archive import index as archive_index
 from dicomferry.models.record.database import Database
-from dicomferry.workers.receiving import archive_check, file_hold
+from dicomferry.workers.receiving import archive_check, file_hold, removal
 from dicomferry.workers.receiving.archive import Archive
 from support import samples
 from support.receiving import Site, data_of
@@ -44,7 +44,7 @@ class Shelf(Site):
     def remove(self, study: str) -> int:
         """How many bytes that freed."""
         found = archive_index.paths(self.database, study=study)
-        removed = archive_check.remove(self.archive, self.database, found)
+        removed = removal.remove(self.archive, self.database, found)
         assert removed.number + removed.stay == len(found)
         return removed.size
 
@@ -161,7 +161,7 @@ def test_repair_makes_no_history_of_what_came_anew(
     """A file that was gone when the archive was looked through, and is received before that is written down."""
     shelf.store(sample)
     shelf.only.unlink()
-    after(shelf, "_is_gone", lambda: shelf.store(sample), monkeypatch, archive_check)
+    after(shelf, "is_gone", lambda: shelf.store(sample), monkeypatch, archive_check)
     archive_check.verify(shelf.archive, shelf.database, repair=True)
     assert shelf.known == shelf.files and len(shelf.files) == 1
 
@@ -186,7 +186,7 @@ def test_repair_notes_damage_until_it_is_mended(shelf: Shelf, sample: Sample) ->
     assert listed == {name: False, name.replace(".dcm", "~2.dcm"): True}
     flawed = archive_index.paths(shelf.database, flawed=True)
     assert flawed == [name]
-    archive_check.remove(shelf.archive, shelf.database, flawed)
+    removal.remove(shelf.archive, shelf.database, flawed)
     assert shelf.known == shelf.files == [name.replace(".dcm", "~2.dcm")]
 
 
@@ -206,7 +206,7 @@ def test_what_the_disk_does_not_let_go_keeps_its_row(
 
     monkeypatch.setattr(Archive, "remove", remove)
     with pytest.raises(OSError, match="Read-only"):
-        archive_check.remove(shelf.archive, shelf.database, paths)
+        removal.remove(shelf.archive, shelf.database, paths)
     assert shelf.files == shelf.known == [paths[1]]
 
 
@@ -221,6 +221,6 @@ def test_a_file_that_lies_elsewhere_than_we_would_put_it_can_be_removed(
     os.rename(shelf.only, target)
     archive_check.verify(shelf.archive, shelf.database, repair=True)
     assert shelf.known == [place]
-    assert archive_check.remove(shelf.archive, shelf.database, [place])[::2] == (1, 0)
+    assert removal.remove(shelf.archive, shelf.database, [place])[::2] == (1, 0)
     assert shelf.files == shelf.known == []
     assert not (shelf.archive.root / place.split("/")[0]).exists()

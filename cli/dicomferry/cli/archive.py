@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -173,7 +174,7 @@ def remove(study: str | None, job: str | None, flawed: bool, yes: bool) -> None:
     """
     from dicomferry.models.record.archive import index
     from dicomferry.models.rules.errors import NotFound
-    from dicomferry.workers.receiving import archive_check, archive_mark
+    from dicomferry.workers.receiving import archive_mark, removal
     from dicomferry.workers.receiving.archive import Archive
 
     if [study is not None, job is not None, flawed].count(True) != 1:
@@ -189,10 +190,28 @@ def remove(study: str | None, job: str | None, flawed: bool, yes: bool) -> None:
     if not yes:
         confirm(f"remove {what} from {settings.archive}")
     paths = index.paths(database, study=study, job_id=job_id, flawed=flawed)
-    done = archive_check.remove(Archive(settings.archive), database, paths)
+    done = removal.remove(Archive(settings.archive), database, paths)
     render.line(f"removed {words.plural(done.number, 'instance')} of {_studies(studies)}, {words.size(done.size)}")
     if done.stay:
         note(f"{words.plural(done.stay, 'instance')} came again meanwhile and {'stays' if done.stay == 1 else 'stay'}")
+    if done.logs:
+        note(_overwritten_later(done.logs))
+
+
+def _overwritten_later(logs: Sequence[Path]) -> str:
+    from dicomferry.workers.receiving.reception_log.recovery import DAMAGED
+
+    damaged = [path for path in logs if path.suffix == DAMAGED]
+    later = [path for path in logs if path.suffix != DAMAGED]
+    told = []
+    if later:
+        told.append(
+            "what the reception log still has of what was received before is overwritten by the storage SCP as soon as "
+            f"nothing comes for some seconds: {', '.join(map(str, later))}"
+        )
+    if damaged:
+        told.append(f"damaged parts of a reception log are kept until you delete them: {', '.join(map(str, damaged))}")
+    return "; ".join(told)
 
 
 def _studies(number: int) -> str:

@@ -15,11 +15,13 @@ from dicomferry.workers.dimse.acceptor import Acceptor, Incoming, Sink, Waits
 from dicomferry.workers.dimse.wire import associate_as_acceptor
 from dicomferry.workers.dimse.wire.associate_as_acceptor import VERIFICATION, AssociateRequest, Rejection
 from dicomferry.workers.dimse.wire.upper_layer import UpperLayer
-from dicomferry.workers.receiving.archive import Archive, Draft
+from dicomferry.workers.receiving.archive import Archive
 from dicomferry.workers.receiving.call_log import CallLog, OpenCall
 from dicomferry.workers.receiving.callers import Admission
+from dicomferry.workers.receiving.draft import Draft
 from dicomferry.workers.receiving.indexer import Indexer
 from dicomferry.workers.receiving.ingest import Ingest
+from dicomferry.workers.receiving.reception_log.reception_log import ReceptionLog
 
 log = telemetry.logger(__name__)
 
@@ -37,6 +39,7 @@ class StorageScp:
         calls: CallLog,
         paces: Paces,
         places: PlaceKeeper,
+        reception_log: ReceptionLog | None,
     ) -> None:
         self._settings = settings
         self._archive = archive
@@ -46,6 +49,7 @@ class StorageScp:
         self._calls = calls
         self._paces = paces
         self._places = places
+        self._log = reception_log
 
 
 class ArchiveConnection:
@@ -175,6 +179,7 @@ class ArchiveConnection:
             association=self.token,
             address=self._address,
             spare=spare,
+            reception_log=scp._log,
             refused=self._call.refuse if self._call else None,
         )
         pace = scp._paces.of(incoming.request.calling_ae_title, self._address)

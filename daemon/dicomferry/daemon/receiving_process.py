@@ -19,7 +19,9 @@ from dicomferry.daemon.places import AssociationPlaces, PlaceKeeper, most_associ
 from dicomferry.daemon.port import take_port
 from dicomferry.daemon.stop_signal import StopSignal
 from dicomferry.models import telemetry
+from dicomferry.models.record.archive import identity
 from dicomferry.models.record.database import Database
+from dicomferry.models.rules.errors import ConfigurationError
 from dicomferry.models.settings import Settings
 from dicomferry.workers.attempts.pace import Paces
 from dicomferry.workers.dimse.acceptor import Waits
@@ -31,6 +33,8 @@ from dicomferry.workers.receiving.call_log import CallLog
 from dicomferry.workers.receiving.callers import Admission
 from dicomferry.workers.receiving.indexer import Indexer
 from dicomferry.workers.receiving.journal import Journal
+from dicomferry.workers.receiving.reception_log import recovery
+from dicomferry.workers.receiving.reception_log.checkpoint import LogKeeper
 from dicomferry.workers.retrieval import get_association
 
 MOST_DESCRIPTORS = 65_536
@@ -60,6 +64,7 @@ class ReceivingProcess:
         self._settings = settings
         self._journal = Journal(journal.path_of(archive.root / OWN, number), flush=settings.scp.flush)
         _recover(archive, self._journal, database)
+        self._keeper = _log_keeper(settings, archive, number)
         self._indexer = Indexer(
             database.impatient(),
             self._journal,
@@ -82,6 +87,7 @@ class ReceivingProcess:
             self._calls,
             self._paces,
             places or AssociationPlaces(lambda: self.most_associations, lambda: most_of_one(settings.scp, self.moves)),
+            self._keeper.log if self._keeper else None,
         )
 
     @property
@@ -106,6 +112,8 @@ class ReceivingProcess:
         gc.freeze()
         self._admission.start()
         self._indexer.start()
+        if self._keeper is not None:
+            self._keeper.start()
         self._calls.start()
 
     def read_limits(self, stop: StopSignal) -> None:
@@ -114,6 +122,8 @@ class ReceivingProcess:
 
     def close(self) -> None:
         """Nothing comes any more: write what waits."""
+        if self._keeper is not None:
+            self._keeper.close()
         self._admission.close()
         self._calls.close(RELEASE_SECONDS)
         if not self._indexer.close(INDEX_SECONDS):
@@ -163,6 +173,7 @@ class Alone:
 
 def take_over_unused(archive: Archive, database: Database, processes: int) -> None:
     """Finish what processes left whose numbers are used no longer, and what C-GETs left. Raises OutOfReach."""
+    _put_back(archive, database, processes)
     found = 0
     for path in journal.left_behind(archive.root / OWN, processes):
         indexed, unfinished = archive_check.take_over(archive, database, Journal(path))
@@ -174,8 +185,35 @@ def take_over_unused(archive: Archive, database: Database, processes: int) -> No
     get_association.take_over(archive, database)
 
 
+def _put_back(archive: Archive, database: Database, processes: int | None = None) -> None:
+    """Have files again, and their rows, that the reception logs of dead processes hold.
+
+    Where it is known how many `processes` there are, the logs of other numbers go. Raises
+    ConfigurationError, OutOfReach.
+    """
+    try:
+        files = recovery.recover(archive, processes=processes).files
+    except OSError as error:
+        raise ConfigurationError(f"the reception log in {archive.root} cannot be recovered: {error}") from error
+    archive_check.index(archive, database, files)
+    again = set(files)
+    identity.clear_damage(database, [row for row in identity.damaged(database) if row.path in again] if again else [])
+
+
+def _log_keeper(settings: Settings, archive: Archive, number: int) -> LogKeeper | None:
+    """The reception log of this process; None where none is wanted, or none can be had: then each file is flushed."""
+    if not settings.scp.flush or not settings.scp.log_bytes:
+        return None
+    try:
+        return LogKeeper(archive, number, settings.scp.log_bytes)
+    except OSError as error:
+        log.error("no reception log can be made, each instance is flushed by itself", error=str(error))
+        return None
+
+
 def _recover(archive: Archive, own: Journal, database: Database) -> None:
     """Finish what a process that died could not: rows for what it published, an end to what it had not."""
+    _put_back(archive, database)
     drafts = archive.remove_drafts()
     found, unfinished = archive_check.take_over(archive, database, own)
     own.keep(unfinished)

@@ -25,6 +25,7 @@ from dicomferry.models.settings import Settings
 from dicomferry.workers import log_file, parent
 from dicomferry.workers.receiving import archive_mark
 from dicomferry.workers.receiving.archive import Archive
+from dicomferry.workers.receiving.reception_log import recovery
 from dicomferry.workers.receiving.sight import Lookout
 
 TICK_SECONDS = 1.0
@@ -108,7 +109,9 @@ class _Beat:
     def begin(self, database: Database, slots: int) -> None:
         """The role has begun. Raises OutOfReach."""
         self._slots = slots
-        self._worker = presence.register(database, "scp", slots=slots, facts=role_facts.of_role("scp", self._settings))
+        damaged = [str(path) for path in recovery.damaged(Archive(self._settings.archive))]
+        facts = role_facts.of_role("scp", self._settings) | {"log_damaged": damaged}
+        self._worker = presence.register(database, "scp", slots=slots, facts=facts)
 
     def lost(self, associations: Sequence[str]) -> None:
         """A process that received has died, and these associations with it. For any thread; never blocks."""

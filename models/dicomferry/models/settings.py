@@ -139,11 +139,23 @@ class RetrySettings(_Section):
         return RetryPolicy(**self.model_dump())
 
 
+def _log_bytes(value: int) -> int:
+    if 0 < value < LEAST_LOG:
+        raise ValueError(f"0, or at least {LEAST_LOG} bytes")
+    return value
+
+
+LEAST_LOG = 4 * 1024**2
+"""Bytes of the smallest reception log: each of its segments takes a few instances."""
+LogBytes = Annotated[int, Field(ge=0), AfterValidator(_log_bytes)]
+
+
 class ScpSettings(_Section):
     """The storage SCP: where it listens, whom it lets in, and where it puts what it receives.
 
     `public_host` and `public_port` are what archives are told to send to, where that is not what it listens on: behind
-    a published port of a container, or another translation of addresses.
+    a published port of a container, or another translation of addresses. `log_bytes` are what the reception log of each
+    receiving process may have; 0: none, each instance is flushed by itself.
     """
 
     host: str = "0.0.0.0"
@@ -158,6 +170,7 @@ class ScpSettings(_Section):
     archive: Path | None = None
     reserve_bytes: Annotated[int, Field(ge=0)] = 1024**3
     flush: bool = True
+    log_bytes: LogBytes = 128 * 1024**2
 
 
 class LogSettings(_Section):

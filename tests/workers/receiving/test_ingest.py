@@ -19,7 +19,8 @@ from dicomferry.workers.dimse.acceptor import StatusReply
 from dicomferry.workers.dimse.wire.associate_items import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomferry.workers.files.same_instance import Relation
 from dicomferry.workers.receiving import archive_check
-from dicomferry.workers.receiving.archive import OWN, Draft
+from dicomferry.workers.receiving.archive import OWN
+from dicomferry.workers.receiving.draft import Draft
 from dicomferry.workers.receiving.ingest import Ingest, Tuning
 from dicomferry.workers.receiving.journal import Journal
 from support import samples

@@ -12,7 +12,8 @@ import uuid
 from dicomferry.cli.scu.messages import CommandRefused
 from dicomferry.cli.scu.progress import Progress
 from dicomferry.workers.dimse.acceptor import Incoming, StatusReply
-from dicomferry.workers.receiving.archive import SUFFIX, Draft, component
+from dicomferry.workers.receiving.archive import SUFFIX, component
+from dicomferry.workers.receiving.draft import Draft
 from dicomferry.workers.receiving.reception import SUCCESS, Intake
 
 MOST_AS_NAME = 64

@@ -104,6 +104,9 @@ def _text(document: StatusDocument) -> None:
         rows.append(
             ("storage SCP", f"{scp['ae_title']}, port {scp['port']}: {state}; archive {scp['archive']}: {kept}")
         )
+        for path in scp["log_damaged"]:
+            what = "what was received lately may be missing: ask for it again; see whether the disk is sound"
+            rows.append(("reception log", f"damaged, {path}: {what}, then delete the file and start the role again"))
         if scp["unindexed"]:
             left = words.plural(scp["unindexed"], "file")
             rows.append(("without a row", f"{left} of the archive: `dicomferry archive verify --repair` says why"))

@@ -86,6 +86,7 @@ def _storage_scp(settings: Settings, database: Database, running: RoleDocument |
         "instances": instances,
         "bytes": size,
         "unindexed": unindexed.count(database),
+        "log_damaged": facts.get("log_damaged", []),
     }
 
 

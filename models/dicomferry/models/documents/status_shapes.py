@@ -42,6 +42,7 @@ class RoleDocument(TypedDict):
 
 class StorageScpDocument(TypedDict):
     """The storage SCP and its archive; `bytes` and `instances` are of the index, `unindexed` files have no row.
+    `log_damaged` are files of the reception log that were found damaged and are kept.
 
     `public_host` and `public_port` are what archives are told, where that was set.
     """
@@ -56,6 +57,7 @@ class StorageScpDocument(TypedDict):
     instances: int
     bytes: int
     unindexed: int
+    log_damaged: list[str]
 
 
 class DifferenceDocument(TypedDict):

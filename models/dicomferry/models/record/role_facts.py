@@ -41,6 +41,7 @@ def of_role(role: str, settings: Settings) -> dict[str, Any]:
             "archive": str(settings.archive),
             "reserve_bytes": scp.reserve_bytes,
             "flush": scp.flush,
+            "log_bytes": scp.log_bytes,
         }
     if role == "worker":
         found |= {"workers": settings.workers, "lease_seconds": settings.lease_seconds}

@@ -3,6 +3,7 @@
     ROOT/STUDY/SERIES/INSTANCE.dcm            instances; a second file of one UID is INSTANCE~2.dcm
     ROOT/.ferry/incoming/                     what is being received, where the file system has no nameless files
     ROOT/.ferry/journal                       folders that may hold files the index does not know yet
+    ROOT/.ferry/log-N/                        small instances that are not flushed as files yet, see `reception_log`
 
 All names below the root come from UIDs; folders are opened without following links, so nothing is ever written
 outside.
@@ -20,19 +21,18 @@ import stat
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 from dicomferry.models.durable import flush_folder, make_folder
 from dicomferry.models.rules.errors import ConfigurationError
+from dicomferry.workers.receiving.draft import Draft
 
 OWN = ".ferry"
 MARK = "mark"
 """In `.ferry`: the file that tells the archive from every other one, see `archive_mark`."""
 SUFFIX = ".dcm"
-MOST_VIEWS = 1000
-"""Buffers in one gathering write; the system's bound is 1024."""
 
 _LONGEST_MARK = 64
 _PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z.\-]{0,63}")
@@ -54,41 +54,6 @@ class Folder:
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(name, dir_fd=self.fd, follow_symlinks=False), os.fstat(draft.fd)):
                 os.unlink(name, dir_fd=self.fd)
-
-
-class Draft:
-    """A file that is being written and has no place yet; `path` is its temporary name, None where it has none."""
-
-    def __init__(self, fd: int, path: str | None) -> None:
-        self.fd = fd
-        self.path = path
-        self.size = 0
-
-    @property
-    def source(self) -> str:
-        """What a link to the file is made from."""
-        return self.path or f"/proc/self/fd/{self.fd}"
-
-    def write(self, views: Sequence[bytes | memoryview]) -> None:
-        """Append all of `views`. Raises OSError."""
-        for first in range(0, len(views), MOST_VIEWS):
-            some = list(views[first : first + MOST_VIEWS])
-            left = sum(map(len, some))
-            while left:
-                written = os.writev(self.fd, some)
-                self.size += written
-                left -= written
-                if left:
-                    some = _rest(some, written)
-
-    def close(self) -> None:
-        """Give it up, or let go of it after it was published."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-            if self.path:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.path)
 
 
 class Archive:
@@ -193,6 +158,9 @@ class Archive:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
                     raise
                 self._nameless = False
+        return self._named_draft()
+
+    def _named_draft(self) -> Draft:
         while True:
             path = str(self._incoming / uuid.uuid4().hex)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -232,6 +200,28 @@ class Archive:
                     raise
         return False
 
+    def replace(self, content: bytes, folder: str, name: str) -> None:
+        """Put a new file with this content in the place of one that is there, durably. Raises OSError."""
+        draft = self._named_draft()
+        try:
+            draft.write([content])
+            self.flush_draft(draft)
+            place = self._open(folder)
+            os.rename(draft.source, name, dst_dir_fd=place.fd)
+            self._flush(place.fd)
+        finally:
+            draft.close()
+
+    def flush_file(self, folder: str, name: str) -> None:
+        """A file that is there, and its name, are on disk when this returns. Raises OSError."""
+        fd = self.open_file(folder, name)
+        try:
+            if self.flush:
+                os.fdatasync(fd)
+        finally:
+            os.close(fd)
+        self.flush_folder(folder)
+
     def flush_draft(self, draft: Draft) -> None:
         """The draft's bytes are on disk when this returns. Raises OSError."""
         if self.flush:
@@ -255,6 +245,10 @@ class Archive:
             return False
         same = stat.S_ISREG(found.st_mode) and (draft is None or os.path.samestat(found, os.fstat(draft.fd)))
         return same and self.is_in_sight()
+
+    def retract(self, draft: Draft, folder: str, name: str) -> None:
+        """Take a name away that stands for the draft. Raises OSError where the folder cannot be opened."""
+        self._open(folder).retract(draft, name)
 
     def let_go(self, folder: str) -> Folder | None:
         """Open the folder anew at its next use; the one that was held."""
@@ -386,13 +380,3 @@ def file_number(name: str) -> int:
     """Which file of its instance a name stands for."""
     found = _FILE.fullmatch(name)
     return int(found["number"] or 1) if found else 1
-
-
-def _rest(views: list[bytes | memoryview], skip: int) -> list[bytes | memoryview]:
-    """`views` without their first `skip` bytes."""
-    rest: list[bytes | memoryview] = []
-    for view in views:
-        if skip < len(view):
-            rest.append(memoryview(view)[skip:])
-        skip = max(0, skip - len(view))
-    return rest

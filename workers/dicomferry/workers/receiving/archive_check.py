@@ -24,10 +24,10 @@ from dicomferry.workers.files import file_meta, part10
 from dicomferry.workers.files.data_set import Uids
 from dicomferry.workers.files.same_instance import Relation, compare
 from dicomferry.workers.files.soundness import flaw_of, read_uids
-from dicomferry.workers.receiving import file_hold
 from dicomferry.workers.receiving.archive import Archive, file_name, file_number
 from dicomferry.workers.receiving.indexer import Record, write_rows
 from dicomferry.workers.receiving.journal import Journal
+from dicomferry.workers.receiving.reception_log import recovery
 
 log = telemetry.logger(__name__)
 
@@ -69,6 +69,8 @@ def verify(archive: Archive, database: Database, *, repair: bool = False) -> Fin
     SCP is receiving). Damaged files are named and never touched; with `repair` their rows say so, and they count for
     nothing until they are whole again. Raises OutOfReach.
     """
+    if repair:
+        recovery.recover(archive)
     found = Findings()
     rows = dict(identity.sizes(database))
     found.indexed = len(rows)
@@ -92,7 +94,7 @@ def verify(archive: Archive, database: Database, *, repair: bool = False) -> Fin
             found.name("damaged", path)
     # Their rows as they are now, so that one that gets a new file from here on is left alone.
     absent = identity.files_at(database, list(rows))
-    missing = [row for row in absent if _is_gone(archive, row.path)]
+    missing = [row for row in absent if is_gone(archive, row.path)]
     found.missing_files = len(missing)
     for row in missing:
         found.name("missing", row.path)
@@ -149,7 +151,7 @@ def index(
     """
     number = 0
     left: list[tuple[str, str]] = []
-    for part in _batches(paths):
+    for part in batches_of(paths):
         batch = []
         for path in archive_index.unknown(database, part):
             try:
@@ -212,7 +214,7 @@ def _flushed(archive: Archive, path: str) -> Received:
     return describe(archive, path)
 
 
-def _is_gone(archive: Archive, path: str) -> bool:
+def is_gone(archive: Archive, path: str) -> bool:
     """Whether no file is there for certain; what cannot be looked at is not gone."""
     try:
         os.lstat(archive.root / path)
@@ -224,11 +226,11 @@ def _is_gone(archive: Archive, path: str) -> bool:
 
 
 def _unknown(database: Database, paths: Iterable[str]) -> Iterator[str]:
-    for part in _batches(paths):
+    for part in batches_of(paths):
         yield from archive_index.unknown(database, part)
 
 
-def _batches(paths: Iterable[str]) -> Iterator[list[str]]:
+def batches_of(paths: Iterable[str]) -> Iterator[list[str]]:
     part: list[str] = []
     for path in paths:
         part.append(path)
@@ -237,46 +239,6 @@ def _batches(paths: Iterable[str]) -> Iterator[list[str]]:
             part = []
     if part:
         yield part
-
-
-class Removed(NamedTuple):
-    """What came of removing files: how many are gone, the bytes that were freed, and how many came anew meanwhile."""
-
-    number: int
-    size: int
-    stay: int
-
-
-def remove(archive: Archive, database: Database, paths: Iterable[str]) -> Removed:
-    """Remove these files. Raises OutOfReach, OSError.
-
-    Their rows become history first, durably, and by row: whoever dies in between leaves files without rows, never rows
-    without files. A file that is received anew meanwhile, or that somebody else put in the place of the one on record,
-    stays and keeps a row, and so does one that the disk does not let go.
-    """
-    number = freed = stay = 0
-    for part in _batches(paths):
-        rows = identity.files_at(database, part)
-        seen = {row.instance_id: file_hold.look(archive.root / row.path) for row in rows}
-        history = identity.make_history(database, rows)
-        stays: list[str] = []
-        trouble: OSError | None = None
-        for row in rows:
-            if row.instance_id in history:
-                try:
-                    with file_hold.going(archive.root / row.path, seen[row.instance_id]) as same:
-                        if same:
-                            freed += archive.remove(row.path)
-                except OSError as error:
-                    trouble = error
-                if not _is_gone(archive, row.path):
-                    stays.append(row.path)
-        index(archive, database, stays)
-        if trouble is not None:
-            raise trouble
-        number += len(history) - len(stays)
-        stay += len(rows) - len(history) + len(stays)
-    return Removed(number, freed, stay)
 
 
 def look(archive: Archive, received: Received, is_sound: bool = False) -> Received | None:

@@ -16,9 +16,12 @@ from dicomferry.workers.dimse.acceptor import Incoming, StatusReply
 from dicomferry.workers.files.same_instance import Relation, compare
 from dicomferry.workers.files.soundness import is_named, read_uids, unreadable
 from dicomferry.workers.receiving import file_hold
-from dicomferry.workers.receiving.archive import Archive, Draft, Folder, file_name, place
+from dicomferry.workers.receiving.archive import Archive, Folder, file_name, place
+from dicomferry.workers.receiving.draft import Draft
 from dicomferry.workers.receiving.indexer import Indexer
+from dicomferry.workers.receiving.promise import Promise
 from dicomferry.workers.receiving.reception import NO_RESOURCES, SUCCESS, Intake
+from dicomferry.workers.receiving.reception_log.reception_log import ReceptionLog
 
 log = telemetry.logger(__name__)
 
@@ -62,11 +65,13 @@ class Ingest(Intake):
         job_id: int | None = None,
         move_id: int | None = None,
         spare: Draft | None = None,
+        reception_log: ReceptionLog | None = None,
         refused: Callable[[Incoming, StatusReply], object] | None = None,
         tuning: Tuning = DEFAULT,
     ) -> None:
         self._tuning = tuning
         self._spare = spare
+        self._log = reception_log
         self._tell_refused = refused
         super().__init__(incoming, incoming.request.calling_ae_title)
         self._archive = archive
@@ -103,8 +108,11 @@ class Ingest(Intake):
                 self._refuse(NO_RESOURCES, "disk is full to its reserve")
 
     def _new_draft(self) -> Draft:
-        draft, self._spare = self._spare, None
-        return draft or self._archive.draft()
+        spare, self._spare = self._spare, None
+        draft = spare or self._archive.draft()
+        if self._log is not None:
+            draft.hold(self._log.tuning.instance_bytes)
+        return draft
 
     def discard(self) -> None:
         """Leave nothing behind of what is not published."""
@@ -136,14 +144,15 @@ class Ingest(Intake):
         return (None, None) if isinstance(self._uids, UnusableFile) else self._uids[2:]
 
     def _publish(self, draft: Draft) -> StatusReply:
-        """Flush, link, flush the folder: only then is it ours to answer for."""
+        """Make it durable under its name: only then is it ours to answer for."""
+        content = draft.spill()
         self._complete(draft)
         if self._refusal is not None:
             return self._refusal
         folder, stem = place(*self._place_uids, self._incoming.sop_instance_uid)
         self._indexer.enter(folder)
         try:
-            name, outcome = self._place(draft, folder, stem)
+            name, outcome = self._place(draft, folder, stem, content)
         except BaseException:
             self._indexer.leave(folder)
             raise
@@ -155,37 +164,43 @@ class Ingest(Intake):
             log.warning("another content under a UID that is archived already: both are kept", **self._who())
         return StatusReply(SUCCESS)
 
-    def _place(self, draft: Draft, folder: str, stem: str) -> tuple[str, str]:
+    def _place(self, draft: Draft, folder: str, stem: str, content: bytes | None) -> tuple[str, str]:
         """(file name, outcome) of the file that stands for the draft, durably, at the place that its path names."""
         strays: list[tuple[Folder, str]] = []
+        promise = Promise(self._archive, draft, self._log, content)
         try:
             for _ in range(self._tuning.most_tries):
-                name, outcome = self._link(draft, folder, stem)
-                # Also for a duplicate: whoever linked the first one may not have come to this.
-                self._archive.flush_folder(folder)
+                name, outcome = self._link(draft, folder, stem, promise)
+                if outcome == "duplicate":
+                    # Whoever linked the first one may not have come to this.
+                    promise.stands_for_another(folder, name)
+                else:
+                    promise.linked(folder, name)
                 if self._archive.is_at(folder, name, None if outcome == "duplicate" else draft):
+                    promise.keep()
                     return name, outcome
+                promise.is_lost()
                 held = self._archive.let_go(folder)
                 if held is not None:
                     strays.append((held, name))
             raise OSError(errno.ESTALE, "the folder is renamed or removed again and again", folder)
+        except BaseException:
+            promise.drop()
+            raise
         finally:
             # Only now: a file without any name cannot be given another one.
             for held, name in strays:
                 held.retract(draft, name)
 
-    def _link(self, draft: Draft, folder: str, stem: str) -> tuple[str, str]:
+    def _link(self, draft: Draft, folder: str, stem: str, promise: Promise) -> tuple[str, str]:
         """(file name, outcome): stored, duplicate, alternate or conflict."""
         outcome = "stored"
-        flushed = False
         for number in range(1, self._tuning.most_of_one_uid):
             name = file_name(stem, number)
             relation: Relation | None = None
             while relation is None:
                 if not self._archive.has_file(folder, name):
-                    if not flushed:
-                        self._archive.flush_draft(draft)
-                        flushed = True
+                    promise.before_link(folder, name)
                     if self._archive.publish(draft, folder, name):
                         return name, outcome
                 # It was there before, or somebody was quicker: another sender of the same instance.

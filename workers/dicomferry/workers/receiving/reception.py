@@ -18,7 +18,7 @@ from dicomferry.workers.dimse.wire.associate_items import IMPLEMENTATION_CLASS_U
 from dicomferry.workers.files import file_meta
 from dicomferry.workers.files.data_set import NeedMore, Uids, head_of
 from dicomferry.workers.files.soundness import end_told
-from dicomferry.workers.receiving.archive import Draft
+from dicomferry.workers.receiving.draft import Draft
 
 SUCCESS = 0x0000
 INVALID_UID = 0x0117

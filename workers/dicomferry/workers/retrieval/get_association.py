@@ -33,6 +33,7 @@ from dicomferry.workers.receiving.call_log import Refusals
 from dicomferry.workers.receiving.indexer import Indexer
 from dicomferry.workers.receiving.ingest import Ingest
 from dicomferry.workers.receiving.journal import Journal
+from dicomferry.workers.receiving.reception_log import recovery
 
 log = telemetry.logger(__name__)
 
@@ -81,6 +82,7 @@ class Store:
     def __init__(self, settings: Settings, database: Database) -> None:
         self.archive = Archive(settings.archive, reserve_bytes=settings.scp.reserve_bytes, flush=settings.scp.flush)
         archive_mark.prepare(self.archive, database)
+        recovery.recover(self.archive)
         take_over(self.archive, database)
         folder = self.archive.root / OWN / FOLDER
         make_folder(folder)
