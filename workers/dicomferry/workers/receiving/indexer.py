@@ -22,7 +22,7 @@ log = telemetry.logger(__name__)
 class Tuning:
     """How many rows are written at once, how long is waited for them, and how many may wait. Times in seconds."""
 
-    batch: int = 200
+    batch: int = 500
     batch_seconds: float = 0.5
     still_seconds: float = 0.02
     """Seconds without a new file after which rows that wait are written: a retrieve may wait for them."""

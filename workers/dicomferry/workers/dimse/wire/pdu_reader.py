@@ -33,6 +33,8 @@ _MOST_OTHER = SMALL - 6
 
 _PDU = struct.Struct(">BxL")
 _PDV = struct.Struct(">LBB")
+_PDU_OF_ONE = struct.Struct(">BxLLBB")
+"""The heads of a P-DATA-TF and of its first fragment, which is its only one in nearly all of them."""
 
 Take = Callable[[list[memoryview]], None]
 
@@ -77,6 +79,8 @@ class Inlet:
         context_id = size = 0
         seconds = idle
         while True:
+            if not parts and (at_once := self._whole_command()) is not None:
+                return at_once
             ahead, self._ahead = self._ahead, None
             found: int | Pdu | None = self._next_fragment() if ahead is None else ahead
             if found is None:
@@ -108,6 +112,22 @@ class Inlet:
                 return context_id, b"".join(parts)
             seconds = progress
 
+    def _whole_command(self) -> tuple[int, bytes] | None:
+        """A command and its context, if all of it is here, in one fragment that is alone in its PDU, as most are."""
+        if self._ahead is not None or self._late is not None or self._pdu_left:
+            return None
+        have = self._end - self._start
+        if have < 12:
+            return None
+        kind, length, inner, context, control = _PDU_OF_ONE.unpack_from(self._view, self._start)
+        if (kind, inner, control) != (P_DATA_TF, length - 4, IS_COMMAND | IS_LAST) or not 6 <= length <= min(
+            have - 6, MOST_COMMAND
+        ):
+            return None
+        begin = self._start + 12
+        self._context_id, self._start = context, self._start + 6 + length
+        return context, bytes(self._view[begin : self._start])
+
     def data_set(self, context_id: int, take: Take, progress: float) -> None:
         """Hand the data set that follows a command to `take`, buffer by buffer; back when its last byte is in.
 
@@ -126,6 +146,17 @@ class Inlet:
                     if spans:
                         take(spans)
                     return
+                if not self._pdu_left and self._end - self._start >= 12:
+                    kind, length, inner, context, control = _PDU_OF_ONE.unpack_from(self._view, self._start)
+                    if (
+                        kind == P_DATA_TF
+                        and 6 <= length <= MAX_PDU_LENGTH
+                        and (inner, context) == (length - 4, context_id)
+                        and control in (0, IS_LAST)
+                    ):
+                        self._start += 12
+                        self._context_id, self._pdv_left, last = context_id, inner - 2, control == IS_LAST
+                        continue
                 found = self._next_fragment()
                 if found is not None:
                     last = self._check_data(found, context_id)
