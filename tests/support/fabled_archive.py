@@ -80,6 +80,8 @@ class Fable:
     counted: bool = True
     seconds: float = 1
     """What goes by between a request and the first that it brings."""
+    lists: str = "taken"
+    """What becomes of a request for several UIDs: `taken`, `refused`, or its `first` alone is sent."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,10 @@ class FabledArchive:
         self.requests += 1
         self.site.pass_time(self.fable.seconds)
         self.note()
+        if len(one.images) > 1 and self.fable.lists == "refused":
+            return Report(status=0xA900, completed=0, failed=0, warning=0)
+        if len(one.images) > 1 and self.fable.lists == "first":
+            one = replace(one, images=one.images[:1])
         sent: list[Sent] = []
         refused: list[str] = []
         completed = 0
@@ -351,15 +357,33 @@ class FabledSite:
 
     def retrieve(self, fable: Fable) -> tuple[FabledArchive, Any, Any]:
         """(the archive, the job, its request) once the job has ended; of the fables before nothing is left."""
+        archive, job, (request,) = self._run(fable, [(None, ((f"{UNIQUE[Level.STUDY]:08X}", STUDY),))], "study")
+        return archive, job, request
+
+    def retrieve_each(self, fable: Fable) -> tuple[FabledArchive, Any, list[Any]]:
+        """The same of a request for each image, in their order."""
+        named = FabledArchive(fable, STUDY, self)
+        identifiers: list[spec.Identifier] = []
+        for place, image in enumerate(fable.images):
+            values = {
+                Level.STUDY: STUDY,
+                Level.SERIES: named.series(image.series),
+                Level.IMAGE: named.uid(place),
+            }
+            identifiers.append((place, tuple((f"{UNIQUE[level]:08X}", value) for level, value in values.items())))
+        return self._run(fable, identifiers, "image")
+
+    def _run(
+        self, fable: Fable, identifiers: Sequence[spec.Identifier], level: str
+    ) -> tuple[FabledArchive, Any, list[Any]]:
         for path in self._files:
             path.unlink(missing_ok=True)
         self._files.clear()
         self._bring_back()
         archive = self.archive = FabledArchive(fable, STUDY, self)
         self._lies_here(archive)
-        what = spec.MoveSpec(identifiers=((None, ((f"{UNIQUE[Level.STUDY]:08X}", STUDY),)),), level="study")
+        what = spec.MoveSpec(identifiers=tuple(identifiers), level=level)
         job_id = self.inline.submit(ADDRESS, what)
         self.inline.drain(job_id)
         database = self.inline.database
-        (request,) = retrieves.requests(database, job_id)
-        return archive, jobs.show(database, job_id), request
+        return archive, jobs.show(database, job_id), list(retrieves.requests(database, job_id))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +29,7 @@ _MANY = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 _FEWER = settings(_MANY, max_examples=max(1, EXAMPLES // 4))
+_FEW = settings(_MANY, max_examples=max(1, EXAMPLES // 16))
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +175,29 @@ def test_what_hides_without_any_sign_is_not_known(site: FabledSite, fable: Fable
     assert job["state"] == "succeeded"
     assert job["basis"] == "list" or job["verified"] != "uids"
     assert all(site.has(archive, place) for place, one in enumerate(fable.images) if one.listed)
+
+
+LISTS = st.sampled_from(["taken", "taken", "refused", "first"])
+
+
+@_FEW
+@given(fable=LYING, lists=LISTS)
+def test_of_images_asked_for_together_each_that_is_proven_is_here(site: FabledSite, fable: Fable, lists: str) -> None:
+    """A request for each image, which share what is asked on the wire: `uids` only where that one lies here."""
+    archive, job, requests = site.retrieve_each(replace(fable, lists=lists))
+    for place, request in enumerate(requests):
+        if (request["state"], request["verified"]) == ("succeeded", "uids"):
+            assert site.has(archive, place), site.inline.events(job["id"])
+
+
+@_FEW
+@given(fable=HONEST, lists=LISTS)
+def test_of_images_asked_for_together_all_are_proven(site: FabledSite, fable: Fable, lists: str) -> None:
+    """Where nobody lies and what fails at first comes, every row is proven, whether the archive takes lists or not."""
+    archive, job, requests = site.retrieve_each(replace(fable, lists=lists))
+    told = {(request["state"], request["verified"]) for request in requests}
+    assert told == {("succeeded", "uids")}, site.inline.events(job["id"])
+    assert all(site.has(archive, place) for place in range(len(fable.images)))
 
 
 @pytest.mark.parametrize("manner", ["refused", "lost"])
