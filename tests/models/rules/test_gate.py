@@ -42,6 +42,12 @@ TABLE: dict[str, tuple[dict[str, Any], InUse, dict[str, Any]]] = {
     "room for one more": ({"most": 2}, InUse(running=1), {"full": False}),
     "no room": ({"most": 2}, InUse(running=2), {"full": True, "until": None}),
     "one move at a time": ({"most": 4, "kind": "move"}, InUse(running=1, moves=1), {"full": True}),
+    "one move at a time, the next one is listed": (
+        {"most": 4, "kind": "move"}, InUse(running=1, moves=1, may_list=True), {"full": False, "ahead": True}),
+    "no room for a list": (
+        {"most": 1, "kind": "move"}, InUse(running=1, moves=1, may_list=True), {"full": True, "ahead": False}),
+    "nothing is listed of a remote that is broken": (
+        {"most": 4, "kind": "move", **BROKEN}, InUse(running=1, moves=1, may_list=True), {"full": True}),
     "a get beside a move": ({"most": 4, "kind": "get"}, InUse(running=1, moves=1), {"full": False}),
 }  # fmt: skip
 

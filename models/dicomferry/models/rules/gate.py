@@ -31,6 +31,7 @@ class Gate:
     """Whether a chunk may be begun now: yes unless `until` (then again) or `full` (when something ends) is set.
 
     `probe`: it may, to find out whether the remote can be used again. `failures` is how often in a row it could not.
+    `ahead`: it may be listed, and nothing of it moved yet.
     """
 
     until: datetime | None = None
@@ -38,6 +39,7 @@ class Gate:
     advice: str | None = None
     full: bool = False
     probe: bool = False
+    ahead: bool = False
     failures: int = 0
     limits: RateLimits | None = None
 
@@ -68,11 +70,15 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True)
 class InUse:
-    """What uses a remote now: chunks that run, those of them that are moves, and whether one is the breaker's look."""
+    """What uses a remote now: chunks that run, those of them that move, and whether one is the breaker's look.
+
+    `may_list`: the chunk was never tried, and none is listed ahead, or was and waits for its move.
+    """
 
     running: int = 0
     moves: int = 0
     looks: bool = False
+    may_list: bool = False
 
 
 def closed(known: Known) -> Gate | None:
@@ -100,11 +106,10 @@ def _debt(known: Known) -> datetime:
 
 def opened(known: Known, in_use: InUse) -> Gate:
     """The gate of a remote that may be used at this hour, where there is room left."""
-    full = (
-        (known.is_broken and in_use.looks)
-        or in_use.running >= known.most
-        or (known.kind == Kind.MOVE and in_use.moves >= known.most_moves)
-    )
-    if full:
+    if (known.is_broken and in_use.looks) or in_use.running >= known.most:
         return Gate(full=True)
+    if known.kind == Kind.MOVE and in_use.moves >= known.most_moves:
+        # To list takes an association, and no move.
+        is_ahead = in_use.may_list and not known.is_broken
+        return Gate(ahead=True, limits=known.limits) if is_ahead else Gate(full=True)
     return Gate(probe=known.is_broken, failures=known.failures, limits=known.limits)

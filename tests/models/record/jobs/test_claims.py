@@ -144,8 +144,50 @@ def test_moves_have_a_limit_of_their_own(site: Site) -> None:
     job = site.store(1, 1, 1)
     moves = [chunk.id for chunk in site.chunks(job)][:2]
     site.set(sa.update(ChunkRow).where(ChunkRow.id.in_(moves)).values(kind="move"))
-    assert [site.claim().kind for _ in range(2)] == ["move", "store"]
+    first, store, ahead = (site.claim() for _ in range(3))
+    assert [(one.kind, one.ahead) for one in (first, store, ahead)] == [
+        ("move", False),
+        ("store", False),
+        ("move", True),
+    ]
     assert site.try_claim() is None
+
+
+def listing(site: Site, number: int) -> list[Lease]:
+    """So many moves to one remote, the first in flight and the second listed meanwhile."""
+    job = site.store(*[1] * number)
+    site.set(sa.update(ChunkRow).where(ChunkRow.job_id == job, ChunkRow.kind != claims.PLAN).values(kind="move"))
+    return [site.claim(), site.claim()]
+
+
+def test_the_next_move_is_listed_while_none_is_free(site: Site) -> None:
+    """One chunk that was never tried; once it is listed it waits for its move, and no other one is listed."""
+    first, ahead = listing(site, 4)
+    assert (first.ahead, ahead.ahead) == (False, True)
+    assert site.try_claim() is None and not claims.any_due(site.database, "bulk")
+    site.finish(ahead, decision=None)
+    assert site.try_claim() is None and not claims.any_due(site.database, "bulk")
+    site.finish(first, outcomes=site.outcomes(first))
+    moved, next_ahead = site.claim(), site.claim()
+    assert (moved.chunk_id, moved.ahead, moved.fence) == (ahead.chunk_id, False, 2)
+    assert next_ahead.ahead and site.try_claim() is None
+
+
+def test_a_list_takes_an_association(site: Site) -> None:
+    """Nothing is listed ahead where the remote has no place for one association more."""
+    book.change(site.database, "PACS1", None, max_associations=1)
+    job = site.store(1, 1)
+    site.set(sa.update(ChunkRow).where(ChunkRow.job_id == job, ChunkRow.kind != claims.PLAN).values(kind="move"))
+    assert not site.claim().ahead
+    assert site.try_claim() is None
+
+
+def test_while_one_is_listed_a_free_move_is_for_others(site: Site) -> None:
+    """What is listed has no move: when the one in flight ends meanwhile, the next chunk gets it."""
+    first, ahead = listing(site, 3)
+    site.finish(first, outcomes=site.outcomes(first))
+    third = site.claim()
+    assert third.chunk_id not in (first.chunk_id, ahead.chunk_id) and not third.ahead
 
 
 def test_a_closed_gate_writes_no_attempt_and_no_event(site: Site) -> None:

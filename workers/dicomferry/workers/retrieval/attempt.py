@@ -75,5 +75,7 @@ def _phases(situation: Situation, progress: Progress) -> End:
     """One after the other, until one of them says how the attempt ends."""
     end = list_it(situation, progress)
     while end is None:
+        if situation.lease.ahead and not progress.goal.is_reached():
+            return End(is_ahead=True, detail="listed while no move was free")
         end = ask(situation, progress) or wait(situation, progress) or judge(situation, progress)
     return end

@@ -65,7 +65,8 @@ class End:
 
     `cause` is what it came to where that is not all.
     `failure` is the request's own; `lost` tells what its pending instances come to, `rounds` how many counted.
-    `finding` is what it is to be called. `is_apart` tells that requests that share the chunk go on each by itself.
+    `finding` is what it is to be called. `is_apart` tells that requests that share the chunk go on each by itself,
+    `is_ahead` that it is listed what is to come, and nothing else was to be done.
     """
 
     cause: Cause | None = None
@@ -77,6 +78,7 @@ class End:
     rounds: int | None = None
     finding: Finding | None = None
     is_apart: bool = False
+    is_ahead: bool = False
 
 
 def callers_of(environment: Environment, lease: Lease, remote: Remote) -> Callers:

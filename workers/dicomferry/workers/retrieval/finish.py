@@ -37,7 +37,7 @@ def write(situation: Situation, progress: Progress, end: End) -> None:
     database, lease = situation.database, situation.lease
     situation.heart.progress(0)
     is_listed, is_pending = progress.request.is_listed, progress.request.is_pending
-    whole = end.cause is None and end.end is AttemptEnd.COMPLETED and not end.is_apart
+    whole = end.cause is None and end.end is AttemptEnd.COMPLETED and not (end.is_apart or end.is_ahead)
     if whole and is_listed and end.finding is None and is_pending:
         progress.request = request.of_chunk(database, lease.chunk_id)
         end = conclude(situation, progress, end)
@@ -76,7 +76,7 @@ def _verdicts(situation: Situation, progress: Progress, end: End, *, whole: bool
             failures={found.item_id: end.failure} if end.failure else {},
             closing=found.item_ids if is_over else (),
         )
-    if not found.is_listed or end.is_apart:
+    if not found.is_listed or end.is_apart or end.is_ahead:
         return _Verdicts()
     if whole and end.finding and not end.finding.wanting and not end.failure:
         return _Verdicts(findings=dict.fromkeys(found.item_ids, end.finding), closing=found.item_ids)

@@ -90,6 +90,8 @@ class Lease:
     """Whether other chunks of the lane were due at this moment."""
     probe: bool = False
     """Whether this attempt is to find out first if the remote can be used again."""
+    ahead: bool = False
+    """Whether it may be listed what a move is to bring, and nothing moved."""
     failures: int = 0
     """How many attempts in a row found that it cannot."""
     limits: RateLimits | None = None
@@ -136,16 +138,23 @@ def _take(
     if connection.execute(_RUNNING_OF_WORKER, {**own, "lane": lane}).scalar_one() >= worker.slots:
         return None
     full: set[tuple[int, bool]] = set()
+    listable: set[tuple[int, bool]] = set()
+    lists = False
     while True:
         now = database.now(connection)
         candidates = _candidates(connection, lane, now, full, plan_below)
+        if not candidates and listable and not lists:
+            # Only where nothing else is to be done it is listed what a later move brings.
+            lists, full = True, full - listable
+            continue
         if not candidates:
             return None
         best = candidates[0]
         # Rolling back to the savepoint gives the locks of job and remote back before the next job's is asked for:
         # holding on to them, two claimers that look at two jobs in different orders would wait for each other.
         with connection.begin_nested() as savepoint:
-            lease = _lease(connection, best, lane, worker, now, lease_seconds, full, more=len(candidates) > 1)
+            gates = _Gates(full, listable, lists)
+            lease = _lease(connection, best, lane, worker, now, lease_seconds, gates, more=len(candidates) > 1)
             if lease is not None:
                 return lease
             savepoint.rollback()
@@ -158,21 +167,25 @@ def _lease(
     worker: Worker,
     now: datetime,
     lease_seconds: float,
-    full: set[tuple[int, bool]],
+    gates: _Gates,
     *,
     more: bool,
 ) -> Lease | _Closed | None:
-    """Lock the job and the remote and take the chunk; None when the remote is `full` or somebody was faster."""
+    """Lock the job and the remote and take the chunk; None when the remote is full or somebody was faster."""
     job = connection.execute(_JOB, {"job": best.job_id}).one()
     gate = Gate()
     if best.remote_id is not None:
         # Locked first, so that what the gate counts cannot be outdated.
         connection.execute(_REMOTE, {"remote": best.remote_id})
-        gate = governor.gate(connection, best.remote_id, best.kind, now, ignore_window=job.ignore_window)
+        gate = governor.gate(
+            connection, best.remote_id, best.kind, now, ignore_window=job.ignore_window, chunk_id=best.id
+        )
         if gate.until is not None:
             return _Closed(best.remote_id, best.kind, job.ignore_window)
-        if gate.full:
-            full.add((best.remote_id, best.kind == Kind.MOVE))
+        if gate.full or (gate.ahead and not gates.lists):
+            gates.full.add((best.remote_id, best.kind == Kind.MOVE))
+            if gate.ahead:
+                gates.listable.add((best.remote_id, True))
             return None
     taken = connection.execute(
         sa.update(ChunkRow)
@@ -194,6 +207,9 @@ def _lease(
         return None
     if gate.probe and best.remote_id is not None:
         governor.mark_probe(connection, best.remote_id, best.id)
+    if best.kind == Kind.MOVE and best.remote_id is not None:
+        mark = governor.mark_ahead if gate.ahead else governor.unmark_ahead
+        mark(connection, best.remote_id, best.id)
     attempt = {"job_id": job.id, "chunk_id": best.id, "fence": taken.fence, "started_at": now}
     connection.execute(_ATTEMPT, {**attempt, "worker": worker.name, "pid": os.getpid()})
     connection.execute(_SERVED, {"job": job.id, "served_at": now})
@@ -202,7 +218,8 @@ def _lease(
         job.id,
         now,
         "chunk_started",
-        f"chunk {best.id} ({best.kind}) on {worker.name}, process {os.getpid()}",
+        f"chunk {best.id} ({best.kind}{', to be listed' if gate.ahead else ''}) on {worker.name}, "
+        f"process {os.getpid()}",
     )
     ledger.derive(connection, job.id, now)
     return Lease(
@@ -219,9 +236,21 @@ def _lease(
         cursor=taken.cursor,
         more=more or best.waiting > 1,
         probe=gate.probe,
+        ahead=gate.ahead,
         failures=gate.failures,
         limits=gate.limits,
     )
+
+
+@dataclass(frozen=True)
+class _Gates:
+    """What was found of remotes so far, each with whether that is of moves alone: `full` are those that take no more,
+    `listable` those of them of which a chunk may be listed; `lists` tells that it is time to.
+    """
+
+    full: set[tuple[int, bool]]
+    listable: set[tuple[int, bool]]
+    lists: bool
 
 
 @dataclass(frozen=True)
@@ -317,5 +346,12 @@ def is_busy(database: Database, worker: Worker) -> bool:
 def _is_full(connection: Connection, candidate: _Candidate, now: datetime) -> bool:
     """A gate that opens at a known time is another matter: whoever comes to it puts off what waits there."""
     assert candidate.remote_id is not None
-    gate = governor.gate(connection, candidate.remote_id, candidate.kind, now, ignore_window=candidate.ignore_window)
+    gate = governor.gate(
+        connection,
+        candidate.remote_id,
+        candidate.kind,
+        now,
+        ignore_window=candidate.ignore_window,
+        chunk_id=candidate.id,
+    )
     return gate.until is None and gate.full

@@ -8,6 +8,7 @@ the own chunk's, before chunks that wait.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -114,11 +115,19 @@ def running(connection: Connection, remote_id: int, *conditions: sa.ColumnElemen
 # --- gates
 
 
-def gate(connection: Connection, remote_id: int, kind: Kind, now: datetime, *, ignore_window: bool) -> Gate:
-    """Whether a chunk of this kind may be begun. Whoever begins it has the remote's row locked."""
+def gate(
+    connection: Connection,
+    remote_id: int,
+    kind: Kind,
+    now: datetime,
+    *,
+    ignore_window: bool,
+    chunk_id: int | None = None,
+) -> Gate:
+    """Whether a chunk of this kind, or this one, may be begun. Whoever begins it has the remote's row locked."""
     row = row_of(connection, remote_id)
     known = _known(row, kind, now, ignore_window=ignore_window)
-    return rule.closed(known) or rule.opened(known, _in_use(connection, remote_id, kind, row))
+    return rule.closed(known) or rule.opened(known, _in_use(connection, remote_id, kind, row, chunk_id))
 
 
 def _known(row: AnyRow, kind: Kind, now: datetime, *, ignore_window: bool) -> Known:
@@ -150,11 +159,37 @@ def _taken(row: AnyRow, now: datetime) -> dict[str, datetime]:
     return {name: moment for name, moment in found.items() if moment is not None}
 
 
-def _in_use(connection: Connection, remote_id: int, kind: Kind, row: AnyRow) -> InUse:
+def _in_use(connection: Connection, remote_id: int, kind: Kind, row: AnyRow, chunk_id: int | None) -> InUse:
     """What uses the remote now, as far as a chunk of this kind has to know."""
     looks = row.broken_since is not None and running(connection, remote_id, ChunkRow.id == row.probe_chunk_id) > 0
-    moves = running(connection, remote_id, ChunkRow.kind == Kind.MOVE) if kind == Kind.MOVE else 0
-    return InUse(running=running(connection, remote_id), moves=moves, looks=looks)
+    used = InUse(running=running(connection, remote_id), looks=looks)
+    if kind != Kind.MOVE:
+        return used
+    of_moves = [ChunkRow.kind == Kind.MOVE]
+    if row.ahead_chunk_id is not None:
+        of_moves.append(ChunkRow.id != row.ahead_chunk_id)
+    moves = running(connection, remote_id, *of_moves)
+    may_list = moves >= row.max_moves and chunk_id is not None and _may_list(connection, chunk_id, row.ahead_chunk_id)
+    return replace(used, moves=moves, may_list=may_list)
+
+
+def _may_list(connection: Connection, chunk_id: int, ahead: int | None) -> bool:
+    """Whether a chunk was never tried, and no other one is listed ahead, or was and waits for its move."""
+    query = sa.select(ChunkRow.id, ChunkRow.fence, ChunkRow.state).where(ChunkRow.id.in_((chunk_id, ahead)))
+    found = {row.id: row for row in connection.execute(query)}
+    waits = ahead in found and found[ahead].state in (ChunkState.PENDING, ChunkState.RUNNING)
+    return not waits and chunk_id in found and found[chunk_id].fence == 0
+
+
+def mark_ahead(connection: Connection, remote_id: int, chunk_id: int) -> None:
+    """The attempt that begins on this chunk lists, and moves nothing."""
+    update(connection, remote_id, {"ahead_chunk_id": chunk_id})
+
+
+def unmark_ahead(connection: Connection, remote_id: int, chunk_id: int) -> None:
+    """The attempt that begins on this chunk moves, whether it was listed ahead or not."""
+    mine = sa.and_(GovernorRow.remote_id == remote_id, GovernorRow.ahead_chunk_id == chunk_id)
+    connection.execute(sa.update(GovernorRow).where(mine).values(ahead_chunk_id=None))
 
 
 def mark_probe(connection: Connection, remote_id: int, chunk_id: int) -> None:

@@ -32,6 +32,9 @@ class GovernorRow(Base):
     probe_at: Mapped[datetime | None] = mapped_column(comment="when one attempt may look again")
     probe_set_at: Mapped[datetime | None] = mapped_column(comment="when probe_at was written")
     probe_chunk_id: Mapped[int | None] = mapped_column(comment="the chunk whose attempt looks")
+    ahead_chunk_id: Mapped[int | None] = mapped_column(
+        comment="the chunk of a move that is listed, or was, while no move was free"
+    )
     reason: Mapped[str | None] = mapped_column(sa.String(80))
     detail: Mapped[str | None] = mapped_column(PeerWords)
     advice: Mapped[str | None] = mapped_column(sa.Text)
