@@ -16,13 +16,14 @@ from support import samples
 from support.qr_catalogue import Catalogue
 from support.qr_peer import Manners, QrPeer
 from support.qr_retrieval import Retrieval
-from support.retrieving import STUDY, TITLE, Site, archived, site
+from support.retrieving import IMPATIENT, STUDY, TITLE, Site, archived, site
 from support.samples import Sample
 
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[Site]:
-    with site() as running:
+    # A list that is older than `settle` is made anew, however slow this machine is.
+    with site(timeouts={**IMPATIENT["timeouts"], "settle": 60.0}) as running:
         yield running
 
 
