@@ -35,12 +35,21 @@ _WHOLE = frozenset(["LT", "ST", "UT", "UR"])
 """Text in which a backslash is a backslash."""
 _IN_CHARSET = frozenset(["LO", "LT", "PN", "SH", "ST", "UC", "UT"])
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
+_PLAIN = _KNOWN - _BINARY - _WHOLE - _NUMBERS.keys() - {"AT", "SQ", "PN", "IS", "DS"}
+"""Text whose values stand for themselves."""
+_VRS = {vr.encode(): vr for vr in _KNOWN}
 _MOST_NESTED = 16
 _MOST_FLAW = 200
 
 _SHORT_HEAD = struct.Struct("<HH2sH")
 _IMPLICIT_HEAD = struct.Struct("<HHL")
 _LENGTH = struct.Struct("<L")
+
+
+@lru_cache(maxsize=4096)
+def _name(tag: int) -> str:
+    """A tag as the DICOM JSON model names it."""
+    return f"{tag:08X}"
 
 
 @lru_cache(maxsize=4096)
@@ -157,16 +166,19 @@ class DecodedIdentifier:
 
     def values(self, tag: int) -> list[str]:
         """The values of an element as text, without empty ones."""
-        found = self.attributes.get(f"{tag:08X}", {}).get("Value", ())
+        found = self.attributes.get(_name(tag), {}).get("Value", ())
         return [text for value in found if value is not None and (text := str(value).strip())]
 
 
 def first(attributes: Mapping[str, Any], tag: int) -> str | None:
     """The first value of an element of the DICOM JSON model as text; None where it has none."""
-    values = attributes.get(f"{tag:08X}", {}).get("Value")
+    element = attributes.get(_name(tag))
+    values = element.get("Value") if element else None
     if not values or values[0] is None:
         return None
     value = values[0]
+    if type(value) is str:
+        return value
     return str(value.get("Alphabetic", "")) if isinstance(value, Mapping) else str(value)
 
 
@@ -207,10 +219,8 @@ class _ElementReader:
             if tag == 0xFFFEE00D:
                 at += 8
                 break
-            vr = ""
-            if explicit and group != 0xFFFE:
-                vr = letters.decode("latin-1")
-            if vr in _KNOWN:
+            vr = _VRS.get(letters, "") if explicit and group != 0xFFFE else ""
+            if vr:
                 at += 8
                 if vr in _LONG:
                     if at + 4 > end:
@@ -240,7 +250,7 @@ class _ElementReader:
             elif element:  # a group's length says nothing
                 if vr == "UN":
                     vr = vr_of(tag)
-                found[f"{tag:08X}"] = self.value(tag, vr, raw, charset)
+                found[_name(tag)] = self.value(tag, vr, raw, charset)
         else:
             if data[at:end].strip(b"\0"):
                 self.flaws.append("ends inside an element")
@@ -281,6 +291,10 @@ class _ElementReader:
 
     def value(self, tag: int, vr: str, raw: bytes, charset: CharacterSet) -> Attributes:
         """One element of the DICOM JSON model."""
+        # Most of them by far: one value of plain text.
+        if vr in _PLAIN and raw.isascii() and b"\\" not in raw and b"\x1b" not in raw:
+            text = raw.decode().strip(" \0")
+            return {"vr": vr, "Value": [text]} if text else {"vr": vr}
         if vr in _NUMBERS:
             values: list[Any] = [
                 number if number == number and abs(number) != float("inf") else str(number)

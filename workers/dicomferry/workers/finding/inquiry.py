@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,6 +41,7 @@ _COLUMNS = {
     Level.IMAGE: "sop_instance_uid",
 }
 _ISSUER = 0x00100021
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _Pairs = Generator[tuple[Match, DecodedIdentifier], None, bool]
 
 
@@ -75,6 +76,11 @@ class Inquiry:
         self._passed_over = 0
         self._against: Counter[str] = Counter()
         self._judge = Judge(None, ())
+        self._level = None if self.spec.worklist else Level(self.spec.level)
+        # A series has the UIDs above it in its name, a patient nobody's.
+        studies_down = query.levels(query.Root.STUDY)
+        is_below = self._level is not None and self._level in studies_down
+        self._name = studies_down[: studies_down.index(self._level) + 1] if is_below and self._level else ()
 
     def run(self) -> Answered | None:
         """Ask, record, and say what came of it; None when it was broken off."""
@@ -189,10 +195,11 @@ class Inquiry:
 
     def _keep(self, found: DecodedMatch) -> None:
         self.number += 1
-        repeats = self._is_known(found)
+        uniques = {level: found.unique(level) or None for level in _COLUMNS}
+        repeats = self._is_known(found, uniques)
         if not repeats:
             self._matches += 1
-            self._nameless += not (self.spec.worklist or found.unique(Level(self.spec.level)))
+            self._nameless += self._level is not None and not uniques[self._level]
             wrong = against(self._judge.of(found.answer))
             self._wrong += bool(wrong)
             self._against.update(wrong)
@@ -201,7 +208,7 @@ class Inquiry:
             "item_id": self.row.id,
             "fence": self.work.record.lease.fence,
             "number": self.number,
-            "attributes": json.dumps(found.attributes(), separators=(",", ":")),
+            "attributes": _encode(found.attributes()),
             "character_set": found.answer.character_set,
             "flaw": found.answer.flaw,
             "transfer_syntax_uid": found.match.transfer_syntax,
@@ -209,24 +216,22 @@ class Inquiry:
             "repeats": repeats,
         }
         for level, column in _COLUMNS.items():
-            row[column] = found.unique(level) or None
+            row[column] = uniques[level]
         self._rows.append(row)
         bounds = self.work.tuning.records
         if len(self._rows) >= bounds.matches or time.monotonic() - self._flushed >= bounds.seconds:
             self._flush()
 
-    def _is_known(self, found: DecodedMatch) -> bool:
+    def _is_known(self, found: DecodedMatch, uniques: Mapping[Level, str | None]) -> bool:
         """Whether its unique key came before: some archives list a study once for each of its images."""
-        if self.spec.worklist:
+        level = self._level
+        if level is None or not uniques[level]:
             return False
-        level = Level(self.spec.level)
-        if not found.unique(level):
-            return False
-        # Another issuer's patient is another one (PS3.3 C.7.1.1), and a series has the UIDs above it in its name.
-        issuer = found.answer.first(_ISSUER) if level is Level.PATIENT else None
-        uppers = [one for one in query.levels(query.Root.STUDY) if level is not Level.PATIENT]
-        names = [found.unique(one) for one in uppers[: uppers.index(level)]] if uppers else []
-        parts = "\0".join(map(str, (*names, found.unique(level), issuer)))
+        if level is Level.PATIENT:
+            # Another issuer's patient is another one (PS3.3 C.7.1.1).
+            parts = f"{uniques[level]}\0{found.answer.first(_ISSUER)}"
+        else:
+            parts = "\0".join([str(uniques[one]) for one in self._name])
         # A digest, since there may be a million of them.
         key = hashlib.blake2b(parts.encode("utf-8", "surrogatepass"), digest_size=12).digest()
         if key in self._seen:

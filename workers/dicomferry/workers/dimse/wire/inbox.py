@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 RELEASE_SECONDS = 5.0
 ANNOUNCED_AGAIN_SECONDS = 0.1
 """How long a data set that is announced is waited for on an association on which one did not come."""
+_PENDING = (b"\x00\xff", b"\x01\xff")
+"""As they are on the wire: answers that are not the last one (PS3.4 C.4.1.1.4, C.4.2.1.5, C.4.3.1.4)."""
 MOST_NAMED = 5
 """Tags that a note names, at most."""
 
@@ -106,11 +108,8 @@ class Inbox:
         command = self._assembler.awaits_data
         if command is None or not command.is_response:
             return False
-        # Only here: who sends an echo needs nothing of the table of answers.
-        from dicomferry.models.rules.answers import lookup
-
-        status = command.number(STATUS)
-        return status is not None and not lookup.is_pending(status)
+        status = command.values.get(STATUS, b"")
+        return len(status) == 2 and status not in _PENDING
 
     def _next_pdu(self, phase: str, seconds: float) -> Pdu | None:
         """The next PDU; None when the data set that a final answer announces does not come.
