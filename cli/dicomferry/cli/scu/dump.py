@@ -19,6 +19,8 @@ _WIDTH = 57
 _GAP = 8
 _MOST_BYTES = 32
 """Bytes of a binary value that are shown."""
+_MOST_KNOWN = 64
+"""Bytes of a value up to which its line is kept, for the next answer that has it."""
 _MOST_NESTED = 16
 
 _HEAD = struct.Struct("<HHL")
@@ -100,7 +102,8 @@ def _lines(data: bytes, at: int, end: int, charset: CharacterSet, depth: int) ->
             creators.add(tag)
         if not entry.vr and group & 1 and group << 16 | element >> 8 not in creators:
             entry = _DictionaryEntry("", "?", "Private Element With Empty Private Creator")
-        yield _line(indent, tag, entry, raw, charset)
+        line = _known_line if length <= _MOST_KNOWN else _line
+        yield line(indent, tag, entry, raw, charset)
 
 
 def _items(data: bytes, at: int, end: int, charset: CharacterSet, depth: int) -> Iterator[str]:
@@ -141,6 +144,7 @@ def _end_of_sequence(data: bytes, at: int, end: int) -> int:
     return end
 
 
+@lru_cache(maxsize=4096)
 def _start(indent: str, tag: int, vr: str) -> str:
     return f"{indent}({tag >> 16:04x},{tag & 0xFFFF:04x}) ??" + (f" ({vr})" if vr else "")
 
@@ -168,6 +172,10 @@ def _line(indent: str, tag: int, entry: _DictionaryEntry, raw: bytes, charset: C
     return _rest(f"{_start(indent, tag, vr)} {shown}", length, entry, counted)
 
 
+# The answers of an archive repeat their days, modalities, names and numbers.
+_known_line = lru_cache(maxsize=16_384)(_line)
+
+
 def _value(vr: str, raw: bytes, charset: CharacterSet) -> tuple[str, int | None]:
     """The value as it is shown, and the number of values where that is to be compared with the dictionary's."""
     numbers = _NUMBERS.get("US" if vr == "US or SS" else vr)
@@ -181,8 +189,11 @@ def _value(vr: str, raw: bytes, charset: CharacterSet) -> tuple[str, int | None]
     if vr in ("", "UN"):
         return (f"[{raw.decode()}]" if raw.isascii() and raw.decode().isprintable() else _hexadecimal(raw)), None
     decoded, _ = charset.decode(raw.removesuffix(b"\0"), name=vr == "PN")
-    count = 1 if vr in _ONE else max(1, sum(map(bool, map(str.strip, decoded.split("\\")))))
-    return f"[{''.join(map(_visible, decoded))}]", count
+    count = 1
+    if "\\" in decoded and vr not in _ONE:
+        count = max(1, sum(map(bool, map(str.strip, decoded.split("\\")))))
+    # Nearly all of it is; what is not is looked at character by character.
+    return f"[{decoded if decoded.isprintable() else ''.join(map(_visible, decoded))}]", count
 
 
 def _numbers(vr: str, raw: bytes, format: str) -> tuple[str, int | None]:
@@ -202,6 +213,7 @@ def _visible(char: str) -> str:
     return "." if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp") else char
 
 
+@lru_cache(maxsize=4096)
 def _fits(count: int, vm: str) -> bool:
     """Whether this number of values is what the dictionary's VM allows, such as 1, 1-3, 2-n or 3-3n."""
     low, _, high = vm.partition("-")
