@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +12,7 @@ import sqlalchemy as sa
 
 from dicomferry.models.record.archive import identity, index
 from dicomferry.models.record.archive.index import Arrival, Received
+from dicomferry.models.record.bulk import insert_unless_there
 from dicomferry.models.record.database import Database
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
 
@@ -200,3 +203,34 @@ def test_arrivals_are_timed_by_the_clock_that_they_are_held_against(url: str, of
     )
     assert all(abs((now - at).total_seconds()) < 1800 for at in times)
     own.close()
+
+
+def test_two_processes_write_one_after_the_other(database: Database) -> None:
+    """Of two contents of one instance that come to two of them at once one is current: the second to write waits for
+    the first, and sees what that wrote.
+    """
+    first = received(1, uid="1.2.9")
+    second = received(2, "1/2/1~2.dcm", relation="conflict", uid="1.2.9", outcome="conflict")
+    begun, ended = threading.Event(), threading.Event()
+
+    def other_process(connection: sa.Connection) -> bool:
+        index.one_at_a_time(connection)
+        row = {name: value for name, value in vars(first).items() if name != "arrival"}
+        insert_unless_there(connection, InstanceRow, [row | {"is_current": True}])
+        begun.set()
+        return ended.wait(1.0)  # it is not to end before this does
+
+    def this_process() -> None:
+        index.record(database, [second])
+        ended.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        earlier = pool.submit(database.write, other_process)
+        assert begun.wait(30)
+        later = pool.submit(this_process)
+        assert earlier.result() is False
+        later.result()
+    rows = database.read(
+        lambda connection: connection.execute(sa.select(InstanceRow.path, InstanceRow.is_current)).all()
+    )
+    assert {row.path: row.is_current for row in rows} == {"1/2/1.dcm": False, "1/2/1~2.dcm": True}

@@ -20,6 +20,7 @@ from dicomferry.models.rules import flaws, peer_text
 from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.text import moment
 
+_ADVISORY_LOCK = 0x66657272_7920_6978
 _NOBODY = pairing.Pair(None, None)
 """Values in one IN list."""
 # Built once, and with a list that is bound as one: otherwise each of its values is made a parameter of its own.
@@ -81,6 +82,7 @@ def record(database: Database, batch: Sequence[Received]) -> None:
     """
 
     def work(connection: Connection) -> None:
+        one_at_a_time(connection)
         came = [_came(received) for received in batch]
         now, ahead = database.now(connection), database.ahead(connection)
         pairs, items = pairing.pair(connection, came)
@@ -88,6 +90,16 @@ def record(database: Database, batch: Sequence[Received]) -> None:
         pairing.finish_items(connection, items, received, now)
 
     database.write(work, durable=True)
+
+
+def one_at_a_time(connection: Connection) -> None:
+    """Wait until nobody else is writing rows of files, and keep others waiting until this transaction ends.
+
+    Which of an instance's files is current is said by who sees all of them: of two that come to two processes at once,
+    neither would see the other's. SQLite has its one writer.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
 
 
 def _came(received: Received) -> pairing.Came:
