@@ -228,21 +228,29 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, Sende
 
 @contextmanager
 def beside(files: Sequence[File], patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What is done to a file happens before one of the reads for its sending, once."""
+    """What is done to a file happens before one of the reads for its sending, of its runs or of all of it, once."""
     waiting = {os.fsencode(file.path): file for file in files if file.meanwhile}
     reads: dict[bytes, int] = {}
-    real = os.preadv
+    read_run, read_whole = os.preadv, os.pread
 
-    def watched(fd: int, views: list[memoryview], at: int) -> int:
+    def comes(fd: int) -> None:
         path = os.readlink(f"/proc/self/fd/{fd}".encode())
         reads[path] = reads.get(path, 0) + 1
         file = waiting.get(path)
         if file is not None and file.meanwhile and reads[path] == file.meanwhile[1]:
             del waiting[path]
             file.happens(file.meanwhile[0])
-        return real(fd, views, at)
 
-    patch.setattr(os, "preadv", watched)
+    def run(fd: int, views: list[memoryview], at: int) -> int:
+        comes(fd)
+        return read_run(fd, views, at)
+
+    def whole(fd: int, size: int, at: int) -> bytes:
+        comes(fd)
+        return read_whole(fd, size, at)
+
+    patch.setattr(os, "preadv", run)
+    patch.setattr(os, "pread", whole)
     yield
 
 

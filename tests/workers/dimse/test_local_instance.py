@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from dicomferry.models.rules.errors import UnusableFile
-from dicomferry.workers.dimse import local_instance
 from dicomferry.workers.dimse.heads import Heads
 from dicomferry.workers.dimse.local_instance import LocalInstance, open_instance
 from dicomferry.workers.dimse.wire.pdu_writer import SourceFailed
@@ -86,7 +85,7 @@ def test_what_is_not_the_same_file_any_more_is_read_anew(
         assert early.held == kept(item).data and not early.is_as_seen()
     else:
         change(sample.path)
-    opened = open_instance(item)
+    opened = open_instance(item, most_held=1 << 20)
     assert opened.fd >= 0 and opened.held == sample.path.read_bytes()
     opened.close()
 
@@ -156,14 +155,14 @@ def test_a_file_that_is_changed_while_it_is_read_is_not_held(tmp_path: Path, mon
         return data
 
     monkeypatch.setattr(os, "pread", beside)
-    opened = open_instance(item)
+    opened = open_instance(item, most_held=1 << 20)
     assert opened.held is None and not opened.is_unchanged()
     opened.close()
 
 
-@pytest.mark.parametrize(("most", "is_held"), [(local_instance.MOST_HELD, False), (600_000, True)])
-def test_a_large_file_is_held_where_there_is_time_to_read_it(tmp_path: Path, most: int, is_held: bool) -> None:
-    """Which is before its turn; in its turn it is sent as it is read."""
+@pytest.mark.parametrize(("most", "is_held"), [(0, False), (500_000, False), (600_000, True)])
+def test_what_is_held_is_for_the_caller_to_say(tmp_path: Path, most: int, is_held: bool) -> None:
+    """By its size; of all others the beginning alone is looked at, and they are sent as they are read."""
     sample = samples.instance(tmp_path / "ct.dcm", "CT", size=512)
     opened = open_instance(read(sample)._replace(content=None), Heads(), most_held=most)
     assert (opened.held is not None) is is_held

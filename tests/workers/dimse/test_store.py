@@ -10,6 +10,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from dicomferry.workers.dimse.local_instance import LocalInstance
 from dicomferry.workers.dimse.requestor import Association
 from dicomferry.workers.dimse.store import StoreAnswer
 from dicomferry.workers.dimse.wire.contexts import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Convert, Pair
+from dicomferry.workers.dimse.wire.pdu_writer import RUN_BYTES
 from dicomferry.workers.files import part10
 from dicomferry.workers.sending.inventory import inventory
 from support import samples
@@ -463,6 +465,41 @@ def test_pairs_that_are_met_on_the_way_are_asked_for_together(tmp_path: Path) ->
     assert [answer.status for answer in answers] == [0, 0, 0]
     asked = scripted.conversations[1].request.presentation_context_definition_list
     assert [str(context.transfer_syntax[0]) for context in asked] == [EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE]
+
+
+class BytePace:
+    """A pace with a limit of bytes, or without one, at which nothing ever waits."""
+
+    def __init__(self, limits_bytes: bool) -> None:
+        self.limits_bytes = limits_bytes
+
+    def request(self) -> None: ...
+
+    def retrieve(self) -> None: ...
+
+    def instance(self) -> None: ...
+
+    def sent(self, size: int) -> None: ...
+
+    def received(self, size: int) -> None: ...
+
+
+@pytest.mark.parametrize(("limited", "at_once"), [(True, RUN_BYTES), (False, 600_000)])
+def test_a_limit_of_bytes_is_kept_evenly(tmp_path: Path, limited: bool, at_once: int) -> None:
+    """A file that was read whole before its turn goes out at once where nobody counts bytes, and by runs where somebody
+    does.
+    """
+    items = [local(sample) for sample in samples.ct_series(tmp_path, 2)]
+    waiting = deque(items)
+    moved: list[int] = []
+    with ScriptedPeer([*opening(), *answered(0, 0), *ENDING]) as scripted:
+        remote = replace(scripted.remote(), pace=BytePace(limited))
+        feed = (waiting.popleft() for _ in items)
+        coming = lambda: waiting[0] if waiting else None  # noqa: E731
+        answers = list(store.send(remote, feed, pairs_of(items), coming=coming, progress=moved.append))
+    assert [answer.status for answer in answers] == [0, 0]
+    assert sum(moved) == sum(answer.sent_bytes for answer in answers)
+    assert at_once // 2 < max(moved) <= at_once
 
 
 def test_what_was_kept_in_memory_is_reencoded_from_the_file(tmp_path: Path) -> None:

@@ -42,6 +42,10 @@ class Timeouts:
 class Pace(Protocol):
     """What keeps an attempt to the limits of its remote; each call waits as long as they say."""
 
+    @property
+    def limits_bytes(self) -> bool:
+        """Whether there is a limit of bytes: then little is sent at once."""
+
     def request(self) -> None:
         """Before a C-ECHO, C-FIND, C-MOVE or C-GET."""
 

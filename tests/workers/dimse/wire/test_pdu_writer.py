@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomferry.workers.dimse.wire.pdu_writer import DataPath, FileSource, SourceFailed, StreamSource
+from dicomferry.workers.dimse.wire.pdu_writer import RUN_BYTES, DataPath, FileSource, SourceFailed, StreamSource
 from dicomferry.workers.dimse.wire.upper_layer import UpperLayer
 
 COMMAND = bytes(range(200))
@@ -109,8 +109,13 @@ def test_a_pad_is_one_nul_at_the_end(tap: Tap, length: int) -> None:
 
 @pytest.mark.parametrize(("size", "whole"), [(2, 0), (2, 1), (2, 3), (122, 3), (122, 1200), (16378, 3), (131066, 1)])
 @pytest.mark.parametrize("extra", [-1, 0, 1])
-def test_what_lies_in_memory_is_fragmented_as_a_file_is(tap: Tap, size: int, extra: int, whole: int) -> None:
-    """The same PDUs, whatever the length, with and without the NUL that makes it even."""
+@pytest.mark.parametrize("run_bytes", [1, RUN_BYTES, 8 * RUN_BYTES])
+def test_what_lies_in_memory_is_fragmented_as_a_file_is(
+    tap: Tap, size: int, extra: int, whole: int, run_bytes: int
+) -> None:
+    """The same PDUs, whatever the length and however much goes out at once, with and without the NUL that makes it
+    even.
+    """
     length = max(0, whole * size + extra)
     data = _data(length)[:length]
     pad = length % 2 == 1
@@ -118,8 +123,10 @@ def test_what_lies_in_memory_is_fragmented_as_a_file_is(tap: Tap, size: int, ext
     path = DataPath(tap.layer, size, counted.append)
     path.send(5, COMMAND, StreamSource(io.BytesIO(data)), length, pad=pad, seconds=20)
     by_runs = sum(counted)
-    sent = path.send_held(7, COMMAND, memoryview(data), pad=pad, seconds=20)
-    assert sent == length + pad == by_runs == sum(counted) - by_runs
+    before = len(counted)
+    sent = path.send_held(7, COMMAND, memoryview(data), pad=pad, seconds=20, run_bytes=run_bytes)
+    assert sent == length + pad == by_runs == sum(counted[before:])
+    assert max(counted[before:]) <= max(size, run_bytes)
     pdus = tap.pdus()
     assert [pdu[1:] for pdu in pdus if pdu[0] == 7] == [pdu[1:] for pdu in pdus if pdu[0] == 5]
 

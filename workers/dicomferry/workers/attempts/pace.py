@@ -104,6 +104,11 @@ class AttemptPace:
         """What applies now."""
         return self._heart.signals.limits
 
+    @property
+    def limits_bytes(self) -> bool:
+        """Whether there is a limit of bytes: then little is sent at once."""
+        return bool(self.limits and self.limits.size is not None)
+
     def request(self) -> None:
         """Before a C-ECHO, C-FIND, C-MOVE or C-GET."""
         if self.limits and self.limits.requests is not None:
@@ -122,7 +127,7 @@ class AttemptPace:
     def sent(self, size: int) -> None:
         """After so many bytes of data set."""
         self._heart.progress(size)
-        if size and self.limits and self.limits.size is not None:
+        if size and self.limits_bytes:
             self._wait(self._places.after("size", size), stops=False)
 
     def received(self, size: int) -> None:

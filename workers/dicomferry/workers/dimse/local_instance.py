@@ -19,11 +19,6 @@ from dicomferry.workers.files.file_state import TICK, Content, FileState, is_sam
 # As much of a file is read at once for its check: nearly always all that comes before its pixels.
 _FIRST_READ = 16384
 
-MOST_HELD = 128 * 1024
-"""Bytes of a file that is read whole when it is looked into: it goes out from memory, in one call."""
-MOST_HELD_AHEAD = 1024 * 1024
-"""The same of a file that is opened before its turn: it is read while the peer is at work on the one before it."""
-
 _HEAD = 512
 """Bytes of a data set that are compared with those that go out: its SOP UIDs are among them."""
 
@@ -105,13 +100,13 @@ def open_instance(
     heads: Heads | None = None,
     *,
     strict_meta: bool = False,
-    most_held: int = MOST_HELD,
+    most_held: int = 0,
     trusting: bool = False,
 ) -> OpenInstance:
     """Open a file and look into it. Raises UnusableFile for everything that forbids to send it.
 
     `heads` have seen the head of the file before. `strict_meta` forbids a meta group that names another class or
-    instance than the data set. A file of up to `most_held` bytes is read whole. With `trusting` one that lies in memory
+    instance than the data set. A file of up to `most_held` bytes is held whole. With `trusting` one that lies in memory
     is not looked for at its path: who opens it before its turn asks `is_as_seen` then.
     """
     kept = _kept(item)

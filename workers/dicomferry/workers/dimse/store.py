@@ -16,7 +16,7 @@ from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote
 from dicomferry.models.rules.uid import too_long
 from dicomferry.workers.dimse.heads import Heads
-from dicomferry.workers.dimse.local_instance import MOST_HELD_AHEAD, LocalInstance, OpenInstance, open_instance
+from dicomferry.workers.dimse.local_instance import LocalInstance, OpenInstance, open_instance
 from dicomferry.workers.dimse.requestor import Association, Progress, open_association
 from dicomferry.workers.dimse.wire import contexts, message, store_message
 from dicomferry.workers.dimse.wire.associate_items import OUR_MAX_PDU
@@ -45,6 +45,9 @@ _NO_ABSTRACT_SYNTAX = 3
 
 MOST_TRIES = 2
 """Times that a file is sent, at most, if it is changed while it is sent."""
+RUNS_HELD = 8
+"""How many runs long a file may be that is read whole before its turn, while the peer is at work on the one before, and
+then goes out in one call."""
 META_DIFFERS = Reason.META_DIFFERS
 """The remark on a file that was sent though its meta group names another class or instance than its data set."""
 
@@ -93,7 +96,7 @@ def send(
     association. `progress(n)` is called whenever bytes moved, with the bytes of data set among them. `coming` names
     the item that will be pulled next, as far as is known: its file is opened while the peer is at work on the last
     one. `strict_meta` forbids files whose meta group names another class or instance than their data set. `run_bytes`
-    of a file are read at once, unless it is held in memory. A file that is changed while it is sent is sent again,
+    of a file are read and sent at once. A file that is changed while it is sent is sent again,
     over another association. Raises what `open_association` raises, AssociationAborted, DimseTimeout("progress" while
     sending, "store_answer" after the last fragment), ProtocolViolation: the item pulled last was in flight then.
     Closing the iterator releases the association.
@@ -203,7 +206,7 @@ class _Sender:
                         raise
                 finally:
                     opened.close()
-                opened = open_instance(item, self._heads, strict_meta=self._strict_meta)
+                opened = open_instance(item, self._heads, strict_meta=self._strict_meta, most_held=self._run_bytes)
             raise AssertionError("the last try answers or raises")
         except UnusableFile as error:
             return _unsent(item, error.reason, str(error))
@@ -217,7 +220,7 @@ class _Sender:
             if ahead.item == item and ahead.is_as_seen():
                 return ahead
             ahead.close()
-        return open_instance(item, self._heads, strict_meta=self._strict_meta)
+        return open_instance(item, self._heads, strict_meta=self._strict_meta, most_held=self._run_bytes)
 
     def _open_next(self) -> None:
         """Open the next file; what is wrong with it is told when it is its turn."""
@@ -225,7 +228,11 @@ class _Sender:
         if item is not None:
             with contextlib.suppress(UnusableFile):
                 self._next = open_instance(
-                    item, self._heads, strict_meta=self._strict_meta, most_held=MOST_HELD_AHEAD, trusting=True
+                    item,
+                    self._heads,
+                    strict_meta=self._strict_meta,
+                    most_held=RUNS_HELD * self._run_bytes,
+                    trusting=True,
                 )
 
     def drop_next(self) -> None:
@@ -250,7 +257,12 @@ class _Sender:
         path = self._data_path(association)
         if sent_as is None and opened.held is not None:
             data = memoryview(opened.held)[header.data_offset : header.data_offset + opened.length]
-            sent = path.send_held(context.context_id, command, data, pad=opened.pad, seconds=self._seconds)
+            sent = path.send_held(
+                *(context.context_id, command, data),
+                pad=opened.pad,
+                seconds=self._seconds,
+                run_bytes=self._at_once,
+            )
         else:
             sent = self._send_file(path, context.context_id, command, opened, sent_as)
         self._open_next()
@@ -263,6 +275,12 @@ class _Sender:
         _check_instance(association, answer, header.sop_instance_uid)
         told = "; ".join(filter(None, (_comment(answer), header.meta_differs))) or None
         return StoreAnswer(item, status, remark, told, sent, sent_as)
+
+    @property
+    def _at_once(self) -> int:
+        """Bytes of a file that lies in memory which go out in one call."""
+        pace = self._remote.pace
+        return self._run_bytes if pace and pace.limits_bytes else RUNS_HELD * self._run_bytes
 
     def _send_file(
         self, path: DataPath, context_id: int, command: bytes, opened: OpenInstance, sent_as: str | None

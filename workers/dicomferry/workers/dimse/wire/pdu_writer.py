@@ -23,6 +23,8 @@ from dicomferry.workers.dimse.wire.upper_layer import P_DATA_TF, UpperLayer
 RUN_BYTES = 128 * 1024
 # Heads and gaps of one run; a single scattering read takes at most IOV_MAX (1024) of them.
 MOST_FRAGMENTS = 1000
+# What lies in memory takes two buffers a fragment, and a gathering write has the same bound.
+MOST_HELD_FRAGMENTS = 500
 
 _HEAD = struct.Struct(">BxLLBB")
 
@@ -151,39 +153,41 @@ class DataPath:
             end = self._finish_heads(run, last=not left)
             if pad and not left:
                 self._buffer[end - 1] = 0
-            self._layer.send([*ahead, self._view[:end]], seconds=seconds)
-            if self._counted is not None:
-                self._counted(run)
+            self._put([*ahead, self._view[:end]], run, seconds)
             if not left:
                 return total
             ahead = []
 
-    def send_held(self, context_id: int, command: bytes, data: memoryview, *, pad: bool, seconds: float) -> int:
-        """Send a command and a data set that lies in memory, with a NUL behind it if `pad`, in as few calls as `send`
-        would need if the buffer had no end. Returns the bytes of data set put on the wire; raises what
-        `UpperLayer.send` raises.
+    def send_held(
+        self, context_id: int, command: bytes, data: memoryview, *, pad: bool, seconds: float, run_bytes: int
+    ) -> int:
+        """Send a command and a data set that lies in memory, with a NUL behind it if `pad`, in the same fragments as
+        `send` does; `run_bytes` of it at once, one fragment at least. Returns the bytes of data set put on the wire;
+        raises what `UpperLayer.send` raises.
         """
-        length = len(data)
-        total = length + pad
-        ahead = fragments(context_id, command, self._size, command=True)
-        buffers: list[bytes | memoryview] = []
-        begin = 0
-        if self._size < total:
-            full = _HEAD.pack(P_DATA_TF, self._size + 6, self._size + 2, context_id, 0)
-            while begin + self._size < total:
-                buffers += (ahead + full, data[begin : begin + self._size])
-                ahead = b""
-                begin += self._size
-                if len(buffers) >= MOST_FRAGMENTS:
-                    self._layer.send(buffers, seconds=seconds)
-                    buffers = []
+        size, total = self._size, len(data) + pad
+        buffers: list[bytes | memoryview] = [fragments(context_id, command, size, command=True)]
+        begin = counted = 0
+        if size < total:
+            full = _HEAD.pack(P_DATA_TF, size + 6, size + 2, context_id, 0)
+            run = size * max(1, min(run_bytes // size, MOST_HELD_FRAGMENTS))
+            while begin + size < total:
+                buffers += (full, data[begin : begin + size])
+                begin += size
+                if begin - counted == run:
+                    self._put(buffers, run, seconds)
+                    counted, buffers = begin, []
         rest = total - begin
-        last = ahead + _HEAD.pack(P_DATA_TF, rest + 6, rest + 2, context_id, IS_LAST)
-        buffers += (last, data[begin:], b"\0") if pad else (last, data[begin:])
+        buffers += (_HEAD.pack(P_DATA_TF, rest + 6, rest + 2, context_id, IS_LAST), data[begin:])
+        if pad:
+            buffers.append(b"\0")
+        self._put(buffers, total - counted, seconds)
+        return total
+
+    def _put(self, buffers: list[bytes | memoryview], size: int, seconds: float) -> None:
         self._layer.send(buffers, seconds=seconds)
         if self._counted is not None:
-            self._counted(total)
-        return total
+            self._counted(size)
 
     def _use_context(self, context_id: int) -> None:
         """Write every slot's head as that of a whole fragment that is not the last."""
