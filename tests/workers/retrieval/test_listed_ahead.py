@@ -9,15 +9,18 @@ import pytest
 import sqlalchemy as sa
 from pydicom.dataset import Dataset
 
+from dicomferry.models.record.tables.governor import GovernorRow
 from dicomferry.models.record.tables.jobs import AttemptRow
 from dicomferry.models.rules import spec
 from dicomferry.workers import runner
 from support import samples
+from support import scripted_peer as peers
 from support.qr_catalogue import Catalogue
 from support.qr_peer import Manners, QrPeer
 from support.qr_retrieval import Retrieval
 from support.retrieving import IMPATIENT, STUDY, TITLE, Site, archived, site
 from support.samples import Sample
+from support.scripted_peer import Step
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +93,33 @@ def test_what_is_here_already_is_done_without_a_move(here: Site, held: list[Samp
         assert [one.uids for one in peer.retrieves] == [(second,), (first,)]
     assert (job["state"], job["verified"]) == ("succeeded", "uids")
     assert ended == ["already here", "already here"]
+
+
+def test_an_archive_without_room_for_a_list_is_not_blamed(here: Site, held: list[Sample]) -> None:
+    """It rejects every association but one while it moves: what could not be listed ahead is listed with its move, and
+    neither the chunk nor the remote waits for anything.
+    """
+    studies = list(dict.fromkeys(one.study_instance_uid for one in held))
+    moving: list[bool] = []
+
+    def slowly(retrieval: Retrieval) -> None:
+        if retrieval.nth == 1:
+            moving.append(True)
+            assert runner.run_one(here.environment, "bulk")
+            assert not runner.run_one(here.environment, "bulk"), "it is not tried a second time"
+            moving.clear()
+        retrieval.well()
+
+    def greet(_: int) -> list[Step] | None:
+        return [peers.send(peers.rejection(2, 3, 2))] if moving else None
+
+    manners = Manners(retrieve=slowly, greet=greet)
+    with QrPeer(Catalogue(held), destinations={TITLE: here.scp.port}, manners=manners) as peer:
+        rows: tuple[spec.Identifier, ...] = tuple((row, ((STUDY, study),)) for row, study in enumerate(studies))
+        job = here.drive(here.submit(peer.address, spec.MoveSpec(identifiers=rows)))
+    assert (job["state"], job["verified"], job["received"]) == ("succeeded", "uids", 4)
+    attempts = here.rows(sa.select(AttemptRow.end).where(AttemptRow.job_id == job["id"]).order_by(AttemptRow.id))
+    assert [row.end for row in attempts] == ["completed", "completed", "interrupted", "completed"]
+    assert not [event for event in job["events"] if event["kind"] == "retry"]
+    known = here.rows(sa.select(GovernorRow.__table__))
+    assert {(row.failures, row.broken_since, row.learned_associations) for row in known} == {(0, None, None)}

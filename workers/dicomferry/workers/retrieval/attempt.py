@@ -11,7 +11,7 @@ from __future__ import annotations
 from dicomferry.models import telemetry
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.retrieves import request
-from dicomferry.models.rules.answers.lookup import local
+from dicomferry.models.rules.answers.lookup import Rule, local
 from dicomferry.models.rules.errors import DimseError, LeaseLost, OutOfReach
 from dicomferry.models.rules.reason import Reason
 from dicomferry.models.rules.remote import Remote
@@ -33,6 +33,9 @@ from dicomferry.workers.retrieval.situation import Situation
 from dicomferry.workers.retrieval.wait import wait
 
 log = telemetry.logger(__name__)
+
+_PASSING = frozenset({Rule.AWAY, Rule.SUSPECT, Rule.BROKEN, Rule.CONGESTED, Rule.AGAIN})
+"""Answers that an archive may give to a list that is made ahead because it is busy with a move."""
 
 
 def run(environment: Environment, lease: Lease, heart: Heartbeat, remote: Remote) -> None:
@@ -66,6 +69,9 @@ def _end(situation: Situation, progress: Progress) -> End:
             log.exception("attempt failed")
             heart.require_lease()
             fault = Fault(INTERNAL, sentence(error))
+        if situation.lease.ahead and fault.answer.rule in _PASSING:
+            # It may have room for no more while it moves: whoever moves this chunk asks again, and nobody is blamed.
+            return End(end=AttemptEnd.INTERRUPTED, is_ahead=True, detail=str(fault) or fault.answer.reason)
         return charge.end_of(situation, progress, fault)
     finally:
         situation.lines.close()

@@ -45,7 +45,7 @@ def follow(situation: Situation, progress: Progress, retrieval: Retrieval, ask: 
             return report
         # The first look shows what came before, so it tells nothing of this request; a quick one needs none.
         next_look = progress.next_look
-        moved = look(situation, progress, now=not is_looked and report is None) and is_looked
+        moved = look(situation, progress, now=not is_looked and clock() - last >= POLL_SECONDS) and is_looked
         is_looked = is_looked or progress.next_look != next_look
         moved = moved or retrieval.stores > stores
         stores = retrieval.stores
