@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dicomferry.models.durable import flush_folder
 from dicomferry.models.record.archive import identity
 from dicomferry.models.record.archive.identity import KnownFile
 from dicomferry.models.record.database import Database
@@ -76,4 +77,23 @@ def _unlink(archive: Archive, rows: Sequence[KnownFile], seen: dict[int, Look | 
                 size += archive.remove(path)
             except OSError as error:
                 trouble = error
+    try:
+        _flush_names(archive, same)
+    except OSError as error:
+        trouble = error
     return size, trouble
+
+
+def _flush_names(archive: Archive, paths: Iterable[str]) -> None:
+    """That these are gone is on disk when this returns: a power cut brings none of them back. Raises OSError."""
+    for folder in {path.rpartition("/")[0] for path in paths}:
+        place = archive.root / folder
+        while True:
+            try:
+                flush_folder(place)
+                break
+            except FileNotFoundError:
+                # It went with its last file.
+                if place == archive.root:
+                    raise
+                place = place.parent
