@@ -5,7 +5,7 @@ PYTHON  ?= python3
 VENV    ?= .venv
 BIN     := $(VENV)/bin
 LOCKENV := .venv-lock
-PEERS   := dcmtk orthanc redis-server postgresql libgdcm-tools
+PEERS   := dcmtk orthanc redis-server postgresql libgdcm-tools gcc libc6-dev
 # pytest arguments; most tests wait more than they compute. For example: make test PYTEST="-x tests/models"
 PYTEST  ?= -n 3 --dist worksteal
 
