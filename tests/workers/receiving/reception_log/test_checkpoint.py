@@ -74,7 +74,9 @@ def test_files_that_could_not_be_flushed_are_made_anew(site: LoggedSite, monkeyp
 
 
 def test_a_log_whose_files_cannot_be_had_on_disk_is_kept(site: LoggedSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither by a flush nor anew: so the record stays until that works, or a restart."""
+    """Neither by a flush nor anew: so the record stays until that works, or a restart. A later flush that does not fail
+    says nothing of those files, nor of what came in meanwhile: they are made anew all the same.
+    """
 
     def fail(fd: int) -> bool:
         raise OSError(5, "Input/output error")
@@ -83,9 +85,14 @@ def test_a_log_whose_files_cannot_be_had_on_disk_is_kept(site: LoggedSite, monke
     monkeypatch.setattr(os, "fdatasync", fail)
     site.checkpoint()
     assert len(site.log.full) == 1
+    number = site.only.stat().st_ino
     monkeypatch.undo()
-    site.keeper.look()
+    site.receive(encoded(SOPInstanceUID="1.2.9"), "1.2.9")
+    numbers = {path: (site.archive.root / path).stat().st_ino for path in site.files}
+    assert number in numbers.values()
+    site.checkpoint()
     assert site.log.full == []
+    assert all((site.archive.root / path).stat().st_ino != numbers[path] for path in numbers)
 
 
 def test_where_file_systems_cannot_be_flushed_each_file_is(site: LoggedSite, monkeypatch: pytest.MonkeyPatch) -> None:

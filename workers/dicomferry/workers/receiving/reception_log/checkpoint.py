@@ -64,6 +64,7 @@ class LogKeeper:
         self._is_woken = False
         self._is_ending = False
         self._is_in_trouble = False
+        self._is_flush_doubtful = False
         self._make_at = 0.0
         self.log = ReceptionLog(self._removals, tuning=tuning, wake=self._wake)
         for path in recovery.segments(self._folder):
@@ -152,22 +153,36 @@ class LogKeeper:
     def _flush(self, ready: Sequence[Segment]) -> None:
         """All files of these segments are on disk when this returns, and all folders. Raises OSError."""
         try:
-            if self._flush_file_system(self._root):
-                return
+            is_flushed = self._flush_file_system(self._root)
         except OSError as error:
             log.error("files could not be flushed, they are made anew from the reception log", error=str(error))
-            for segment in ready:
-                for record in segment.heads():
-                    self._make_anew(segment, record)
+            is_flushed = True
+            self._doubt()
+        doubtful = [segment for segment in ready if segment.is_doubtful]
+        for segment in doubtful:
+            for record in segment.heads():
+                self._make_anew(segment, record)
+        if is_flushed:
             return
         folders = set()
         for segment in ready:
+            if segment in doubtful:
+                continue
             for record in segment.heads():
                 if record.place is not None:
                     self._flush_one(segment, record.place, record)
                     folders.add(record.place.rpartition("/")[0])
         for folder in folders:
             self._archive.flush_folder(folder)
+
+    def _doubt(self) -> None:
+        """What memory holds of any file may be taken for written, also where the next flush does not fail: so all that
+        goes by the log, and what comes in at this moment, is made anew when its turn comes.
+        """
+        self._is_flush_doubtful = True
+        with self.log.lock:
+            for segment in (*self.log.full, *self.log.free, *filter(None, [self.log.active])):
+                segment.is_doubtful = True
 
     def _free(self, segment: Segment) -> None:
         lap = Lap(self._identity, segment.lap.number + 1)
@@ -197,6 +212,7 @@ class LogKeeper:
             path = self._folder / f"{uuid.uuid4().hex[:8]}{SUFFIX}"
             segment = Segment.make(path, self._size, Lap(self._identity, 1))
             self._make_at = 0.0
+            segment.is_doubtful = self._is_flush_doubtful
             with self.log.lock:
                 self.log.free.append(segment)
 
@@ -225,6 +241,7 @@ class LogKeeper:
             os.fdatasync(fd)
         except OSError as error:
             log.error("a file could not be flushed, it is made anew from the reception log", error=str(error))
+            segment.is_doubtful = True
             self._make_anew(segment, record)
         finally:
             os.close(fd)

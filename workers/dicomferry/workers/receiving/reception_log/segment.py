@@ -37,6 +37,8 @@ class Segment:
         """When the first of a lap came, on the monotonic clock."""
         self.is_failed = False
         """Whether a write or a flush of it failed: nothing is written into it any more."""
+        self.is_doubtful = False
+        """Whether a flush of its records' files failed: no later one is believed, they are made anew."""
         self.written = FIRST
         """Up to where something of a former lap may stand in it."""
 
@@ -126,6 +128,7 @@ class Segment:
         os.fdatasync(self.fd)
         self.lap, self.end = lap, FIRST
         self.records = []
+        self.is_doubtful = False
 
     def erase(self, records: Sequence[Record]) -> None:
         """Have these count no more, durably, and then overwrite their bytes."""
