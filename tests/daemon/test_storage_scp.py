@@ -19,6 +19,7 @@ import pytest
 
 from dicomferry.models.record import presence
 from dicomferry.models.record.remotes import book
+from dicomferry.models.settings import LEAST_LOG
 from dicomferry.workers.receiving import archive_check
 from support import caller as calls
 from support import samples
@@ -419,16 +420,32 @@ def send_until_it_dies(port: int, instances: list[tuple[str, bytes]]) -> set[str
 QUICK = {"writev before 7", "fdatasync before 2", "link after 8", "fsync before 4", "mkdir after 2", "record before 1"}
 
 
+LOGGED = ("link before 8", "link after 8", "record before 1", "fdatasync before 9", "fdatasync after 9")
+QUICK_LOGGED = {"link after 8", "record before 1"}
+
+
 @pytest.mark.parametrize(
     "step", [step if step in QUICK else pytest.param(step, marks=pytest.mark.long) for step in STEPS]
 )
 def test_nothing_that_was_answered_is_lost(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Power cut at any step, what was not flushed is undone: each 0x0000 is whole, there once, and indexed after a
-    restart; no temporary file stays.
+    restart; no temporary file stays. Each instance is flushed by itself.
     """
+    _cut_at(step, 0, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "step", [step if step in QUICK_LOGGED else pytest.param(step, marks=pytest.mark.long) for step in LOGGED]
+)
+def test_nothing_that_was_answered_by_the_log_is_lost(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with a reception log: of what was received by it neither bytes nor name of a file is left."""
+    _cut_at(step, LEAST_LOG, monkeypatch)
+
+
+def _cut_at(step: str, log_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     instances = [instance(number) for number in range(12)]
     monkeypatch.setenv("FRAIL_STEP", step)
-    with StorageScp(module="support.frail_scp") as scp:
+    with StorageScp(module="support.frail_scp", scp__log_bytes=log_bytes) as scp:
         answered = send_until_it_dies(scp.port, instances)
         assert scp.process is not None
         assert scp.process.wait(30) == -signal.SIGKILL

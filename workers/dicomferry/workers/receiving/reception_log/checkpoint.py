@@ -83,7 +83,11 @@ class LogKeeper:
             self._changed.notify_all()
         if self._thread.ident is not None:
             self._thread.join()
-        self.look()
+        try:
+            self.look()
+        except OSError as error:
+            # What it holds is recovered by the next start.
+            log.error("the reception log cannot be freed", path=str(self._folder), error=str(error))
         for segment in [*self.log.free, *self.log.full]:
             segment.close()
         os.close(self._root)
