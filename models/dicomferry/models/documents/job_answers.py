@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from dicomferry.models.documents import job_sums
 from dicomferry.models.documents.shapes import RefusalDocument
-from dicomferry.models.record.database import Database
+from dicomferry.models.record.database import AnyRow, Database
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
 from dicomferry.models.record.tables.jobs import AttemptRow, ChunkRow, ItemRow, JobRow, MoveRow, RemoteRow
 from dicomferry.models.rules.answers import lookup
@@ -22,6 +23,8 @@ from dicomferry.models.rules.state import ChunkState
 from dicomferry.models.rules.text import path_text
 
 FILES_NAMED = 5
+DETAILS_READ = 100
+"""Items of one answer that are looked at for what was said of it: a million may say nothing."""
 _Met = tuple[str, int | None, str | None, int, str | None]
 
 
@@ -92,13 +95,9 @@ def _joined(service: str, own: Quirks, rows: Iterator[_Met]) -> list[Met]:
 
 def _met(connection: Connection, job_id: int) -> Iterator[_Met]:
     number = sa.func.count()
-    items = (
-        sa.select(ItemRow.state, ItemRow.status, ItemRow.reason, number, sa.func.min(ItemRow.detail))
-        .where(ItemRow.job_id == job_id, ItemRow.reason.is_not(None))
-        .group_by(ItemRow.state, ItemRow.status, ItemRow.reason)
-    )
-    for state, status, reason, count, detail in connection.execute(items):
-        yield state.value, status, reason, count, detail
+    items = job_sums.answers(job_id).order_by(ItemRow.reason, ItemRow.state, ItemRow.status)
+    for row in connection.execute(items).all():
+        yield row.state.value, row.status, row.reason, row.number, _said(connection, job_id, row)
     attempts = (
         sa.select(AttemptRow.reason, number, sa.func.max(AttemptRow.detail))
         .where(AttemptRow.job_id == job_id, AttemptRow.reason.is_not(None))
@@ -129,6 +128,23 @@ def _met(connection: Connection, job_id: int) -> Iterator[_Met]:
         yield "held" if chunk is ChunkState.HELD else "waiting", None, reason, count, None
 
 
+def _said(connection: Connection, job_id: int, answer: AnyRow) -> str | None:
+    """What was said of one of the items with an answer, where any of the first few says something."""
+    few = (
+        sa.select(ItemRow.detail)
+        .where(
+            ItemRow.job_id == job_id,
+            ItemRow.reason == answer.reason,
+            ItemRow.state == answer.state,
+            ItemRow.status.is_(None) if answer.status is None else ItemRow.status == answer.status,
+        )
+        .limit(DETAILS_READ)
+        .subquery()
+    )
+    found: str | None = connection.execute(sa.select(sa.func.min(few.c.detail))).scalar()
+    return found
+
+
 def _beside(job_id: int) -> sa.Select[str, str]:
     """What came for a retrieve with another content than the archive had: path, SOP Instance UID."""
     return (
@@ -146,7 +162,7 @@ def _files(connection: Connection, job_id: int, reason: str) -> list[dict[str, s
             ItemRow.reason == reason,
             sa.or_(ItemRow.path.is_not(None), ItemRow.sop_instance_uid.is_not(None)),
         )
-        .order_by(ItemRow.id)
+        .order_by(ItemRow.state, ItemRow.status, ItemRow.id)  # as the index has them
         .limit(FILES_NAMED)
     )
     found = [

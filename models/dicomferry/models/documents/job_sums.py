@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -135,6 +136,16 @@ def _believed(connection: Connection, jobs: Mapping[int, object]) -> dict[int, i
     )
     query = sa.select(most.c.job_id, sa.func.sum(most.c.sent)).group_by(most.c.job_id)
     return {job_id: int(number) for job_id, number in connection.execute(query)}
+
+
+def answers(job_id: int) -> sa.Select[Any, Any, Any, int]:
+    """(reason, state, status, number) of a job's items that have a reason: read from the index of answers alone.
+
+    With a condition on the state besides, SQLite would sort them.
+    """
+    columns = (ItemRow.reason, ItemRow.state, ItemRow.status)
+    query = sa.select(*columns, sa.func.count().label("number"))
+    return query.where(ItemRow.job_id == job_id, ItemRow.reason.is_not(None)).group_by(*columns)
 
 
 def unnamed(jobs: Mapping[int, object] | Sequence[int]) -> sa.Select[int | None, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -155,36 +156,37 @@ def items(
 
 def reasons(database: Database, job_id: int, state: ItemState) -> dict[str, int]:
     """How many items of a job in this state have which reason, such as `already there` among the warnings."""
-
-    def work(connection: Connection) -> dict[str, int]:
-        chunks = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id)
-        if state is not ItemState.PENDING:
-            chunks = chunks.where(getattr(ChunkRow, state.value) > 0)
-        query = (
-            sa.select(ItemRow.reason, sa.func.count().label("number"))
-            .where(ItemRow.chunk_id.in_(chunks), ItemRow.state == state, ItemRow.reason.is_not(None))
-            .group_by(ItemRow.reason)
-        )
-        return {row.reason: row.number for row in connection.execute(query)}
-
-    return database.read(work)
+    query = job_sums.answers(job_id)
+    found: Counter[str] = Counter()
+    for row in database.read(lambda connection: connection.execute(query).all()):
+        if row.state is state:
+            found[row.reason] += row.number
+    return dict(found)
 
 
 def failures(database: Database, job_id: int) -> list[tuple[int | None, str | None, int]]:
     """(DIMSE status, reason, number) of a job's failed items, the commonest first."""
 
     def work(connection: Connection) -> list[tuple[int | None, str | None, int]]:
-        chunks = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id, ChunkRow.failed > 0)
-        number = sa.func.count().label("number")
-        query = (
-            sa.select(ItemRow.status, ItemRow.reason, number)
-            .where(ItemRow.chunk_id.in_(chunks), ItemRow.state == ItemState.FAILED)
-            .group_by(ItemRow.status, ItemRow.reason)
-            .order_by(number.desc(), ItemRow.reason)
-        )
-        return [(row.status, row.reason, row.number) for row in connection.execute(query)]
+        rows = connection.execute(job_sums.answers(job_id)).all()
+        found = [(row.status, row.reason, row.number) for row in rows if row.state is ItemState.FAILED]
+        all_of_them = sa.select(sa.func.coalesce(sa.func.sum(ChunkRow.failed), 0)).where(ChunkRow.job_id == job_id)
+        if int(connection.execute(all_of_them).scalar_one()) > sum(number for _, _, number in found):
+            found += _unexplained(connection, job_id)
+        return sorted(found, key=lambda one: (-one[2], one[1] or ""))
 
     return database.read(work)
+
+
+def _unexplained(connection: Connection, job_id: int) -> list[tuple[int | None, str | None, int]]:
+    """(DIMSE status, None, number) of a job's failed items without a reason."""
+    chunks = sa.select(ChunkRow.id).where(ChunkRow.job_id == job_id, ChunkRow.failed > 0)
+    query = (
+        sa.select(ItemRow.status, sa.func.count().label("number"))
+        .where(ItemRow.chunk_id.in_(chunks), ItemRow.state == ItemState.FAILED, ItemRow.reason.is_(None))
+        .group_by(ItemRow.status)
+    )
+    return [(row.status, None, row.number) for row in connection.execute(query)]
 
 
 def events(database: Database, job_id: int) -> list[EventDocument]:

@@ -16,12 +16,12 @@ from sqlalchemy.engine import Connection
 from dicomferry.models.documents import retrieves
 from dicomferry.models.documents.report_shapes import InstanceReport, StudyReport
 from dicomferry.models.documents.shapes import columns
+from dicomferry.models.record import picked
 from dicomferry.models.record.archive import here
 from dicomferry.models.record.database import AnyRow, Database
 from dicomferry.models.record.tables.archive import ArrivalRow, InstanceRow
 from dicomferry.models.record.tables.jobs import ItemRow, MoveRow
 from dicomferry.models.rules import target
-from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.proof import Basis, Depth
 from dicomferry.models.rules.state import GOOD_ITEM_STATES
 from dicomferry.models.rules.target import Target
@@ -184,7 +184,7 @@ def instances(database: Database, job_id: int) -> Iterator[InstanceReport]:
         )
         .where(ItemRow.job_id == job_id)
     )  # fmt: skip
-    for rows in batches(database.pages(query, ItemRow.request_id, ItemRow.id)):
+    for rows in picked.rows(database, query, ItemRow.id, ItemRow.request_id, ItemRow.id):
         arrived = _arrived(database, job_id, [row.id for row in rows])
         for row in rows:
             came = arrived.get(row.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -54,6 +54,7 @@ class AttemptEnd(StrEnum):
 
 
 FINAL_JOB_STATES = frozenset({JobState.SUCCEEDED, JobState.INCOMPLETE, JobState.FAILED, JobState.CANCELLED})
+LIVE_JOB_STATES = tuple(state for state in JobState if state not in FINAL_JOB_STATES)
 GOOD_ITEM_STATES = frozenset({ItemState.SUCCEEDED, ItemState.WARNING, ItemState.SKIPPED})
 
 _ITEM = ItemState
@@ -126,23 +127,23 @@ def derive_job(
     tally: Tally,
     *,
     planned: bool,
-    chunks: Mapping[ChunkState, int],
+    chunks: Collection[ChunkState],
     started: bool,
     partial: bool = False,
     empty_is_well: bool = False,
 ) -> JobState:
     """The job's state as its items and chunks have it.
 
-    `chunks` counts the job's chunks by state. `planned` is False while a plan is still to be finished.
+    `chunks` are the states that chunks of the job are in. `planned` is False while a plan is still to be finished.
     `partial` says that a failed item left something that is kept, as the matches of a find that broke off.
     `empty_is_well` says that a job with nothing to do has done it.
     A job ends only when nothing is pending, running or held; what was skipped never counts against it.
     """
-    if chunks.get(ChunkState.RUNNING):
+    if ChunkState.RUNNING in chunks:
         return JobState.RUNNING
-    if chunks.get(ChunkState.PENDING):
+    if ChunkState.PENDING in chunks:
         return JobState.RUNNING if started else JobState.PENDING
-    if chunks.get(ChunkState.HELD):
+    if ChunkState.HELD in chunks:
         return JobState.HELD
     if tally.cancelled or not planned:
         return JobState.CANCELLED

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from dicomferry.models.record import picked
 from dicomferry.models.record.archive import here, pairing
 from dicomferry.models.record.bulk import insert_unless_there
 from dicomferry.models.record.database import AnyRow, Database
@@ -277,7 +278,11 @@ def listing(database: Database, *, study: str | None = None, job_id: int | None 
     """Every instance that is kept, by path, as stable JSON objects. Raises OutOfReach."""
     table = InstanceRow.__table__
     query = sa.select(table).where(*_chosen(study, job_id))
-    for rows in batches(database.pages(query, InstanceRow.path)):
+    if study is None and job_id is None:
+        parts: Iterator[Sequence[AnyRow]] = batches(database.pages(query, InstanceRow.path))
+    else:
+        parts = picked.rows(database, query, InstanceRow.id, InstanceRow.path)
+    for rows in parts:
         arrived = _arrived(database, [row.id for row in rows])
         for row in rows:
             came = arrived.get(row.id)

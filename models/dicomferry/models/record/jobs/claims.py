@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -19,7 +20,7 @@ from dicomferry.models.rules import spec
 from dicomferry.models.rules.gate import Gate
 from dicomferry.models.rules.kind import Kind
 from dicomferry.models.rules.pacing import RateLimits
-from dicomferry.models.rules.state import ChunkState
+from dicomferry.models.rules.state import LIVE_JOB_STATES, ChunkState
 
 PLAN = Kind.PLAN
 PLAN_STOPS_AT = 50
@@ -31,25 +32,38 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 _DUE = ChunkRow.state == ChunkState.PENDING
 # Statements of every claim are built once: building one costs more than running it.
 _SLOTS = locking(sa.select(WorkerRow.draining).where(WorkerRow.id == sa.bindparam("worker")))
-_GROUP = (
-    ChunkRow.priority,
-    ChunkRow.job_id,
-    ChunkRow.remote_id,
-    ChunkRow.kind,
-    JobRow.served_at,
-    JobRow.ignore_window,
-)
-_GROUPS = (
-    sa.select(*_GROUP, sa.func.min(ChunkRow.id).label("id"), sa.func.count().label("waiting"))
-    .join(JobRow, JobRow.id == ChunkRow.job_id)
-    .where(
-        _DUE,
-        ChunkRow.lane == sa.bindparam("lane"),
-        past(ChunkRow.not_before, ChunkRow.waits_from, sa.bindparam("now", type_=UTCDateTime)),
-        sa.not_(JobRow.cancel_asked),
-        sa.not_(JobRow.hold_asked),
+# Asked per job, and per job for the first chunks alone: a claim costs no more where thousands wait.
+_BEST = ChunkRow.__table__.alias("best")
+_WAITS = (ChunkRow.job_id == JobRow.id, _DUE, ChunkRow.lane == sa.bindparam("lane"))
+_OF_PLAN, _OF_ITEMS = ChunkRow.kind == PLAN, ChunkRow.kind != PLAN
+
+
+def _first(condition: sa.ColumnElement[bool], place: int) -> sa.ScalarSelect[int]:
+    """The id of a job's first due chunk of this lane, or of the one behind it."""
+    due = past(ChunkRow.not_before, ChunkRow.waits_from, sa.bindparam("now", type_=UTCDateTime))
+    own = sa.select(ChunkRow.id).where(*_WAITS, condition, due)
+    return own.order_by(ChunkRow.id).limit(1).offset(place).correlate(JobRow).scalar_subquery()
+
+
+def _groups(condition: sa.ColumnElement[bool], *conditions: sa.ColumnElement[bool]) -> sa.Select[*tuple[Any, ...]]:
+    columns = (_BEST.c.id, _BEST.c.priority, _BEST.c.job_id, _BEST.c.remote_id, _BEST.c.kind)
+    return (
+        sa.select(*columns, JobRow.served_at, JobRow.ignore_window, _first(condition, 1).label("next"))
+        .select_from(JobRow)
+        .join(_BEST, _BEST.c.id == _first(condition, 0))
+        .where(JobRow.state.in_(LIVE_JOB_STATES), sa.not_(JobRow.cancel_asked), sa.not_(JobRow.hold_asked), *conditions)
     )
-    .group_by(*_GROUP)
+
+
+def _waiting_of(job: Any) -> sa.Select[int]:
+    """The chunks of a job, plans apart, that are pending."""
+    return sa.select(ChunkRow.id).where(ChunkRow.job_id == job, _DUE, _OF_ITEMS)
+
+
+_ENOUGH = _waiting_of(JobRow.id).order_by(ChunkRow.id).limit(1).offset(sa.bindparam("enough")).correlate(JobRow)
+_GROUPS = sa.union_all(
+    _groups(_OF_ITEMS),
+    _groups(_OF_PLAN, sa.not_(JobRow.planned), sa.not_(_ENOUGH.exists())),
 )
 _RUNNING_OF_JOBS = (
     sa.select(ChunkRow.job_id, sa.func.count().label("number"))
@@ -234,7 +248,7 @@ def _lease(
         barren=taken.barren,
         waiting_since=taken.waiting_since,
         cursor=taken.cursor,
-        more=more or best.waiting > 1,
+        more=more or best.more,
         probe=gate.probe,
         ahead=gate.ahead,
         failures=gate.failures,
@@ -259,7 +273,7 @@ class _Candidate:
     job_id: int
     remote_id: int | None
     kind: Kind
-    waiting: int
+    more: bool
     ignore_window: bool
 
 
@@ -270,29 +284,26 @@ def _candidates(
 
     By priority, then the job with the fewest running chunks, then the one that was served longest ago, then the oldest.
     """
-    groups = connection.execute(_GROUPS, {"lane": lane, "now": now}).all()
+    asked = {"lane": lane, "now": now, "enough": max(plan_below - 1, 0)}
+    groups = connection.execute(_GROUPS, asked).all()
     if not groups:
         return []
     running: Mapping[int, int] = {row.job_id: row.number for row in connection.execute(_RUNNING_OF_JOBS)}
-    free = [
-        group
-        for group in groups
-        if (group.remote_id, group.kind == Kind.MOVE) not in full
-        and not (group.kind == PLAN and waiting_chunks(connection, group.job_id) >= plan_below)
-    ]
+    free = [group for group in groups if (group.remote_id, group.kind == Kind.MOVE) not in full]
     # Without turns, a long job would keep a single association to itself: none of it runs at the moment of a claim.
     free.sort(key=lambda group: (-group.priority, running.get(group.job_id, 0), group.served_at or _NEVER, group.id))
     return [
-        _Candidate(group.id, group.job_id, group.remote_id, Kind(group.kind), group.waiting, group.ignore_window)
+        _Candidate(
+            group.id, group.job_id, group.remote_id, Kind(group.kind), group.next is not None, group.ignore_window
+        )
         for group in free
     ]
 
 
 def waiting_chunks(connection: Connection, job_id: int) -> int:
     """How many chunks of a job, plans apart, are pending."""
-    number: int = connection.execute(
-        sa.select(sa.func.count()).where(ChunkRow.job_id == job_id, _DUE, ChunkRow.kind != PLAN)
-    ).scalar_one()
+    waiting = _waiting_of(job_id).subquery()
+    number: int = connection.execute(sa.select(sa.func.count()).select_from(waiting)).scalar_one()
     return number
 
 

@@ -100,14 +100,7 @@ def _has_reason(text: str) -> sa.ColumnElement[bool]:
         ChunkRow.state.in_((ChunkState.PENDING, ChunkState.HELD)),
         ChunkRow.reason.in_(words),
     )
-    failed = (
-        sa.select(ItemRow.id)
-        .join(ChunkRow, ChunkRow.id == ItemRow.chunk_id)
-        .where(
-            ChunkRow.job_id == JobRow.id,
-            ChunkRow.failed > 0,
-            ItemRow.state == ItemState.FAILED,
-            ItemRow.reason.in_(words),
-        )
+    failed = sa.select(ItemRow.id).where(
+        ItemRow.job_id == JobRow.id, ItemRow.reason.in_(words), ItemRow.state == ItemState.FAILED
     )
     return sa.or_(JobRow.reason.in_(words), waits.exists(), failed.exists())

@@ -42,10 +42,13 @@ _EVENT = sa.insert(EventRow.__table__)  # type: ignore[arg-type]
 _JOB = sa.select(
     JobRow.state, JobRow.planned, JobRow.started_at, JobRow.kind, JobRow.busy_since, JobRow.busy_seconds
 ).where(JobRow.id == sa.bindparam("job"))
-_CHUNKS = (
-    sa.select(ChunkRow.state, sa.func.count().label("number"))
-    .where(ChunkRow.job_id == sa.bindparam("job"))
-    .group_by(ChunkRow.state)
+_ACTIVE = (ChunkState.PENDING, ChunkState.RUNNING, ChunkState.HELD)
+# Whether there are any, not how many: a retrieve of 100,000 requests has as many chunks, and asks at each of them.
+_CHUNKS = sa.select(
+    *(
+        sa.exists().where(ChunkRow.job_id == sa.bindparam("job"), ChunkRow.state == state).label(state.value)
+        for state in _ACTIVE
+    )
 )
 _NUMBERS = (
     sa.select(ItemRow.state, sa.func.count().label("number"), sa.func.sum(ItemRow.sent_bytes).label("sent"))
@@ -111,9 +114,10 @@ def matches(connection: Connection, job_id: int) -> int:
 def derive(connection: Connection, job_id: int, now: datetime) -> JobState:
     """Bring the job's state in line with its items and chunks, and write its end when it has come."""
     job = connection.execute(_JOB, {"job": job_id}).one()
-    chunks = {row.state: row.number for row in connection.execute(_CHUNKS, {"job": job_id})}
+    found = connection.execute(_CHUNKS, {"job": job_id}).one()
+    chunks = {state for state in _ACTIVE if getattr(found, state.value)}
     started = job.started_at is not None or ChunkState.RUNNING in chunks
-    active = any(chunks.get(state) for state in (ChunkState.PENDING, ChunkState.RUNNING, ChunkState.HELD))
+    active = bool(chunks)
     numbers = Tally() if active else tally(connection, job_id)
     partial = not active and _is_partial(connection, job_id, job.kind, numbers)
     # Looked up where it may matter only: what a job asks for may be long.

@@ -21,6 +21,7 @@ class InstanceRow(Base):
         index_of_some("uq_instance_path", "path", "removed_at IS NULL", unique=True),
         Index("ix_instance_sop_instance_uid", "sop_instance_uid"),
         Index("ix_instance_study_instance_uid", "study_instance_uid"),
+        index_of_some("ix_instance_size", "size", "removed_at IS NULL"),  # how much there is, without reading the rows
     )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     path: Mapped[str] = mapped_column(sa.String(255), comment="below the archive's root")

@@ -13,6 +13,7 @@ from dicomferry.models.record.database import UTCDateTime
 from dicomferry.models.record.tables.text_columns import TITLE, UID, PeerText, PeerWords
 from dicomferry.models.rules.state import AttemptEnd, ChunkState, ItemState, JobState
 
+_TWIN = "reason IN ('duplicate', 'conflict')"
 BigId = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
@@ -129,7 +130,7 @@ class ChunkRow(Base):
 
     __tablename__ = "chunk"
     __table_args__ = (
-        Index("ix_chunk_job_id_state", "job_id", "state"),
+        Index("ix_chunk_job_id_state_id", "job_id", "state", "id"),  # in the order of claims
         Index("ix_chunk_state_lane", "state", "lane"),
         Index("ix_chunk_remote_id_state", "remote_id", "state"),
     )
@@ -183,13 +184,11 @@ class ItemRow(Base):
     __tablename__ = "item"
     __table_args__ = (
         Index("ix_item_chunk_id_state", "chunk_id", "state"),
-        # One file speaks for a UID in a job; a duplicate or a conflict names it and does not take the place.
+        # One file speaks for a UID in a job; a duplicate or a conflict (a twin) names it and takes no place.
         index_of_some(
             "uq_item_job_id_sop_instance_uid", "job_id sop_instance_uid", "is_first AND request_id IS NULL", unique=True
         ),
-        index_of_some(  # files of a store that name a UID for which another one speaks; see record/jobs/twins.py
-            "ix_item_twins", "job_id sop_instance_uid", "reason IN ('duplicate', 'conflict') AND request_id IS NULL"
-        ),
+        index_of_some("ix_item_twins", "job_id sop_instance_uid", f"{_TWIN} AND request_id IS NULL"),
         # What a retrieve expects is an instance of a series of a study: archives list one UID in several.
         index_of_some(
             "uq_item_expected",
@@ -199,6 +198,7 @@ class ItemRow(Base):
         ),
         index_of_some("ix_item_expected", "sop_instance_uid", "request_id IS NOT NULL"),  # by the UID that arrives
         Index("ix_item_job_id_kind", "job_id", "kind"),
+        index_of_some("ix_item_answer", "job_id reason state status id", "reason IS NOT NULL"),
     )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
