@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import echo, far, find, others, receive, retrieve, send_loop, stock, store, through_queue, walk
+from benchmarks import echo, far, find, others, receive, retrieve, scale, send_loop, stock, store, through_queue, walk
 
 ROWS = {
     "store": store.run,
@@ -17,6 +17,7 @@ ROWS = {
     "stock": stock.run,
     "echo": echo.run,
     "walk": walk.run,
+    "scale": scale.run,
     "profile-send": send_loop.run,
 }
 
