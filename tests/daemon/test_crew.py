@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import select
 import socket
 import subprocess
@@ -40,7 +41,9 @@ def scp() -> Iterator[StorageScp]:
 
 def members(scp: StorageScp) -> list[psutil.Process]:
     """The processes that receive."""
-    return [one for one in psutil.Process(scp.pid).children() if "dicomferry.daemon.crew_member" in one.cmdline()]
+    children = psutil.Process(scp.pid).children()
+    living = [one for one in children if one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in living if "dicomferry.daemon.crew_member" in one.cmdline()]
 
 
 def connected(process: psutil.Process, port: int) -> int:
@@ -139,6 +142,27 @@ def test_a_process_that_dies_is_started_again(scp: StorageScp) -> None:
     assert (after.pid, after.started_at > before.started_at) == (scp.pid, True)
     check(scp, answered)
     assert len(members(scp)) == 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(5))
+def test_processes_killed_at_any_moment(seed: int, scp: StorageScp) -> None:
+    """Four senders, one of the two processes killed at a random moment, twice over; at last the role."""
+    rng = random.Random(seed)
+    instances = [instance(number, 64) for number in range(400)]
+    answered: set[str] = set()
+    for _ in range(2):  # one more quick end of the same process would end the role
+        parts = [instances[n::4] for n in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            sent = [pool.submit(send_until_it_dies, scp.port, part) for part in parts]
+            threading.Event().wait(rng.uniform(0.05, 1.5))  # the moment itself, not a wait for anything
+            rng.choice(members(scp)).kill()
+        answered = answered.union(*(one.result() for one in sent))
+        until(lambda: len(members(scp)) == 2 and store(scp.port, *instances[0]) == 0, "it is there again")
+        check(scp, answered | {instances[0][0]})
+    scp.kill()
+    scp.start()
+    check(scp, answered)
 
 
 def test_moves_over_two_processes_are_paired(tmp_path: Path) -> None:
