@@ -22,6 +22,7 @@ import psutil
 from benchmarks import data, flushing
 from benchmarks.harness import WORK, Measured, Row, Run, interleave, marginal
 from benchmarks.receivers import ENVIRONMENT, sink
+from dicomferry.models.settings import ScpSettings
 from support.peers import Orthanc, StoreScp
 from support.process import Server
 from support.scp import StorageScp
@@ -29,6 +30,8 @@ from support.scp import StorageScp
 NUMBERS = {"MR": (199, 1999), "CT": (97, 499)}
 """How many images the smaller and the larger run have."""
 SENDERS = 4
+LOG_BYTES = ScpSettings().log_bytes
+"""That of the settings: tests have a smaller one."""
 
 
 def run(rounds: int) -> None:
@@ -116,7 +119,7 @@ def ours(load: Load, *, flush: bool = True) -> Run:
     """Our storage SCP with an archive of its own, started anew for each run."""
 
     def once() -> Measured:
-        with StorageScp(scp__flush=flush) as scp:
+        with StorageScp(scp__flush=flush, scp__log_bytes=LOG_BYTES) as scp:
             measured = send(scp.port, load, scp.pid)
             deadline = time.monotonic() + 2
             while scp.indexed() < sum(load.numbers):

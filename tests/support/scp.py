@@ -12,6 +12,7 @@ from typing import Any
 
 from dicomferry.models.record import schema
 from dicomferry.models.record.database import Database
+from dicomferry.models.settings import LEAST_LOG
 from dicomferry.workers.receiving.archive import Archive
 from support.process import LOOPBACK, Server
 
@@ -36,8 +37,10 @@ class StorageScp(Server):
         return [sys.executable, "-m", self.module]
 
     def environment(self) -> dict[str, str]:
-        given = {"scp__host": LOOPBACK, "scp__port": self.port, "scp__reserve_bytes": 0, "ae_title": "FERRY"}
-        named = {f"DICOMFERRY_{key.upper()}": str(value) for key, value in (given | self.settings).items()}
+        # A log as small as can be: each of the many that tests start would write a large one with zeros.
+        given = {"scp__host": LOOPBACK, "scp__port": self.port, "scp__reserve_bytes": 0, "scp__log_bytes": LEAST_LOG}
+        given |= {"ae_title": "FERRY"} | self.settings
+        named = {f"DICOMFERRY_{key.upper()}": str(value) for key, value in given.items()}
         path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         return {**os.environ, "DICOMFERRY_HOME": str(self.home), "PYTHONPATH": path, **named}
 
