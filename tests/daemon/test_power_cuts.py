@@ -19,7 +19,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +193,16 @@ def recorded(scenario: Scenario) -> Iterator[RecordedScp]:
         yield scp
 
 
+class Revived(StorageScp):
+    """A storage SCP that is not recorded, on what another one left in `home`."""
+
+    def __init__(self, home: Path, **settings: object) -> None:
+        super().__init__(**settings)  # type: ignore[arg-type]
+        self.database.close()
+        shutil.rmtree(self.home)
+        shutil.copytree(home, self.home)
+
+
 # --- what is left of it --------------------------------------------------------------------------------------
 
 
@@ -242,8 +252,22 @@ def _is(path: Path, data: bytes) -> bool:
         return False
 
 
+def sent_again(home: Path, scp: RecordedScp, said: Promises) -> list[str]:
+    """What is wrong after everything was sent once more, in one go, to a storage SCP on what is left."""
+    images = [one for one in scp.sent.values() if one.study not in said.removing]
+    with Revived(home, **scp.settings) as again:
+        with association(again.port) as caller:
+            wrong = [f"refused: {one.uid}" for one in images if caller.store(one.uid, one.data).Status != SUCCESS]
+            caller.release()
+        again.stop()
+        return wrong + judge(again.home, scp, replace(said, confirmed={one.uid for one in images}))
+
+
 def cut(scp: RecordedScp, number: int, seed: int, folder: Path) -> list[str]:
-    """What was found wrong at so many cuts: half of them right behind an answer, the others anywhere."""
+    """What was found wrong at so many cuts: half of them right behind an answer, the others anywhere.
+
+    After the last one all is sent again.
+    """
     rng = random.Random(seed)
     steps = list(scp.recorder.steps())
     begin = next(at for at, step in enumerate(steps) if step.data == BEGIN.encode())
@@ -271,6 +295,8 @@ def cut(scp: RecordedScp, number: int, seed: int, folder: Path) -> list[str]:
                 fewer = {"DICOMFERRY_SCP__PROCESSES": "1"} if places else {}
                 ready, code = restarts.restart({**environment, "DICOMFERRY_HOME": str(home), **fewer}, log)
                 found = judge(home, scp, said) if ready else [f"did not start: {log.read_text()[-2000:]}"]
+                if not places:
+                    found += sent_again(home, scp, said)
                 if code:
                     found.append(f"ended with {code}: {log.read_text()[-2000:]}")
                 wrong += [f"{model}, seed {seed}, step {at}: {one}" for one in found]
