@@ -67,11 +67,14 @@ class Bench:
     ) -> None:
         self.time = 0.0
         self.naps: list[float] = []
+        self.ends_at: float | None = None
+        self.asked = 0
         self.shown = Shown()
         self._documents: Iterator[ShownJob | Exception] = iter(documents)
         self._workers = list(workers)
         self.watch = JobWait(
             read=self._read,
+            state=self._state,
             workers=lambda: self._workers.pop(0) if self._workers else 1,
             shown=self.shown,
             timeout=timeout,
@@ -86,18 +89,47 @@ class Bench:
             raise document
         return document
 
+    def _state(self) -> str:
+        self.asked += 1
+        return "succeeded" if self.ends_at is not None and self.time >= self.ends_at else "running"
+
     def _sleep(self, seconds: float) -> None:
         self.naps.append(seconds)
         self.time += seconds
 
 
 def test_the_end_ends_the_wait() -> None:
-    """Quick jobs are looked at often, long ones about four times a second."""
-    bench = Bench([job()] * 20 + [job("succeeded")])
+    """The whole job is looked at four times a second, however long it takes."""
+    bench = Bench([job()] * 200 + [job("succeeded")])
     ended = bench.watch.run()
     assert ended is not None and ended["state"] == "succeeded"
-    assert bench.naps[0] < 0.1 and set(bench.naps[10:]) == {0.25}
-    assert bench.shown.said == [] and bench.shown.updates == 20
+    assert bench.time == pytest.approx(200 * 0.25)
+    assert bench.shown.said == [] and bench.shown.updates == 200
+
+
+@pytest.mark.parametrize("seconds", [0.03, 0.6, 4.1, 19.0, 90.13])
+def test_the_last_answer_ends_the_wait_at_once(seconds: float) -> None:
+    """A job is seen to end within 20 ms, a long one within a hundredth of the time that it took; not at the next look
+    at all of it. A quick job is asked about fifty times a second, one of half a minute at each look alone.
+    """
+    bench = Bench([])
+    bench.ends_at = seconds
+    bench.watch.read = lambda: job("succeeded" if bench.time >= seconds else "running")
+    assert bench.watch.run() is not None
+    assert 0 <= bench.time - seconds <= max(0.021, min(0.25, seconds / 100))
+    assert bench.asked <= min(50 * seconds + 1, 400)
+
+
+def test_who_cannot_be_asked_for_a_moment_has_not_ended() -> None:
+    """A database away between two looks says nothing; the next look tells of it, if it is away still."""
+
+    def away() -> str:
+        raise OutOfReach("database: gone")
+
+    bench = Bench([job(), job("succeeded")])
+    bench.watch.state = away
+    assert bench.watch.run() is not None
+    assert bench.shown.said == []
 
 
 @pytest.mark.parametrize("state", ["succeeded", "incomplete", "failed", "cancelled", "held"])
@@ -297,16 +329,19 @@ def test_a_job_that_ends_while_it_is_waited_for(desk: Desk, capsys: pytest.Captu
     desk.planned_job(2)
     held = desk.claim()
     steps = iter((lambda: desk.wait_for_remote(held), lambda: verbs.cancel(desk.database, 1)))
+    told: list[str] = []
 
     def between_looks(_: float) -> None:
-        step: Callable[[], object] = next(steps)
-        step()
+        new = capsys.readouterr().err
+        if new or not told:  # the second step once it was told what the first one led to
+            step: Callable[[], object] = next(steps)
+            step()
+        told.append(new)
 
     code = wait.follow(desk.database, 1, timeout=None, as_json=False, say=print, sleep=between_looks)
-    told = capsys.readouterr()
     assert code == 1
-    assert "pacs1: unreachable (is the host up?), next try " in told.err
-    assert told.out.startswith("job 1: cancelled, 0 of 2 proven at PACS1")
+    assert "pacs1: unreachable (is the host up?), next try " in "".join(told)
+    assert capsys.readouterr().out.startswith("job 1: cancelled, 0 of 2 proven at PACS1")
 
 
 def test_roles_other_than_workers_do_no_work(desk: Desk) -> None:
