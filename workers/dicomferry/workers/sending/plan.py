@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,8 @@ from dicomferry.models.record.database import Database
 from dicomferry.models.record.jobs import leases, plans, twins
 from dicomferry.models.record.jobs.claims import Lease
 from dicomferry.models.record.jobs.items import Item, pending_items
+from dicomferry.models.record.remotes import book
+from dicomferry.models.rules import chunking
 from dicomferry.models.rules.errors import UnusableFile
 from dicomferry.models.rules.outcome import Outcome
 from dicomferry.models.rules.reason import Reason
@@ -45,6 +47,13 @@ class _Batch:
     decided: list[dict[str, Any]] = field(default_factory=list)
     found: list[InventoryEntry] = field(default_factory=list)
 
+    def split_tail(self) -> list[InventoryEntry]:
+        """Take away what is at the end and of a study of which more may come, so that it stays in one chunk."""
+        tail = chunking.open_tail([_study(found) for found in self.found], most=self.planning.chunk_instances)
+        kept = len(self.found) - tail
+        later, self.found = self.found[kept:], self.found[:kept]
+        return later
+
     @property
     def is_full(self) -> bool:
         bounds = self.planning
@@ -66,6 +75,7 @@ def run(
     began = time.monotonic()
     batch = _Batch(planning)
     care = _Care(database, lease, planning)
+    share = _Share(book.most_associations(database, lease.remote_id), planning, is_long=lease.cursor is not None)
     for found in inventory(
         lease.spec.roots,
         recursive=lease.spec.recursive,
@@ -77,14 +87,44 @@ def run(
         batch.found.append(found)
         if not batch.is_full:
             continue
-        stop, waiting = _write(database, lease, batch, heart, care)
+        # A careful plan gets ahead by all that it has read, however often it dies.
+        later = [] if lease.careful else batch.split_tail()
+        stop, waiting = _write(database, lease, batch, heart, care, share)
         ring()
         is_late = time.monotonic() - began >= planning.slot_seconds
         if stop or heart.stop or waiting >= planning.stops_at or is_late:
             return False
-        batch = _Batch(planning)
-    stop, _ = _write(database, lease, batch, heart, care) if batch.found else (False, 0)
+        batch = _Batch(planning, found=later)
+    share.is_last = True
+    stop, _ = _write(database, lease, batch, heart, care, share) if batch.found else (False, 0)
     return not stop
+
+
+class _Share:
+    """How the items of a job are shared out among the associations of its remote."""
+
+    def __init__(self, associations: int, planning: Planning, *, is_long: bool) -> None:
+        self._associations = associations
+        self._most = planning.chunk_instances
+        # A plan that goes on has filled its remote's associations already.
+        self._planned = associations * self._most if is_long else 0
+        self.is_last = False
+
+    def borders(self, studies: Sequence[str | None]) -> frozenset[int]:
+        """At which of these items, which come next, a new chunk begins."""
+        most = chunking.bound(
+            len(studies),
+            planned=self._planned,
+            associations=self._associations,
+            most=self._most,
+            is_last=self.is_last,
+        )
+        self._planned += len(studies)
+        return chunking.borders(studies, bound=most, most=self._most)
+
+
+def _study(found: InventoryEntry) -> str | None:
+    return found.header.study_instance_uid if found.header and found.state is ItemState.PENDING else None
 
 
 class _Care:
@@ -126,26 +166,37 @@ class _Care:
         self._is_written = path is not None
 
 
-def _write(database: Database, lease: Lease, batch: _Batch, heart: Heartbeat, care: _Care) -> tuple[bool, int]:
+def _write(
+    database: Database, lease: Lease, batch: _Batch, heart: Heartbeat, care: _Care, share: _Share
+) -> tuple[bool, int]:
     """Settle twins, cut chunks, write; whether to stop, and how many chunks wait."""
     heart.require_lease()
-    most = batch.planning.chunk_instances
-    cut = Cut(max_instances=most)
-    items: list[dict[str, Any]] = []
+    to_send: list[tuple[InventoryEntry, dict[str, Any]]] = []
     for found, values in _compared(database, lease, batch.found, care.before_comparing):
-        if values["state"] is not ItemState.PENDING:
+        if values["state"] is ItemState.PENDING:
+            to_send.append((found, values))
+        else:
             batch.decided.append(values)
-            continue
-        if not cut.fits(found):
-            batch.chunks.append(items)
-            cut, items = Cut(max_instances=most), []
-        cut.add(found)
-        items.append(values)
         heart.progress(0)
-    if items:
-        batch.chunks.append(items)
+    batch.chunks += _cut(to_send, share.borders([_study(found) for found, _ in to_send]), batch.planning)
     care.before_writing()
     return plans.add_batch(database, lease, cursor=batch.found[-1].path, chunks=batch.chunks, decided=batch.decided)
+
+
+def _cut(
+    to_send: Sequence[tuple[InventoryEntry, dict[str, Any]]], borders: Container[int], planning: Planning
+) -> Iterator[list[dict[str, Any]]]:
+    """The values of items in chunks: a new one begins at each border, and where no more fits into one."""
+    cut = Cut(max_instances=planning.chunk_instances)
+    items: list[dict[str, Any]] = []
+    for index, (found, values) in enumerate(to_send):
+        if items and (index in borders or not cut.fits(found)):
+            yield items
+            cut, items = Cut(max_instances=planning.chunk_instances), []
+        cut.add(found)
+        items.append(values)
+    if items:
+        yield items
 
 
 def _compared(

@@ -197,6 +197,12 @@ def _insert(database: Database, work: Callable[[Connection], _T]) -> _T:
         return database.write_once(work)
 
 
+def most_associations(database: Database, remote_id: int) -> int:
+    """How many associations a remote may be used by at once. Raises OutOfReach."""
+    query = sa.select(RemoteRow.max_associations).where(RemoteRow.id == remote_id)
+    return int(database.read(lambda connection: connection.execute(query).scalar_one()))
+
+
 def load(database: Database, remote_id: int, *, ae_title: str, timeouts: Timeouts) -> Remote:
     """A remote ready for use, the installation's AE title and timeouts filled in where it has none of its own."""
 
