@@ -51,7 +51,7 @@ class JobWait:
     """
 
     read: Callable[[], ShownJob]
-    state: Callable[[], str]
+    state: Callable[[], str | None]
     workers: Callable[[], int]
     shown: Display
     timeout: float | None = None
@@ -160,7 +160,7 @@ def follow(
         with display() as shown:
             job = JobWait(
                 read=lambda: jobs.show(database, job_id),
-                state=lambda: jobs.state(database, job_id),
+                state=lambda: job_history.state(database, job_id),
                 workers=lambda: workers_alive(database),
                 shown=shown,
                 timeout=timeout,

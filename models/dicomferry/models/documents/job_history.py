@@ -1,4 +1,4 @@
-"""The history of a job: its events in few lines, its attempts, when it was tried again."""
+"""The history of a job: its state now, its events in few lines, its attempts, when it was tried again."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from sqlalchemy.engine import Connection
 from dicomferry.models.documents.jobs import event
 from dicomferry.models.documents.shapes import AttemptDocument, EventDocument
 from dicomferry.models.record.database import AnyRow, Database
-from dicomferry.models.record.tables.jobs import AttemptRow, EventRow
+from dicomferry.models.record.tables.jobs import AttemptRow, EventRow, JobRow
+from dicomferry.models.rules.state import JobState
 from dicomferry.models.rules.text import moment
 
 STORY = 12
 """Events of a job that are told one by one."""
+_STATE = sa.select(JobRow.state).where(JobRow.id == sa.bindparam("job"))
+
+
+def state(database: Database, job_id: int) -> JobState | None:
+    """The state of a job alone, for who only waits for its end; None where there is no such job. Raises OutOfReach."""
+    return database.read(lambda connection: connection.execute(_STATE, {"job": job_id}).scalar_one_or_none())
 
 
 def story(database: Database, job_id: int) -> list[EventDocument]:

@@ -28,7 +28,6 @@ from dicomferry.models.rules.text import moment, path_text
 
 EVENTS_SHOWN = 50
 _JOBS_AT_ONCE = 500
-_STATE = sa.select(JobRow.state).where(JobRow.id == sa.bindparam("job"))
 _ITEM_COLUMNS = (
     ItemRow.id,
     ItemRow.kind,
@@ -85,14 +84,6 @@ def show(database: Database, job_id: int) -> ShownJob:
         }
 
     return database.read(work)
-
-
-def state(database: Database, job_id: int) -> JobState:
-    """The state of a job alone, for who only waits for its end; raises NotFound."""
-    found = database.read(lambda connection: connection.execute(_STATE, {"job": job_id}).scalar_one_or_none())
-    if found is None:
-        raise _no_job(job_id)
-    return JobState(found)
 
 
 def listing(database: Database, *, chosen: Filter | None = None, limit: int | None = 50) -> list[JobDocument]:
