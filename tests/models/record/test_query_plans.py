@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from dicomferry.models.documents import job_answers, jobs, retrieve_report
 from dicomferry.models.record.archive import index
 from dicomferry.models.record.database import Database
-from dicomferry.models.record.jobs import claims, ledger
+from dicomferry.models.record.jobs import claims, ledger, verbs
 from dicomferry.models.record.tables.jobs import ItemRow
 from dicomferry.models.rules.state import ItemState
 from support.record_site import Site, listening
@@ -142,3 +142,19 @@ def test_an_end_does_not_count_chunks(site: Site, job: int) -> None:
         site.database.write(lambda connection: ledger.derive(connection, job, site.clock()))
     of_chunks = [statement for statement, _ in asked if "chunk" in statement]
     assert of_chunks and not any("count(" in statement.lower() for statement in of_chunks), of_chunks
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_a_retry_may_take_longer_than_a_statement_does(site: Site) -> None:
+    """A job with a million failed items is tried again in one statement, which no limit of the session ends."""
+    job = site.store(1)
+    site.complete(site.claim(), ItemState.FAILED, reason="cannot understand", status=0xC000)
+    limits: list[str] = []
+
+    def asked(_connection: Any, _cursor: Any, statement: str, *_: object) -> None:
+        if "statement_timeout" in statement:
+            limits.append(statement)
+
+    with listening(site.database, "before_cursor_execute", asked):
+        assert verbs.retry(site.database, job) == 1
+    assert "statement_timeout = 0" in limits[0]

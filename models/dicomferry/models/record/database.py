@@ -165,11 +165,12 @@ class Database:
         """Run one writing transaction, once, hardly waiting for locks of others. Raises Locked, OutOfReach."""
         return self._run(work, {"at_once": True}, patience=0.0)
 
-    def write_once(self, work: Callable[[Connection], _T]) -> _T:
+    def write_once(self, work: Callable[[Connection], _T], *, slow: bool = False) -> _T:
         """What a person asks for, in one durable transaction that is done once, however often it has to be tried.
 
-        It has some seconds' patience at least. Where the connection was lost while the commit was answered, the next
-        try finds a note that the transaction left with it, and what the first one came to is the answer.
+        It has some seconds' patience at least; `slow`: one of its statements may take longer than a minute. Where the
+        connection was lost while the commit was answered, the next try finds a note that the transaction left with it,
+        and what the first one came to is the answer.
         Raises OutOfReach.
         """
         token = uuid.uuid4().hex
@@ -184,7 +185,7 @@ class Database:
             came_to.append(work(connection))
             return came_to[-1]
 
-        return self.write(once, durable=True, patience=max(self.patience, PERSONS_PATIENCE))
+        return self.write(once, durable=True, slow=slow, patience=max(self.patience, PERSONS_PATIENCE))
 
     def read(self, work: Callable[[Connection], _T]) -> _T:
         """`work(connection)` in one reading transaction, which no writer waits for. Raises OutOfReach."""

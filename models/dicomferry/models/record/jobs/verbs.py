@@ -253,7 +253,7 @@ def retry(database: Database, job_id: int) -> int:
         ledger.derive(connection, job_id, now)
         return number
 
-    return database.write_once(work)
+    return database.write_once(work, slow=True)  # a million items
 
 
 def accept(database: Database, job_id: int, reason: str) -> JobState:
