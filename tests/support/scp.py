@@ -44,6 +44,16 @@ class StorageScp(Server):
         path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         return {**os.environ, "DICOMFERRY_HOME": str(self.home), "PYTHONPATH": path, **named}
 
+    def prepare(self) -> None:
+        self._starts = self._listens()
+
+    def ready(self) -> bool:
+        """Whether it takes connections and is on the record, without which nothing is asked to send to it."""
+        return super().ready() and self._listens() > self._starts
+
+    def _listens(self) -> int:
+        return len(self.said("storage SCP listens")) if self.log.exists() else 0
+
     @property
     def archive(self) -> Archive:
         return Archive(self.home / "archive")
