@@ -36,7 +36,7 @@ from support.recorded_disk import RecordedDisk
 from support.restarts import Restarts
 from support.scp import StorageScp
 
-CUTS = int(os.environ.get("POWER_CUTS", "75"))
+CUTS = int(os.environ.get("POWER_CUTS", "30"))
 SEED = int(os.environ.get("POWER_CUTS_SEED", "1"))
 BEGIN, REMOVING, REMOVED = "begin", "removing ", "removed "
 SUCCESS = 0x0000
