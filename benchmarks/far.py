@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks import data, receivers
 from benchmarks.harness import Row, interleave, sized
-from benchmarks.store import PDU, sent, theirs
-from benchmarks.through_queue import submitted
+from benchmarks.store import PDU, THEY_DO, sent, theirs
+from benchmarks.through_queue import DOES, submitted
 from support.installation import Installation
 from support.relay import Relay
 
@@ -30,7 +30,7 @@ THEIRS = 23, 223
 """storescu's rate is the same for any number, and so low that more would only take longer."""
 
 
-def run(rounds: int) -> None:
+def run(rounds: int) -> Iterator[Row]:
     """A job of several studies, and one study alone."""
     home = Path(tempfile.mkdtemp(prefix="dicomferry-bench-"))
     try:
@@ -43,8 +43,10 @@ def run(rounds: int) -> None:
                 folders = data.folder("MR", few, studies=studies), data.folder("MR", many, studies=studies)
                 ours = sized(partial(submitted, installation, "far"), *folders, many - few)
                 what = f"{studies} studies" if studies > 1 else "one study"
-                row = Row(f"{ROUND_TRIP * 1000:.0f} ms away, {many} MR in {what}", "/s", "storescu", target)
-                interleave(row, ours, other, rounds)
+                row = Row(
+                    f"{ROUND_TRIP * 1000:.0f} ms away, {many} MR in {what}", "/s", "storescu", target, DOES, THEY_DO
+                )
+                yield interleave(row, ours, other, rounds)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from support.find_scp import FindScp, final, identifier, pending
 from support.installation import SCRIPT, Installation
 
 FEW, MANY = 997, 19_997
+THEY_DO = "asks, prints each match"
 _KEYS = ("PatientName", "StudyDate", "StudyTime", "AccessionNumber", "StudyDescription", "ModalitiesInStudy")
 
 
-def run(rounds: int) -> None:
+def run(rounds: int) -> Iterator[Row]:
     """Studies as archives describe them, through the queue and by `scu`, against DCMTK's findscu, which prints them."""
     # Encoded once, and numbered in the bytes: as many data sets cost longer than a run.
     template = pending(_study(1_000_000))
@@ -35,9 +37,26 @@ def run(rounds: int) -> None:
             theirs = sized(partial(_asked, level), small, large, MANY - FEW)
             scu = [*SCRIPT, "scu", "--find", "--studyroot", "--study", *_scu_keys(), "127.0.0.1"]
             printed = sized(partial(_asked, scu), small, large, MANY - FEW)
-            interleave(Row("scu --find, matches printed", "/s", "findscu", 0.8), printed, theirs, rounds)
+            yield interleave(
+                Row("scu --find, matches printed", "/s", "findscu", 0.8, "asks, prints each match", THEY_DO),
+                printed,
+                theirs,
+                rounds,
+            )
             found = sized(partial(_found, installation, asked), small, large, MANY - FEW)
-            interleave(Row("submit find --wait, matches into rows", "/s", "findscu", None), found, theirs, rounds)
+            yield interleave(
+                Row(
+                    "submit find --wait, matches into rows",
+                    "/s",
+                    "findscu",
+                    None,
+                    "asks, a row for each match, waits for the end",
+                    THEY_DO,
+                ),
+                found,
+                theirs,
+                rounds,
+            )
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

@@ -25,7 +25,7 @@ Run = Callable[[], "Measured"]
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: how much of what per second, and processor seconds of the side that was measured."""
+    """One run: the figure (a rate, or what the row's unit says), and processor seconds of the side measured."""
 
     rate: float
     cpu_seconds: float | None = None
@@ -34,36 +34,60 @@ class Measured:
 
 @dataclass
 class Row:
-    """One line of the table; `target` is the least ratio wanted, None where a figure is only noted."""
+    """One line of the table; `target` is the least ratio wanted, None where a figure is only noted.
+
+    `does` and `they_do` say what each side does for its figure: reads, proves, flushes, records. Without a program
+    to compare with, `against` is empty and `most` is what ours may cost.
+    """
 
     name: str
     unit: str
     against: str
     target: float | None
+    does: str = ""
+    they_do: str = ""
+    most: float | None = None
     ours: list[Measured] = field(default_factory=list)
     theirs: list[Measured] = field(default_factory=list)
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> float | None:
         """Median of ours over median of theirs."""
-        return median(self.ours) / median(self.theirs)
+        return median(self.ours) / median(self.theirs) if self.theirs else None
 
-    def line(self) -> str:
-        """For the terminal."""
-        mine, other = median(self.ours), median(self.theirs)
-        text = f"{self.name:<44} {mine:>9,.0f} {self.unit}  {self.against} {other:>9,.0f}  ratio {self.ratio:5.2f}"
-        if self.target is not None:
-            text += f"  (wanted {self.target:g}: {'reached' if self.ratio >= self.target else 'NOT reached'})"
-        if self.ours[0].cpu_seconds and self.theirs[0].cpu_seconds:
+    @property
+    def reached(self) -> bool | None:
+        """Whether it is as was wanted; None where nothing was."""
+        if self.most is not None:
+            return median(self.ours) <= self.most
+        if self.target is None or self.ratio is None:
+            return None
+        return self.ratio >= self.target
+
+    def lines(self) -> list[str]:
+        """For the terminal: the figures, and under them what each side does for its own."""
+        other = f"{_figure(median(self.theirs), self.unit):>12}" if self.theirs else f"{'-':>12}"
+        ratio = f"{self.ratio:5.2f}x" if self.ratio is not None else f"{'-':>6}"
+        text = f"{self.name:<46} {_figure(median(self.ours), self.unit):>12} {other} {ratio}  {self._wanted():<22}"
+        found = [text.rstrip()]
+        found += [f"    ours: {self.does}"] if self.does else []
+        found += [f"    {self.against}: {self.they_do}"] if self.against else []
+        if self.theirs and self.ours[0].cpu_seconds and self.theirs[0].cpu_seconds:
             cpu = [statistics.median(run.cpu_seconds or 0.0 for run in runs) for runs in (self.ours, self.theirs)]
-            text += f"  processor time {cpu[0] / cpu[1]:.2f}"
-        return text
+            found.append(f"    processor time: {cpu[0] / cpu[1]:.2f} times the other's" if cpu[1] else "")
+        return [line for line in found if line]
+
+    def _wanted(self) -> str:
+        if self.reached is None:
+            return ""
+        wanted = f"at most {_figure(self.most, self.unit)}" if self.most is not None else f"{self.target:g}x"
+        return f"wanted {wanted}: {'reached' if self.reached else 'NOT reached'}"
 
     def save(self) -> None:
         """Keep the raw runs."""
         RESULTS.mkdir(exist_ok=True)
         document = asdict(self) | {
-            "ratio": round(self.ratio, 3),
+            "ratio": None if self.ratio is None else round(self.ratio, 3),
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": {
                 "cores": os.cpu_count(),
@@ -77,19 +101,28 @@ class Row:
         (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
+HEADING = f"{'what':<46} {'ours':>12} {'the other':>12} {'ratio':>6}"
+
+
+def _figure(value: float, unit: str) -> str:
+    return f"{value:,.{2 if value < 10 else 0}f} {unit}"
+
+
 def median(runs: list[Measured]) -> float:
     """The median rate."""
     return statistics.median(run.rate for run in runs)
 
 
-def interleave(row: Row, ours: Run, theirs: Run, rounds: int) -> Row:
+def interleave(row: Row, ours: Run, theirs: Run | None, rounds: int) -> Row:
     """One round to warm up, then the two sides in turn; saved and printed."""
-    ours(), theirs()
+    sides = [(row.ours, ours)] + ([(row.theirs, theirs)] if theirs else [])
+    for _, run in sides:
+        run()
     for _ in range(rounds):
-        row.ours.append(ours())
-        row.theirs.append(theirs())
+        for kept, run in sides:
+            kept.append(run())
     row.save()
-    print(row.line(), flush=True)
+    print("\n".join(row.lines()), flush=True)
     return row
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 
 from benchmarks import data, receivers
@@ -23,7 +24,7 @@ NUMBERS = {"MR": ((499, 4999), (43, 199)), "CT": ((97, 997), (23, 97))}
 """How many images the smaller and the larger run have, ours and theirs: their rates are the same for any number."""
 
 
-def run(rounds: int) -> None:
+def run(rounds: int) -> Iterator[Row]:
     """Sending to the same storescp, then receiving from the same storescu."""
     for kind, numbers in NUMBERS.items():
         with StoreScp("ANY-SCP", "--ignore", "-pdu", "16384") as scp:
@@ -38,10 +39,10 @@ def run(rounds: int) -> None:
                     sized(partial(_sent, scp, words, kind), few, many, many - few)
                     for words, (few, many) in zip((ours, argv), numbers, strict=True)
                 )
-                interleave(Row(f"scu --store, {kind}, {name}", "/s", name, None), mine, other, rounds)
+                yield interleave(Row(f"scu --store, {kind}, {name}", "/s", name, None), mine, other, rounds)
         row = Row(f"storage SCP, {kind}, pynetdicom storescp", "/s", "pynetdicom storescp", None)
         sent = load(kind, 1)
-        interleave(row, our_scp(sent), partial(_pynetdicom, sent), rounds)
+        yield interleave(row, our_scp(sent), partial(_pynetdicom, sent), rounds)
 
 
 def _sent(scp: StoreScp, argv: list[str], kind: str, number: int) -> float:

@@ -10,10 +10,13 @@ within seconds, and whoever runs next would pay for it.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -32,30 +35,58 @@ NUMBERS = {"MR": (199, 1999), "CT": (97, 499)}
 SENDERS = 4
 LOG_BYTES = ScpSettings().log_bytes
 """That of the settings: tests have a smaller one."""
+TARGETS = {"MR": {1: 3.0, SENDERS: 2.2}, "CT": {1: 2.3, SENDERS: 2.0}}
+"""The least ratio wanted, by kind and number of senders."""
+DOES = "writes, makes durable before each answer, indexes, looks for duplicates"
 
 
-def run(rounds: int) -> None:
+def run(rounds: int) -> Iterator[Row]:
     """All rows, for images of 32 KB and of 0.5 MB."""
     left: list[Path] = []
     with mock.patch.object(Server, "remove", lambda server: left.append(server.folder)):
         try:
-            _run(rounds)
+            yield from _durable(rounds)
+            yield from _limits(rounds)
+            yield from _not_flushed(rounds)
         finally:
             for folder in left:
                 shutil.rmtree(folder, ignore_errors=True)
-            flushing.remove()
 
 
-def _run(rounds: int) -> None:
-    for kind in NUMBERS:
-        whole, parted = load(kind, 1), load(kind, SENDERS)
-        for senders, target in ((whole, 3.0 if kind == "MR" else 2.3), (parted, 2.2 if kind == "MR" else 2.0)):
-            row = Row(f"storage SCP, {kind}, {senders}", "/s", "Orthanc", target)
-            interleave(row, ours(senders), lambda senders=senders: _orthanc(senders), rounds)  # type: ignore[misc]
-            row = Row(f"storage SCP, {kind}, {senders}, limit", "/s", "stream + flush loop", None)
-            interleave(row, ours(senders), lambda senders=senders: _limit(senders), rounds)  # type: ignore[misc]
-            row = Row(f"storage SCP, {kind}, {senders}, flush off", "/s", "storescp +B +xa", None)
-            interleave(row, ours(senders, flush=False), lambda senders=senders: storescp(senders), rounds)  # type: ignore[misc]
+def _durable(rounds: int) -> Iterator[Row]:
+    for kind, targets in TARGETS.items():
+        for senders, target in targets.items():
+            sent = load(kind, senders)
+            for processes in _processes(senders):
+                row = Row(_name(kind, sent, processes), "/s", "Orthanc", target, DOES, "writes, indexes; no flush")
+                yield interleave(row, ours(sent, processes), partial(_orthanc, sent), rounds)
+
+
+def _limits(rounds: int) -> Iterator[Row]:
+    against = "storescp --ignore, then a bare loop"
+    they_do = "throws the stream away; then each image is written and flushed into a preallocated file; no index"
+    sent = load("MR", 1)
+    row = Row(f"{_name('MR', sent, 1)}, limit", "/s", against, 0.8, DOES, they_do)
+    yield interleave(row, ours(sent), partial(_limit, sent), rounds)
+
+
+def _not_flushed(rounds: int) -> Iterator[Row]:
+    does, they_do = "writes, indexes, looks for duplicates; no flush", "writes the stream as it comes; no flush"
+    for senders, target in ((1, 1.0), (SENDERS, 0.8)):
+        sent = load("MR", senders)
+        for processes in _processes(senders):
+            row = Row(f"{_name('MR', sent, processes)}, flush off", "/s", "storescp +B +xa", target, does, they_do)
+            yield interleave(row, ours(sent, processes, flush=False), partial(storescp, sent), rounds)
+
+
+def _name(kind: str, sent: Load, processes: int) -> str:
+    return f"storage SCP, {kind}, {sent}" + f", {processes} processes" * (processes > 1)
+
+
+def _processes(senders: int) -> tuple[int, ...]:
+    """One process as it comes, and as many as there are cores where several send."""
+    cores = os.cpu_count() or 1
+    return (1,) if senders == 1 or cores == 1 else (1, cores)
 
 
 @dataclass(frozen=True)
@@ -93,15 +124,17 @@ def send(port: int, load: Load, pid: int | None = None) -> Measured:
     # Its port may be there before it is ready: what it does to begin with is not receiving.
     subprocess.run(["echoscu", "-aec", "ANY", "127.0.0.1", str(port)], env=ENVIRONMENT, check=True)
     few = _seconds(port, load.few)
-    process = psutil.Process(pid) if pid else None
-    before = process.cpu_times() if process else None
+    before = _used(pid) if pid else 0.0
     many = _seconds(port, load.many)
     rate = marginal(few, many, load.numbers[1] - load.numbers[0])
-    if process is None or before is None:
-        return Measured(rate)
-    after = process.cpu_times()
-    cpu = after.user + after.system - before.user - before.system
-    return Measured(rate, cpu, {"receiver": process.memory_info().rss / 1e6})
+    return Measured(rate, _used(pid) - before) if pid else Measured(rate)
+
+
+def _used(pid: int) -> float:
+    """Processor seconds of a receiver and of the processes that receive for it."""
+    role = psutil.Process(pid)
+    times = [process.cpu_times() for process in (role, *role.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
 
 
 def _seconds(port: int, folders: list[Path]) -> float:
@@ -115,16 +148,17 @@ def _seconds(port: int, folders: list[Path]) -> float:
     return seconds
 
 
-def ours(load: Load, *, flush: bool = True) -> Run:
+def ours(load: Load, processes: int = 1, *, flush: bool = True) -> Run:
     """Our storage SCP with an archive of its own, started anew for each run."""
 
     def once() -> Measured:
-        with StorageScp(scp__flush=flush, scp__log_bytes=LOG_BYTES) as scp:
+        settings = {"scp__flush": flush, "scp__processes": processes, "scp__log_bytes": LOG_BYTES}
+        with StorageScp(**settings) as scp:
             measured = send(scp.port, load, scp.pid)
-            deadline = time.monotonic() + 2
+            deadline = time.monotonic() + 10
             while scp.indexed() < sum(load.numbers):
                 if time.monotonic() > deadline:
-                    raise RuntimeError("the index is more than two seconds behind")
+                    raise RuntimeError("the index is more than ten seconds behind")
                 time.sleep(0.02)
             return measured
 
@@ -149,7 +183,7 @@ def storescp(load: Load) -> Measured:
 
 
 def _limit(load: Load) -> Measured:
-    """The streams into a sink, then a bare write + fdatasync + link + fsync of the folder: one after the other.
+    """The streams into a sink, then a bare write + fdatasync into a preallocated file: one after the other.
 
     As many streams at once, and as many processes that flush, as there are folders.
     """

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,9 +25,11 @@ INSTANCES = STUDY * STUDIES
 TITLE = "DICOMFERRY"
 ROWS = ((1, 0.7), (4, 0.8))
 """Moves in flight on both sides, and the least ratio wanted."""
+DOES = "asks what there is, fetches, writes, flushes, indexes, proves that all came, records"
+THEY_DO = "fetches, writes; flushes, proves and records nothing"
 
 
-def run(rounds: int) -> None:
+def run(rounds: int) -> Iterator[Row]:
     """One move after the other, and four at once. Each run starts with an empty archive."""
     home = Path(tempfile.mkdtemp(prefix="dicomferry-bench-"))
     try:
@@ -44,8 +47,15 @@ def run(rounds: int) -> None:
                     more = INSTANCES - FEW
                     ours = sized(partial(_ours, installation), *requests, more)
                     theirs = sized(partial(_theirs, orthanc, scp, moves), *lists, more)
-                    row = Row(f"C-MOVE, {INSTANCES} MR, {moves} in flight", "/s", "movescu to storescp +B", target)
-                    interleave(row, ours, theirs, rounds)
+                    row = Row(
+                        f"C-MOVE, {INSTANCES} MR, {moves} in flight",
+                        "/s",
+                        "movescu to storescp +B",
+                        target,
+                        DOES,
+                        THEY_DO,
+                    )
+                    yield interleave(row, ours, theirs, rounds)
             for path in requests:
                 path.unlink()
     finally:

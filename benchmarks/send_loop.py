@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import data, receivers
@@ -20,14 +21,14 @@ from dicomferry.workers.files import part10
 ROWS = (("MR", 2000), ("CT", 400), ("XL", 12))
 
 
-def run(rounds: int, pdu: str = "16384") -> None:
+def run(rounds: int, pdu: str = "16384") -> Iterator[Row]:
     """The three sizes of object."""
     for kind, number in ROWS:
         paths = data.files(kind, number)
         row = Row(f"profile: send loop, {kind} x {number}, pdu {pdu}", "/s", "storescu, whole command", None)
         with receivers.sink("-pdu", pdu) as port:
             argv = ["storescu", "-pdu", pdu, "-R", "+sd", "+r", "127.0.0.1", str(port), str(paths[0].parent.parent)]
-            interleave(
+            yield interleave(
                 row,
                 lambda paths=paths, port=port: ours(paths, port),  # type: ignore[misc]
                 lambda argv=argv, number=number: timed_process(argv, number, receivers.ENVIRONMENT),  # type: ignore[misc]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import receivers
@@ -21,16 +22,18 @@ NUMBER = 100
 STOCK = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
 
 
-def run(rounds: int) -> None:
+def run(rounds: int) -> Iterator[Row]:
     """To its storescp, and from its storescu."""
     (folder,) = shares("MR", NUMBER, 1)
     with receivers.sink(environment=STOCK) as port:
         argv = ["storescu", "+sd", "+r", "127.0.0.1", str(port), str(folder)]
         row = Row(f"send MR x {NUMBER}, to storescp as it comes", "/s", "storescu as it comes", None)
         ours = [*SCRIPT, "scu", "--store", "-r", "127.0.0.1", str(port), str(folder)]
-        interleave(row, lambda: timed_process(ours, NUMBER, STOCK), lambda: timed_process(argv, NUMBER, STOCK), rounds)
+        yield interleave(
+            row, lambda: timed_process(ours, NUMBER, STOCK), lambda: timed_process(argv, NUMBER, STOCK), rounds
+        )
     row = Row(f"SCP MR x {NUMBER}, from storescu as it comes", "/s", "storescp as it comes", None)
-    interleave(row, lambda: _into_ours(folder), lambda: _into_storescp(folder), rounds)
+    yield interleave(row, lambda: _into_ours(folder), lambda: _into_storescp(folder), rounds)
 
 
 def _into_ours(folder: Path) -> Measured:

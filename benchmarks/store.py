@@ -6,6 +6,8 @@ before it sends it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from benchmarks import data, receivers
 from benchmarks.harness import Row, Run, command, interleave, sized
 from support.installation import SCRIPT
@@ -15,13 +17,16 @@ ROWS = (("MR", 499, 4999, 1.3), ("CT", 97, 997, 1.4), ("XL", 5, 29, 1.0))
 PDU = "131072"
 """storescu is faster with the longest PDU that it knows than with its default of 16,384 bytes."""
 
+DOES = "reads folder and files, sees whether each is whole, sends, reads each answer; one association"
+THEY_DO = "reads folder and files, sends, reads each answer; one association"
 
-def run(rounds: int) -> None:
+
+def run(rounds: int) -> Iterator[Row]:
     """Three sizes of image."""
     for kind, few, many, target in ROWS:
         with receivers.sink("-pdu", PDU) as port:
-            row = Row(f"scu --store, {kind}", "/s", "storescu", target)
-            interleave(row, sent(_ours(port), kind, few, many), sent(theirs(port), kind, few, many), rounds)
+            row = Row(f"scu --store, {kind}", "/s", "storescu", target, DOES, THEY_DO)
+            yield interleave(row, sent(_ours(port), kind, few, many), sent(theirs(port), kind, few, many), rounds)
 
 
 def theirs(port: int) -> list[str]:

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,15 +18,17 @@ import psutil
 
 from benchmarks import data, receivers
 from benchmarks.harness import Row, interleave, sized
-from benchmarks.store import PDU, sent, theirs
+from benchmarks.store import PDU, THEY_DO, sent, theirs
 from support.installation import Installation, Roles
 
 FEW, MANY = 997, 9973
 ROWS = ((4, 1.4), (1, 1.0))
 """Associations, and the least ratio wanted."""
 
+DOES = "reads folder and files, a row for each, sends, records each answer durably, ends when the last one is"
 
-def run(rounds: int) -> None:
+
+def run(rounds: int) -> Iterator[Row]:
     """With four associations and with one. The sink takes several at once, as an archive does."""
     folders = data.folder("MR", FEW), data.folder("MR", MANY)
     home = Path(tempfile.mkdtemp(prefix="dicomferry-bench-"))
@@ -36,9 +39,11 @@ def run(rounds: int) -> None:
             other = sent(theirs(port), "MR", FEW, MANY)
             for associations, target in ROWS:
                 installation.run("remote", "set", "sink", "--max-associations", str(associations))
-                row = Row(f"submit store --wait, MR, {associations} associations", "/s", "storescu", target)
+                row = Row(
+                    f"submit store --wait, MR, {associations} associations", "/s", "storescu", target, DOES, THEY_DO
+                )
                 ours = sized(partial(submitted, installation, "sink"), *folders, MANY - FEW)
-                interleave(row, ours, other, rounds)
+                yield interleave(row, ours, other, rounds)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

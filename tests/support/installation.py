@@ -146,6 +146,8 @@ class Installation:
 
     def __init__(self, home: Path, **settings: object) -> None:
         self.home = home
+        # Another checkout's console script, where two are compared.
+        self.script: tuple[str, ...] = SCRIPT
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("DICOMFERRY_")}
         # By the mark its processes are told from a peer's, which may inherit the home of the test's own environment.
         self.mark = uuid.uuid4().hex
@@ -161,7 +163,7 @@ class Installation:
         """The console script, not waited for."""
         given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(
-            [*SCRIPT, *self._encoded(arguments)],
+            [*self.script, *self._encoded(arguments)],
             stdin=subprocess.DEVNULL,
             env=self.environment,
             cwd=self.cwd,
@@ -173,7 +175,7 @@ class Installation:
     ) -> "subprocess.CompletedProcess[str]":
         """The console script's result; the test fails on another exit code than `code` (None: any will do)."""
         done = subprocess.run(
-            [*SCRIPT, *self._encoded(arguments)],
+            [*self.script, *self._encoded(arguments)],
             stdin=subprocess.DEVNULL,
             env=self.environment,
             cwd=self.cwd,
@@ -224,7 +226,7 @@ class Installation:
 
     def start_up(self) -> Up:
         """`dicomferry up`, not waited for."""
-        return Up([*SCRIPT, "up"], self.environment, self.cwd)
+        return Up([*self.script, "up"], self.environment, self.cwd)
 
     @contextmanager
     def up(self, *, urgent: bool = True) -> Iterator[Up]:
