@@ -99,9 +99,10 @@ def filter_options(function: _F) -> _F:
 def filter_of(database: Database, **given: Unpack[Chosen]) -> Filter:
     """What was asked for; raises NotFound for a remote that is none."""
     from dicomferry.models.record.jobs.filter import Filter
-    from dicomferry.models.record.remotes import book
 
     if given["remote"] is not None:
+        from dicomferry.models.record.remotes import book
+
         given["remote"] = book.name_of(database, given["remote"])
     return Filter(**given)
 

@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from dicomferry.models import disks
 from dicomferry.models.record import presence
 from dicomferry.models.record.database import AnyRow, Database, locking
 from dicomferry.models.record.tables.jobs import CallRow, ChunkRow, JobRow, WorkerRow
+from dicomferry.models.record.upsert import upsert
 from dicomferry.models.rules import peer_text
 from dicomferry.models.rules.batches import batches
 from dicomferry.models.rules.ending import DISK_FULL, NO_SCP, Decision
@@ -112,16 +112,10 @@ def record(database: Database, calls: Sequence[Call]) -> None:
                 "ended_at": call.ended_at,
                 "refusals": [one.to_json() for one in call.refusals] or None,
             }
-            connection.execute(_upsert(connection, values | later, later))
+            connection.execute(upsert(connection, CallRow, values | later, key="association", later=later))
 
     if calls:
         database.write(work)
-
-
-def _upsert(connection: Connection, values: Mapping[str, Any], later: Mapping[str, Any]) -> sa.Executable:
-    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = make(CallRow).values(**values)
-    return statement.on_conflict_do_update(index_elements=["association"], set_=dict(later))
 
 
 def begin(database: Database) -> None:

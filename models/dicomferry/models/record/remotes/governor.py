@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from dicomferry.models.record.database import AnyRow, Database, locking
 from dicomferry.models.record.tables.governor import GovernorRow
 from dicomferry.models.record.tables.jobs import ChunkRow, JobRow, RemoteRow
+from dicomferry.models.record.upsert import upsert
 from dicomferry.models.rules import gate as rule
 from dicomferry.models.rules import pacing, window
 from dicomferry.models.rules.gate import LIMIT, WINDOW, Gate, InUse, Known
@@ -94,9 +94,8 @@ def row_of(connection: Connection, remote_id: int) -> AnyRow:
 
 def update(connection: Connection, remote_id: int, values: Mapping[str, Any]) -> None:
     """Write the governor's row, which is made where there is none."""
-    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = make(GovernorRow).values({"failures": 0, **values, "remote_id": remote_id})
-    connection.execute(statement.on_conflict_do_update(index_elements=["remote_id"], set_=dict(values)))
+    whole = {"failures": 0, **values, "remote_id": remote_id}
+    connection.execute(upsert(connection, GovernorRow, whole, key="remote_id", later=values))
 
 
 def locked(connection: Connection, remote_id: int) -> AnyRow:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from dicomferry.models.record.tables.jobs import Base, BigId
+from dicomferry.models.record.tables.jobs import Base, BigId, index_of_some
 from dicomferry.models.record.tables.text_columns import PeerWords
 
 
@@ -18,13 +18,7 @@ class ScheduleRow(Base):
     __tablename__ = "schedule"
     __table_args__ = (
         # A removed one stays for the runs that name it, and its name is free.
-        Index(
-            "uq_schedule_name",
-            "name",
-            unique=True,
-            sqlite_where=sa.text("removed_at IS NULL"),
-            postgresql_where=sa.text("removed_at IS NULL"),
-        ),
+        index_of_some("uq_schedule_name", "name", "removed_at IS NULL", unique=True),
         Index("ix_schedule_next_due", "next_due"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -48,14 +42,7 @@ class RunRow(Base):
 
     __tablename__ = "schedule_run"
     __table_args__ = (
-        Index(
-            "uq_schedule_run_due",
-            "schedule_id",
-            "due_at",
-            unique=True,
-            sqlite_where=sa.text("NOT by_hand"),
-            postgresql_where=sa.text("NOT by_hand"),
-        ),
+        index_of_some("uq_schedule_run_due", "schedule_id due_at", "NOT by_hand", unique=True),
         Index("ix_schedule_run_schedule_id", "schedule_id", "id"),
         Index("ix_schedule_run_state", "state"),
         Index("ix_schedule_run_job_id", "job_id"),
