@@ -152,8 +152,7 @@ def ours(load: Load, processes: int = 1, *, flush: bool = True) -> Run:
     """Our storage SCP with an archive of its own, started anew for each run."""
 
     def once() -> Measured:
-        settings = {"scp__flush": flush, "scp__processes": processes, "scp__log_bytes": LOG_BYTES}
-        with StorageScp(**settings) as scp:
+        with StorageScp(scp__flush=flush, scp__processes=processes, scp__log_bytes=LOG_BYTES) as scp:
             measured = send(scp.port, load, scp.pid)
             deadline = time.monotonic() + 10
             while scp.indexed() < sum(load.numbers):
