@@ -24,17 +24,10 @@ def _enum(kind: type) -> sa.Enum:
 def index_of_some(name: str, columns: str, condition: str, *, unique: bool = False) -> Index:
     """An index over the rows of which `condition` is true; the names in `columns` have blanks between them.
 
-    For PostgreSQL the condition is added where the definitions are compared with a database (`of_some_on_postgresql`):
+    For PostgreSQL the condition is added where the definitions are compared with a database (`migrations/env.py`):
     naming it here would load that dialect, all its drivers with it, for each command of an installation on SQLite.
     """
     return Index(name, *columns.split(), unique=unique, sqlite_where=sa.text(condition))
-
-
-def of_some_on_postgresql(metadata: MetaData) -> None:
-    """Give each index of some rows its condition in PostgreSQL's name too."""
-    for table in metadata.tables.values():
-        for index in table.indexes:
-            index.dialect_options["postgresql"]["where"] = index.dialect_options["sqlite"]["where"]
 
 
 class Base(DeclarativeBase):
