@@ -22,11 +22,7 @@ def _enum(kind: type) -> sa.Enum:
 
 
 def index_of_some(name: str, columns: str, condition: str, *, unique: bool = False) -> Index:
-    """An index over the rows of which `condition` is true; the names in `columns` have blanks between them.
-
-    For PostgreSQL the condition is added where the definitions are compared with a database (`migrations/env.py`):
-    naming it here would load that dialect, all its drivers with it, for each command of an installation on SQLite.
-    """
+    """An index of rows with `condition`; `columns` by blanks. PostgreSQL's dialect is loaded in migrations alone."""
     return Index(name, *columns.split(), unique=unique, sqlite_where=sa.text(condition))
 
 
