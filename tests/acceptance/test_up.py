@@ -52,9 +52,9 @@ def test_a_service_manager_hears_that_it_is_ready_that_it_lives_and_that_it_stop
         manager.settimeout(60)
         installation.environment["NOTIFY_SOCKET"] = str(tmp_path / "notify")
         with installation.up() as up:
+            heard(manager, "WATCHDOG=1")
             heard(manager, "READY=1")
             assert up.said("ready; Ctrl-C stops")
-            heard(manager, "WATCHDOG=1")
             assert (
                 installation.run("status", "--check", "--here").stdout == "well: 1 scheduler, 1 scp, 1 up, 1 worker\n"
             )

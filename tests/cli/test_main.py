@@ -40,7 +40,7 @@ def test_every_command_of_this_version_is_offered_and_no_other() -> None:
     offered = {" ".join(words) for words, command in COMMANDS.items() if not isinstance(command, click.Group)}
     assert offered - {"demo"} == {
         "up", "worker", "scp", "scheduler", "archive list", "archive verify", "archive remove", "archive adopt",
-        "status", "version", "completion", "config show", "db upgrade", "db check",
+        "status", "version", "completion", "config show", "db upgrade", "db check", "service print", "service install",
         "remote add", "remote set", "remote list", "remote show", "remote remove", "remote echo", "remote resume",
         "submit echo", "submit store", "submit find", "submit move", "submit get", "submit retrieve",
         "jobs list", "jobs show", "jobs items", "jobs events", "jobs wait", "jobs cancel", "jobs retry", "jobs hold",

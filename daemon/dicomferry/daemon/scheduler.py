@@ -47,12 +47,14 @@ def run(settings: Settings, interpret: Interpret) -> int:
     worker = presence.register(database, "scheduler", slots=0, facts=role_facts.of_role("scheduler", settings))
     courier = Courier(settings)
     courier.start()
+    pulse = Pulse(settings.home, "scheduler")
+    pulse()
     tell_ready()
     log.info("scheduler is ready", home=str(settings.home))
     life = SignOfLife(partial(presence.beat, database.impatient(), worker))
     life.start()
     try:
-        scan, pulse = Scan(database, interpret), Pulse(settings.home, "scheduler")
+        scan = Scan(database, interpret)
         while not stop.wait(INTERVAL_SECONDS):
             pulse()
             try:

@@ -60,11 +60,12 @@ def run(settings: Settings) -> int:
             beat.begin(database, receives.most_associations)
             recorded_calls.begin(database)
             log.info("storage SCP listens", host=settings.scp.host, port=settings.scp.port, archive=str(archive.root))
+            pulse = Pulse(settings.home, "scp")
+            pulse()
             tell_ready()
             Lookout(archive.root, database.impatient(), stop).start()
             life = SignOfLife(beat)
             life.start()
-            pulse = Pulse(settings.home, "scp")
             while not stop.is_set():
                 receives.stand(stop, TICK_SECONDS)
                 if receives.turns:

@@ -148,6 +148,7 @@ class _Up:
 
     def _stand(self) -> None:
         pulse = Pulse(self._settings.home, "up")
+        pulse()
         tell_ready()
         while not self._stop.wait(TICK_SECONDS):
             pulse()

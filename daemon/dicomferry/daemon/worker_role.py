@@ -119,6 +119,7 @@ def _stand(
     """Until a stop is asked for: keep the child up, sweep. Why it has to begin anew, if it has to."""
     watch = PoolWatch(database, worker, bell.ring, lease_seconds=settings.lease_seconds)
     ring, chronicle, pulse = _Ring(bell), Chronicle(database, worker), Pulse(settings.home, "worker")
+    pulse()
     while not stop.wait(sweep.INTERVAL_SECONDS):
         pulse()
         change = child.keep_up()
