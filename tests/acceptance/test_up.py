@@ -278,27 +278,30 @@ def test_a_broker_that_cannot_start_ends_it(install: Install) -> None:
 
 
 @pytest.mark.long
-def test_a_worker_by_hand_follows_the_embedded_broker(install: Install) -> None:
-    """`up` again means a broker at another place: the worker beside it begins anew there. The log is JSON alone."""
+def test_a_worker_by_hand_follows_the_embedded_broker(install: Install, tmp_path: Path) -> None:
+    """`up` again means a broker at another place: the worker beside it begins anew there. All of its log goes where its
+    own output goes, its pool's too; both logs are JSON alone.
+    """
     installation, _ = install()
-    log = installation.home / "log" / "dicomferry.log"
+    logs = installation.home / "log" / "dicomferry.log", tmp_path / "worker.log"
 
-    def connected() -> int:
-        """How many workers have reported that they reached the broker that is there now."""
+    def connected() -> list[int]:
+        """How many workers have reported in each log that they reached the broker that is there now."""
         note = json.loads((installation.home / "run" / "broker.json").read_text())
-        return log.read_text().count(f"Connected to {note['url']}")
+        return [log.read_text().count(f"Connected to {note['url']}") for log in logs]
 
     first = installation.start_up()
     first.wait_ready()
-    worker = installation.start("worker", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: connected() == 2, "the worker by hand has the broker")
+    with logs[1].open("w") as output:
+        worker = installation.start("worker", stdout=output, stderr=output)
+    until(lambda: connected() == [1, 1], "the worker by hand has the broker")
     first.terminate()
     assert first.wait() == 0
     with installation.up():
-        until(lambda: connected() == 2, "it has the new one")
+        until(lambda: connected() == [1, 1], "it has the new one")
         worker.terminate()
         assert worker.wait(60) == 0
-    assert all(json.loads(line) for line in log.read_text().splitlines())
+    assert all(json.loads(line) for log in logs for line in log.read_text().splitlines())
 
 
 # --- brokers by URL -----------------------------------------------------------------------------------------
