@@ -8,6 +8,7 @@ from dicomferry.cli.frame import render, words
 from dicomferry.cli.frame.installation import connect, is_absent, settings
 from dicomferry.cli.status import check_here
 from dicomferry.cli.status.broker import broker
+from dicomferry.daemon import pulse
 from dicomferry.models import disks
 from dicomferry.models.record import presence, schema
 from dicomferry.models.record.presence import Role
@@ -42,9 +43,10 @@ def _check(roles: Sequence[str], *, here: bool) -> str:
     """What runs, in words. Raises DicomferryError for the first thing that is wrong."""
     found = settings()
     if here:
-        for problem in check_here.problems(found, roles):
+        beats = list(pulse.beats(found.home))
+        for problem in check_here.problems(found, beats, roles):
             raise NotWell(problem)
-        return check_here.told(found, roles)
+        return check_here.told(beats, roles)
     if is_absent(found):
         raise NotWell("there is no database yet")
     database = connect(found)

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Iterator, Sequence
 
 from dicomferry.cli.frame import words
-from dicomferry.daemon import pulse
 from dicomferry.daemon.pulse import Beat
 from dicomferry.models.rules.errors import DimseError
 from dicomferry.models.rules.remote import Remote, Timeouts, host_and_port
@@ -20,9 +19,9 @@ LEAST_SECONDS = 60.0
 ECHO_SECONDS = 5.0
 
 
-def problems(settings: Settings, roles: Sequence[str]) -> Iterator[str]:
-    """What is wrong with these roles of this host, or with all that are there."""
-    found = {beat.role: beat for beat in pulse.beats(settings.home)}
+def problems(settings: Settings, beats: Sequence[Beat], roles: Sequence[str]) -> Iterator[str]:
+    """What is wrong with these roles of this host, or with all that are there; `beats` are their last pulses."""
+    found = {beat.role: beat for beat in beats}
     where = f"on {socket.gethostname()}"
     if not roles and not found:
         yield f"no role of ours runs {where}"
@@ -38,10 +37,9 @@ def problems(settings: Settings, roles: Sequence[str]) -> Iterator[str]:
             yield f"the storage SCP {where}, process {beat.pid}, {why}"
 
 
-def told(settings: Settings, roles: Sequence[str]) -> str:
+def told(beats: Sequence[Beat], roles: Sequence[str]) -> str:
     """What runs here, in words."""
-    found: list[Beat] = list(pulse.beats(settings.home))
-    return ", ".join(words.plural(1, beat.role) for beat in found if beat.role in roles or not roles)
+    return ", ".join(words.plural(1, beat.role) for beat in beats if beat.role in roles or not roles)
 
 
 def _does_not_answer(settings: Settings) -> str | None:
