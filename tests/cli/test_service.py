@@ -36,6 +36,13 @@ def test_a_unit_is_of_this_home_and_this_program(desk: Desk) -> None:
     assert "no such" not in told and told.endswith("WantedBy=multi-user.target\n")
 
 
+@pytest.mark.parametrize("user", ["", "a b", "a\nExecStart=/bin/false", "50%"])
+def test_what_would_mean_something_else_in_a_unit_is_refused(desk: Desk, user: str) -> None:
+    """In one line, and nothing is printed."""
+    told = desk.run("service", "print", "--user", user, code=3)
+    assert told.stdout == "" and "cannot stand in a unit" in told.stderr
+
+
 @pytest.mark.parametrize("role", service.ROLES)
 def test_systemd_takes_the_unit_and_finds_it_closed(role: str, tmp_path: Path) -> None:
     """Neither an unknown key nor an open door."""

@@ -124,15 +124,15 @@ def install(role: str, user: str) -> None:
 
 
 def unit(role: str, *, user: str, program: str | None = None, home: Path | None = None) -> str:
-    """The unit of a role; for the program and the home that this process has, unless others are given."""
-    return _UNIT.format(
-        what=ROLES[role],
-        role=role,
-        program=program or os.path.abspath(sys.argv[0]),
-        user=user,
-        home=home or _home(),
-        secrets=SECRETS,
-    )
+    """The unit of a role; for the program and the home that this process has, unless others are given.
+
+    Raises ConfigurationError where one of these would mean something else in a unit.
+    """
+    program, home = program or os.path.abspath(sys.argv[0]), home or _home()
+    for what, value in (("the program", program), ("the home", str(home)), ("the account", user)):
+        if not value or any(char.isspace() or char in "%\"'$\\" for char in value):
+            raise ConfigurationError(f"{what} {value!r} cannot stand in a unit: it has a blank, a quote, %, $ or \\")
+    return _UNIT.format(what=ROLES[role], role=role, program=program, user=user, home=home, secrets=SECRETS)
 
 
 def _home() -> Path:
