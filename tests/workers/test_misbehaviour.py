@@ -6,7 +6,6 @@ docs/misbehaviour.md says the same to people, and is held against this table.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from support import samples
 from support.misbehaviour import NAMED, OF_GET
 from support.qr_catalogue import Catalogue
 from support.qr_peer import Manners, QrPeer
-from support.retrieving import STUDY, TITLE, Site, archived, site
+from support.retrieving import STUDY, TITLE, Site, archived
 from support.samples import Sample
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "misbehaviour.md"
@@ -117,12 +116,6 @@ ENDINGS: dict[str, Ending] = {
 }
 FEW = {"pending for ever", "pending for ever, until it is cancelled", "silent, and deaf to C-CANCEL", "0xA701 always"}
 """Those that cost seconds a request; three instances show the same."""
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Site]:
-    with site() as running:
-        yield running
 
 
 def catalogue(folder: Path, name: str, count: int) -> tuple[list[Sample], list[Sample], list[Sample]]:

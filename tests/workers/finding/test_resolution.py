@@ -30,7 +30,7 @@ from dicomferry.workers.finding.resolution import Resolved, nobodys_value, resol
 from support import find_scp, samples
 from support.qr_catalogue import Catalogue
 from support.qr_peer import QrPeer
-from support.retrieving import STUDY, TITLE, Site, site
+from support.retrieving import STUDY, TITLE, Site
 from support.samples import Sample
 
 ACCESSION, PATIENT, NAME, MODALITY, DATE = "00080050", "00100020", "00100010", "00080060", "00080020"
@@ -252,12 +252,6 @@ class Mute(Catalogue):
             if "PatientID" in one:
                 one.PatientID = ""
         return found
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Site]:
-    with site() as running:
-        yield running
 
 
 def test_held_and_trusted(here: Site, tmp_path: Path) -> None:

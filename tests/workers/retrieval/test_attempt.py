@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,12 +39,6 @@ from support.qr_retrieval import Retrieval
 from support.retrieving import IMAGE, IMPATIENT, PATIENT, SERIES, STUDY, TITLE, Site, archived, site
 from support.samples import Sample
 from support.scripted_peer import Answer
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Site]:
-    with site() as running:
-        yield running
 
 
 @pytest.fixture

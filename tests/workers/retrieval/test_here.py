@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,8 @@ from support.peers import StoreScp
 from support.qr_catalogue import Catalogue
 from support.qr_peer import Manners, QrPeer
 from support.qr_retrieval import Retrieval
-from support.retrieving import SERIES, STUDY, TITLE, Site, archived, site
+from support.retrieving import SERIES, STUDY, TITLE, Site, archived
 from support.samples import Sample
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Site]:
-    with site() as running:
-        yield running
 
 
 @pytest.fixture

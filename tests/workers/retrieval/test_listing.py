@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,11 @@ from support import samples
 from support.qr_catalogue import Catalogue
 from support.qr_peer import Manners, QrPeer
 from support.qr_retrieval import Retrieval
-from support.retrieving import IMAGE, PATIENT, SERIES, STUDY, TITLE, Site, site
+from support.retrieving import IMAGE, PATIENT, SERIES, STUDY, TITLE, Site
 from support.samples import Sample
 
 NUMBERS = ("NumberOfPatientRelatedInstances", "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances")
 Find = Callable[[QrPeer, str, list[Dataset]], list[Dataset] | int]
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Site]:
-    with site() as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,12 @@ from support.misbehaviour import NAMED
 from support.qr_catalogue import Catalogue
 from support.qr_peer import Manners, QrPeer
 from support.qr_retrieval import Retrieval
-from support.retrieving import IMPATIENT, STUDY, TITLE, Site, flat, site
+from support.retrieving import IMPATIENT, STUDY, TITLE, Site, flat
 from support.samples import Sample
 from support.scp import StorageScp
 
 FULL = {"what": "archive", "path": "/archive", "free": 0, "size": 100, "reserve": 20}
 ENDLESS = 10**15
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Site]:
-    with site() as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,10 @@ from support import samples
 from support.qr_catalogue import Catalogue, values_of
 from support.qr_peer import Manners, QrPeer
 from support.qr_retrieval import Retrieval
-from support.retrieving import IMAGE, SERIES, STUDY, TITLE, Site, archived, site
+from support.retrieving import IMAGE, SERIES, STUDY, TITLE, Site, archived
 from support.samples import Sample
 
 MANY = 6
-
-
-@pytest.fixture(scope="module")
-def here() -> Iterator[Site]:
-    with site() as running:
-        yield running
 
 
 @pytest.fixture
